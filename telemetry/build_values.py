@@ -1,0 +1,31 @@
+"""The values a wheel was built with; empty in a source tree.
+
+A build hook writes them into `telemetry/_build.py` of the wheel, and only
+there. The names are those that the seed package sets with `-ldflags`.
+"""
+
+from __future__ import annotations
+
+
+try:
+    # The file exists in wheels that were built with values.
+    from telemetry import _build  # type: ignore[attr-defined]
+
+    _VALUES: dict[str, str] = _build.VALUES
+except ImportError:
+    _VALUES = {}
+
+TELEMETRY_ENABLED = _VALUES.get("enabled", "")
+TELEMETRY_ENDPOINT = _VALUES.get("endpoint", "")
+TELEMETRY_API_KEY = _VALUES.get("api_key", "")
+TELEMETRY_HEADER = _VALUES.get("header", "")
+
+
+def build_values() -> dict[str, str]:
+    """The values by the name of the setting: empty where none was built in."""
+    return {
+        "enabled": TELEMETRY_ENABLED,
+        "endpoint": TELEMETRY_ENDPOINT,
+        "api_key": TELEMETRY_API_KEY,
+        "header": TELEMETRY_HEADER,
+    }

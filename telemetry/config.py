@@ -1,0 +1,238 @@
+"""Config, and how what is named, the environment and the build become one.
+
+Whatever `configure` does not name comes from the environment, then from the
+values the wheel was built with, then from the defaults below. `enabled` is the
+exception: it, the environment and the build can each only turn off, and
+`consent.py` says in which order they are asked.
+
+Sizes are bytes, times are seconds. A value that cannot be used raises
+ConfigError where `strict` is set; elsewhere `Config.sound()` puts the default
+in its place and says so. This module reads no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from telemetry.consent import is_off
+from telemetry.errors import ConfigError
+
+
+KIB = 1024
+MIB = 1024 * KIB
+
+FlushMode = Literal["launch", "thread", "exit", "manual"]
+Durability = Literal["process", "power"]
+
+# Names that the fields have in the environment.
+_FROM_ENVIRONMENT = {
+    "endpoint": "TELEMETRY_ENDPOINT",
+    "api_key": "TELEMETRY_API_KEY",
+    "header": "TELEMETRY_HEADER",
+    "flush": "TELEMETRY_FLUSH",
+}
+# Bounds and times; the rest may be zero or empty.
+_POSITIVE = (
+    "spool_bytes_max",
+    "segment_bytes_max",
+    "event_bytes_max",
+    "batch_events_max",
+    "batch_bytes_max",
+    "flush_interval_s",
+    "connect_timeout_s",
+    "read_timeout_s",
+    "request_timeout_s",
+    "retry_first_s",
+    "retry_max_s",
+    "flusher_lifetime_s",
+    "exit_timeout_s",
+    "reply_bytes_max",
+)
+# What goes into a header or a URL, where a line's end would start another.
+_ON_ONE_LINE = ("app", "version", "source", "api_key", "header", "endpoint")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one pipeline can be told. Only `app` has no default.
+
+    app: the program's name; the directory of its events is named after it
+    version: the program's version, sent with every event and as User-Agent
+    endpoint: where events go, an https URL (http to loopback only); empty: nowhere
+        yet, events wait in the spool
+    api_key: the secret sent with each request; empty: nothing is sent
+    header: the header that carries it; empty: requests go without a key
+    source: the program's name on the wire; empty: `app`
+    home: the exact directory to use; None: by the system's rules
+    enabled: False turns telemetry off for this client
+    flush: `launch`, `thread`, `exit` or `manual`; None: `exit` in CI, else `launch`
+    durability: `process` survives a kill, `power` a power loss as well
+    scrub: False lets strings through as they are, for comparisons only
+    strict: True raises what is otherwise counted, for tests
+    debug: True logs what happens, and changes nothing else
+    notice: text to show once before anything is recorded; None: no notice
+    notice_version: a new one shows the notice again
+    """
+
+    app: str
+    version: str = "unknown"
+    endpoint: str = ""
+    api_key: str = ""
+    header: str = "x-api-key"
+    source: str = ""
+    home: str | None = None
+    enabled: bool = True
+    flush: FlushMode | None = None
+    durability: Durability = "process"
+    scrub: bool = True
+    strict: bool = False
+    debug: bool = False
+    notice: str | None = None
+    notice_version: str = "1"
+
+    # What a user's disk may be asked to hold of events nobody could deliver.
+    spool_bytes_max: int = 64 * MIB
+    # One deletion gives this much back; a damaged file costs at most this much.
+    segment_bytes_max: int = 4 * MIB
+    # What collectors commonly take in one event.
+    event_bytes_max: int = 256 * KIB
+    # Common bounds of ingestion endpoints; a lost reply costs one batch again.
+    batch_events_max: int = 500
+    batch_bytes_max: int = 512 * KIB
+    # After a flush that emptied the spool, launches leave the network alone so long.
+    flush_interval_s: float = 60.0
+
+    # A TCP handshake that takes longer than this will rarely end well.
+    connect_timeout_s: float = 5.0
+    # The longest silence between two bytes of a reply.
+    read_timeout_s: float = 10.0
+    # One whole request, whatever the server does meanwhile.
+    request_timeout_s: float = 15.0
+    # The first and the longest pause between flushes that deliver nothing.
+    retry_first_s: float = 60.0
+    retry_max_s: float = 6 * 3600.0
+    # A flusher of `launch` mode ends itself after this long, whatever it does.
+    flusher_lifetime_s: float = 60.0
+    # `exit` mode holds the program no longer than this.
+    exit_timeout_s: float = 1.0
+    # What is read of a reply: enough to name every event of a batch as rejected.
+    reply_bytes_max: int = 256 * KIB
+    # Statuses that count as acceptance; empty: every 2xx.
+    accept_statuses: tuple[int, ...] = ()
+    gzip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.strict is True:
+            for error in self.problems():
+                raise error
+            if self.endpoint:
+                # Only here: a launch that never flushes need not load the check,
+                # and a flush that meets a bad endpoint keeps everything.
+                from telemetry.delivery.http import check_endpoint
+
+                check_endpoint(self.endpoint)
+
+    def __repr__(self) -> str:
+        """All fields but the secret, which must not reach a log or a traceback."""
+        shown = (
+            f"{name}={'…' if name == 'api_key' and value else value!r}"
+            for name, value in msgspec.structs.asdict(self).items()
+        )
+        return f"Config({', '.join(shown)})"
+
+    def problems(self) -> list[ConfigError]:
+        """What cannot be used in it, each with the name of its field."""
+        found = _wrong_types(self)
+        if found:
+            return found
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < float("inf"):
+                found.append(ConfigError(name, "must be a number above zero"))
+        for name in _ON_ONE_LINE:
+            if not getattr(self, name).isprintable():
+                found.append(ConfigError(name, "has control characters"))
+        return found
+
+    def sound(self) -> tuple[Config, list[ConfigError]]:
+        """This config with the default in place of what cannot be used, and why.
+
+        A bad `app` stays as it is: there is no default for it.
+        """
+        found = self.problems()
+        defaults = {
+            field.name: field.default for field in msgspec.structs.fields(Config)
+        }
+        replaced = {
+            error.field: defaults[error.field]
+            for error in found
+            if error.field != "app"
+        }
+        return (msgspec.structs.replace(self, **replaced) if replaced else self), found
+
+    def flush_mode(self, environment: Mapping[str, str]) -> FlushMode:
+        """How events leave: what was named, else `exit` in CI, else `launch`."""
+        if self.flush is not None:
+            return self.flush
+        return "exit" if environment.get("CI", "") else "launch"
+
+    def wire_source(self) -> str:
+        """The program's name on the wire."""
+        return self.source or self.app
+
+
+def _wrong_types(config: Config) -> list[ConfigError]:
+    """The fields whose values are not of their type."""
+    try:
+        values = msgspec.to_builtins(config)
+        msgspec.convert({**values, "strict": False}, Config)
+    except (TypeError, ValueError):
+        pass  # one of them is wrong; which one is looked up below
+    else:
+        return []
+    problems = (
+        (field.name, _wrong_type(getattr(config, field.name), field.type))
+        for field in msgspec.structs.fields(Config)
+    )
+    return [ConfigError(name, problem) for name, problem in problems if problem]
+
+
+def _wrong_type(value: object, expected: Any) -> str:
+    try:
+        msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""
+
+
+def resolve(
+    named: Mapping[str, Any],
+    *,
+    environment: Mapping[str, str],
+    build: Mapping[str, str],
+) -> Config:
+    """The Config of what was named, then the environment, then the build.
+
+    `named` holds fields of Config by name; those that are None were not named.
+    `build` has the keys `endpoint`, `api_key` and `header`, empty where unset.
+    Raises ConfigError for a name that Config does not have.
+    """
+    values = {name: value for name, value in named.items() if value is not None}
+    for field, variable in _FROM_ENVIRONMENT.items():
+        # An empty header is a choice (send without a key); elsewhere it is unset.
+        said = environment.get(variable)
+        if field not in values and (said or (said == "" and field == "header")):
+            values[field] = said
+    for field, said in build.items():
+        if field not in values and said:
+            values[field] = said
+    if "debug" not in values:
+        debug = environment.get("TELEMETRY_DEBUG", "")
+        values["debug"] = bool(debug) and not is_off(debug)
+    if values.get("flush") not in (None, *get_args(FlushMode)):
+        values["flush"] = str(values["flush"]).lower()
+    try:
+        return Config(**values)
+    except TypeError as error:
+        raise ConfigError("configure", str(error)) from None

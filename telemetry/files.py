@@ -1,0 +1,165 @@
+"""Small files of the home: read whole, written whole, made private.
+
+Rules: no symlink is followed at the last step; directories are 0700 and files
+0600 whatever the umask; a file that readers may meet is written under another
+name first and appears under its own in one step, so a crash leaves either the
+old content or the new, and at worst a file whose name contains `.tmp-`.
+
+The directories above the home are the user's own affair. The home itself must
+be a real directory of ours that nobody else can write to: then nothing below
+it can have been planted by another user, which is why the checks end there.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from telemetry.errors import HomeError
+from telemetry.locks import sync
+
+
+# Where the system lacks a flag, its absence cannot be made up for.
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+# Opening a FIFO that was planted for us must not wait for its other end.
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+BINARY = getattr(os, "O_BINARY", 0)
+COMMON = NOFOLLOW | CLOEXEC | NONBLOCK | BINARY
+
+TEMPORARY = ".tmp-"
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def make_home(root: str) -> bool:
+    """The home exists afterwards and is ours alone; True if it was made just now.
+
+    Raises HomeError where it cannot be made, is no directory, is a symlink, or
+    belongs to or can be written by somebody else (`sudo` with a kept HOME).
+    """
+    made = False
+    try:
+        found = os.lstat(root)
+    except OSError:
+        try:
+            os.makedirs(os.path.dirname(root), mode=0o700, exist_ok=True)
+            os.mkdir(root, 0o700)
+            made = True
+        except FileExistsError:
+            pass  # another first launch was quicker
+        except OSError as error:
+            raise HomeError(root, f"cannot be made: {error.strerror}") from error
+        try:
+            found = os.lstat(root)
+        except OSError as error:
+            raise HomeError(root, f"cannot be reached: {error.strerror}") from error
+    problem = directory_problem(found)
+    if problem:
+        raise HomeError(root, problem)
+    return made
+
+
+def directory_problem(found: os.stat_result) -> str:
+    """Why a directory with this `lstat` is not safe to use; empty if it is."""
+    if not stat.S_ISDIR(found.st_mode):
+        return "is no directory (a symbolic link is not followed)"
+    if not hasattr(os, "geteuid"):
+        return ""
+    if found.st_uid != os.geteuid():
+        return f"belongs to user {found.st_uid}, not to user {os.geteuid()}"
+    if found.st_mode & _WRITABLE_BY_OTHERS:
+        return "can be written by others; run `chmod 700` on it"
+    return ""
+
+
+def make_directory(path: str) -> None:
+    """A directory of the home exists afterwards, 0700. Raises OSError."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        problem = directory_problem(os.lstat(path))
+        if problem:
+            raise HomeError(path, problem) from None
+
+
+def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
+    """A descriptor of the regular file `path`; a link, FIFO or directory is OSError."""
+    descriptor = os.open(path, flags | COMMON, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "is no regular file", path)
+    return descriptor
+
+
+def read_small(path: str, bytes_max: int) -> bytes | None:
+    """The first `bytes_max` bytes of a file; None where there is none.
+
+    Raises OSError for whatever stands there and cannot be read.
+    """
+    try:
+        descriptor = open_regular(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(descriptor, min(bytes_max, os.fstat(descriptor).st_size))
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Every byte is written on return. Raises OSError; some may be written then."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_whole(
+    path: str, content: bytes, *, first_wins: bool = False, durable: bool = False
+) -> bool:
+    """`path` holds `content`, whole or not at all, on return.
+
+    With `first_wins`, a file that exists is left alone and the answer is False.
+    With `durable`, it survives a power loss. Raises OSError; a failure leaves
+    what was there before.
+    """
+    temporary = f"{path}{TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}"
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | COMMON, 0o600
+    )
+    try:
+        try:
+            write_all(descriptor, content)
+            if durable:
+                sync(descriptor)
+        finally:
+            os.close(descriptor)
+        if first_wins:
+            try:
+                # A hard link, unlike a rename, fails where the name is taken.
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        else:
+            os.replace(temporary, path)
+    finally:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # renamed away; or it stays, and the next flush sweeps it
+    if durable:
+        sync_directory(os.path.dirname(path))
+    return True
+
+
+def sync_directory(path: str) -> None:
+    """The names in a directory survive a power loss on return. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_regular(found: os.stat_result) -> bool:
+    """Whether this `lstat` or `fstat` is that of a regular file."""
+    return stat.S_ISREG(found.st_mode)

@@ -1,0 +1,72 @@
+"""The prefixed logger, and when there is one at all.
+
+Every message starts with `[Telemetry] `. The standard `logging` package is
+loaded only where the host has loaded it already or debug mode is on: a launch
+does not pay for log lines that nobody could see. Nothing is printed: without a
+handler of the host's, messages go nowhere.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+
+PREFIX = "[Telemetry] "
+LOGGER_NAME = "telemetry"
+
+
+class TelemetryLogger:
+    """A logger whose messages all start with `[Telemetry] `.
+
+    Arguments are those of `logging.Logger`: a `%`-style message, then its values.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, message: str, *args: object) -> None:
+        """Log at level DEBUG."""
+        self._logger.debug(PREFIX + message, *args)
+
+    def info(self, message: str, *args: object) -> None:
+        """Log at level INFO."""
+        self._logger.info(PREFIX + message, *args)
+
+    def warning(self, message: str, *args: object) -> None:
+        """Log at level WARNING."""
+        self._logger.warning(PREFIX + message, *args)
+
+    def error(self, message: str, *args: object) -> None:
+        """Log at level ERROR."""
+        self._logger.error(PREFIX + message, *args)
+
+    def is_enabled_for(self, level: int) -> bool:
+        """Whether a message of `level` (as in `logging`) would be seen."""
+        return self._logger.isEnabledFor(level)
+
+
+def new_telemetry_logger(logger: logging.Logger) -> TelemetryLogger:
+    """A prefixed logger that writes through `logger`."""
+    return TelemetryLogger(logger)
+
+
+def quiet_logger(*, debug: bool) -> TelemetryLogger | None:
+    """The library's own logger; None where nobody could see what it says.
+
+    It has a NullHandler, so that a program that never set up logging does not
+    find warnings of ours on its standard error.
+    """
+    if not debug and "logging" not in sys.modules:
+        return None
+    import logging
+
+    logger = logging.getLogger(LOGGER_NAME)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return TelemetryLogger(logger)

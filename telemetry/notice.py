@@ -1,0 +1,77 @@
+"""The notice that a program shows once, before anything is recorded.
+
+It goes to standard error, and only where a person can read it: a terminal, no
+CI, no shell completion, no `--help` or `--version`. Where it cannot be shown, or
+where that cannot be remembered, telemetry stays off quietly: nobody's usage is
+recorded who was not told. A new version of the notice is shown again; somebody
+who has said no is not asked again.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from telemetry.consent import Choice, remember_choice
+from telemetry.errors import HomeError
+from telemetry.files import make_home
+from telemetry.paths import Home
+
+
+# Their output is read by other programs, or asked for without any command.
+_QUIET_ARGUMENTS = frozenset({"--help", "-h", "--version"})
+
+
+def is_due(notice: str | None, version: str, choice: Choice | None) -> bool:
+    """Whether the notice has to be shown before anything may be recorded."""
+    if not notice:
+        return False
+    return choice is None or (choice.on and choice.notice_version != version)
+
+
+def can_show(
+    environment: Mapping[str, str], arguments: list[str], *, is_terminal: bool
+) -> bool:
+    """Whether a person would read it now. Pure."""
+    if not is_terminal or environment.get("CI", ""):
+        return False
+    if is_completing(environment):
+        return False
+    return not _QUIET_ARGUMENTS.intersection(arguments)
+
+
+def is_completing(environment: Mapping[str, str]) -> bool:
+    """Whether a shell asks for completions: click, typer, argcomplete, bash."""
+    return any(
+        name == "COMP_LINE" or (name.startswith("_") and name.endswith("_COMPLETE"))
+        for name in environment
+    ) or bool(environment.get("_ARGCOMPLETE", ""))
+
+
+def show(
+    notice: str, version: str, home: Home, environment: Mapping[str, str]
+) -> Choice | None:
+    """Show the notice and remember that; None where one of both cannot be had.
+
+    It is remembered before it is shown: a crash between the two costs the
+    notice, never a second one at each launch.
+    """
+    stream = sys.stderr
+    try:
+        is_terminal = stream is not None and stream.isatty()
+    except ValueError:
+        is_terminal = False  # the host has closed it
+    if not can_show(environment, sys.argv[1:], is_terminal=is_terminal):
+        return None
+    choice = Choice(
+        on=True, date=time.strftime("%Y-%m-%d", time.gmtime()), notice_version=version
+    )
+    try:
+        stream.write(notice.rstrip("\n") + "\n")
+        stream.flush()
+        make_home(home.root)
+        remember_choice(home.consent, choice)
+    except (OSError, ValueError, HomeError):
+        return None
+    return choice

@@ -1,0 +1,130 @@
+"""Names every file under one home. Creates nothing, opens nothing, reads no file.
+
+    <home>/user-uuid  consent  next-flush  flush.lock  refused  reserve
+    <home>/spool/<created ns>-<random>.v1.jseq
+    <home>/dead/<segment>-<offset>       <home>/quarantine/<segment>-<offset>
+    <home>/ledger/
+
+The home is `<user state directory>/<app>/telemetry`, or `$TELEMETRY_HOME/<app>`.
+The user state directory is what each system's rules say: XDG on Linux
+(`$XDG_STATE_HOME`, else `~/.local/state`), `~/Library/Application Support` on
+macOS, `%LOCALAPPDATA%` on Windows. Only an absolute `HOME` counts: without one
+there is no home, and never a shared directory in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from telemetry.errors import ConfigError, HomeError
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+SEGMENT_SUFFIX = ".v1.jseq"
+# Nanoseconds since 1970 as 20 digits sort as text until the year 5138.
+_SEGMENT_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{8}\.v1\.jseq")
+# One path component that no shell, terminal or file system takes for another thing.
+_APP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+class Home:
+    """Every file of one pipeline, by name. `root` is absolute."""
+
+    __slots__ = (
+        "consent",
+        "dead",
+        "flush_lock",
+        "ledger",
+        "next_flush",
+        "quarantine",
+        "refused",
+        "reserve",
+        "root",
+        "spool",
+        "user_uuid",
+    )
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.user_uuid = f"{root}/user-uuid"
+        self.consent = f"{root}/consent"
+        self.next_flush = f"{root}/next-flush"
+        self.flush_lock = f"{root}/flush.lock"
+        self.refused = f"{root}/refused"
+        self.reserve = f"{root}/reserve"
+        self.spool = f"{root}/spool"
+        self.dead = f"{root}/dead"
+        self.quarantine = f"{root}/quarantine"
+        self.ledger = f"{root}/ledger"
+
+    def __repr__(self) -> str:
+        return f"Home({self.root!r})"
+
+    def segment(self, name: str) -> str:
+        """The path of the segment `name`."""
+        return f"{self.spool}/{name}"
+
+
+def is_segment(name: str) -> bool:
+    """Whether a file of the spool is a segment of the version that is read here."""
+    return _SEGMENT_NAME.fullmatch(name) is not None
+
+
+def segment_name(created_ns: int, random: bytes) -> str:
+    """A segment's name: it sorts by `created_ns`; `random` is 4 bytes."""
+    return f"{created_ns:020d}-{random.hex()}{SEGMENT_SUFFIX}"
+
+
+def segment_created_ns(name: str) -> int:
+    """The time in a segment's name, nanoseconds since 1970."""
+    return int(name[:20])
+
+
+def state_directory(environment: Mapping[str, str], platform: str) -> str:
+    """The user's state directory; empty where the environment names no home.
+
+    `platform` is spelt as in `sys.platform`.
+    """
+    if platform == "win32":
+        local = environment.get("LOCALAPPDATA", "")
+        profile = environment.get("USERPROFILE", "")
+        return local or (f"{profile}\\AppData\\Local" if profile else "")
+    home = environment.get("HOME", "")
+    if platform == "darwin":
+        return f"{home}/Library/Application Support" if home.startswith("/") else ""
+    # XDG base directories: a relative value is invalid and is ignored.
+    state = environment.get("XDG_STATE_HOME", "").strip()
+    if state.startswith("/"):
+        return state
+    return f"{home}/.local/state" if home.startswith("/") else ""
+
+
+def home_of(
+    app: str, *, home: str | None, environment: Mapping[str, str], platform: str
+) -> Home:
+    """The home of `app`: the exact directory `home` if given, else by the rules.
+
+    Raises HomeError where the environment names none, and ConfigError where
+    `app` cannot be a directory's name.
+    """
+    if home:
+        return Home(os.path.abspath(home))
+    if _APP_NAME.fullmatch(app) is None:
+        raise ConfigError(
+            "app",
+            f"{app!r} is no name for a directory; use letters, digits, '.', '_', '-'",
+        )
+    base = environment.get("TELEMETRY_HOME", "")
+    if base:
+        return Home(os.path.join(os.path.abspath(base), app))
+    state = state_directory(environment, platform)
+    if not state:
+        raise HomeError(
+            "", "the environment names no home directory; set HOME or TELEMETRY_HOME"
+        )
+    return Home(os.path.join(state, app, "telemetry"))

@@ -1,0 +1,98 @@
+"""Counting a session: what happened between its start and its end.
+
+Rules: a tool call counts always, tokens count always; an error counts only
+inside a session that has both ids and has not ended; an end is told once. A
+start without an end before it begins anew and tells no end.
+
+Pure but for its own state: it records nothing and knows no clock but the one
+that is passed in. The caller holds a lock around each call.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from telemetry.events import SessionEndEvent
+
+
+# The messages that an end carries; the count goes on. Without a bound a session
+# of a thousand errors would end in an event that is too large to be recorded.
+ERRORS_MAX = 100
+
+
+class SessionTokenUsage(msgspec.Struct):
+    """The tokens of a session, and their price in US dollars."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+
+class SessionState(msgspec.Struct):
+    """One session so far. `start_time` is `time.monotonic()` at its start, seconds."""
+
+    id: str = ""
+    agent_name: str = ""
+    start_time: float = 0.0
+    tool_calls: int = 0
+    token_usage: SessionTokenUsage = msgspec.field(default_factory=SessionTokenUsage)
+    error_count: int = 0
+    error: list[str] | None = None
+    session_ended: bool = False
+
+    def is_open(self) -> bool:
+        """Whether it has both ids and has not ended."""
+        return bool(not self.session_ended and self.agent_name and self.id)
+
+    def count_tool_call(self, error: str | None) -> None:
+        """One more tool call; `error` is None where it ended well."""
+        self.tool_calls += 1
+        if error is not None:
+            self._count_error(error)
+
+    def count_tokens(self, input_tokens: int, output_tokens: int, cost: float) -> None:
+        """Tokens that were used, and what they cost."""
+        usage = self.token_usage
+        usage.input_tokens += input_tokens
+        usage.output_tokens += output_tokens
+        usage.cost += cost
+
+    def count_error(self, message: str) -> None:
+        """An error of the session itself; outside of one it does not count."""
+        if self.is_open():
+            self._count_error(message)
+
+    def end(self, now: float) -> SessionEndEvent | None:
+        """The event of its end, told once; None where there is none to tell.
+
+        `now` is `time.monotonic()`, seconds. The duration is cut toward zero.
+        """
+        if not self.is_open():
+            return None
+        self.session_ended = True
+        usage = self.token_usage
+        return SessionEndEvent(
+            action="end",
+            session_id=self.id,
+            agent_name=self.agent_name,
+            duration_ms=int((now - self.start_time) * 1000),
+            tool_calls=self.tool_calls,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            total_tokens=usage.input_tokens + usage.output_tokens,
+            error_count=self.error_count,
+            cost=usage.cost,
+            is_success=self.error_count == 0,
+            error=self.error,
+        )
+
+    def _count_error(self, message: str) -> None:
+        self.error_count += 1
+        kept = self.error or []
+        if len(kept) < ERRORS_MAX:
+            self.error = [*kept, message]
+
+
+def start(session_id: str, agent_name: str, now: float) -> SessionState:
+    """A new session; `now` is `time.monotonic()`, seconds."""
+    return SessionState(id=session_id, agent_name=agent_name, start_time=now, error=[])
