@@ -1,0 +1,216 @@
+"""The spool as the flusher sees it: reads, quarantines, deletes.
+
+Rules:
+
+- Segments are read in the order of their names, also while they are written,
+  up to the last whole record. What follows it is left alone while anybody has
+  the segment's lock; once nobody has, it is damage.
+- A damaged stretch is copied to `quarantine/`, whole and synced, before what
+  lies behind it is settled.
+- A segment is deleted under its own lock, after its end was read once more
+  under that lock, and only if its name still leads to it. Without the second
+  look an event that was written between our last read and our lock is lost.
+
+This module sends nothing and keeps no books. The one who calls it holds the
+flush lock, so nobody else deletes meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+
+from telemetry.errors import SpoolError
+from telemetry.files import (
+    COMMON,
+    TEMPORARY,
+    make_directory,
+    open_regular,
+    sync_directory,
+    write_all,
+)
+from telemetry.locks import sync, try_lock
+from telemetry.paths import Home, is_segment
+from telemetry.spool import frame
+from telemetry.spool.segment import has_its_name, record_ending_at
+
+
+# One read. Large enough that parsing, not reading, is what takes time; small
+# enough that memory stays the same however large the spool is.
+CHUNK_BYTES = 256 * 1024
+
+
+def segment_names(home: Home) -> list[str]:
+    """The segments of a spool, oldest first; none where there is no spool."""
+    try:
+        return sorted(filter(is_segment, os.listdir(home.spool)))
+    except FileNotFoundError:
+        return []
+
+
+class SegmentReader:
+    """One segment, open for reading from a whole record's end on.
+
+    Raises SpoolError where it is no regular file or cannot be read.
+    """
+
+    def __init__(self, home: Home, name: str) -> None:
+        self.name = name
+        self.path = home.segment(name)
+        self._home = home
+        try:
+            self._descriptor = open_regular(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise SpoolError(self.path, 0, error.strerror or str(error)) from error
+        self._locked = False
+        # Records that were read and not yet taken, and where reading goes on.
+        self._items: list[frame.Record | frame.Damage] = []
+        self._answered = 0
+        self._resume = 0
+        self._chunk_bytes = CHUNK_BYTES
+
+    def holds(self, offset: int, seq: int, crc: str) -> bool:
+        """Whether the record that ends at `offset` has this number and checksum."""
+        if offset == 0:
+            return True
+        try:
+            last = record_ending_at(self._descriptor, offset)
+        except OSError:
+            return False
+        return last is not None and (last.seq, last.crc) == (seq, crc.encode())
+
+    def start_at(self, offset: int) -> None:
+        """Read from `offset` on, where a record begins or the segment does."""
+        self._items = []
+        self._answered = self._resume = offset
+        self._chunk_bytes = CHUNK_BYTES
+
+    def take(
+        self, events_max: int, bytes_max: int, *, until: int | None = None
+    ) -> list[frame.Record | frame.Damage]:
+        """The next records, with the damaged stretches before and between them.
+
+        At most `events_max` records whose events have at most `bytes_max` bytes
+        together, but always one; none that ends behind `until`. The last item
+        is a record. Empty where no whole record follows.
+        """
+        taken: list[frame.Record | frame.Damage] = []
+        count = size = 0
+        pending: list[frame.Record | frame.Damage] = []
+        while True:
+            if not self._items and not self._read():
+                break
+            item = self._items[0]
+            if isinstance(item, frame.Damage):
+                pending.append(self._items.pop(0))
+                continue
+            size += len(item.event) + 1
+            if count and (count >= events_max or size > bytes_max):
+                break
+            if until is not None and item.end > until:
+                break
+            self._items.pop(0)
+            taken += pending
+            taken.append(item)
+            pending = []
+            count += 1
+        self._items[:0] = pending
+        return taken
+
+    def _read(self) -> bool:
+        """Whether one more read brought an item."""
+        while True:
+            try:
+                content = os.pread(self._descriptor, self._chunk_bytes, self._resume)
+            except OSError as error:
+                raise SpoolError(
+                    self.path, self._resume, error.strerror or str(error)
+                ) from error
+            if not content:
+                return False
+            found = frame.scan(content, at=self._resume, answered=self._answered)
+            if found.resume == self._resume:
+                # One record is longer than what was read of it.
+                if len(content) < self._chunk_bytes:
+                    return False
+                self._chunk_bytes *= 4
+                continue
+            self._answered, self._resume = found.answered, found.resume
+            if found.items:
+                self._items = found.items
+                return True
+
+    def count_marks(self, offset: int) -> int:
+        """How many records seem to begin behind `offset`. Raises OSError."""
+        count, at, overlap = 0, offset, len(frame.MARK) - 1
+        while content := os.pread(self._descriptor, 4 * CHUNK_BYTES, at):
+            count += content.count(frame.MARK)
+            if len(content) < 4 * CHUNK_BYTES:
+                break
+            at += len(content) - overlap
+        return count
+
+    def lock(self) -> bool:
+        """Whether nobody writes to it any more; it stays locked until `close`.
+
+        False where somebody does, and where this file system cannot say.
+        """
+        if not self._locked:
+            try:
+                self._locked = try_lock(self._descriptor)
+            except OSError:
+                return False
+        return self._locked
+
+    def size(self) -> int:
+        """Its length in bytes now."""
+        return os.fstat(self._descriptor).st_size
+
+    def quarantine(self, start: int, end: int) -> None:
+        """The bytes `start` to `end` are in `quarantine/` on return, and synced.
+
+        Written again after a crash, it has the same name and the same bytes.
+        Raises OSError; nothing of it is visible then.
+        """
+        directory = self._home.quarantine
+        make_directory(directory)
+        path = f"{directory}/{self.name}-{start}"
+        temporary = f"{path}{TEMPORARY}{os.getpid()}"
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | COMMON, 0o600
+        )
+        try:
+            try:
+                at = start
+                while at < end:
+                    content = os.pread(self._descriptor, min(CHUNK_BYTES, end - at), at)
+                    if not content:
+                        break
+                    write_all(descriptor, content)
+                    at += len(content)
+                sync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        sync_directory(directory)
+
+    def delete(self, settled: int) -> bool:
+        """Whether the segment is gone; it is if all `settled` bytes are all it has.
+
+        The caller holds its lock (`lock`), so its end cannot move between the
+        look and the unlink. Killed before the unlink: the ledger says that all
+        is settled, and the next flush comes here again.
+        """
+        if not self._locked or self.size() != settled:
+            return False
+        if has_its_name(self.path, os.fstat(self._descriptor)):
+            os.unlink(self.path)
+        return True
+
+    def close(self) -> None:
+        """Let go of it, and of its lock."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,198 @@
+"""One segment that is open for writing: taken, appended to, let go.
+
+Rules, each of which an exhaustive search over two writers, a flusher and a
+purge found an event lost without:
+
+- A segment has one writer. The lock is taken without waiting, and after it is
+  held the name must still lead to the same file: a flusher may have deleted it
+  between our open and our lock.
+- It is adopted only if it is empty or ends in a whole record. Nothing is ever
+  cut off: a torn tail that was cut would let the next event hide below the
+  offset up to which the flusher has settled.
+- An event is one `write` at the place where the last one ended. If the position
+  is another one, the descriptor is not ours any more (a host that closes all
+  descriptors and opens its database): nothing is written and it is not closed.
+- After the write the file must still have its one name. A file without a name
+  was purged, and what was written to it will be read by nobody.
+
+A crash between any two system calls leaves at worst a torn tail, which no
+reader takes for a record and no writer appends to. This module creates no
+directory, lists none, and decides no bound.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from telemetry.errors import DiskError
+from telemetry.files import COMMON
+from telemetry.locks import try_lock
+from telemetry.spool import frame
+
+
+# Most records are shorter, so one read of the tail finds the last one.
+_TAIL_BYTES = 4096
+_FLAGS = os.O_RDWR | os.O_APPEND | COMMON
+
+
+class Segment:
+    """An open segment of ours. `size` is its length in bytes, `seq` the next number."""
+
+    __slots__ = ("_identity", "descriptor", "name", "path", "seq", "size", "size_max")
+
+    def __init__(self, path: str, descriptor: int, size: int, seq: int) -> None:
+        self.path = path
+        self.name = os.path.basename(path)
+        self.descriptor = descriptor
+        self.size = size
+        self.seq = seq
+        # The writer sets it: where the next segment has to begin.
+        self.size_max = 0
+        found = os.fstat(descriptor)
+        self._identity = (found.st_dev, found.st_ino)
+
+    def append(self, event: bytes) -> bool:
+        """Whether the event now stands in a segment that a flusher will read.
+
+        False: the segment is not ours or has no name any more; the caller lets
+        it go and takes another one. Raises DiskError where the disk took less
+        than all of it: then a torn record may stand at the end, and the caller
+        lets the segment go and tells its own caller that the event is lost.
+        """
+        record = frame.encode(self.seq, event)
+        descriptor = self.descriptor
+        try:
+            if os.lseek(descriptor, 0, os.SEEK_CUR) != self.size:
+                return False
+        except OSError:
+            return False  # closed, or a pipe by now: somebody else's in any case
+        try:
+            written = os.write(descriptor, record)
+        except OSError as error:
+            raise DiskError(self.path, error.strerror or str(error)) from error
+        if written != len(record):
+            raise DiskError(self.path, f"took {written} of {len(record)} bytes")
+        self.size += written
+        self.seq += 1
+        try:
+            return os.fstat(descriptor).st_nlink == 1
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the segment: its lock ends with the last copy of the descriptor.
+
+        A descriptor that leads to another file by now is left to its owner.
+        """
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor < 0:
+            return
+        try:
+            found = os.fstat(descriptor)
+            if (found.st_dev, found.st_ino) == self._identity:
+                os.close(descriptor)
+        except OSError:
+            pass  # the host has closed it
+
+
+def adopt(path: str, size_max: int) -> Segment | None:
+    """The segment `path`, if it can be written further; None where it cannot.
+
+    It cannot where it is no regular file, full (`size_max` bytes), in other
+    hands, gone, or does not end in a whole record. Raises nothing.
+    """
+    try:
+        descriptor = above_stdio(os.open(path, _FLAGS))
+    except OSError:
+        return None
+    segment = None
+    try:
+        found = os.fstat(descriptor)
+        if (
+            stat.S_ISREG(found.st_mode)
+            and found.st_size < size_max
+            and try_lock(descriptor)
+            and has_its_name(path, found)
+        ):
+            # Read under the lock: the writer before us may have added to it.
+            size = os.lseek(descriptor, 0, os.SEEK_END)
+            seq = _next_seq(descriptor, size)
+            if seq is not None and size < size_max:
+                segment = Segment(path, descriptor, size, seq)
+    except OSError:
+        pass  # a file system that cannot lock is one where nothing is adopted
+    if segment is None:
+        os.close(descriptor)
+    return segment
+
+
+def create(path: str) -> Segment | None:
+    """A new segment of ours; None where it was taken away before it was locked.
+
+    Raises OSError where the disk or the directory does not allow it. Killed
+    after the open: an empty file stays, which the next writer or flusher takes.
+    """
+    descriptor = above_stdio(os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        try:
+            locked = try_lock(descriptor)
+        except OSError:
+            # No locks here at all: then nobody adopts, and nobody deletes.
+            locked = True
+        if locked and has_its_name(path, os.fstat(descriptor)):
+            return Segment(path, descriptor, 0, 0)
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def has_its_name(path: str, found: os.stat_result) -> bool:
+    """Whether `path` leads to the file of this `fstat`, by its only name."""
+    try:
+        named = os.lstat(path)
+    except OSError:
+        return False
+    return (named.st_dev, named.st_ino, named.st_nlink) == (
+        found.st_dev,
+        found.st_ino,
+        1,
+    )
+
+
+def record_ending_at(descriptor: int, end: int) -> frame.Record | None:
+    """The whole record whose last byte is byte `end - 1`; None where none ends there.
+
+    Raises OSError.
+    """
+    length = _TAIL_BYTES
+    while True:
+        at = max(end - length, 0)
+        tail = os.pread(descriptor, end - at, at)
+        if frame.RS in tail or at == 0 or length > frame.RECORD_BYTES_MAX:
+            break
+        length *= 8
+    return frame.last_record(tail, at=at) if at + len(tail) == end else None
+
+
+def _next_seq(descriptor: int, size: int) -> int | None:
+    """The number after the last record's; None where the end is not clean."""
+    if size == 0:
+        return 0
+    last = record_ending_at(descriptor, size)
+    return None if last is None or last.seq >= frame.SEQ_MAX else last.seq + 1
+
+
+def above_stdio(descriptor: int) -> int:
+    """The same file on number 3 or higher: 0 to 2 are the host's, open or not."""
+    low = []
+    try:
+        while descriptor <= 2:
+            low.append(descriptor)
+            descriptor = os.dup(descriptor)
+    finally:
+        for number in low:
+            os.close(number)
+    return descriptor

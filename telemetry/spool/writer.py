@@ -1,0 +1,240 @@
+"""The spool as one process writes it: takes segments, rolls over, keeps the bound.
+
+Rules:
+
+- The newest segments are tried first and the first that can be adopted is
+  taken, else a new one is made. So up to eight writers at once share eight
+  segments, and opening costs the same with a million events waiting as with none.
+- A new name sorts behind every name there is, also after the clock was set back.
+- The bound counts everything in `spool/`, `dead/` and `quarantine/`. It refuses
+  the newest event; it never deletes. It is looked at when a segment is opened,
+  so it is soft by what other processes' open segments may still grow.
+- An event from inside `append` of the same thread (a signal handler) is
+  refused: waiting would wait for itself.
+- A forked child lets go of its parent's descriptor by closing it. It never
+  unlocks: the lock belongs to the open file, which the parent still has.
+
+This module reads no record and deletes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _thread import RLock, get_ident
+from collections.abc import Callable
+
+from telemetry.errors import BusyError, DiskError, OffError, SpoolFullError
+from telemetry.files import sync_directory
+from telemetry.paths import Home, is_segment, segment_created_ns, segment_name
+from telemetry.spool import frame
+from telemetry.spool.segment import Segment, adopt, create
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from telemetry.spool.power import SharedSync
+
+# More writers than this at once each leave a segment of their own behind.
+_ADOPTABLE = 8
+# A segment can be taken away while we take it; so often in a row only by design.
+_ATTEMPTS = 8
+# A full spool is measured again after one second, in case space was made elsewhere.
+_FULL_FOR_NS = 1_000_000_000
+
+
+class SpoolWriter:
+    """Appends events to the spool of `home`; safe for threads, forks and signals.
+
+    `prepare` makes the home and its directories; it raises RefusedError.
+    `allowed` is asked again whenever a segment was taken away, since a purge
+    may mean that the user has opted out. Sizes are bytes.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        spool_bytes_max: int,
+        segment_bytes_max: int,
+        power: bool,
+        prepare: Callable[[], object],
+        allowed: Callable[[], bool],
+    ) -> None:
+        self._home = home
+        self._spool_bytes_max = spool_bytes_max
+        self._segment_bytes_max = segment_bytes_max
+        self._power = power
+        self._prepare = prepare
+        self._allowed = allowed
+        self._segment: Segment | None = None
+        self._shared_sync: SharedSync | None = None
+        # What was found when the spool was full: its change time, and when.
+        self._full: tuple[int, int] | None = None
+        # Threads that are inside `append`, for power mode, which waits unlocked.
+        self._inside: set[int] = set()
+        self._lock = RLock()
+        # Bytes in the spool when a segment was last opened.
+        self.waiting_bytes = 0
+
+    def append(self, event: bytes) -> None:
+        """The event is in the spool on return, and survives a kill from then on.
+
+        `event` is compact JSON. With `power` it survives a power loss as well.
+        Raises a RefusedError where it was not recorded.
+        """
+        lock = self._lock
+        if lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - the only atomic way to ask
+            raise BusyError("an event inside an event; it was not recorded")
+        if self._power:
+            self._append_durably(event)
+            return
+        with lock:
+            self._append(event)
+
+    def close(self) -> None:
+        """Let go of the segment. Events may follow; they take one again."""
+        with self._lock:
+            self._let_go()
+
+    def after_fork(self) -> None:
+        """Forget what belongs to the parent: its descriptor, and its locks.
+
+        The owner calls it in a child before anything else.
+        """
+        segment, self._segment = self._segment, None
+        self._shared_sync = None
+        self._inside = set()
+        self._lock = RLock()
+        if segment is not None:
+            segment.close()
+
+    def _append(self, event: bytes) -> None:
+        size = len(event) + frame.OVERHEAD
+        for _ in range(_ATTEMPTS):
+            segment = self._segment
+            if segment is None or segment.size + size > segment.size_max:
+                self._let_go()
+                segment = self._open(size)
+                if self._power:
+                    from telemetry.spool.power import SharedSync
+
+                    self._shared_sync = SharedSync(segment)
+                self._segment = segment
+            try:
+                if segment.append(event):
+                    return
+            except DiskError:
+                self._let_go()
+                raise
+            self._let_go()
+            if not self._allowed():
+                raise OffError("telemetry was turned off while this program ran")
+        raise DiskError(self._home.spool, "segments are taken away as they are made")
+
+    def _append_durably(self, event: bytes) -> None:
+        ident = get_ident()
+        if ident in self._inside:
+            raise BusyError("an event inside an event; it was not recorded")
+        self._inside.add(ident)
+        try:
+            with self._lock:
+                self._append(event)
+                shared = self._shared_sync
+                if shared is None:  # nothing was appended, or `_append` had raised
+                    raise DiskError(self._home.spool, "no segment is open")
+                ticket = shared.written()
+            try:
+                shared.wait(ticket)
+            except DiskError:
+                with self._lock:
+                    if self._shared_sync is shared:
+                        self._let_go()
+                raise
+        finally:
+            self._inside.discard(ident)
+
+    def _let_go(self) -> None:
+        segment, self._segment = self._segment, None
+        shared, self._shared_sync = self._shared_sync, None
+        if shared is not None:
+            shared.close()
+        elif segment is not None:
+            segment.close()
+
+    def _open(self, size: int) -> Segment:
+        """A segment that takes a record of `size` bytes. Raises RefusedError."""
+        self._prepare()
+        try:
+            names = sorted(filter(is_segment, os.listdir(self._home.spool)))
+            room = self._room()
+            if size > room:
+                raise SpoolFullError(
+                    self._spool_bytes_max - room, self._spool_bytes_max
+                )
+            segment = self._take(names, size)
+            # A segment may grow by what the bound leaves, and not beyond its own.
+            segment.size_max = min(
+                max(self._segment_bytes_max, segment.size + size), segment.size + room
+            )
+            if self._power:
+                # Also for one that was adopted: its maker may not have come to it.
+                sync_directory(self._home.spool)
+        except OSError as error:
+            raise DiskError(self._home.spool, error.strerror or str(error)) from error
+        return segment
+
+    def _take(self, names: list[str], size: int) -> Segment:
+        # One that is too full for this event is no better than a new one.
+        size_max = max(self._segment_bytes_max - size + 1, 1)
+        for name in names[: -_ADOPTABLE - 1 : -1]:
+            segment = adopt(self._home.segment(name), size_max)
+            if segment is not None:
+                return segment
+        newest_ns = segment_created_ns(names[-1]) if names else 0
+        for _ in range(_ATTEMPTS):
+            newest_ns = max(time.time_ns(), newest_ns + 1)
+            name = segment_name(newest_ns, os.urandom(4))
+            segment = create(self._home.segment(name))
+            if segment is not None:
+                return segment
+        raise DiskError(self._home.spool, "segments are taken away as they are made")
+
+    def _still_full(self) -> bool:
+        """Whether the spool was full a moment ago and nothing was deleted since.
+
+        Refusing must not cost more than recording: this is one system call.
+        """
+        if self._full is None:
+            return False
+        changed_ns, found_ns = self._full
+        try:
+            same = os.stat(self._home.spool).st_mtime_ns == changed_ns
+        except OSError:
+            same = False
+        if not same or time.monotonic_ns() - found_ns > _FULL_FOR_NS:
+            self._full = None
+        return self._full is not None
+
+    def _room(self) -> int:
+        """Bytes left below the bound."""
+        home = self._home
+        self.waiting_bytes = size_of(home.spool)
+        kept = self.waiting_bytes + size_of(home.dead) + size_of(home.quarantine)
+        return self._spool_bytes_max - kept
+
+
+def size_of(directory: str) -> int:
+    """The bytes of all files in a directory; 0 where there is none."""
+    try:
+        with os.scandir(directory) as entries:
+            return sum(_size(entry) for entry in entries)
+    except FileNotFoundError:
+        return 0
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0  # deleted meanwhile
