@@ -1,0 +1,83 @@
+"""Finding the bad events of a refused batch in few requests. Pure.
+
+The batch was refused as a whole. Its halves are posted in turn, and a half that
+is refused is halved again: one bad event among n costs 2·log2(n) requests more.
+
+A server that refuses everything must not draw a request for each event. So
+until something was accepted (the evidence that it is the events, not the
+endpoint), only one event is singled out; every other range that is refused is
+set aside, and taken up again once there is evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class Bisection:
+    """The search in one batch whose events have `sizes` bytes.
+
+    With `by_size` ranges are halved by bytes, else by count. `evidence` says
+    that something was accepted; it may be known before. `delivered` and
+    `refused` are numbers of events in the batch.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, by_size: bool, evidence: bool) -> None:
+        self.evidence = evidence
+        self.delivered: set[int] = set()
+        self.refused: set[int] = set()
+        self._sizes = sizes
+        self._by_size = by_size
+        self._to_post: list[tuple[int, int]] = []
+        self._set_aside: list[tuple[int, int]] = []
+        self._refuse(0, len(sizes))
+
+    def next(self) -> tuple[int, int] | None:
+        """The range (first, one behind the last) to post next; None at the end."""
+        if not self._to_post and self.evidence and self._set_aside:
+            for first, stop in reversed(self._set_aside):
+                self._halve(first, stop)
+            self._set_aside = []
+        return self._to_post[-1] if self._to_post else None
+
+    def tell(self, *, accepted: bool) -> None:
+        """What came of the range that `next` gave."""
+        first, stop = self._to_post.pop()
+        if accepted:
+            self.evidence = True
+            self.delivered.update(range(first, stop))
+        else:
+            self._refuse(first, stop)
+
+    def is_settled(self, number: int) -> bool:
+        """Whether this event's fate is known: delivered, or refused for good."""
+        return number in self.delivered or (self.evidence and number in self.refused)
+
+    def settled(self) -> int:
+        """How many events from the first on are settled, without a gap."""
+        count = 0
+        while count < len(self._sizes) and self.is_settled(count):
+            count += 1
+        return count
+
+    def _refuse(self, first: int, stop: int) -> None:
+        if stop - first == 1:
+            self.refused.add(first)
+        elif self.evidence or not self.refused:
+            self._halve(first, stop)
+        else:
+            self._set_aside.append((first, stop))
+
+    def _halve(self, first: int, stop: int) -> None:
+        if stop - first == 1:
+            self._to_post.append((first, stop))
+            return
+        middle = (first + stop) // 2
+        if self._by_size:
+            half = sum(self._sizes[first:stop]) / 2
+            size, middle = 0, first
+            while middle < stop - 1 and (size < half or middle == first):
+                size += self._sizes[middle]
+                middle += 1
+        # The left half on top: what is settled is always a beginning.
+        self._to_post += [(middle, stop), (first, middle)]

@@ -1,0 +1,126 @@
+"""Dead letters that somebody asked to be sent again.
+
+A letter named `….retry` counts as pending. It is posted from its file, many in
+one request; where that is refused, each alone. One that is accepted is marked
+in the ledger in the transaction that counts it as delivered, then its file is
+removed, then the mark: killed at any point, it is counted once. One that is
+refused again is a dead letter again, with the new reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import msgspec
+
+from telemetry.delivery import dead_letters
+from telemetry.delivery.accounts import Accounts
+from telemetry.delivery.batch import Request, records_request
+from telemetry.delivery.books import DeadMark
+from telemetry.delivery.settling import event_id_of
+from telemetry.delivery.verdict import Action, Verdict
+from telemetry.files import write_whole
+
+
+_DELIVERED = DeadMark(state="delivered")
+
+
+def sweep(directory: str, accounts: Accounts) -> None:
+    """Remove the files of letters that are accounted for already, and their marks."""
+    marks = accounts.snapshot.dead_marks
+    for name in marks:
+        dead_letters.remove(directory, name)
+        dead_letters.remove(directory, name + dead_letters.RETRY)
+    if marks:
+        accounts.commit(dead_marks=dict.fromkeys(marks))
+
+
+def waiting(directory: str) -> list[str]:
+    """The names of the letters that are to be sent again, oldest first."""
+    return [
+        name
+        for name in dead_letters.names(directory)
+        if name.endswith(dead_letters.RETRY)
+    ]
+
+
+def resend(
+    directory: str,
+    accounts: Accounts,
+    post: Callable[[Request], Verdict],
+    *,
+    events_max: int,
+) -> tuple[int, Verdict | None]:
+    """How many letters were delivered, and the verdict that ended it early, if one did.
+
+    Raises what `post` raises; what was accepted before is accounted for.
+    """
+    delivered = 0
+    names = waiting(directory)
+    for first in range(0, len(names), events_max):
+        letters = _read(directory, names[first : first + events_max])
+        if not letters:
+            continue
+        verdict = post(records_request([bytes(each.event) for each in letters.values()]))
+        groups = [letters]
+        if verdict.action is Action.SPLIT and len(letters) > 1:
+            groups = [{name: each} for name, each in letters.items()]
+        for group in groups:
+            if len(groups) > 1:
+                verdict = post(
+                    records_request([bytes(each.event) for each in group.values()])
+                )
+            if verdict.action is Action.ACCEPTED:
+                delivered += _accept(directory, accounts, group, verdict)
+            elif verdict.action is Action.SPLIT:
+                _refuse(directory, group, verdict)
+            else:
+                return delivered, verdict
+    return delivered, None
+
+
+def _read(directory: str, names: list[str]) -> dict[str, dead_letters.DeadLetter]:
+    found = {name: dead_letters.read(directory, name) for name in names}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _accept(
+    directory: str,
+    accounts: Accounts,
+    letters: dict[str, dead_letters.DeadLetter],
+    verdict: Verdict,
+) -> int:
+    rejected = {each.event_id: each.reason for each in verdict.rejected}
+    refused = {
+        name: each
+        for name, each in letters.items()
+        if event_id_of(bytes(each.event)) in rejected
+    }
+    _refuse(directory, refused, verdict)
+    accepted = [name for name in letters if name not in refused]
+    totals = accounts.snapshot.totals
+    marks = {name.removesuffix(dead_letters.RETRY): _DELIVERED for name in accepted}
+    accounts.commit(
+        totals=msgspec.structs.replace(
+            totals, delivered=totals.delivered + len(accepted)
+        ),
+        dead_marks=marks,
+    )
+    for name in accepted:
+        dead_letters.remove(directory, name)
+    accounts.commit(dead_marks=dict.fromkeys(marks))
+    return len(accepted)
+
+
+def _refuse(
+    directory: str, letters: dict[str, dead_letters.DeadLetter], verdict: Verdict
+) -> None:
+    """The letters are dead again, under their old names."""
+    for name, each in letters.items():
+        again = msgspec.structs.replace(
+            each, reason=verdict.reason, attempts=each.attempts + 1
+        )
+        path = f"{directory}/{name}"
+        write_whole(path, msgspec.json.encode(again), durable=True)
+        os.rename(path, path.removesuffix(dead_letters.RETRY))
