@@ -1,0 +1,187 @@
+"""The one client of the process, and the functions that speak to it.
+
+It is made on first use, exactly once however many threads come first, and
+replaced by `configure`. This is the only module with a global. With telemetry
+off by environment it loads nothing outside the standard library.
+
+Nothing is raised into the host: what goes wrong around the client is swallowed
+here, what goes wrong inside it is counted there.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock
+
+from telemetry.build_values import build_values
+from telemetry.client import Client
+from telemetry.consent import environment_decision, is_off
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from telemetry.delivery.report import FlushReport
+    from telemetry.events import StructuredEvent
+    from telemetry.logs import TelemetryLogger
+
+# Whose events they are if the program never said.
+DEFAULT_APP = "telemetry"
+
+
+class _Process:
+    """What belongs to this process: its client, and what is said before there is one."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.client: Client | None = None
+        self.version: str | None = None
+        self.debug: bool | None = None
+
+
+_process = _Process()
+
+
+def _renew_lock() -> None:
+    """In a forked child: a lock that another thread held is held by nobody."""
+    _process.lock = RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def configure(
+    app: str,
+    *,
+    version: str | None = None,
+    endpoint: str | None = None,
+    api_key: str | None = None,
+    header: str | None = None,
+    source: str | None = None,
+    logger: TelemetryLogger | None = None,
+    **settings: Any,
+) -> Client:
+    """Make the client of this process and answer it; one made before is closed.
+
+    `settings` are the other fields of `Config` by name. What is not named comes
+    from the environment, then from the build, then from `Config`'s defaults.
+    A setting that does not exist or cannot be used is reported to the log and
+    telemetry stays off for it; with `strict=True` it raises a ConfigError.
+    """
+    named = {
+        "app": app,
+        "version": version,
+        "endpoint": endpoint,
+        "api_key": api_key,
+        "header": header,
+        "source": source,
+        **settings,
+    }
+    with _process.lock:
+        if named["version"] is None:
+            named["version"] = _process.version
+        if named.get("debug") is None:
+            named["debug"] = _process.debug
+        client = _make(named, logger)
+        before, _process.client = _process.client, client
+    if before is not None:
+        before.close()
+    return client
+
+
+def get_global_telemetry_client() -> Client:
+    """The client of this process, made now if there is none."""
+    with _process.lock:
+        if _process.client is None:
+            _process.client = _make(
+                {
+                    "app": DEFAULT_APP,
+                    "version": _process.version,
+                    "debug": _process.debug,
+                },
+                None,
+            )
+        return _process.client
+
+
+def ensure_global_telemetry_initialized() -> None:
+    """The client of this process exists on return. It is made exactly once."""
+    get_global_telemetry_client()
+
+
+def set_global_telemetry_version(version: str) -> None:
+    """The version that events carry from now on, also those of a client there is."""
+    with _process.lock:
+        _process.version = version
+        if _process.client is not None:
+            _process.client.version = version
+
+
+def set_global_telemetry_debug_mode(debug: bool) -> None:
+    """Whether a client that is made from now on logs what it does."""
+    with _process.lock:
+        _process.debug = debug
+
+
+def get_telemetry_enabled() -> bool:
+    """Whether environment and build leave telemetry on."""
+    return environment_decision(os.environ) is None and not is_off(
+        build_values()["enabled"]
+    )
+
+
+def track(event: StructuredEvent) -> bool:
+    """Whether the event is recorded by the client of this process."""
+    return get_global_telemetry_client().track(event)
+
+
+def flush(*, timeout_s: float = 10.0) -> FlushReport:
+    """Deliver what waits, for at most `timeout_s` seconds; see `Client.flush`."""
+    return get_global_telemetry_client().flush(timeout_s=timeout_s)
+
+
+def track_command(action: str, args: list[str]) -> None:
+    """Record that a command was run, as a success: what was meant, not what came of it."""
+    if environment_decision(os.environ) is not None:
+        return
+    try:
+        from telemetry.events import CommandEvent
+
+        get_global_telemetry_client().track(
+            CommandEvent(action=action, args=args, success=True)
+        )
+    except Exception:
+        _note("a command was not recorded")
+
+
+def _make(named: dict[str, Any], logger: TelemetryLogger | None) -> Client:
+    """A client for what was named. Only `strict` lets an error out."""
+    if environment_decision(os.environ) is not None:
+        return Client.off(str(named["app"]))
+    try:
+        from telemetry.config import resolve
+
+        values = build_values()
+        config = resolve(
+            named,
+            environment=os.environ,
+            build={name: values[name] for name in ("endpoint", "api_key", "header")},
+        )
+    except Exception:
+        if named.get("strict") is True:
+            raise
+        _note("a setting cannot be used; nothing will be recorded")
+        return Client.off(str(named["app"]))
+    return Client(config, logger=logger)
+
+
+def _note(message: str) -> None:
+    """One debug line with the error under way, where anybody logs."""
+    from telemetry.logs import quiet_logger
+
+    logger = quiet_logger(debug=bool(_process.debug))
+    if logger is not None:
+        import sys
+
+        logger.debug("%s: %r", message, sys.exc_info()[1])

@@ -1,0 +1,229 @@
+"""An event becomes the bytes that will be posted.
+
+    {"event": …, "event_timestamp": <ms>, "source": …, "properties": {…}}
+
+Properties are the payload's fields, then the pairs of TELEMETRY_TAGS, then the
+system's fields, which nothing can override; they are sorted by name. Every
+string but the system's own is scrubbed here, before any byte is written.
+
+What can be kept in a sound form is kept: bytes that are no UTF-8 as U+FFFD, a
+number that is not finite as null. What cannot raises InvalidEventError. The
+environment is read anew for each event. Nothing here touches a file.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from telemetry.errors import EventTooBigError, InvalidEventError
+from telemetry.events import (
+    CommandPayload,
+    EventType,
+    SessionEndPayload,
+    SessionStartPayload,
+    StructuredEvent,
+    TokenPayload,
+    ToolPayload,
+)
+from telemetry.ids import EventIds
+from telemetry.text import decode, sound, trim
+
+
+# Payloads of ours are held against their types; those of a program are its own.
+_OURS = frozenset(
+    {CommandPayload, SessionEndPayload, SessionStartPayload, TokenPayload, ToolPayload}
+)
+# Free text, written by people and other programs: these lose more when scrubbed.
+FREE_TEXT = frozenset({"error", "args"})
+# Kept as they are by `to_builtins`, which would else make them base64.
+_BYTES = (bytes, bytearray, memoryview)
+_INFINITY = float("inf")
+_NO_LANGUAGE = "en-US"
+
+
+class Scrub(Protocol):
+    """What is needed of a scrubber: see `privacy.py`."""
+
+    def text(self, text: str, /) -> str:
+        """The string without what every string loses."""
+        ...
+
+    def free_text(self, text: str, /) -> str:
+        """The string without what free text loses."""
+        ...
+
+
+class Envelope:
+    """Makes envelopes for one program on one machine.
+
+    `scrub` is None where strings go as they are. `event_bytes_max` bounds the
+    result. `version` may be set anew at any time. `warn` takes a sentence about
+    what was changed to keep an event.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        version: str,
+        user_uuid: str,
+        scrub: Scrub | None,
+        event_bytes_max: int,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.version = version
+        self.ids = EventIds()
+        self.warnings: list[str] = []
+        self._scrub = scrub
+        self._user_uuid = user_uuid
+        self._event_bytes_max = event_bytes_max
+        self._environment = environment
+        self._encoder = msgspec.json.Encoder(order="sorted")
+        self._source = self._encoder.encode(sound(source))
+        self._os = system_name(sys.platform)
+        self._tags_text = ""
+        self._tags: dict[str, str] = {}
+
+    def seal(self, event: StructuredEvent) -> bytes:
+        """The event as compact JSON, with a new id and the time of now.
+
+        Raises InvalidEventError and EventTooBigError; nothing is kept then.
+        """
+        name, payload = _parts(event)
+        properties = self._properties(payload)
+        tags = self._environment.get("TELEMETRY_TAGS")
+        if tags:
+            properties.update(self._read_tags(tags))
+        timestamp_ms = time.time_ns() // 1_000_000
+        properties["event_id"] = self.ids.new(timestamp_ms)
+        properties["os"] = self._os
+        properties["os_language"] = self._environment.get("LANG") or _NO_LANGUAGE
+        properties["user_uuid"] = self._user_uuid
+        properties["version"] = self.version
+        encode = self._encoder.encode
+        try:
+            content = encode(properties)
+        except UnicodeEncodeError:
+            content = encode(_sound_value(properties))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidEventError(f"the event {name!r}: {error}") from error
+        sealed = b'{"event":%b,"event_timestamp":%d,"source":%b,"properties":%b}' % (
+            encode(name),
+            timestamp_ms,
+            self._source,
+            content,
+        )
+        if len(sealed) > self._event_bytes_max:
+            raise EventTooBigError(len(sealed), self._event_bytes_max)
+        return sealed
+
+    def _properties(self, payload: Any) -> dict[str, Any]:
+        """The payload's fields, scrubbed, as values that JSON has."""
+        try:
+            values = msgspec.to_builtins(payload, builtin_types=_BYTES, str_keys=True)
+            if not isinstance(values, dict):
+                raise InvalidEventError(f"a payload is no {type(payload).__name__}")
+            for name, value in values.items():
+                if type(value) is str:
+                    values[name] = self._text(value, free=name in FREE_TEXT)
+                elif type(value) is not int and type(value) is not bool:
+                    values[name] = self._value(value, free=name in FREE_TEXT)
+            if type(payload) in _OURS:
+                # A number that is not finite is null by now, and that is allowed.
+                kept = (
+                    {**values, "cost": 0.0} if values.get("cost", 0) is None else values
+                )
+                msgspec.convert(kept, type(payload))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidEventError(f"{type(payload).__name__}: {error}") from error
+        return values
+
+    def _value(self, value: Any, *, free: bool) -> Any:
+        """A value of a payload with every string in it scrubbed."""
+        if isinstance(value, str):
+            return self._text(value, free=free)
+        if isinstance(value, float):
+            if -_INFINITY < value < _INFINITY:
+                return value
+            self.warnings.append(f"{value} is no number on the wire; null was recorded")
+            return None
+        if isinstance(value, list):
+            return [self._value(item, free=free) for item in value]
+        if isinstance(value, dict):
+            return {
+                self._text(str(key), free=free): self._value(
+                    item, free=free or key in FREE_TEXT
+                )
+                for key, item in value.items()
+            }
+        if isinstance(value, _BYTES):
+            return self._text(decode(bytes(value)), free=free)
+        return value
+
+    def _text(self, text: str, *, free: bool) -> str:
+        if len(text) > self._event_bytes_max:
+            # Before it is scrubbed: a command must not wait for 10 MB of it.
+            raise EventTooBigError(len(text), self._event_bytes_max)
+        scrub = self._scrub
+        if scrub is None or not text:
+            return text
+        return scrub.free_text(text) if free else scrub.text(text)
+
+    def _read_tags(self, text: str) -> dict[str, str]:
+        if text != self._tags_text:
+            self._tags = {
+                self._text(name, free=False): self._text(value, free=False)
+                for name, value in parse_tags(text).items()
+            }
+            self._tags_text = text
+        return self._tags
+
+
+def parse_tags(text: str) -> dict[str, str]:
+    """The pairs of TELEMETRY_TAGS: `name=value,name=value`.
+
+    Both sides are trimmed; a part without `=` or without a name is skipped; of
+    two with one name the last counts.
+    """
+    tags = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        name = trim(name)
+        if equals and name:
+            tags[sound(name)] = sound(trim(value))
+    return tags
+
+
+def system_name(platform: str) -> str:
+    """`linux`, `darwin` or `windows` for a `sys.platform`; others as they are."""
+    return "windows" if platform == "win32" else platform
+
+
+def _parts(event: StructuredEvent) -> tuple[str, Any]:
+    """The name and the payload of an event. Raises InvalidEventError."""
+    try:
+        name = event.get_event_type()
+        payload = event.to_structured_properties()
+    except Exception as error:
+        raise InvalidEventError(f"{type(event).__name__}: {error!r}") from error
+    if isinstance(name, EventType):
+        return name.value, payload
+    if isinstance(name, str) and name:
+        return sound(str(name)), payload
+    raise InvalidEventError(f"{type(event).__name__}: {name!r} is no name of an event")
+
+
+def _sound_value(value: Any) -> Any:
+    """A value of JSON's types with every string in it valid Unicode."""
+    if isinstance(value, str):
+        return sound(value)
+    if isinstance(value, list):
+        return [_sound_value(item) for item in value]
+    if isinstance(value, dict):
+        return {sound(key): _sound_value(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,266 @@
+"""The parts of one client that is on: envelope, spool, and how they are flushed.
+
+Made at a client's first event, in this order: consent, the home, the user's id,
+the envelope, the spool. Nothing is written before consent was looked at, and
+nothing heavy is loaded here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from telemetry import notice
+from telemetry.build_values import build_values
+from telemetry.config import Config
+from telemetry.consent import Choice, Decision, decide, read_choice
+from telemetry.delivery import schedule
+from telemetry.envelope import Envelope
+from telemetry.errors import ConfigError, DiskError, HomeError
+from telemetry.events import StructuredEvent
+from telemetry.files import make_directory, make_home
+from telemetry.identity import user_uuid
+from telemetry.logs import TelemetryLogger
+from telemetry.paths import Home, home_of
+from telemetry.spool import refusals
+from telemetry.spool.writer import SpoolWriter
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from telemetry.delivery.background import Background
+    from telemetry.delivery.http import HTTPClient
+    from telemetry.delivery.report import FlushReport
+    from telemetry.privacy import Scrubber
+
+
+class Pipeline:
+    """Records events and has them flushed. Raises what its client guards against."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        version: str,
+        http: HTTPClient | None,
+        logger: TelemetryLogger | None,
+        environment: Mapping[str, str],
+        platform: str,
+    ) -> None:
+        self.config, problems = config.sound()
+        for problem in problems:
+            if logger is not None:
+                logger.warning("%s; its default is used", problem)
+        self.home = home_of(
+            config.app, home=config.home, environment=environment, platform=platform
+        )
+        self._environment = environment
+        self._http = http
+        self._logger = logger
+        self._pid = os.getpid()
+        self._refused: dict[str, int] = {}
+        self._background: Background | None = None
+        self._is_started = False
+        prepare(self.home)
+        self.envelope = Envelope(
+            source=self.config.wire_source(),
+            version=version,
+            user_uuid=user_uuid(self.home.user_uuid),
+            scrub=_scrubber(environment, platform) if self.config.scrub else None,
+            event_bytes_max=self.config.event_bytes_max,
+            environment=environment,
+        )
+        self.writer = SpoolWriter(
+            self.home,
+            spool_bytes_max=self.config.spool_bytes_max,
+            segment_bytes_max=self.config.segment_bytes_max,
+            power=self.config.durability == "power",
+            prepare=lambda: prepare(self.home),
+            allowed=self.is_allowed,
+        )
+
+    def record(self, event: StructuredEvent) -> None:
+        """The event is in the spool on return. Raises a RefusedError."""
+        if os.getpid() != self._pid:
+            self.after_fork()
+        envelope = self.envelope
+        self.writer.append(envelope.seal(event))
+        if envelope.warnings:
+            self._warn()
+        if not self._is_started:
+            self._is_started = True
+            self._start()
+
+    def flush(self, *, timeout_s: float) -> FlushReport:
+        """Deliver what waits, for at most `timeout_s` seconds."""
+        return self._in_background().flush(timeout_s=timeout_s)
+
+    def refuse(self, reason: str) -> None:
+        """Count a refusal, where the disk permits; else with the next one."""
+        self._refused[reason] = self._refused.get(reason, 0) + 1
+        try:
+            if refusals.add(self.home.refused, self._refused):
+                self._refused = {}
+        except FileNotFoundError:
+            self._make_refused()
+        except OSError:
+            pass  # kept in memory until there is a next one
+
+    def is_allowed(self) -> bool:
+        """Whether the environment and the user's choice still allow it."""
+        return decide(
+            environment=self._environment,
+            enabled=self.config.enabled,
+            choice=read_choice(self.home.consent),
+            build=build_values()["enabled"],
+        ).on
+
+    def after_fork(self) -> None:
+        """Forget what belongs to the parent. Call it in a child."""
+        self._pid = os.getpid()
+        self._refused = {}
+        self._background = None
+        # The parent has asked for its flush; a child asks for none of its own.
+        self._is_started = True
+        self.envelope.ids.renew()
+        self.writer.after_fork()
+
+    def close(self) -> None:
+        """Let go of the segment, and of threads that flush by themselves."""
+        self.writer.close()
+        if self._background is not None:
+            self._background.close()
+        if self._refused:
+            try:
+                if refusals.add(self.home.refused, self._refused):
+                    self._refused = {}
+            except OSError:
+                pass  # they could not be counted, as the disk does not permit
+
+    def _start(self) -> None:
+        """Have events flushed in the way the config says, after the first one."""
+        mode = self.config.flush_mode(self._environment)
+        if mode == "manual":
+            return
+        from telemetry.delivery import launch
+
+        if not launch.can_send(self.config):
+            return
+        if mode == "exit":
+            self._in_background().at_exit()
+        elif mode == "thread" or self._http is not None or not launch.can_spawn():
+            self._in_background().all_along()
+        elif self.writer.waiting_bytes:
+            self._launch()
+
+    def _launch(self) -> None:
+        import time
+
+        from telemetry.delivery import launch
+        from telemetry.errors import LaunchError
+
+        try:
+            lock = launch.claim(self.config, self.home, time.time())
+            if lock is None:
+                return
+            if not self.is_allowed():
+                os.close(lock)
+                return
+            config = self.config
+            if config.version != self.envelope.version:
+                import msgspec
+
+                config = msgspec.structs.replace(config, version=self.envelope.version)
+            launch.spawn(config, self.home, lock, self._environment)
+        except (LaunchError, OSError) as error:
+            # The event is recorded; a later launch flushes it.
+            if self._logger is not None:
+                self._logger.debug("no flusher was started: %s", error)
+
+    def _in_background(self) -> Background:
+        if self._background is None:
+            from telemetry.delivery.background import Background
+
+            self._background = Background(
+                self.config,
+                self.home,
+                environment=self._environment,
+                allowed=self.is_allowed,
+                http=self._http,
+                logger=self._logger,
+            )
+        return self._background
+
+    def _warn(self) -> None:
+        warnings, self.envelope.warnings = self.envelope.warnings, []
+        if self._logger is not None:
+            for warning in warnings:
+                self._logger.warning("%s", warning)
+
+    def _make_refused(self) -> None:
+        try:
+            refusals.make(self.home.refused)
+            if refusals.add(self.home.refused, self._refused):
+                self._refused = {}
+        except OSError:
+            pass  # no space even for this: counted in memory until there is
+
+
+def decide_for(
+    config: Config, environment: Mapping[str, str], platform: str
+) -> Decision:
+    """Whether telemetry is on for a config, and why. Creates nothing but a choice.
+
+    A program with a notice is on only once the notice was shown and that was
+    remembered; where it can be shown now, it is.
+    """
+    try:
+        home: Home | None = home_of(
+            config.app, home=config.home, environment=environment, platform=platform
+        )
+    except (HomeError, ConfigError):
+        home = None  # recording will say so; consent does not depend on it
+    choice = read_choice(home.consent) if home else None
+    due = notice.is_due(config.notice, config.notice_version, choice)
+    decision = decide(
+        environment=environment,
+        enabled=config.enabled,
+        choice=choice,
+        build=build_values()["enabled"],
+        notice_due=due,
+    )
+    if decision.rule != "notice" or home is None or config.notice is None:
+        return decision
+    shown: Choice | None = notice.show(
+        config.notice, config.notice_version, home, environment
+    )
+    return decide(
+        environment=environment,
+        enabled=config.enabled,
+        choice=shown,
+        build=build_values()["enabled"],
+        notice_due=shown is None,
+    )
+
+
+def prepare(home: Home) -> None:
+    """The home and its spool exist on return. Raises HomeError and DiskError.
+
+    Killed on the way, the next launch goes on: whoever needs a file that is not
+    there yet does without it or makes it.
+    """
+    is_new = make_home(home.root)
+    try:
+        if is_new or not os.path.isdir(home.spool):
+            schedule.make(home.next_flush)
+            refusals.make(home.refused)
+        make_directory(home.spool)
+    except OSError as error:
+        raise DiskError(home.root, error.strerror or str(error)) from error
+
+
+def _scrubber(environment: Mapping[str, str], platform: str) -> Scrubber:
+    from telemetry.privacy import Scrubber, identity_from
+
+    homes, users = identity_from(environment, platform)
+    return Scrubber(homes=homes, users=users)
