@@ -1,0 +1,39 @@
+"""The small command-line program that `demo` runs: a session with tool calls.
+
+    python demo_program.py RUN CALLS
+
+Each call is recorded, and its number is printed only once it is: whoever reads
+the numbers knows what was acknowledged, also if the program is killed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import timedelta
+
+import telemetry
+
+
+def main(run: str, calls: int) -> None:
+    """Record a session of `calls` tool calls, named after `run`."""
+    client = telemetry.configure("demo", version="1.0", flusher_lifetime_s=3)
+    client.record_session_start("demo-agent", f"session-{run}")
+    for number in range(calls):
+        event = telemetry.ToolEvent(
+            action="call",
+            tool_name=f"{run}-{number}",
+            session_id=f"session-{run}",
+            agent_name="demo-agent",
+            duration_ms=number % 7,
+            success=True,
+        )
+        if telemetry.track(event):
+            print(number, flush=True)
+        if calls > 100:
+            time.sleep(timedelta(milliseconds=1).total_seconds())
+    client.record_session_end()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
