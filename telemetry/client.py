@@ -139,13 +139,13 @@ class Client:
 
             with self._lock:
                 self._session = start(session_id, agent_name, time.monotonic())
-            self.track(
-                SessionStartEvent(
-                    action="start", session_id=session_id, agent_name=agent_name
-                )
+            event = SessionStartEvent(
+                action="start", session_id=session_id, agent_name=agent_name
             )
         except Exception as error:
             self._fail(error)
+        else:
+            self.track(event)
         return session_id
 
     def record_tool_call(
@@ -167,19 +167,19 @@ class Client:
             message = _message(error)
             with self._lock:
                 self._counted().count_tool_call(message)
-            self.track(
-                ToolEvent(
-                    action="call",
-                    tool_name=tool_name,
-                    session_id=session_id,
-                    agent_name=agent_name,
-                    duration_ms=_milliseconds(duration),
-                    success=message is None,
-                    error=message or "",
-                )
+            event = ToolEvent(
+                action="call",
+                tool_name=tool_name,
+                session_id=session_id,
+                agent_name=agent_name,
+                duration_ms=_milliseconds(duration),
+                success=message is None,
+                error=message or "",
             )
         except Exception as failure:
             self._fail(failure)
+        else:
+            self.track(event)
 
     def record_token_usage(
         self, model: str, input_tokens: int, output_tokens: int, cost: float
@@ -192,20 +192,20 @@ class Client:
                 session = self._counted()
                 session.count_tokens(input_tokens, output_tokens, cost)
                 session_id, agent_name = session.id, session.agent_name
-            self.track(
-                TokenEvent(
-                    action="usage",
-                    model_name=model,
-                    session_id=session_id,
-                    agent_name=agent_name,
-                    input_tokens=input_tokens,
-                    output_tokens=output_tokens,
-                    total_tokens=input_tokens + output_tokens,
-                    cost=cost,
-                )
+            event = TokenEvent(
+                action="usage",
+                model_name=model,
+                session_id=session_id,
+                agent_name=agent_name,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                total_tokens=input_tokens + output_tokens,
+                cost=cost,
             )
         except Exception as error:
             self._fail(error)
+        else:
+            self.track(event)
 
     def record_error(self, message: str) -> None:
         """Count an error of the session; outside of one nothing happens."""
@@ -220,10 +220,11 @@ class Client:
         try:
             with self._lock:
                 event = self._counted().end(time.monotonic())
-            if event is not None:
-                self.track(event)
         except Exception as error:
             self._fail(error)
+        else:
+            if event is not None:
+                self.track(event)
 
     def flush(self, *, timeout_s: float = 10.0) -> FlushReport:
         """Deliver what waits, for at most `timeout_s` seconds, and say what came of it.
@@ -317,11 +318,7 @@ class Client:
             logger.debug("not recorded (%s): %s", reason, error)
         if self._pipeline is not None:
             self._pipeline.refuse(reason)
-        if (
-            self._config is not None
-            and self._config.strict
-            and isinstance(error, TelemetryError)
-        ):
+        if self._config is not None and self._config.strict:
             raise error
 
 

@@ -91,6 +91,11 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
+def make_empty(path: str) -> None:
+    """A file exists afterwards; one that exists is left alone. Raises OSError."""
+    os.close(open_regular(path, os.O_WRONLY | os.O_CREAT))
+
+
 def read_small(path: str, bytes_max: int) -> bytes | None:
     """The first `bytes_max` bytes of a file; None where there is none.
 
@@ -98,7 +103,7 @@ def read_small(path: str, bytes_max: int) -> bytes | None:
     """
     try:
         descriptor = open_regular(path, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return os.read(descriptor, min(bytes_max, os.fstat(descriptor).st_size))

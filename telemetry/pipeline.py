@@ -18,7 +18,7 @@ from telemetry.delivery import schedule
 from telemetry.envelope import Envelope
 from telemetry.errors import ConfigError, DiskError, HomeError
 from telemetry.events import StructuredEvent
-from telemetry.files import make_directory, make_home
+from telemetry.files import make_directory, make_empty, make_home
 from telemetry.identity import user_uuid
 from telemetry.logs import TelemetryLogger
 from telemetry.paths import Home, home_of
@@ -252,8 +252,10 @@ def prepare(home: Home) -> None:
     is_new = make_home(home.root)
     try:
         if is_new or not os.path.isdir(home.spool):
+            # What has to work on a full disk is made while there is room.
             schedule.make(home.next_flush)
             refusals.make(home.refused)
+            make_empty(home.flush_lock)
         make_directory(home.spool)
     except OSError as error:
         raise DiskError(home.root, error.strerror or str(error)) from error

@@ -99,7 +99,7 @@ class Background:
 
         @atexit.register
         def flush_at_exit() -> None:
-            if os.getpid() == owner and not self._stop.is_set():
+            if os.getpid() == owner:
                 begin.set()
                 ended.wait(timeout_s)
 

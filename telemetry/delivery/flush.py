@@ -22,14 +22,16 @@ from telemetry.delivery.accounts import Accounts
 from telemetry.delivery.books import Snapshot, Totals
 from telemetry.delivery.census import count_pending_quickly
 from telemetry.delivery.conclusion import Delays, conclude
-from telemetry.delivery.flusher import Flusher, Halted
+from telemetry.delivery.flusher import Flusher
 from telemetry.delivery.http import HTTPClient
 from telemetry.delivery.launch import can_send, flush_lock
 from telemetry.delivery.ledger import open_ledger
 from telemetry.delivery.ledger_view import read_snapshot
+from telemetry.delivery.posting import Halted, Poster
 from telemetry.delivery.progress import Progress
 from telemetry.delivery.report import FlushReport, Stopped
 from telemetry.delivery.resend import resend, sweep
+from telemetry.delivery.settlement import Settlement
 from telemetry.delivery.transport import Transport
 from telemetry.delivery.verdict import Verdict
 from telemetry.errors import ConfigError, LedgerError, SpoolError
@@ -124,12 +126,8 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
             if logger is not None:
                 logger.debug("flush: %s; everything is kept", error)
             return progress.report(home, "off")
-        flusher = Flusher(
-            home=home,
-            accounts=accounts,
-            transport=transport,
-            batch_events_max=config.batch_events_max,
-            batch_bytes_max=config.batch_bytes_max,
+        poster = Poster(
+            transport,
             request_timeout_s=config.request_timeout_s,
             accept_statuses=config.accept_statuses,
             allowed=allowed,
@@ -138,7 +136,16 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
             sleep=time.sleep,
             deadline=deadline,
         )
-        progress.flusher = flusher
+        settlement = Settlement(home, accounts, clock=time.time)
+        flusher = Flusher(
+            home=home,
+            accounts=accounts,
+            poster=poster,
+            settlement=settlement,
+            batch_events_max=config.batch_events_max,
+            batch_bytes_max=config.batch_bytes_max,
+        )
+        progress.poster, progress.settlement = poster, settlement
         stopped, verdict = _drain(home, config, flusher, accounts)
         _conclude(home, config, flusher, accounts, stopped, verdict)
         progress.snapshot = accounts.snapshot
@@ -164,9 +171,9 @@ def _drain(
                 count_pending_quickly(home, accounts.snapshot)
             ), refused
         delivered, verdict = resend(
-            home.dead, accounts, flusher.post, events_max=config.batch_events_max
+            home.dead, accounts, flusher.poster.post, events_max=config.batch_events_max
         )
-        flusher.delivered += delivered
+        flusher.settlement.delivered += delivered
     except Halted as halted:
         return halted.stopped, halted.verdict
     if verdict is not None:
@@ -189,8 +196,8 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
         accounts.snapshot.state,
         stopped=stopped,
         verdict=verdict,
-        delivered=flusher.delivered,
-        requests=flusher.requests,
+        delivered=flusher.settlement.delivered,
+        requests=flusher.poster.requests,
         identity=identity,
         now=time.time(),
         delays=Delays(
@@ -201,7 +208,10 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
         random=random.SystemRandom().random,
     )
     accounts.commit(state=state)
-    schedule.postpone(home.next_flush, state.next_attempt_ms / 1000, identity)
+    try:
+        schedule.postpone(home.next_flush, state.next_attempt_ms / 1000, identity)
+    except OSError:
+        pass  # the next launch looks again; the flush itself is done
 
 
 def _tidy(home: Home, accounts: Accounts) -> None:
@@ -212,8 +222,10 @@ def _tidy(home: Home, accounts: Accounts) -> None:
     sweep(home.dead, accounts)
     for directory in (home.dead, home.quarantine):
         _sweep_temporaries(directory)
-    totals = fold_refusals(accounts.snapshot.totals, refusals.read(home.refused))
-    accounts.commit(totals=totals)
+    before = accounts.snapshot.totals
+    totals = fold_refusals(before, refusals.read(home.refused))
+    if totals != before:
+        accounts.commit(totals=totals)
 
 
 def fold_refusals(totals: Totals, counts: Mapping[str, int]) -> Totals:

@@ -11,44 +11,32 @@ promise, so that a kill between any two of them loses nothing:
 
 Killed after the post and before the commit, the batch is sent again: twice on
 the wire, once after deduplication. Only proof of acceptance settles a batch;
-`verdict.py` says what proof is, `bisection.py` how a bad event is found, and
+`verdict.py` says what proof is, `search.py` how a bad event is found, and
 `conclusion.py` when the next flush may begin.
 
-It reads no configuration file, takes no lock and starts nothing.
+It opens no ledger, takes no lock and starts nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
-import tenacity
 
-from telemetry.delivery import dead_letters
 from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.batch import Batch, Request, batch_of, records_request
-from telemetry.delivery.bisection import Bisection
+from telemetry.delivery.batch import Batch, batch_of, records_request
 from telemetry.delivery.books import SegmentEntry
+from telemetry.delivery.posting import Halted, Poster
 from telemetry.delivery.report import Stopped
-from telemetry.delivery.settling import (
-    announce,
-    letter,
-    rejected_numbers,
-    settle,
-    settle_tail,
-)
-from telemetry.delivery.verdict import Action, Outcome, Verdict, judge
+from telemetry.delivery.search import Search
+from telemetry.delivery.settlement import Settlement
+from telemetry.delivery.verdict import Action, Verdict
 from telemetry.errors import SpoolError
 from telemetry.paths import Home
-from telemetry.spool.frame import Damage, Record
+from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
 
 
-# Between two tries of one flush: full jitter, from half a second.
-_RETRY_FIRST_S = 0.5
-_RETRY_MAX_S = 10.0
 # After so many flushes that a batch drew server errors in, it is split: one event
 # that breaks the server must not hold the others for ever.
 WINDOWS_5XX_MAX = 5
@@ -58,32 +46,15 @@ REFUSALS_MAX = 5
 _NO_BOUND = 1 << 62
 
 
-class Post(Protocol):
-    """What is needed of a transport."""
-
-    def post(self, body: bytes, *, key: str, timeout_s: float) -> Outcome:
-        """What came of one request."""
-        ...
-
-
-class Halted(Exception):  # noqa: N818 - no error: it ends a flush early
-    """The flush is over before the spool is empty, for the reason of a verdict."""
-
-    def __init__(self, stopped: Stopped, verdict: Verdict | None = None) -> None:
-        super().__init__(stopped)
-        self.stopped = stopped
-        self.verdict = verdict
-
-
 class _SetAsideError(Exception):
     """This segment waits, the others go on."""
 
 
 class Flusher:
-    """One flush of one spool.
+    """One flush of one spool, with its books, its poster and its settlement.
 
-    `accounts` are its books. `allowed` is asked before each request. `clock` is
-    seconds since 1970, `monotonic` seconds, and `deadline` a time of the latter.
+    Batches hold at most `batch_events_max` events and `batch_bytes_max` bytes of
+    them, but always one event.
     """
 
     def __init__(
@@ -91,32 +62,17 @@ class Flusher:
         *,
         home: Home,
         accounts: Accounts,
-        transport: Post,
+        poster: Poster,
+        settlement: Settlement,
         batch_events_max: int,
         batch_bytes_max: int,
-        request_timeout_s: float,
-        accept_statuses: tuple[int, ...],
-        allowed: Callable[[], bool],
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-        sleep: Callable[[float], None],
-        deadline: float,
     ) -> None:
+        self.poster = poster
+        self.settlement = settlement
         self._home = home
         self._accounts = accounts
-        self._transport = transport
         self._batch_events_max = batch_events_max
         self._batch_bytes_max = batch_bytes_max
-        self._request_timeout_s = request_timeout_s
-        self._accept_statuses = accept_statuses
-        self._allowed = allowed
-        self._clock = clock
-        self._monotonic = monotonic
-        self._sleep = sleep
-        self._deadline = deadline
-        self.delivered = 0
-        self.damaged = 0
-        self.requests = 0
         # Whether the disk kept something from being settled.
         self.blocked = False
         # Segments whose event was refused alone while nothing was accepted yet.
@@ -130,42 +86,16 @@ class Flusher:
         """
         moved = True
         while moved:
-            before = self.delivered
+            before = self.settlement.delivered
             for name in segment_names(self._home):
                 if name not in self._set_aside:
                     self._drain_segment(name)
-            if self.delivered and self.suspects:
+            if self.settlement.delivered and self.suspects:
                 # By now something was accepted: it is the events, not the server.
                 self._set_aside -= self.suspects.keys()
                 self.suspects = {}
                 continue
-            moved = self.delivered > before
-
-    def post(self, request: Request, *, patient: bool = True) -> Verdict:
-        """What came of a request, retried under backoff while there is time.
-
-        Without `patient` a server error is an answer and is not retried. Raises
-        Halted where consent or time do not allow a request.
-        """
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_result(
-                lambda verdict: (
-                    verdict.action is Action.WAIT
-                    and (patient or not verdict.server_error)
-                )
-            ),
-            wait=_pause_s,
-            stop=lambda state: (
-                self._monotonic() + state.upcoming_sleep >= self._deadline
-            ),
-            sleep=self._sleep,
-            before=tenacity.before_nothing,
-            after=tenacity.after_nothing,
-            before_sleep=None,
-            reraise=True,
-            retry_error_callback=_last_verdict,
-        )
-        return retrying(self._post_once, request)
+            moved = self.settlement.delivered > before
 
     def give_up_alone(self, pending: int) -> Stopped:
         """What to do with events that were refused alone while nothing was accepted.
@@ -175,6 +105,8 @@ class Flusher:
         refuses, and nothing is given up.
         """
         names = list(self.suspects)
+        if any(verdict.server_error for verdict in self.suspects.values()):
+            return "waiting"  # a server error is no refusal
         if pending != 1 or len(names) != 1:
             return "paused"
         name = names[0]
@@ -194,41 +126,14 @@ class Flusher:
             items = reader.take(1, _NO_BOUND)
             verdict = self.suspects[name]
             letters = {
-                record.start: letter(
-                    record,
-                    verdict,
-                    reply=verdict.detail,
-                    now=self._clock(),
-                    attempts=refusals,
-                )
+                record.start: self.settlement.letter(record, verdict, attempts=refusals)
                 for record in items
                 if isinstance(record, Record)
             }
-            self._finish(reader, self._settle(reader, entry, items, letters))
+            self._finish(reader, self.settlement.settle(reader, entry, items, letters))
         finally:
             reader.close()
         return "drained"
-
-    def _post_once(self, request: Request) -> Verdict:
-        if not self._allowed():
-            raise Halted("off")
-        left_s = self._deadline - self._monotonic()
-        if left_s <= 0:
-            raise Halted("deadline")
-        self.requests += 1
-        outcome = self._transport.post(
-            request.body,
-            key=request.key,
-            timeout_s=min(left_s, self._request_timeout_s),
-        )
-        verdict = judge(
-            outcome, now=self._clock(), accept_statuses=self._accept_statuses
-        )
-        short = left_s < self._request_timeout_s
-        if short and verdict.reason == "timeout" and verdict.action is Action.WAIT:
-            # Our time was up, not the server's: that says nothing about it.
-            raise Halted("deadline")
-        return verdict
 
     def _drain_segment(self, name: str) -> None:
         try:
@@ -279,7 +184,8 @@ class Flusher:
             items = reader.take(known.count, _NO_BOUND, until=known.end)
             if items and items[-1].end == known.end:
                 batch = batch_of(items)
-                if _request(batch.records).digest == known.digest:
+                request = records_request([record.event for record in batch.records])
+                if request.digest == known.digest:
                     return entry, batch
             # The file is not the one that was announced: that batch is void.
             reader.start_at(entry.offset)
@@ -287,16 +193,7 @@ class Flusher:
         if not items:
             return entry, None
         batch = batch_of(items)
-        return self._announce(reader, entry, batch.records), batch
-
-    def _announce(
-        self, reader: SegmentReader, entry: SegmentEntry, records: list[Record]
-    ) -> SegmentEntry:
-        """What is settled and what is posted next are in the ledger on return."""
-        request = _request(records)
-        entry = announce(entry, records, key=request.key, digest=request.digest)
-        self._accounts.commit(segments={reader.name: entry})
-        return entry
+        return self.settlement.announce(reader.name, entry, batch.records), batch
 
     def _deliver(
         self, reader: SegmentReader, entry: SegmentEntry, batch: Batch
@@ -304,131 +201,43 @@ class Flusher:
         """The batch is posted and settled on return. Raises Halted, or sets aside."""
         known = entry.inflight
         windows = known.windows_5xx if known else 0
-        patient = windows < WINDOWS_5XX_MAX
-        verdict = self.post(_request(batch.records), patient=patient)
+        is_patient = windows < WINDOWS_5XX_MAX
+        request = records_request([record.event for record in batch.records])
+        verdict = self.poster.post(request, patient=is_patient)
         if verdict.action is Action.ACCEPTED:
-            letters = self._rejected(batch.records, verdict)
-            self._settle(reader, entry, batch.items, letters)
-        elif verdict.action is Action.SPLIT or (verdict.server_error and not patient):
+            letters = self.settlement.rejected(batch.records, verdict, attempts=1)
+            self.settlement.settle(reader, entry, batch.items, letters)
+        elif verdict.action is Action.SPLIT or (
+            verdict.server_error and not is_patient
+        ):
             self._search(reader, entry, batch, verdict)
         else:
             if verdict.server_error and known is not None:
                 known = msgspec.structs.replace(known, windows_5xx=windows + 1)
                 entry = msgspec.structs.replace(entry, inflight=known)
                 self._accounts.commit(segments={reader.name: entry})
-            raise _halted(verdict)
-
-    def _settle(
-        self,
-        reader: SegmentReader,
-        entry: SegmentEntry,
-        items: list[Record | Damage],
-        letters: dict[int, dead_letters.DeadLetter],
-    ) -> SegmentEntry:
-        """`items` are settled: damage quarantined, letters written, entry staged.
-
-        The transaction that announces what follows commits it.
-        """
-        for item in items:
-            if isinstance(item, Damage):
-                reader.quarantine(item.start, item.end)
-        for offset, each in letters.items():
-            name = dead_letters.name_of(reader.name, offset)
-            dead_letters.write(self._home.dead, name, each)
-        settled = settle(entry, items, dead=len(letters))
-        if entry.inflight is not None and settled.inflight is None:
-            kept = entry.inflight.windows_5xx
-            if kept >= WINDOWS_5XX_MAX and settled.offset < entry.inflight.end:
-                settled = msgspec.structs.replace(settled, inflight=entry.inflight)
-        self.damaged += settled.damaged - entry.damaged
-        self.delivered += settled.delivered - entry.delivered
-        self._accounts.stage(reader.name, settled)
-        return settled
-
-    def _rejected(
-        self, records: list[Record], verdict: Verdict
-    ) -> dict[int, dead_letters.DeadLetter]:
-        """Letters for the records that an accepting reply named, by their offset."""
-        return {
-            records[number].start: letter(
-                records[number],
-                msgspec.structs.replace(verdict, reason="rejected"),
-                reply=reason,
-                now=self._clock(),
-                attempts=1,
-            )
-            for number, reason in rejected_numbers(records, verdict).items()
-        }
+            is_pause = verdict.action is Action.PAUSE
+            raise Halted("paused" if is_pause else "waiting", verdict)
 
     def _search(
         self, reader: SegmentReader, entry: SegmentEntry, batch: Batch, verdict: Verdict
     ) -> None:
-        """Find the bad events of a refused batch; settle what is certain of it."""
-        if self.suspects and not self.delivered:
+        """Find the bad events of a refused batch, or set its segment aside."""
+        if self.suspects and not self.settlement.delivered:
             # A second batch is refused and nothing was accepted: it is the server.
-            raise Halted("paused", verdict)
-        records = batch.records
-        search = Bisection(
-            [len(record.event) for record in records],
-            by_size=verdict.by_size,
-            evidence=self.delivered > 0,
+            raise Halted("waiting" if verdict.server_error else "paused", verdict)
+        search = Search(
+            reader,
+            entry,
+            batch,
+            verdict,
+            poster=self.poster,
+            settlement=self.settlement,
+            evidence=self.settlement.delivered > 0,
         )
-        letters: dict[int, dead_letters.DeadLetter] = {}
-        alone = {0: verdict} if len(records) == 1 else {}
-        attempts, done = 1, 0
-        while (span := search.next()) is not None:
-            part = records[span[0] : span[1]]
-            if span[0] == done:
-                entry = self._announce(reader, entry, part)
-            answer = self.post(_request(part), patient=False)
-            attempts += 1
-            is_refused = answer.action is Action.SPLIT or answer.server_error
-            if answer.action is Action.ACCEPTED:
-                letters.update(self._rejected(part, answer))
-            elif not is_refused:
-                raise _halted(answer)
-            elif len(part) == 1:
-                alone[span[0]] = answer
-            search.tell(accepted=not is_refused)
-            done, entry = self._advance(
-                reader, entry, batch, search, letters, alone, attempts, done
-            )
-        done, entry = self._advance(
-            reader, entry, batch, search, letters, alone, attempts, done
-        )
-        if done < len(records):
+        if not search.run():
             self.suspects[reader.name] = verdict
             raise _SetAsideError
-
-    def _advance(  # noqa: PLR0917 - the state of one search, which has no other home
-        self,
-        reader: SegmentReader,
-        entry: SegmentEntry,
-        batch: Batch,
-        search: Bisection,
-        letters: dict[int, dead_letters.DeadLetter],
-        alone: dict[int, Verdict],
-        attempts: int,
-        done: int,
-    ) -> tuple[int, SegmentEntry]:
-        """Settle the beginning of a batch whose events' fates are known."""
-        settled = search.settled()
-        if settled == done:
-            return done, entry
-        start, end = entry.offset, batch.records[settled - 1].end
-        for number in range(done, settled):
-            if number in search.refused:
-                record, answer = batch.records[number], alone[number]
-                letters[record.start] = letter(
-                    record,
-                    answer,
-                    reply=answer.detail,
-                    now=self._clock(),
-                    attempts=attempts,
-                )
-        items = [item for item in batch.items if start <= item.start < end]
-        due = {at: each for at, each in letters.items() if start <= at < end}
-        return settled, self._settle(reader, entry, items, due)
 
     def _finish(self, reader: SegmentReader, entry: SegmentEntry) -> bool:
         """Whether this segment is done with; False where it has grown meanwhile.
@@ -444,10 +253,7 @@ class Flusher:
             return False
         size = reader.size()
         if size > entry.offset + entry.tail:
-            reader.quarantine(entry.offset, size)
-            settled = settle_tail(entry, size)
-            self.damaged += settled.damaged - entry.damaged
-            self._accounts.stage(reader.name, settled)
+            self.settlement.settle_tail(reader, entry, size)
         if not self._accounts.is_saved:
             # The settled offset is on disk before its segment is gone. On a full
             # disk it cannot be, and the space is what the disk needs.
@@ -455,29 +261,3 @@ class Flusher:
         if reader.delete(size):
             self._accounts.gone(reader.name)
         return True
-
-
-def _request(records: list[Record]) -> Request:
-    return records_request([record.event for record in records])
-
-
-def _halted(verdict: Verdict) -> Halted:
-    return Halted("paused" if verdict.action is Action.PAUSE else "waiting", verdict)
-
-
-_jitter = tenacity.wait_random_exponential(multiplier=_RETRY_FIRST_S, max=_RETRY_MAX_S)
-
-
-def _pause_s(state: tenacity.RetryCallState) -> float:
-    """What the server asked for, else full jitter under an exponential bound."""
-    verdict = _last_verdict(state)
-    if verdict.retry_after_s is not None:
-        return verdict.retry_after_s
-    return _jitter(state)
-
-
-def _last_verdict(state: tenacity.RetryCallState) -> Verdict:
-    outcome = state.outcome
-    assert outcome is not None, "tenacity asks after an attempt"  # noqa: S101
-    verdict: Verdict = outcome.result()
-    return verdict

@@ -15,30 +15,36 @@ from telemetry.delivery.report import FlushReport, Stopped
 from telemetry.paths import Home
 
 
-class Counts(Protocol):
-    """What is read of a flusher."""
+class Posted(Protocol):
+    """What is read of a poster."""
 
-    delivered: int
-    damaged: int
     requests: int
 
 
+class Settled(Protocol):
+    """What is read of a settlement."""
+
+    delivered: int
+    damaged: int
+
+
 class Progress:
-    """The flusher at work, and the books as it last had them."""
+    """The flush at work, and the books as it last had them."""
 
     def __init__(self) -> None:
-        self.flusher: Counts | None = None
+        self.poster: Posted | None = None
+        self.settlement: Settled | None = None
         self.snapshot = Snapshot()
 
     def report(self, home: Home, stopped: Stopped) -> FlushReport:
         """What has come of it so far."""
-        flusher = self.flusher
+        poster, settlement = self.poster, self.settlement
         return FlushReport(
-            delivered=flusher.delivered if flusher else 0,
+            delivered=settlement.delivered if settlement else 0,
             pending=count_pending_quickly(home, self.snapshot),
             dead=count_letters(home, self.snapshot)[0],
-            damaged=flusher.damaged if flusher else 0,
-            requests=flusher.requests if flusher else 0,
+            damaged=settlement.damaged if settlement else 0,
+            requests=poster.requests if poster else 0,
             stopped=stopped,
             next_attempt=schedule.read(home.next_flush),
         )
