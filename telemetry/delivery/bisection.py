@@ -72,12 +72,23 @@ class Bisection:
         if stop - first == 1:
             self._to_post.append((first, stop))
             return
-        middle = (first + stop) // 2
-        if self._by_size:
-            half = sum(self._sizes[first:stop]) / 2
-            size, middle = 0, first
-            while middle < stop - 1 and (size < half or middle == first):
-                size += self._sizes[middle]
-                middle += 1
+        middle = self._middle(first, stop)
         # The left half on top: what is settled is always a beginning.
         self._to_post += [(middle, stop), (first, middle)]
+
+    def _middle(self, first: int, stop: int) -> int:
+        """Where to cut a range of at least two events."""
+        count = stop - first
+        if not self._by_size:
+            return first + count // 2
+        half = sum(self._sizes[first:stop]) / 2
+        size, middle = 0, first
+        while middle < stop and size + self._sizes[middle] / 2 < half:
+            size += self._sizes[middle]
+            middle += 1
+        # No side holds more events than the next smaller power of two: so cutting
+        # by bytes takes no more cuts to come to one event than cutting by count.
+        count_max = 1 << ((count - 1).bit_length() - 1)
+        return min(
+            max(middle, stop - count_max, first + 1), first + count_max, stop - 1
+        )

@@ -67,6 +67,8 @@ class Poster:
         self._monotonic = monotonic
         self._sleep = sleep
         self._deadline = deadline
+        # What the request under way drew at its last try.
+        self._last: Verdict | None = None
 
     def post(self, request: Request, *, patient: bool = True) -> Verdict:
         """What came of a request, retried under backoff while there is time.
@@ -92,6 +94,7 @@ class Poster:
             reraise=True,
             retry_error_callback=_last_verdict,
         )
+        self._last = None
         return retrying(self._post_once, request)
 
     def _post_once(self, request: Request) -> Verdict:
@@ -99,7 +102,7 @@ class Poster:
             raise Halted("off")
         left_s = self._deadline - self._monotonic()
         if left_s <= 0:
-            raise Halted("deadline")
+            return self._out_of_time()
         self.requests += 1
         outcome = self._transport.post(
             request.body,
@@ -112,8 +115,15 @@ class Poster:
         short = left_s < self._request_timeout_s
         if short and verdict.reason == "timeout" and verdict.action is Action.WAIT:
             # Our time was up, not the server's: that says nothing about it.
-            raise Halted("deadline")
+            return self._out_of_time()
+        self._last = verdict
         return verdict
+
+    def _out_of_time(self) -> Verdict:
+        """What the request drew before the time was up; Halted if nothing did."""
+        if self._last is None:
+            raise Halted("deadline")
+        return self._last
 
 
 _jitter = tenacity.wait_random_exponential(multiplier=_RETRY_FIRST_S, max=_RETRY_MAX_S)
