@@ -14,11 +14,22 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from spool_tools.output import complain
+from spool_tools.target import NO_SUCH_SPOOL, NoSuchSpoolError
+
 
 # What each is for, in the order in which a person needs them.
 COMMANDS = {
     "demo": "the whole story in one command, on a spool of its own",
     "dump": "every pending event as one JSON line",
+    "status": "what is kept, what was sent, when the next flush is, and why",
+    "verify": "check every record of the spool",
+    "flush": "deliver what waits, now",
+    "dead": "the events that a server refused: list, retry, drop",
+    "purge": "remove what is kept, and count it as purged",
+    "disable": "turn telemetry off for good, and remove everything",
+    "enable": "turn telemetry on again",
+    "events": "the catalogue of what can be collected, field by field",
     "collect": "a collector on this machine that can misbehave",
 }
 _FIRST = """\
@@ -52,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except NoSuchSpoolError as error:
+        complain(name, error)
+        return NO_SUCH_SPOOL
     return code
 
 

@@ -7,13 +7,12 @@ there. The names are those that the seed package sets with `-ldflags`.
 from __future__ import annotations
 
 
+_VALUES: dict[str, str] = {}
 try:
     # The file exists in wheels that were built with values.
-    from telemetry import _build  # type: ignore[attr-defined]
-
-    _VALUES: dict[str, str] = _build.VALUES
+    from telemetry._build import VALUES as _VALUES  # type: ignore[import-not-found, no-redef]
 except ImportError:
-    _VALUES = {}
+    pass
 
 TELEMETRY_ENABLED = _VALUES.get("enabled", "")
 TELEMETRY_ENDPOINT = _VALUES.get("endpoint", "")

@@ -113,7 +113,7 @@ class Client:
     def version(self, version: str) -> None:
         self._version = version
         if self._pipeline is not None:
-            self._pipeline.envelope.version = version
+            self._pipeline.set_version(version)
 
     def track(self, event: StructuredEvent) -> bool:
         """Whether the event is recorded: True means that it survives a kill.

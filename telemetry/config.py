@@ -124,6 +124,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     gzip: bool = False
 
     def __post_init__(self) -> None:
+        # A path object is what many hand over; its type would cost an import here.
+        path = getattr(self.home, "__fspath__", None)
+        if path is not None:
+            msgspec.structs.force_setattr(self, "home", path())
         if self.strict is True:
             for error in self.problems():
                 raise error
@@ -135,10 +139,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                 check_endpoint(self.endpoint)
 
     def __repr__(self) -> str:
-        """All fields but the secret, which must not reach a log or a traceback."""
+        """All fields but the secrets, which must not reach a log or a traceback."""
+        from telemetry.delivery.http import redact
+
+        values = msgspec.structs.asdict(self)
+        values["endpoint"] = redact(str(self.endpoint))
         shown = (
-            f"{name}={'…' if name == 'api_key' and value else value!r}"
-            for name, value in msgspec.structs.asdict(self).items()
+            f"{name}={'…' if name == 'api_key' and value else repr(value)}"
+            for name, value in values.items()
         )
         return f"Config({', '.join(shown)})"
 
@@ -158,18 +166,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def sound(self) -> tuple[Config, list[ConfigError]]:
         """This config with the default in place of what cannot be used, and why.
 
-        A bad `app` stays as it is: there is no default for it.
+        A bad `app` stays as it is: there is no default for it. Of a bad `enabled`
+        it is not known what was meant: it turns off.
         """
         found = self.problems()
         defaults = {
             field.name: field.default for field in msgspec.structs.fields(Config)
         }
+        defaults["enabled"] = False
         replaced = {
             error.field: defaults[error.field]
             for error in found
             if error.field != "app"
         }
-        return (msgspec.structs.replace(self, **replaced) if replaced else self), found
+        if not replaced:
+            return self, found
+        # Bounds are looked at once all types are right.
+        sound, more = msgspec.structs.replace(self, **replaced).sound()
+        return sound, [*found, *(error for error in more if error.field != "app")]
 
     def flush_mode(self, environment: Mapping[str, str]) -> FlushMode:
         """How events leave: what was named, else `exit` in CI, else `launch`."""
@@ -185,8 +199,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 def _wrong_types(config: Config) -> list[ConfigError]:
     """The fields whose values are not of their type."""
     try:
-        values = msgspec.to_builtins(config)
-        msgspec.convert({**values, "strict": False}, Config)
+        values = msgspec.structs.asdict(config)
+        if config.strict is True:
+            values["strict"] = False  # it would raise the first problem there and then
+        msgspec.convert(values, Config)
     except (TypeError, ValueError):
         pass  # one of them is wrong; which one is looked up below
     else:

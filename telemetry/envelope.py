@@ -213,8 +213,8 @@ def _parts(event: StructuredEvent) -> tuple[str, Any]:
         raise InvalidEventError(f"{type(event).__name__}: {error!r}") from error
     if isinstance(name, EventType):
         return name.value, payload
-    if isinstance(name, str) and name:
-        return sound(str(name)), payload
+    if type(name) is str and name:
+        return sound(name), payload
     raise InvalidEventError(f"{type(event).__name__}: {name!r} is no name of an event")
 
 

@@ -9,6 +9,7 @@ cannot be written, the id lives as long as the caller keeps it.
 from __future__ import annotations
 
 import os
+import time
 
 from telemetry.files import open_regular, read_small, write_whole
 from telemetry.ids import new_uuid4
@@ -18,6 +19,9 @@ from telemetry.text import decode, trim
 
 # A longer id would make every event larger than it needs to be.
 _ID_BYTES_MAX = 1024
+# Writing an id takes a fraction of a millisecond; a command waits 50 at most.
+_TRIES = 50
+_PAUSE_S = 0.001
 
 
 def parse_id(content: bytes) -> str:
@@ -60,14 +64,16 @@ def _replace_empty(path: str, fresh: str) -> str:
     """
     descriptor = open_regular(path, os.O_RDONLY)
     try:
-        if not try_lock(descriptor):
-            # Somebody is writing one this very moment; ours serves until then.
-            return _read(path) or fresh
-        # The holder before us may have written while we opened the old file.
-        found = _read(path)
-        if found:
-            return found
-        write_whole(path, fresh.encode())
+        for _ in range(_TRIES):
+            is_ours = try_lock(descriptor)
+            # The holder before us may have written while we opened the old file.
+            found = _read(path)
+            if found:
+                return found
+            if is_ours:
+                write_whole(path, fresh.encode())
+                break
+            time.sleep(_PAUSE_S)  # somebody is writing one this very moment
         return fresh
     finally:
         os.close(descriptor)

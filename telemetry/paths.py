@@ -6,9 +6,9 @@
     <home>/ledger/
 
 The home is `<user state directory>/<app>/telemetry`, or `$TELEMETRY_HOME/<app>`.
-The user state directory is what each system's rules say: XDG on Linux
-(`$XDG_STATE_HOME`, else `~/.local/state`), `~/Library/Application Support` on
-macOS, `%LOCALAPPDATA%` on Windows. Only an absolute `HOME` counts: without one
+The user state directory is what each system's rules say: `$XDG_STATE_HOME` if it
+is set, else `~/.local/state` on Linux and `~/Library/Application Support` on
+macOS; `%LOCALAPPDATA%` on Windows. Only an absolute `HOME` counts: without one
 there is no home, and never a shared directory in its place.
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SEGMENT_SUFFIX = ".v1.jseq"
 # Nanoseconds since 1970 as 20 digits sort as text until the year 5138.
+_CREATED_NS_MAX = 10**20 - 1
 _SEGMENT_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{8}\.v1\.jseq")
 # One path component that no shell, terminal or file system takes for another thing.
 _APP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -76,8 +77,11 @@ def is_segment(name: str) -> bool:
 
 
 def segment_name(created_ns: int, random: bytes) -> str:
-    """A segment's name: it sorts by `created_ns`; `random` is 4 bytes."""
-    return f"{created_ns:020d}-{random.hex()}{SEGMENT_SUFFIX}"
+    """A segment's name: it sorts by `created_ns`; `random` is 4 bytes.
+
+    A time of more digits gives the last name there is: nobody would read another.
+    """
+    return f"{min(created_ns, _CREATED_NS_MAX):020d}-{random.hex()}{SEGMENT_SUFFIX}"
 
 
 def segment_created_ns(name: str) -> int:
@@ -94,14 +98,15 @@ def state_directory(environment: Mapping[str, str], platform: str) -> str:
         local = environment.get("LOCALAPPDATA", "")
         profile = environment.get("USERPROFILE", "")
         return local or (f"{profile}\\AppData\\Local" if profile else "")
-    home = environment.get("HOME", "")
-    if platform == "darwin":
-        return f"{home}/Library/Application Support" if home.startswith("/") else ""
     # XDG base directories: a relative value is invalid and is ignored.
-    state = environment.get("XDG_STATE_HOME", "").strip()
+    state = environment.get("XDG_STATE_HOME", "")
     if state.startswith("/"):
         return state
-    return f"{home}/.local/state" if home.startswith("/") else ""
+    home = environment.get("HOME", "")
+    if not home.startswith("/"):
+        return ""
+    inside = "Library/Application Support" if platform == "darwin" else ".local/state"
+    return f"{home.rstrip('/')}/{inside}"
 
 
 def home_of(

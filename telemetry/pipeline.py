@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import msgspec
+
 from telemetry import notice
 from telemetry.build_values import build_values
 from telemetry.config import Config
@@ -47,7 +49,7 @@ class Pipeline:
         environment: Mapping[str, str],
         platform: str,
     ) -> None:
-        self.config, problems = config.sound()
+        self.config, problems = msgspec.structs.replace(config, version=version).sound()
         for problem in problems:
             if logger is not None:
                 logger.warning("%s; its default is used", problem)
@@ -64,7 +66,7 @@ class Pipeline:
         prepare(self.home)
         self.envelope = Envelope(
             source=self.config.wire_source(),
-            version=version,
+            version=self.config.version,
             user_uuid=user_uuid(self.home.user_uuid),
             scrub=_scrubber(environment, platform) if self.config.scrub else None,
             event_bytes_max=self.config.event_bytes_max,
@@ -94,6 +96,13 @@ class Pipeline:
     def flush(self, *, timeout_s: float) -> FlushReport:
         """Deliver what waits, for at most `timeout_s` seconds."""
         return self._in_background().flush(timeout_s=timeout_s)
+
+    def set_version(self, version: str) -> None:
+        """Events and requests carry this version from now on."""
+        self.config, _ = msgspec.structs.replace(self.config, version=version).sound()
+        self.envelope.version = self.config.version
+        if self._background is not None:
+            self._background.config = self.config
 
     def refuse(self, reason: str) -> None:
         """Count a refusal, where the disk permits; else with the next one."""
@@ -166,12 +175,7 @@ class Pipeline:
             if not self.is_allowed():
                 os.close(lock)
                 return
-            config = self.config
-            if config.version != self.envelope.version:
-                import msgspec
-
-                config = msgspec.structs.replace(config, version=self.envelope.version)
-            launch.spawn(config, self.home, lock, self._environment)
+            launch.spawn(self.config, self.home, lock, self._environment)
         except (LaunchError, OSError) as error:
             # The event is recorded; a later launch flushes it.
             if self._logger is not None:
@@ -224,7 +228,7 @@ def decide_for(
     due = notice.is_due(config.notice, config.notice_version, choice)
     decision = decide(
         environment=environment,
-        enabled=config.enabled,
+        enabled=config.enabled is True,
         choice=choice,
         build=build_values()["enabled"],
         notice_due=due,
@@ -236,7 +240,7 @@ def decide_for(
     )
     return decide(
         environment=environment,
-        enabled=config.enabled,
+        enabled=config.enabled is True,
         choice=shown,
         build=build_values()["enabled"],
         notice_due=shown is None,

@@ -45,7 +45,7 @@ class Background:
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
     ) -> None:
-        self._config = config
+        self.config = config
         self._home = home
         self._environment = environment
         self._allowed = allowed
@@ -84,7 +84,7 @@ class Background:
         """
         begin, ended = threading.Event(), threading.Event()
         owner = os.getpid()
-        timeout_s = self._config.exit_timeout_s
+        timeout_s = self.config.exit_timeout_s
 
         def wait_and_flush() -> None:
             begin.wait()
@@ -109,13 +109,13 @@ class Background:
         def flush_when_due() -> None:
             while not self._stop.is_set():
                 try:
-                    lock = launch.claim(self._config, self._home, time.time())
+                    lock = launch.claim(self.config, self._home, time.time())
                 except OSError:
                     lock = None
                 if lock is not None:
-                    deadline = time.monotonic() + self._config.flusher_lifetime_s
+                    deadline = time.monotonic() + self.config.flusher_lifetime_s
                     self._run(deadline, lock=lock, progress=None)
-                self._stop.wait(self._config.flush_interval_s)
+                self._stop.wait(self.config.flush_interval_s)
 
         threading.Thread(
             target=flush_when_due, name="telemetry-flush", daemon=True
@@ -132,7 +132,7 @@ class Background:
         from telemetry.delivery.flush import flush
 
         return flush(
-            self._config,
+            self.config,
             self._home,
             timeout_s=deadline - time.monotonic(),
             environment=self._environment,

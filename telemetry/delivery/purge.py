@@ -125,11 +125,8 @@ def forget(home: Home) -> None:
             shutil.rmtree(path, ignore_errors=True)
             if os.path.lexists(path):
                 raise OSError(errno.EBUSY, "cannot be removed", path)
-    for path in (home.user_uuid, home.refused, home.reserve):
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+    for path in filter(os.path.lexists, (home.user_uuid, home.refused, home.reserve)):
+        os.unlink(path)
 
 
 def _purge_segment(home: Home, name: str, accounts: Accounts) -> int:

@@ -97,7 +97,7 @@ def parse(text: bytes) -> tuple[int, bytes, bytes] | None:
     except ValueError:
         return None
     # `int` also takes signs, spaces, underscores and capitals.
-    if b"%08x" % seq != digits or len(text) <= _EVENT_AT + len(_END):
+    if seq < 0 or b"%08x" % seq != digits or len(text) <= _EVENT_AT + len(_END):
         return None
     return seq, crc, text[_EVENT_AT:-2]
 

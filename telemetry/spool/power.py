@@ -1,15 +1,19 @@
 """Making records survive a power loss, with one sync for many threads.
 
 A record counts as safe once a sync that began after its write has ended well.
-The first thread that needs one runs it; those that wrote before it began share
-it; those that wrote later run or share the next. After a sync that failed the
-kernel may have dropped what it could not write, so no later sync says anything
-about it: the segment is given up and every waiting event is answered False.
+The first thread that needs one runs it; the others queue behind it, and whoever
+comes next runs the next one for all that have written by then. After a sync that
+failed the kernel may have dropped what it could not write, so no later sync says
+anything about it: the segment is given up and every waiting event is answered
+False.
+
+The locks are those of the interpreter, whose `with` no signal can come between:
+an interrupt at any step leaves nobody waiting, and counts as a failed sync.
 """
 
 from __future__ import annotations
 
-from threading import Condition
+from _thread import RLock
 
 from telemetry.errors import DiskError
 from telemetry.locks import sync
@@ -21,64 +25,60 @@ class SharedSync:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self._condition = Condition()
+        # Whoever has it syncs; the others queue for it.
+        self._turn = RLock()
+        # Records that were written, and how many of them a sync has covered.
         self._written = 0
         self._safe = 0
+        self._failed = False
+        # Guards the two below.
+        self._lock = RLock()
         self._waiting = 0
-        self._running = False
         self._closing = False
-        self.failed = False
 
     def written(self) -> int:
-        """The ticket of a record that was just written; `wait` has to follow."""
-        with self._condition:
-            self._written += 1
+        """The ticket of a record that was just written; `wait` has to follow.
+
+        The caller sees to it that records are written one after the other.
+        """
+        with self._lock:
             self._waiting += 1
-            return self._written
+        self._written += 1
+        return self._written
 
     def wait(self, ticket: int) -> None:
         """The record of this ticket survives a power loss on return.
 
         Raises DiskError where a sync failed that it needed.
         """
-        condition = self._condition
         try:
-            while True:
-                with condition:
-                    while self._running and self._safe < ticket and not self.failed:
-                        condition.wait()
-                    if self._safe >= ticket:
-                        return
-                    if self.failed:
-                        raise DiskError(self.segment.path, "could not be synced")
-                    self._running = True
-                    covered = self._written
-                self._run(covered)
+            with self._turn:
+                if self._safe < ticket:
+                    self._sync()
         finally:
-            with condition:
+            with self._lock:
                 self._waiting -= 1
                 self._let_go()
 
     def close(self) -> None:
         """Close the segment now, or when the last waiting record is answered."""
-        with self._condition:
+        with self._lock:
             self._closing = True
             self._let_go()
 
-    def _run(self, covered: int) -> None:
-        failed = True
+    def _sync(self) -> None:
+        if self._failed:
+            raise DiskError(self.segment.path, "could not be synced")
+        covered = self._written
+        # Until it has ended well: an interrupt is no success either.
+        self._failed = True
         try:
             sync(self.segment.descriptor)
-            failed = False
-        except OSError:
-            pass  # `failed` tells every thread that waits
-        finally:
-            with self._condition:
-                self._running = False
-                self.failed = self.failed or failed
-                if not failed:
-                    self._safe = max(self._safe, covered)
-                self._condition.notify_all()
+        except OSError as error:
+            problem = f"could not be synced: {error.strerror or error}"
+            raise DiskError(self.segment.path, problem) from error
+        self._safe = covered
+        self._failed = False
 
     def _let_go(self) -> None:
         if self._closing and self._waiting == 0:

@@ -18,6 +18,7 @@ flush lock, so nobody else deletes meanwhile.
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from telemetry.errors import SpoolError
 from telemetry.files import (
@@ -45,6 +46,18 @@ def segment_names(home: Home) -> list[str]:
         return sorted(filter(is_segment, os.listdir(home.spool)))
     except FileNotFoundError:
         return []
+
+
+class Checked(NamedTuple):
+    """What a segment holds: whole records, missing numbers, damaged stretches.
+
+    `end` is the end of the last whole record; `damage` has pairs of offsets.
+    """
+
+    records: int
+    missing: int
+    damage: list[tuple[int, int]]
+    end: int
 
 
 class SegmentReader:
@@ -138,6 +151,37 @@ class SegmentReader:
             if found.items:
                 self._items = found.items
                 return True
+
+    def check(self) -> Checked:
+        """Every record from the segment's start, by its checksum. Raises SpoolError."""
+        self.start_at(0)
+        records = missing = 0
+        damage = []
+        seq, end = -1, 0
+        while self._read():
+            for item in self._items:
+                if isinstance(item, frame.Record):
+                    records += 1
+                    if item.seq > seq + 1:
+                        missing += item.seq - seq - 1
+                    seq = item.seq
+                else:
+                    damage.append((item.start, item.end))
+            end = self._items[-1].end
+            self._items = []
+        return Checked(records=records, missing=missing, damage=damage, end=end)
+
+    def last(self) -> frame.Record | None:
+        """The last whole record; None where the end of the file shows none.
+
+        Looks at the last chunk only. Raises OSError.
+        """
+        size = self.size()
+        at = max(size - CHUNK_BYTES, 0)
+        content = os.pread(self._descriptor, size - at, at)
+        found = frame.scan(content, at=at, answered=at).items
+        last = found[-1] if found else None
+        return last if isinstance(last, frame.Record) else None
 
     def count_marks(self, offset: int) -> int:
         """How many records seem to begin behind `offset`. Raises OSError."""

@@ -1,6 +1,6 @@
 """Counting what was refused, by reason, in one small file of fixed size.
 
-    <reason, 15 characters> <count, 16 digits>\\n      32 bytes a line, 4 KiB in all
+    <reason, 15 characters> <count, 15 digits>\\n      32 bytes a line, 4 KiB in all
 
 The file is made with the home, so that it can be written on a full disk too:
 a count is overwritten in place. Counts only grow; the flusher remembers how far
@@ -81,11 +81,11 @@ def _line_of(content: bytes, reason: str) -> int | None:
     name = reason.encode()[:_REASON_BYTES].ljust(_REASON_BYTES)
     for at in range(0, FILE_BYTES, _LINE_BYTES):
         there = content[at : at + _REASON_BYTES]
-        if there == name or not there.strip():
+        if there == name or not there.strip(b" \0"):
             return at
     return None
 
 
 def _format(reason: str, count: int) -> bytes:
     name = reason.encode()[:_REASON_BYTES].ljust(_REASON_BYTES)
-    return b"%b %016d\n" % (name, min(count, 10**16 - 1))
+    return b"%b %015d\n" % (name, min(count, 10**15 - 1))

@@ -60,6 +60,8 @@ class Segment:
         than all of it: then a torn record may stand at the end, and the caller
         lets the segment go and tells its own caller that the event is lost.
         """
+        if self.seq > frame.SEQ_MAX:
+            return False  # its number would have a ninth digit
         record = frame.encode(self.seq, event)
         descriptor = self.descriptor
         try:
@@ -73,8 +75,9 @@ class Segment:
             raise DiskError(self.path, error.strerror or str(error)) from error
         if written != len(record):
             raise DiskError(self.path, f"took {written} of {len(record)} bytes")
-        self.size += written
+        # In this order: interrupted between the two, the segment is abandoned.
         self.seq += 1
+        self.size += written
         try:
             return os.fstat(descriptor).st_nlink == 1
         except OSError:
@@ -122,8 +125,9 @@ def adopt(path: str, size_max: int) -> Segment | None:
                 segment = Segment(path, descriptor, size, seq)
     except OSError:
         pass  # a file system that cannot lock is one where nothing is adopted
-    if segment is None:
-        os.close(descriptor)
+    finally:
+        if segment is None:
+            os.close(descriptor)
     return segment
 
 
@@ -142,7 +146,7 @@ def create(path: str) -> Segment | None:
             locked = True
         if locked and has_its_name(path, os.fstat(descriptor)):
             return Segment(path, descriptor, 0, 0)
-    except OSError:
+    except BaseException:
         os.close(descriptor)
         raise
     os.close(descriptor)

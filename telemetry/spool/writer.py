@@ -47,8 +47,8 @@ class SpoolWriter:
     """Appends events to the spool of `home`; safe for threads, forks and signals.
 
     `prepare` makes the home and its directories; it raises RefusedError.
-    `allowed` is asked again whenever a segment was taken away, since a purge
-    may mean that the user has opted out. Sizes are bytes.
+    `allowed` says whether the user has not opted out; it is asked whenever a
+    segment is opened, and one is after each purge. Sizes are bytes.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class SpoolWriter:
         self._allowed = allowed
         self._segment: Segment | None = None
         self._shared_sync: SharedSync | None = None
-        # What was found when the spool was full: its change time, and when.
-        self._full: tuple[int, int] | None = None
+        # What was found when the spool was full: its change time, when, and bytes.
+        self._full: tuple[int, int, int] | None = None
         # Threads that are inside `append`, for power mode, which waits unlocked.
         self._inside: set[int] = set()
         self._lock = RLock()
@@ -128,16 +128,14 @@ class SpoolWriter:
                 self._let_go()
                 raise
             self._let_go()
-            if not self._allowed():
-                raise OffError("telemetry was turned off while this program ran")
         raise DiskError(self._home.spool, "segments are taken away as they are made")
 
     def _append_durably(self, event: bytes) -> None:
         ident = get_ident()
         if ident in self._inside:
             raise BusyError("an event inside an event; it was not recorded")
-        self._inside.add(ident)
         try:
+            self._inside.add(ident)
             with self._lock:
                 self._append(event)
                 shared = self._shared_sync
@@ -164,22 +162,27 @@ class SpoolWriter:
 
     def _open(self, size: int) -> Segment:
         """A segment that takes a record of `size` bytes. Raises RefusedError."""
+        self._refuse_while_full(size)
+        self._ask()
         self._prepare()
         try:
+            room = self._room(size)
             names = sorted(filter(is_segment, os.listdir(self._home.spool)))
-            room = self._room()
-            if size > room:
-                raise SpoolFullError(
-                    self._spool_bytes_max - room, self._spool_bytes_max
-                )
             segment = self._take(names, size)
-            # A segment may grow by what the bound leaves, and not beyond its own.
-            segment.size_max = min(
-                max(self._segment_bytes_max, segment.size + size), segment.size + room
-            )
-            if self._power:
-                # Also for one that was adopted: its maker may not have come to it.
-                sync_directory(self._home.spool)
+            try:
+                # It may grow by what the bound leaves, and not beyond its own.
+                segment.size_max = min(
+                    max(self._segment_bytes_max, segment.size + size),
+                    segment.size + room,
+                )
+                if self._power:
+                    # Also for one that was adopted: its maker may have died before.
+                    sync_directory(self._home.spool)
+                # A purge that ended before the segment was there has not seen it.
+                self._ask()
+            except BaseException:
+                segment.close()
+                raise
         except OSError as error:
             raise DiskError(self._home.spool, error.strerror or str(error)) from error
         return segment
@@ -200,27 +203,36 @@ class SpoolWriter:
                 return segment
         raise DiskError(self._home.spool, "segments are taken away as they are made")
 
-    def _still_full(self) -> bool:
-        """Whether the spool was full a moment ago and nothing was deleted since.
+    def _ask(self) -> None:
+        if not self._allowed():
+            raise OffError("telemetry was turned off while this program ran")
+
+    def _refuse_while_full(self, size: int) -> None:
+        """Raise SpoolFullError where the spool was full a moment ago and still is.
 
         Refusing must not cost more than recording: this is one system call.
         """
         if self._full is None:
-            return False
-        changed_ns, found_ns = self._full
+            return
+        changed_ns, found_ns, kept = self._full
         try:
             same = os.stat(self._home.spool).st_mtime_ns == changed_ns
         except OSError:
             same = False
         if not same or time.monotonic_ns() - found_ns > _FULL_FOR_NS:
             self._full = None
-        return self._full is not None
+        elif size > self._spool_bytes_max - kept:
+            raise SpoolFullError(kept, self._spool_bytes_max)
 
-    def _room(self) -> int:
-        """Bytes left below the bound."""
+    def _room(self, size: int) -> int:
+        """Bytes left below the bound; SpoolFullError where they are less than `size`."""
         home = self._home
+        changed_ns = os.stat(home.spool).st_mtime_ns
         self.waiting_bytes = size_of(home.spool)
         kept = self.waiting_bytes + size_of(home.dead) + size_of(home.quarantine)
+        if size > self._spool_bytes_max - kept:
+            self._full = (changed_ns, time.monotonic_ns(), kept)
+            raise SpoolFullError(kept, self._spool_bytes_max)
         return self._spool_bytes_max - kept
 
 

@@ -1,0 +1,215 @@
+"""The books: what the flusher knows of each segment, as values.
+
+Rules: every value is frozen and says all it means by itself, so that writing it
+twice does no harm; what counts an event counts it in one place (a segment's entry
+while the segment stands, the totals once it is gone); whoever writes the flusher
+writes it against `LedgerLike`, which a disk and a full disk's stand-in both keep.
+
+Opens no file, knows no clock and no database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Protocol
+
+import msgspec
+
+
+# What the database and any JSON reader hold exactly; a value beyond it is damage.
+_INT_MAX = 2**63 - 1
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=_INT_MAX)]
+"""A count, a byte offset, or milliseconds since 1970: never negative."""
+
+Sequence = Annotated[int, msgspec.Meta(ge=-1, le=_INT_MAX)]
+"""A record's number in its segment; -1 before the first."""
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""No changes: the default of every mapping that `commit` takes."""
+
+
+class Inflight(msgspec.Struct, frozen=True, kw_only=True):
+    """One announced request: a retry sends these bytes under this key, or none."""
+
+    start: Number
+    """Byte offset of its first record in the segment."""
+    end: Number
+    """Byte offset after its last record."""
+    count: Number
+    """Whole records in the range."""
+    key: str
+    """The `Idempotency-Key`."""
+    digest: str
+    """SHA-256, in hex, of the body before any content coding."""
+    windows_5xx: Number = 0
+    """Flushes in which it drew a server error."""
+    refusals: Number = 0
+    """Flushes in which its one event, the only one pending, was refused alone."""
+
+
+class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What is settled of one segment. Counts are of events before `offset`."""
+
+    offset: Number
+    """Settled up to here: the first byte that is not."""
+    seq: Sequence = -1
+    """Number of the last settled record; with `crc`, the anchor that ties the
+    entry to the bytes of its file."""
+    crc: str = ""
+    tail: Number = 0
+    """Bytes behind `offset` that are quarantined: an unclean tail, settled."""
+    recorded: Number = 0
+    """Records and missing numbers, and the unclean tail once it is settled."""
+    delivered: Number = 0
+    dead: Number = 0
+    """Dead letters made from it; how many there are now is counted in `dead/`."""
+    damaged: Number = 0
+    purged: Number = 0
+    inflight: Inflight | None = None
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of segments that are gone, and what has no segment.
+
+    A retried dead letter that was delivered is in `delivered`, a dropped one in
+    `purged`: their own segments' entries are long closed.
+    """
+
+    recorded: Number = 0
+    delivered: Number = 0
+    damaged: Number = 0
+    purged: Number = 0
+    refused: dict[str, Number] = {}
+    """Refusals by reason, folded from the file they are counted in."""
+    refused_marks: dict[str, Number] = {}
+    """How much of that file is folded already, by reason."""
+
+
+class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
+    """How delivery went lately, for the next flush and for whoever asks."""
+
+    failures: Number = 0
+    """Flushes in a row without success."""
+    last_success_ms: Number = 0
+    last_error: str = ""
+    last_error_ms: Number = 0
+    next_attempt_ms: Number = 0
+    stopped: str = ""
+    """Why the last flush ended."""
+    identity: str = ""
+    """CRC-32 of endpoint, key and header that the rest was learnt with."""
+    requests: Number = 0
+    """Requests ever sent."""
+
+
+class DeadMark(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter that the totals count already, though its file may still stand."""
+
+    state: Literal["delivered", "dropped"]
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a ledger says at one moment. Its mappings are not to be changed."""
+
+    segments: dict[str, SegmentEntry] = {}
+    totals: Totals = Totals()
+    state: DeliveryState = DeliveryState()
+    dead_marks: dict[str, DeadMark] = {}
+    unreadable: tuple[str, ...] = ()
+    """Rows that damage took: treated as absent (a segment's row costs duplicates,
+    the totals begin again), named so that it is not silent."""
+
+
+class LedgerLike(Protocol):
+    """What the flusher asks of a ledger, on disk or in memory."""
+
+    def read(self) -> Snapshot:
+        """Everything, at one moment."""
+
+    def commit(
+        self,
+        *,
+        segments: Mapping[str, SegmentEntry | None] = NOTHING,
+        totals: Totals | None = None,
+        state: DeliveryState | None = None,
+        dead_marks: Mapping[str, DeadMark | None] = NOTHING,
+    ) -> None:
+        """Write all of it or nothing; None in a mapping removes, elsewhere keeps."""
+
+    def close(self) -> None:
+        """Let go of it; what was committed stays."""
+
+
+class MemoryLedger:
+    """A ledger for a disk so full that none can be opened.
+
+    What it holds dies with the process, which costs duplicates. `carry_over` brings
+    it to disk once there is space.
+    """
+
+    def __init__(self, snapshot: Snapshot | None = None) -> None:
+        """Start from `snapshot`: what could still be read of the one on disk."""
+        self._snapshot = snapshot or Snapshot()
+
+    def read(self) -> Snapshot:
+        """What was committed so far."""
+        return self._snapshot
+
+    def commit(
+        self,
+        *,
+        segments: Mapping[str, SegmentEntry | None] = NOTHING,
+        totals: Totals | None = None,
+        state: DeliveryState | None = None,
+        dead_marks: Mapping[str, DeadMark | None] = NOTHING,
+    ) -> None:
+        """Replace the snapshot; those read before are not affected."""
+        old = self._snapshot
+        self._snapshot = Snapshot(
+            segments=_changed(old.segments, segments),
+            totals=old.totals if totals is None else totals,
+            state=old.state if state is None else state,
+            dead_marks=_changed(old.dead_marks, dead_marks),
+            unreadable=old.unreadable,
+        )
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _changed(
+    old: Mapping[str, Any], changes: Mapping[str, Any | None]
+) -> dict[str, Any]:
+    merged = {**old, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def fold(totals: Totals, entry: SegmentEntry) -> Totals:
+    """`totals` with `entry` in them: its segment is gone, or is another one now.
+
+    What was in flight was never settled and is not in the entry's counts, so it adds
+    nothing. Dead letters are files and are counted where they stand.
+    """
+    return msgspec.structs.replace(
+        totals,
+        recorded=totals.recorded + entry.recorded,
+        delivered=totals.delivered + entry.delivered,
+        damaged=totals.damaged + entry.damaged,
+        purged=totals.purged + entry.purged,
+    )
+
+
+def carry_over(snapshot: Snapshot, into: LedgerLike) -> None:
+    """Make `into` say what `snapshot` says and nothing else, in one commit.
+
+    Raises what `into.commit` raises, and then `into` is unchanged.
+    """
+    old = into.read()
+    into.commit(
+        segments={**dict.fromkeys(old.segments), **snapshot.segments},
+        totals=snapshot.totals,
+        state=snapshot.state,
+        dead_marks={**dict.fromkeys(old.dead_marks), **snapshot.dead_marks},
+    )

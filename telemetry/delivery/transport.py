@@ -1,0 +1,332 @@
+"""One POST, and what came of it; the only user of urllib3.
+
+- A post lasts no longer than its deadline, whatever the other side does. Reads
+  and writes are bounded at the socket (`bounds.py`); what cannot be, runs on a
+  thread that is left behind (`worker.py`).
+- Nothing the network does raises: it is a Reply or a Failure. Once status line and
+  headers are there it is a Reply, complete or not: a `503` and its Retry-After
+  count although the body never ends.
+- A body that ends with the connection is complete (RFC 9112 §6.3), over TLS only
+  if the peer ended it in order (§9.8). In the clear, which only this machine
+  speaks, a cut cannot be told from an end.
+- No redirect is followed and no retry made here. The key goes to the endpoint's
+  origin alone; where a reply repeats it, it is masked.
+- Certificates are those of SSL_CERT_FILE and SSL_CERT_DIR if either is set, and
+  then no others; else the system's. They are the only files read.
+
+A program that turns on urllib3's DEBUG log finds paths and queries there, never
+headers.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import urllib3
+import urllib3.connection
+import urllib3.exceptions
+
+from telemetry.delivery.bounds import WRITE_BYTES, BoundedResponse, Bounds, dial
+from telemetry.delivery.failure import TrustError, failure
+from telemetry.delivery.http import URL, HTTPClient, parse_endpoint
+from telemetry.delivery.proxy import Proxy, proxy_for
+from telemetry.delivery.reply import read_reply
+from telemetry.delivery.request import RequestForm
+from telemetry.delivery.verdict import Failure, Outcome
+from telemetry.delivery.worker import Runner, StillHangingError
+
+
+# A request that meets its deadline says so itself within this, and its thread and
+# connection pool stay in use.
+_GRACE_S = 0.01
+
+
+class Transport:
+    """Posts bodies to one endpoint, one at a time, over one kept connection."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        header: str,
+        api_key: str,
+        user_agent: str,
+        connect_timeout_s: float,
+        read_timeout_s: float,
+        request_timeout_s: float,
+        reply_bytes_max: int,
+        gzip: bool,
+        environment: Mapping[str, str],
+        http: HTTPClient | None = None,
+    ) -> None:
+        """Opens nothing yet. The times are seconds, the bound is bytes of a body.
+
+        connect_timeout_s: for each address of the host, and for a TLS handshake
+        read_timeout_s: the longest silence
+        environment: where proxies and certificates are looked up
+        http: a client of the program's own. It brings its own proxies and
+            certificates; the deadline holds, by leaving its thread behind
+
+        Raises EndpointError for an endpoint that nothing may be sent to, ConfigError
+        for a header, key or user agent that would break a request.
+        """
+        self._url = parse_endpoint(endpoint)
+        self._form = RequestForm(
+            url=self._url,
+            header=header,
+            api_key=api_key,
+            user_agent=user_agent,
+            gzip=gzip,
+        )
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._request_timeout_s = request_timeout_s
+        self._reply_bytes_max = reply_bytes_max
+        self._environment = environment
+        self._http = http
+        self._place = self._url.origin.partition("://")[2]
+        self._runner = Runner(make=self._new_client, close=_close)
+        self._closed = False
+
+    def post(self, body: bytes, *, key: str, timeout_s: float) -> Outcome:
+        """What came of posting `body` under the idempotency key `key`.
+
+        Returns after `timeout_s` or the request timeout at the latest, whichever is
+        shorter. After a Failure the server may still have taken the body.
+        """
+        timeout_s = min(timeout_s, self._request_timeout_s)
+        deadline = time.monotonic() + timeout_s
+        if self._closed:
+            return Failure("other", "the transport is closed")
+        if timeout_s <= 0:
+            return Failure("timeout", "no time is left for a request")
+        try:
+            outcome = self._runner.run(
+                lambda client: self._exchange(client, body, key, deadline),
+                wait_s=timeout_s + _GRACE_S,
+            )
+        except StillHangingError:
+            return Failure("timeout", f"{self._place}: earlier requests still hang")
+        return outcome or Failure("timeout", f"{self._place}: still no answer")
+
+    def close(self) -> None:
+        """Lets connection and thread go. Never blocks; a post then is a Failure."""
+        self._closed = True
+        self._runner.leave()
+
+    def _new_client(self) -> HTTPClient:
+        if self._http is not None:
+            return self._http
+        return _Wire(
+            url=self._url,
+            bounds=Bounds(
+                connect_timeout_s=self._connect_timeout_s,
+                read_timeout_s=self._read_timeout_s,
+            ),
+            reply_bytes_max=self._reply_bytes_max,
+            environment=self._environment,
+        )
+
+    def _exchange(
+        self, client: HTTPClient, body: bytes, key: str, deadline: float
+    ) -> Outcome:
+        """One request and its answer, on the thread that `client` belongs to."""
+        wire = client if isinstance(client, _Wire) else None
+        proxy = wire.proxy if wire is not None else None
+        if proxy is not None and proxy.problem:
+            return Failure("proxy", proxy.problem)
+        try:
+            if wire is not None:
+                wire.begin(deadline)
+            left_s = max(deadline - time.monotonic(), 0.001)
+            response = client.request(
+                "POST",
+                self._url.origin + self._url.target,
+                body=self._form.coded(body),
+                headers=self._form.headers(key),
+                timeout=urllib3.Timeout(
+                    total=None,
+                    connect=min(self._connect_timeout_s, left_s),
+                    read=min(self._read_timeout_s, left_s),
+                ),
+                redirect=False,
+                retries=False,
+                preload_content=False,
+            )
+            return read_reply(
+                response,
+                url=self._url,
+                bytes_max=self._reply_bytes_max,
+                secrets=self._form.secrets(),
+                decode=wire is not None,
+            )
+        except Exception as exc:  # noqa: BLE001  nothing the network does may raise
+            # What urllib3 objects to by itself is in the answer: all else is ours.
+            objects = isinstance(exc, urllib3.exceptions.HTTPError)
+            return failure(
+                exc,
+                place=self._place,
+                otherwise="protocol" if objects else "other",
+                proxy=proxy.url if proxy is not None else "",
+                at_proxy=isinstance(exc, urllib3.exceptions.ProxyError),
+            )
+
+
+class _Wire:
+    """An HTTPClient: one pool of one connection to one origin, under Bounds."""
+
+    def __init__(
+        self,
+        *,
+        url: URL,
+        bounds: Bounds,
+        reply_bytes_max: int,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.proxy = proxy_for(url.scheme, url.host, url.port, environment)
+        self._url = url
+        self._bounds = bounds
+        self._reply_bytes_max = reply_bytes_max
+        self._environment = environment
+        self._manager: urllib3.PoolManager | None = None
+        self._pool: urllib3.HTTPConnectionPool | None = None
+
+    def begin(self, deadline: float) -> None:
+        self._bounds.begin(deadline=deadline, reply_bytes_max=self._reply_bytes_max)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout: Any,
+        redirect: bool,
+        retries: bool,
+        preload_content: bool,
+    ) -> urllib3.BaseHTTPResponse:
+        # The pool is given the host and the target that were checked: it reads no
+        # URL of its own, and changes nothing in the path.
+        if self._pool is None:
+            self._pool = self._new_pool()
+        return self._pool.urlopen(
+            method=method,
+            url=self._url.target,
+            body=body,
+            headers=urllib3.HTTPHeaderDict(headers),
+            retries=retries,
+            redirect=redirect,
+            assert_same_host=False,
+            timeout=timeout,
+            pool_timeout=None,
+            release_conn=False,
+            chunked=False,
+            body_pos=None,
+            preload_content=preload_content,
+            decode_content=False,
+            enforce_content_length=True,
+        )
+
+    def close(self) -> None:
+        if self._manager is not None:
+            self._manager.clear()
+
+    def _new_pool(self) -> urllib3.HTTPConnectionPool:
+        self._manager = _manager(self._url, self.proxy, self._environment)
+        host = f"[{self._url.host}]" if ":" in self._url.host else self._url.host
+        pool = self._manager.connection_from_host(
+            host=host, port=self._url.port, scheme=self._url.scheme, pool_kwargs=None
+        )
+        pool.ConnectionCls = _connection_class(self._url.scheme, self._bounds)
+        return pool
+
+
+def _manager(
+    url: URL, proxy: Proxy | None, environment: Mapping[str, str]
+) -> urllib3.PoolManager:
+    """Connections to one origin: one at a time, kept, no retries."""
+    options: dict[str, Any] = {
+        "num_pools": 1,
+        "headers": None,
+        "maxsize": 1,
+        "block": False,
+        "retries": False,
+        "timeout": None,
+    }
+    if url.scheme == "http":  # this machine: no proxy, no TLS
+        return urllib3.PoolManager(**options)
+    context = _tls(environment)
+    options |= {
+        "cert_reqs": "CERT_REQUIRED",
+        "ssl_context": context,
+        "assert_hostname": None,
+        "assert_fingerprint": None,
+    }
+    if proxy is None:
+        return urllib3.PoolManager(**options)
+    return urllib3.ProxyManager(
+        proxy_url=proxy.url,
+        proxy_headers=(
+            {"Proxy-Authorization": proxy.authorization}
+            if proxy.authorization
+            else None
+        ),
+        proxy_ssl_context=context,
+        use_forwarding_for_https=False,
+        proxy_assert_hostname=None,
+        proxy_assert_fingerprint=None,
+        **options,
+    )
+
+
+def _tls(environment: Mapping[str, str]) -> ssl.SSLContext:
+    """Certificates as the environment names them, else the system's."""
+    try:
+        return ssl.create_default_context(
+            purpose=ssl.Purpose.SERVER_AUTH,
+            cafile=environment.get("SSL_CERT_FILE") or None,
+            capath=environment.get("SSL_CERT_DIR") or None,
+            cadata=None,
+        )
+    except OSError as exc:
+        raise TrustError("SSL_CERT_FILE or SSL_CERT_DIR cannot be read") from exc
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    bounds: ClassVar[Bounds]
+    # A program that debugs its own http.client would print our headers.
+    debuglevel = 0
+
+    def _new_conn(self) -> Any:
+        try:
+            return dial(self._dns_host, self.port, self.bounds)
+        except (OSError, UnicodeError) as exc:
+            raise urllib3.exceptions.NewConnectionError(self, "no connection") from exc
+
+    def send(self, data: Any) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), WRITE_BYTES):
+            if self.sock is not None:
+                self.bounds.waiting(self.sock)
+            super().send(view[start : start + WRITE_BYTES])
+
+
+class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+def _connection_class(scheme: str, under: Bounds) -> type[_Connection]:
+    class Response(BoundedResponse):
+        bounds = under
+
+    base = _TLSConnection if scheme == "https" else _Connection
+    return type(base.__name__, (base,), {"bounds": under, "response_class": Response})
+
+
+def _close(client: HTTPClient) -> None:
+    if isinstance(client, _Wire):
+        client.close()

@@ -1,0 +1,129 @@
+"""A thread that can be left behind, with what belongs to it.
+
+Most of what a request waits for ends by itself at its deadline (`bounds.py`). A
+resolver does not, nor does a client that a program brought along. So calls run on
+a thread of their own, one after the other, and whoever waits for one waits so
+long and no longer. Then the thread is left behind: it ends after its call, closes
+what belonged to it, and the next call has a new thread and new belongings.
+
+Threads are daemons, they never keep a program from ending. Where none can be
+started (the end of some interpreters, a sub-interpreter, the system's limit) a
+call runs in its caller's.
+
+It touches no file and knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+# Threads left behind and still at it. More would only hang like the others.
+LEFT_MAX = 4
+
+
+class StillHangingError(Exception):
+    """LEFT_MAX threads were left behind and none has ended. Nothing was called."""
+
+
+class Runner(Generic[S]):
+    """Runs calls on something that one thread has to itself.
+
+    `make` gives that something, `close` takes it back, on the thread that used it.
+    For one caller at a time; `close` may come from any thread.
+    """
+
+    def __init__(self, *, make: Callable[[], S], close: Callable[[S], None]) -> None:
+        self._make = make
+        self._close = close
+        self._worker: _Worker[S] | None = None
+        self._left: list[_Worker[S]] = []
+
+    def run(self, call: Callable[[S], T], *, wait_s: float) -> T | None:
+        """What `call` returned, or None if it has not in `wait_s` seconds.
+
+        `call` must not raise. After None it may still be running, and what it
+        comes to is dropped.
+        """
+        self._left = [worker for worker in self._left if worker.alive]
+        if len(self._left) >= LEFT_MAX:
+            raise StillHangingError
+        worker = self._ready()
+        if worker is None:
+            return self._run_here(call)
+        task = _Task(call)
+        worker.tasks.put(task.run)
+        try:
+            if task.done.wait(wait_s):
+                return task.result
+        except BaseException:  # ^C while waiting: nobody will ask for the result
+            self.leave()
+            raise
+        self.leave()
+        return task.result if task.done.is_set() else None
+
+    def leave(self) -> None:
+        """Leaves the thread to end by itself. Returns at once."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.tasks.put(None)
+            self._left.append(worker)
+
+    def _ready(self) -> _Worker[S] | None:
+        # A forked child has no such thread, and the connection is its parent's.
+        if self._worker is None or not self._worker.alive:
+            try:
+                self._worker = _Worker(self._make, self._close)
+            except RuntimeError:
+                self._worker = None
+        return self._worker
+
+    def _run_here(self, call: Callable[[S], T]) -> T:
+        belongings = self._make()
+        try:
+            return call(belongings)
+        finally:
+            self._close(belongings)
+
+
+class _Task(Generic[S, T]):
+    def __init__(self, call: Callable[[S], T]) -> None:
+        self._call = call
+        self.done = threading.Event()
+        self.result: T | None = None
+
+    def run(self, belongings: S) -> None:
+        try:
+            self.result = self._call(belongings)
+        finally:
+            self.done.set()
+
+
+class _Worker(Generic[S]):
+    def __init__(self, make: Callable[[], S], close: Callable[[S], None]) -> None:
+        self._make = make
+        self._close = close
+        self.tasks: queue.SimpleQueue[Callable[[S], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._work, name="telemetry-post", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        belongings = self._make()
+        try:
+            while (run := self.tasks.get()) is not None:
+                run(belongings)
+                del run  # or the last reply would be kept until the next call
+        finally:
+            self._close(belongings)
