@@ -15,7 +15,8 @@ from itertools import count
 _RANDOM_BITS = 74
 _B_BITS = 62
 _B_MASK = (1 << _B_BITS) - 1
-_VARIANT = 0b10 << _B_BITS
+# The variant's two bits, on top of the 14 bits that share their group of digits.
+_VARIANT = 0b10 << 14
 
 
 def new_uuid4(random: bytes) -> str:
@@ -43,9 +44,13 @@ class EventIds:
     def new(self, timestamp_ms: int) -> str:
         """A new id for an event of this time, milliseconds since 1970."""
         number = next(self._numbers)
-        return _dashed(
-            f"{timestamp_ms & 0xFFFFFFFFFFFF:012x}7{number >> _B_BITS:03x}"
-            f"{_VARIANT | number & _B_MASK:016x}"
+        low = number & _B_MASK
+        return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - half the time of an f-string
+            timestamp_ms >> 16 & 0xFFFFFFFF,
+            timestamp_ms & 0xFFFF,
+            number >> _B_BITS,
+            _VARIANT | low >> 48,
+            low & 0xFFFFFFFFFFFF,
         )
 
 

@@ -73,7 +73,7 @@ class Accounts:
 
     def entry(self, name: str) -> SegmentEntry:
         """What is settled of a segment; nothing where it is not known."""
-        if name in self._gone:
+        if name in self._gone and name not in self._staged:
             return SegmentEntry(offset=0)
         return self.snapshot.segments.get(name) or SegmentEntry(offset=0)
 
@@ -86,6 +86,8 @@ class Accounts:
         entry = self.snapshot.segments.get(name)
         if entry is not None and name not in self._gone:
             self._gone[name] = entry
+        # What is folded must not be written as an entry as well.
+        self._staged.pop(name, None)
 
     def stage(self, name: str, entry: SegmentEntry) -> None:
         """The entry holds from now on, and is written with the next commit.
@@ -104,9 +106,14 @@ class Accounts:
         state: DeliveryState | None = None,
         dead_marks: Mapping[str, DeadMark | None] = NOTHING,
     ) -> bool:
-        """Whether the change is on disk; it holds in memory in any case."""
-        changed: dict[str, SegmentEntry | None] = dict(self._staged)
-        changed.update(dict.fromkeys(self._gone))
+        """Whether the change is on disk; it holds in memory in any case.
+
+        Raises LedgerError where it is not, and that for another reason than a
+        full disk: whoever went on would have everything sent twice.
+        """
+        # A name that is gone and known again is that of another file.
+        changed: dict[str, SegmentEntry | None] = dict.fromkeys(self._gone)
+        changed.update(self._staged)
         changed.update(segments)
         self._staged = {}
         if self._gone:
@@ -132,8 +139,11 @@ class Accounts:
 
     def close(self) -> None:
         """Write what is not written yet, if that can be had, and let go."""
-        if self._gone or self._staged or self._ledger is None:
-            self.commit()
+        try:
+            if self._gone or self._staged or self._ledger is None:
+                self.commit()
+        except LedgerError:
+            pass  # as if it had been killed here: the next flush finds out
         self._drop()
 
     def _catch_up(self) -> bool:
@@ -142,6 +152,8 @@ class Accounts:
             carry_over(self.snapshot, into=self._ledger)
         except LedgerError:
             self._drop()
+            if not self._is_full():
+                raise
             return False
         return True
 

@@ -1,0 +1,218 @@
+"""A request's body in, events that can be stored out. Pure: bytes and values only.
+
+Rules:
+- A body is `{"records":[event, ...]}`, one JSON text in UTF-8 (RFC 8259 §8.1); as
+  a whole it is taken or refused (`Refusal`, with a status).
+- An event is an object of exactly `event`, `event_timestamp` (milliseconds, 0 to
+  2^63 - 1), `source` and `properties`, whose `event_id` is 1 to 128 visible ASCII
+  characters. One that is not is refused alone, with its reason.
+- An event's text is kept as it came. What a terminal would obey, or what makes text
+  look like other text, is spelled as JSON escapes for looking at (`shown`); where
+  that changed anything, the exact bytes go along (`original`).
+
+It answers nothing and stores nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Annotated, Any
+
+import msgspec
+
+
+# Control characters (C0, DEL, C1), what turns the direction of text, line and
+# paragraph separators, and the byte order mark. JSON texts and names without them
+# can be printed as they are.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+_UNSAFE_ASCII = bytes([*range(0x20), 0x7F])
+_EVENT_ID = re.compile(r"[!-~]{1,128}")
+# Long enough for any sentence of ours, short enough for a line on a terminal.
+_REASON_CHARACTERS_MAX = 200
+# One is what everybody sends. Each further one copies the rest: hundreds of
+# thousands of empty members would keep a thread busy for minutes.
+_GZIP_MEMBERS_MAX = 16
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, which need not be an error of ours
+    """A request that cannot be taken: `status` to answer, `reason` for a person.
+
+    Nothing of the request was stored. `closes`: what follows on the connection can
+    no longer be told apart from it.
+    """
+
+    def __init__(self, status: int, reason: str, *, closes: bool = False) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = shown(reason)[:_REASON_CHARACTERS_MAX]
+        self.closes = closes
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One event as it is stored. `json` and the names are safe to print.
+
+    Out of the garbage collector's sight: it holds no other object, and batches of
+    hundreds would set the collector off again and again.
+    """
+
+    event_id: str
+    event: str
+    event_timestamp: int
+    source: str
+    json: str
+    original: bytes | None = None
+    """The event's exact bytes, where `json` differs from them."""
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """One event that is not stored. `event_id` is empty where it cannot be named."""
+
+    event_id: str
+    reason: str
+    index: int
+    """Its place in `records`, from 0."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What one body held."""
+
+    rows: tuple[Row, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+
+
+class _Body(msgspec.Struct):
+    records: list[msgspec.Raw]
+
+
+class _Event(msgspec.Struct, forbid_unknown_fields=True):
+    event: str
+    event_timestamp: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    source: str
+    # Decoded in full, so that whatever is stored can be decoded again.
+    properties: dict[str, Any]
+
+
+class _Named(msgspec.Struct):
+    properties: dict[str, Any]
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_EVENT = msgspec.json.Decoder(_Event)
+_NAMED = msgspec.json.Decoder(_Named)
+
+
+def shown(text: str) -> str:
+    """The same text without a character that a terminal obeys."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def shown_json(text: str) -> str:
+    """The same JSON value in text that is safe to print.
+
+    Tabs and line ends stand only between tokens (RFC 8259 §7 forbids them raw in a
+    string) and become spaces; all else stands only in strings and becomes an escape.
+    """
+    return shown(re.sub("[\t\n\r]", " ", text))
+
+
+def inflate(body: bytes, coding: str, *, bytes_max: int) -> bytes:
+    """The body without its content coding: `gzip` (RFC 1952, members included) or none.
+
+    Raises `Refusal`: 413 above `bytes_max`, before more than that is inflated; 415 for
+    a coding it does not know; 400 for a stream that is damaged, cut, or followed by
+    something else.
+    """
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        return body
+    if coding not in ("gzip", "x-gzip"):
+        raise Refusal(415, f"Content-Encoding {coding}: only gzip is understood")
+    parts: list[bytes] = []
+    room_bytes = bytes_max
+    rest = body
+    try:
+        for _member in range(_GZIP_MEMBERS_MAX):
+            stream = zlib.decompressobj(wbits=31)  # 31: a gzip header is demanded
+            # One byte beyond the bound tells "too much" from "just enough".
+            part = stream.decompress(rest, room_bytes + 1)
+            room_bytes -= len(part)
+            if room_bytes < 0:
+                raise Refusal(413, f"the inflated body is above {bytes_max} bytes")
+            if not stream.eof:
+                raise Refusal(400, "the gzip stream is cut short")
+            parts.append(part)
+            rest = stream.unused_data
+            if not rest:
+                return b"".join(parts)
+    except zlib.error as exc:
+        raise Refusal(400, f"the gzip stream is damaged: {exc}") from exc
+    raise Refusal(400, f"the gzip stream has more than {_GZIP_MEMBERS_MAX} members")
+
+
+def read_batch(body: bytes, *, reject: tuple[str, ...] = ()) -> Batch:
+    """The events of a body; those of a type in `reject` are named as rejected.
+
+    Raises `Refusal` (400) where the body as a whole is none.
+    """
+    try:
+        records = _BODY.decode(body).records
+        plain = _is_plain(body)
+        if not plain:
+            body.decode("utf-8")
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise Refusal(400, f'no {{"records":[...]}} of JSON: {exc}') from exc
+    except UnicodeDecodeError as exc:
+        raise Refusal(400, f"the body is not UTF-8: {exc.reason}") from exc
+    rows: list[Row] = []
+    rejected: list[Rejected] = []
+    for index, raw in enumerate(records):
+        found = _read_event(bytes(raw), plain=plain, reject=reject)
+        if isinstance(found, Row):
+            rows.append(found)
+        else:
+            rejected.append(Rejected(_event_id(raw), found, index))
+    return Batch(tuple(rows), tuple(rejected))
+
+
+def _is_plain(body: bytes) -> bool:
+    """Whether no event of the body can hold a character to be escaped: the fast way."""
+    return body.isascii() and len(body.translate(None, _UNSAFE_ASCII)) == len(body)
+
+
+def _read_event(text: bytes, *, plain: bool, reject: tuple[str, ...]) -> Row | str:
+    """The event, or the reason why it is none."""
+    try:
+        event = _EVENT.decode(text)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        return shown(str(exc))[:_REASON_CHARACTERS_MAX]
+    event_id = event.properties.get("event_id")
+    if not isinstance(event_id, str):
+        return "properties.event_id is missing, or no string"
+    if _EVENT_ID.fullmatch(event_id) is None:
+        return "properties.event_id is not 1 to 128 visible ASCII characters"
+    if event.event in reject:
+        return "refused on request (reject)"
+    name, source, json, original = event.event, event.source, text.decode("utf-8"), None
+    if not plain:
+        json, exact = shown_json(json), json
+        original = text if json != exact else None
+    # Escapes put such characters into names even where the text has none.
+    if not name.isprintable():
+        name = shown(name)
+    if not source.isprintable():
+        source = shown(source)
+    return Row(event_id, name, event.event_timestamp, source, json, original)
+
+
+def _event_id(raw: msgspec.Raw) -> str:
+    """The id of an event that is refused, if it has one that can be told."""
+    try:
+        event_id = _NAMED.decode(raw).properties.get("event_id")
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    if isinstance(event_id, str) and _EVENT_ID.fullmatch(event_id):
+        return event_id
+    return ""
