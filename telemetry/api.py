@@ -105,6 +105,14 @@ def get_global_telemetry_client() -> Client:
         return _process.client
 
 
+def forget_client() -> None:
+    """Close the client of this process; the next use makes a new one. For tests."""
+    with _process.lock:
+        before, _process.client = _process.client, None
+    if before is not None:
+        before.close()
+
+
 def ensure_global_telemetry_initialized() -> None:
     """The client of this process exists on return. It is made exactly once."""
     get_global_telemetry_client()

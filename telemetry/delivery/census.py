@@ -11,6 +11,8 @@ says that nothing went missing between them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from telemetry.delivery import dead_letters
@@ -90,6 +92,18 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
         damaged=damaged,
         purged=purged,
     )
+
+
+def segment_records(home: Home) -> Iterator[Record]:
+    """Every whole record that stands in a spool, sent or not, oldest segment first."""
+    for name in segment_names(home):
+        reader = SegmentReader(home, name)
+        try:
+            reader.start_at(0)
+            while items := reader.take(_AT_ONCE, 1 << 62):
+                yield from (item for item in items if isinstance(item, Record))
+        finally:
+            reader.close()
 
 
 def count_segment(home: Home, name: str, entry: SegmentEntry | None) -> SegmentCount:

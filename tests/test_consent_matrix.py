@@ -1,0 +1,161 @@
+"""Every way to be asked for consent, crossed; what was decided, why, and written."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pty
+import sys
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import telemetry
+from telemetry import build_values
+from telemetry.consent import Choice, format_choice
+
+
+NOTICE = "this program counts what it is used for; see `theirs telemetry --help`"
+
+
+class Case(NamedTuple):
+    """One world: what everybody said, and where the program runs."""
+
+    environment: str
+    choice: str
+    program: str
+    build: str
+    ci: str
+    terminal: str
+    notice: str
+
+
+ENVIRONMENTS = {
+    "silent": {},
+    "do not track": {"DO_NOT_TRACK": "1"},
+    "tracking is fine": {"DO_NOT_TRACK": "0", "TELEMETRY_ENABLED": "true"},
+    "disabled": {"TELEMETRY_ENABLED": "OFF"},
+}
+OLDER = "on, told of an older one"
+CHOICES = {
+    "none": None,
+    "on, told": Choice(on=True, date="2026-01-01", notice_version="1"),
+    OLDER: Choice(on=True, date="2025-01-01", notice_version="0"),
+    "off": Choice(on=False, date="2026-01-01"),
+}
+CASES = [
+    Case(*case)
+    for case in itertools.product(
+        ENVIRONMENTS,
+        CHOICES,
+        ("on", "off"),
+        ("", "false", "true"),
+        ("CI", "no CI"),
+        ("terminal", "no terminal"),
+        ("notice", "no notice"),
+    )
+]
+
+
+def _expected(case: Case) -> tuple[bool, str]:
+    """On or off, and the rule: written down as a person would say it."""
+    if case.environment == "do not track":
+        return False, "do-not-track"
+    if case.environment == "disabled":
+        return False, "environment"
+    if case.program == "off":
+        return False, "program"
+    if case.choice == "off":
+        return False, "remembered"
+    is_told = case.choice == "on, told"
+    can_be_told = case.terminal == "terminal" and case.ci == "no CI"
+    if case.notice == "notice" and not is_told and not can_be_told:
+        return False, "notice"
+    if case.choice != "none" or case.notice == "notice":
+        return True, "remembered"
+    if case.build:
+        return case.build == "true", "build"
+    return True, "default"
+
+
+def _world(case: Case, home: Path) -> dict[str, object]:
+    """What a program in this world decides and writes, in a child of its own."""
+    if CHOICES[case.choice] is not None:
+        home.mkdir(mode=0o700, parents=True)
+        (home / "consent").write_bytes(format_choice(CHOICES[case.choice]))
+    reading, writing = os.pipe()
+    master, terminal = pty.openpty()
+    null = os.open(os.devnull, os.O_WRONLY)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(terminal if case.terminal == "terminal" else null, 2)
+            sys.stderr = os.fdopen(2, "w", closefd=False)
+            sys.argv = ["theirs", "build"]
+            for name in ("CI", "DO_NOT_TRACK", "TELEMETRY_ENABLED"):
+                os.environ.pop(name, None)
+            os.environ.update(ENVIRONMENTS[case.environment])
+            if case.ci == "CI":
+                os.environ["CI"] = "true"
+            build_values.TELEMETRY_ENABLED = case.build
+            config = telemetry.Config(
+                app="theirs",
+                home=str(home),
+                flush="manual",
+                enabled=case.program == "on",
+                notice=NOTICE if case.notice == "notice" else None,
+                notice_version="1",
+            )
+            client = telemetry.Client(config)
+            event = telemetry.CommandEvent(action="build", success=True)
+            told = {"recorded": client.track(event), "again": client.track(event)}
+            told["rule"] = client.decision().rule
+            os.write(writing, json.dumps(told).encode())
+        except BaseException:
+            os.write(writing, json.dumps({"failed": traceback.format_exc()}).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.close(terminal)
+    os.close(null)
+    with os.fdopen(reading, "rb") as pipe:
+        told: dict[str, object] = json.loads(pipe.read() or b"{}")
+    os.waitpid(pid, 0)
+    os.set_blocking(master, False)
+    try:
+        told["shown"] = os.read(master, 4096).decode()
+    except OSError:
+        told["shown"] = ""
+    os.close(master)
+    told["files"] = (
+        sorted(path.name for path in home.rglob("*")) if home.exists() else []
+    )
+    return told
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_what_is_decided_why_and_what_is_written(
+    environment: str, tmp_path: Path
+) -> None:
+    """Telemetry is trusted, or it is turned off."""
+    for number, case in enumerate(CASES):
+        if case.environment != environment:
+            continue
+        home = tmp_path / str(number)
+        told = _world(case, home)
+        assert "failed" not in told, told["failed"]
+        is_on, rule = _expected(case)
+        assert (told["recorded"], told["again"]) == (is_on, is_on), (case, told)
+        assert told["rule"] == rule, (case, told)
+        is_shown = is_on and case.notice == "notice" and case.choice in ("none", OLDER)
+        assert told["shown"].count(NOTICE) == (1 if is_shown else 0), (case, told)
+        before = [] if case.choice == "none" else ["consent"]
+        if not is_on:
+            # Nothing at all but the choice that was there before.
+            assert told["files"] == before, (case, told)
+        else:
+            assert "user-uuid" in told["files"]
+            assert ("consent" in told["files"]) == bool(before or is_shown)
