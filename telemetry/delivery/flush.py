@@ -44,8 +44,9 @@ from telemetry.spool.reader import SegmentReader, segment_names
 
 # Given back when a full disk has to be drained: enough for a ledger.
 RESERVE_BYTES = 256 * 1024
-# What a disk must take for it not to count as full: one commit's journal.
-_PROBE_BYTES = 64 * 1024
+# What a disk must take for it not to count as full: a ledger's birth, which needs
+# about 220 KiB, and the segments that grow meanwhile.
+_PROBE_BYTES = 2 * RESERVE_BYTES
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -277,7 +278,7 @@ def relieve(home: Home) -> None:
 
 
 def is_full(root: str) -> bool:
-    """Whether the file system of `root` has no room for one commit."""
+    """Whether the file system of `root` has no room for a ledger."""
     probe = f"{root}/probe"
     try:
         write_whole(probe, b"\0" * _PROBE_BYTES)
