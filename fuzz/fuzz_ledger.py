@@ -1,0 +1,134 @@
+"""Invariant tested: whatever bytes stand in a ledger's place, `open_ledger` ends with a
+usable ledger, no offset is believed that was never committed, nothing but LedgerError
+is raised, and no file outside the place is touched.
+
+An input is a script: each 5 bytes of it do one thing to a sound ledger's files, as
+`apply` says; what follows a 0xFF replaces the database whole.
+
+Run: python fuzz/fuzz_ledger.py [-max_total_time=60] [-max_len=200] fuzz/corpus/ledger
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+NAMES = ("a", "b", "c")
+OFFSETS = (100, 200)
+DATABASE, JOURNAL = "cache.db", "cache.db-journal"
+
+
+def make_sound(home: str) -> dict[str, bytes]:
+    """The files of a ledger that has said each of `OFFSETS` in turn."""
+    from telemetry.delivery.books import SegmentEntry, Totals
+    from telemetry.delivery.ledger import Ledger
+
+    ledger = Ledger(f"{home}/sound")
+    for offset in OFFSETS:
+        entry = SegmentEntry(offset=offset, recorded=1)
+        ledger.commit(segments=dict.fromkeys(NAMES, entry), totals=Totals(recorded=3))
+    ledger.close()
+    files = {}
+    for name in (DATABASE, JOURNAL):
+        with open(f"{home}/sound/{name}", "rb") as file:
+            files[name] = file.read()
+    shutil.rmtree(f"{home}/sound")
+    return files
+
+
+def apply(script: bytes, sound: dict[str, bytes]) -> dict[str, bytes]:
+    """The files after `script`: bits flipped, bytes written, cut, or put in place."""
+    files = {name: bytearray(content) for name, content in sound.items()}
+    while script:
+        if script[0] == 0xFF:
+            files[DATABASE] = bytearray(script[1:])
+            break
+        verb, where, byte = script[0], script[1:4], script[4:5]
+        script = script[5:]
+        content = files[JOURNAL if verb & 1 else DATABASE]
+        if not content:
+            continue
+        at = int.from_bytes(where, "big") % len(content)
+        if verb & 2:
+            # Most of a ledger is free pages: stay among those that say something.
+            at %= 28 * 1024
+        if verb & 4 and verb & 8:
+            del content[at:]
+        elif verb & 4:
+            content[at : at + 1] = byte
+        else:
+            content[at : at + 1] = bytes(
+                old ^ new for old, new in zip(content[at : at + 1], byte, strict=False)
+            )
+    return {name: bytes(content) for name, content in files.items()}
+
+
+def one_input(script: bytes, home: str, sound: dict[str, bytes]) -> None:
+    """One script, in the directory `home` that holds nothing else."""
+    from telemetry.delivery.books import SegmentEntry, Totals
+    from telemetry.delivery.ledger import open_ledger, read_snapshot
+    from telemetry.errors import LedgerError, LedgerMalformedError
+
+    place, victim = f"{home}/ledger", f"{home}/victim"
+    os.mkdir(place)
+    for name, content in {**apply(script, sound), "../victim": b"precious"}.items():
+        with open(f"{place}/{name}", "wb") as file:
+            file.write(content)
+    believed = []
+    try:
+        try:
+            believed.append(read_snapshot(place, busy_s=0))
+        except LedgerMalformedError:
+            pass
+        try:
+            ledger, aside = open_ledger(place, busy_s=0)
+        except LedgerError as error:
+            raise AssertionError(f"a flusher would be stuck: {error}") from error
+        believed.append(ledger.read())
+        ledger.commit(
+            segments={"a": SegmentEntry(offset=7), "b": None}, totals=Totals()
+        )
+        assert ledger.read().segments["a"] == SegmentEntry(offset=7)
+        ledger.close()
+        for snapshot in believed:
+            for name, entry in snapshot.segments.items():
+                assert name in NAMES, name
+                assert entry.offset in OFFSETS, entry
+                assert entry == SegmentEntry(offset=entry.offset, recorded=1), entry
+            assert snapshot.totals.recorded in (0, 3), snapshot.totals
+        assert set(os.listdir(home)) == {"ledger", "victim", *filter(None, [aside])}
+        assert Path(victim).read_bytes() == b"precious"
+    finally:
+        for entry in os.scandir(home):
+            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
+
+
+def main() -> None:
+    """Fuzz until told to stop; memory is faster than a disk and syncs for nothing.
+
+    In a child, because the fuzzer leaves without a word and its files behind.
+    """
+    import atheris
+
+    with atheris.instrument_imports(include=["telemetry", "diskcache"]):
+        import telemetry.delivery.ledger  # noqa: F401  (it is to be traced)
+
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=memory) as home:
+        child = os.fork()
+        if child == 0:
+            sound = make_sound(home)
+            atheris.Setup(sys.argv, lambda script: one_input(script, home, sound))
+            atheris.Fuzz()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,392 @@
+"""A disk that is full, a process that is killed, a lock that is held: nothing half done.
+
+None of these sets a ledger aside: it is as it was, and the next flush tries again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from telemetry.delivery.books import MemoryLedger, SegmentEntry, Totals, carry_over
+from telemetry.delivery.ledger import Ledger, open_ledger, read_snapshot
+from telemetry.delivery.ledger_file import is_hot
+from telemetry.delivery.ledger_place import JOURNAL_BYTES
+from telemetry.errors import LedgerError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+NAMES = [f"{n}-seg" for n in range(12)]
+
+
+def entries(offset: int) -> dict[str, SegmentEntry]:
+    return {name: SegmentEntry(offset=offset) for name in NAMES}
+
+
+def fault(use: Callable[[], object]) -> str:
+    """What a fault says that leaves the ledger where it is."""
+    with pytest.raises(LedgerError) as raised:
+        use()
+    assert type(raised.value) is LedgerError
+    return raised.value.problem
+
+
+def run(script: str, *arguments: str) -> str:
+    """What a fresh process prints; its arguments are in `sys.argv`."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+KILLS = """
+import os, random, signal, sys, time
+from telemetry.delivery.books import SegmentEntry, Totals
+from telemetry.delivery.ledger import Ledger, read_snapshot
+from telemetry.delivery.ledger_file import is_hot
+
+place, kills = sys.argv[1], int(sys.argv[2])
+dice = random.Random(7)
+Ledger(place).close()
+acknowledged = hot = 0
+for kill in range(kills):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        ledger = Ledger(place)
+        count = ledger.read().totals.recorded
+        while True:
+            count += 1
+            entry = SegmentEntry(offset=count, crc="x" * (count % 7 * 400))
+            ledger.commit(
+                segments={str(n): entry for n in range(5)},
+                totals=Totals(recorded=count),
+            )
+            os.write(writing, b"%d\\n" % count)
+    os.close(writing)
+    os.read(reading, 1)  # it commits by now
+    time.sleep(dice.random() * 0.004)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    text = b"\\n"
+    while chunk := os.read(reading, 65536):
+        text += chunk
+    os.close(reading)
+    # The first byte read above is a digit of the child's first line.
+    lines = text.split(b"\\n")
+    if len(lines) > 3:
+        acknowledged = int(lines[-2])
+    hot += is_hot(place + "/cache.db")
+    seen = read_snapshot(place)
+    ledger = Ledger(place)
+    read = ledger.read()
+    ledger.close()
+    assert seen == read, (seen, read)
+    count = read.totals.recorded
+    assert {entry.offset for entry in read.segments.values()} == {count}, read
+    assert len(read.segments) == 5 and read.unreadable == ()
+    assert acknowledged <= count, (acknowledged, count)
+    acknowledged = count
+print(acknowledged, hot)
+"""
+
+
+def test_a_killed_commit_is_whole_or_absent(tmp_path: Path) -> None:
+    """It settles one batch and announces the next: half of it sends a batch twice
+    under two keys, or never. What was acknowledged stays."""
+    commits, hot = run(KILLS, f"{tmp_path}/ledger", "100").split()
+    assert int(commits) >= 100
+    assert int(hot) >= 1
+    assert os.listdir(tmp_path) == ["ledger"]
+
+
+KILLED_IN_MID_COMMIT = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1] + "/cache.db", isolation_level=None)
+connection.execute("PRAGMA journal_mode = persist")
+connection.execute("PRAGMA cache_size = 1")  # pages go to the file as they change
+connection.execute("BEGIN IMMEDIATE")
+connection.execute("UPDATE Cache SET value = zeroblob(20000)")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> str:
+    """A ledger whose writer was killed with half of a commit in the file."""
+    place = f"{tmp_path}/ledger"
+    made = Ledger(place)
+    made.commit(segments=entries(100), totals=Totals(recorded=1))
+    made.close()
+    command = [sys.executable, "-c", KILLED_IN_MID_COMMIT, place]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -9
+    assert is_hot(f"{place}/cache.db")
+    return place
+
+
+def image(directory: str) -> dict[str, tuple[bytes, int]]:
+    found = {}
+    for entry in os.scandir(directory):
+        with open(entry.path, "rb") as file:
+            found[entry.name] = (file.read(), entry.stat().st_mtime_ns)
+    return found
+
+
+def test_a_tool_reads_a_killed_ledger_and_changes_nothing(
+    killed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read-only, SQLite refuses; read-write, the tool would repair what it inspects."""
+    os.mkdir(f"{tmp_path}/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/tmp")
+    before = image(killed)
+    snapshot = read_snapshot(killed)
+    assert snapshot.segments == entries(100)
+    assert snapshot.totals == Totals(recorded=1)
+    assert image(killed) == before
+    assert os.listdir(f"{tmp_path}/tmp") == []
+
+
+def test_a_killed_ledger_is_rolled_back_and_keeps_its_journal(killed: str) -> None:
+    """A deleted journal would need room that a full disk does not have."""
+    with open(f"{killed}/cache.db-journal", "rb") as journal:
+        opened, aside = open_ledger(killed)
+        assert aside is None
+        assert opened.read().segments == entries(100)
+        opened.close()
+        status = os.fstat(journal.fileno())
+    assert not is_hot(f"{killed}/cache.db")
+    assert status.st_nlink == 1
+    assert status.st_size >= JOURNAL_BYTES
+
+
+def test_a_lost_journal_gets_its_size_back(killed: str) -> None:
+    """Somebody tidies up, or a copy was made without it."""
+    Ledger(killed).close()
+    os.unlink(f"{killed}/cache.db-journal")
+    Ledger(killed).close()
+    assert os.stat(f"{killed}/cache.db-journal").st_size == JOURNAL_BYTES
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[str]:
+    """A file system of 1 MiB of its own."""
+    point = f"{tmp_path}/disk"
+    os.mkdir(point)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", point]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode != 0:
+        pytest.skip(f"mounting is not permitted: {done.stderr.strip()}")
+    yield point
+    subprocess.run(["umount", "-l", point], check=True)
+
+
+def fill(disk: str) -> str:
+    """Leave not one byte; returns the file that holds them all."""
+    path = f"{disk}/filler"
+    with open(path, "ab", buffering=0) as file:
+        for size in (65536, 512, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    assert os.statvfs(disk).f_bavail == 0
+    return path
+
+
+def test_a_full_disk_takes_commits_of_the_usual_size(small_disk: str) -> None:
+    """A full disk is drained by sending: each batch sent has to be settled there."""
+    ledger = Ledger(f"{small_disk}/ledger")
+    ledger.commit(segments=entries(100))
+    fill(small_disk)
+    for offset in range(200, 240):
+        ledger.commit(
+            segments={**entries(offset), f"{offset}-new": SegmentEntry(offset=1)}
+        )
+    ledger.close()
+    ledger, aside = open_ledger(f"{small_disk}/ledger")
+    assert aside is None
+    assert len(ledger.read().segments) == 12 + 40
+    ledger.commit(totals=Totals(delivered=1))
+    ledger.close()
+    assert read_snapshot(f"{small_disk}/ledger").totals.delivered == 1
+
+
+@pytest.mark.parametrize("size_bytes", [300_000, 4_000_000])
+def test_a_commit_with_no_room_changes_nothing_and_the_next_works(
+    small_disk: str, size_bytes: int
+) -> None:
+    """What fits SQLite's memory fails at its last step, the rest in the middle, where
+    diskcache rolls back what is rolled back already and hides the reason."""
+    ledger = Ledger(f"{small_disk}/ledger")
+    ledger.commit(segments=entries(100), totals=Totals(recorded=1))
+    before = ledger.read()
+    filler = fill(small_disk)
+    wide = SegmentEntry(offset=1, crc="x" * 20_000)
+    rows = {**entries(200), **{f"{n}": wide for n in range(size_bytes // 20_000)}}
+    for _ in range(2):
+        said = fault(lambda: ledger.commit(segments=rows, totals=Totals()))
+        assert "full" in said
+        assert ledger.read() == before
+        assert read_snapshot(f"{small_disk}/ledger") == before
+    os.unlink(filler)
+    ledger.commit(segments={**entries(200), "wide": wide})
+    ledger.close()
+    after = read_snapshot(f"{small_disk}/ledger")
+    assert after.segments == {**entries(200), "wide": wide}
+    assert after.totals == before.totals
+    assert os.listdir(small_disk) == ["ledger"]
+
+
+def test_a_disk_too_full_for_a_ledger_gets_none_and_memory_is_carried_over(
+    small_disk: str,
+) -> None:
+    """The flusher works from memory there; half a ledger would be set aside later."""
+    place = f"{small_disk}/ledger"
+    filler = fill(small_disk)
+    assert "full" in fault(lambda: open_ledger(place))
+    assert read_snapshot(place).segments == {}
+    memory = MemoryLedger(read_snapshot(place))
+    memory.commit(segments=entries(100))
+    os.unlink(filler)
+    ledger, aside = open_ledger(place)
+    assert aside is None
+    carry_over(memory.read(), into=ledger)
+    assert ledger.read() == memory.read()
+    ledger.close()
+    assert sorted(os.listdir(place)) == ["cache.db", "cache.db-journal"]
+
+
+FILE_SIZE_LIMIT = """
+import resource, sys
+from telemetry.delivery.books import SegmentEntry
+from telemetry.delivery.ledger import Ledger
+from telemetry.errors import LedgerError
+
+ledger = Ledger(sys.argv[1])
+before = ledger.read()
+big = SegmentEntry(offset=1, crc="x" * 1_000_000)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+for _ in range(3):
+    try:
+        ledger.commit(segments={"big": big})
+    except LedgerError as error:
+        print(type(error).__name__)
+    assert ledger.read() == before
+ledger.commit(segments={"small": SegmentEntry(offset=2)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+ledger.commit(segments={"big": big})
+print(sorted(ledger.read().segments))
+ledger.close()
+"""
+
+
+def test_a_file_that_may_not_grow_is_a_fault_that_passes(tmp_path: Path) -> None:
+    """A quota is a full disk by another name, and needs no right to mount."""
+    said = run(FILE_SIZE_LIMIT, f"{tmp_path}/ledger").splitlines()
+    assert said == ["LedgerError"] * 3 + ["['big', 'small']"]
+    assert os.listdir(tmp_path) == ["ledger"]
+
+
+NO_ROOM_FOR_A_JOURNAL = """
+import os, resource, sys
+from telemetry.delivery.ledger import open_ledger
+from telemetry.errors import LedgerError
+
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+try:
+    open_ledger(sys.argv[1])
+except LedgerError as error:
+    print(type(error).__name__, os.listdir(sys.argv[1]))
+"""
+
+
+def test_a_ledger_is_born_with_room_for_its_commits_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    """One that can never be written is worse than memory: it looks like a ledger."""
+    assert run(NO_ROOM_FOR_A_JOURNAL, f"{tmp_path}/ledger") == "LedgerError []\n"
+
+
+@pytest.mark.parametrize("lock", ["EXCLUSIVE", "IMMEDIATE", "DEFERRED"])
+def test_a_lock_is_waited_for_and_the_ledger_left_alone(
+    tmp_path: Path, lock: str
+) -> None:
+    """Somebody's sqlite3 shell must cost neither a flusher its minute nor the ledger.
+
+    One that only reads lets a commit begin, and fail at its end: then SQLite leaves
+    the transaction open.
+    """
+    place = f"{tmp_path}/ledger"
+    opened = Ledger(place, busy_s=0.05)
+    opened.commit(segments=entries(100))
+    other = sqlite3.connect(f"{place}/cache.db", isolation_level=None)
+    other.execute(f"BEGIN {lock}")
+    reading = other.execute("SELECT * FROM Cache")
+    reading.fetchone()
+    for _ in range(2):
+        assert "locked" in fault(lambda: opened.commit(segments=entries(200)))
+    if lock == "EXCLUSIVE":
+        assert "locked" in fault(lambda: open_ledger(place, busy_s=0.05))
+        assert "locked" in fault(lambda: read_snapshot(place, busy_s=0.05))
+    reading.close()
+    other.execute("ROLLBACK")
+    other.close()
+    assert opened.read().segments == entries(100)
+    opened.commit(segments=entries(300))
+    assert read_snapshot(place).segments == entries(300)
+    opened.close()
+    assert os.listdir(tmp_path) == ["ledger"]
+
+
+NOT_PERMITTED = """
+import os, sys
+place = sys.argv[1]
+from telemetry.delivery.ledger import open_ledger, read_snapshot
+from telemetry.errors import LedgerError, LedgerMalformedError
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+for use in (open_ledger, read_snapshot):
+    try:
+        use(place)
+    except LedgerMalformedError:
+        print("malformed")
+    except LedgerError:
+        print("fault")
+"""
+
+
+@pytest.mark.parametrize("name", ["ledger", "ledger/cache.db"])
+def test_a_ledger_one_may_not_read_is_left_alone(name: str) -> None:
+    """A flush by another user must not take the ledger of the first from its place."""
+    with tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o755)  # pytest's own directories hide all from other users
+        made = Ledger(f"{home}/ledger")
+        made.commit(segments=entries(100))
+        made.close()
+        os.chmod(f"{home}/ledger", 0o755)
+        os.chmod(f"{home}/{name}", 0)
+        assert run(NOT_PERMITTED, f"{home}/ledger").split() == ["fault", "fault"]
+        os.chmod(f"{home}/{name}", 0o700)
+        assert os.listdir(home) == ["ledger"]
+        assert read_snapshot(f"{home}/ledger").segments == entries(100)
