@@ -12,6 +12,7 @@ says that nothing went missing between them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +26,14 @@ from telemetry.spool.reader import SegmentReader, segment_names
 
 # Records taken at once while counting: bounds memory, not the count.
 _AT_ONCE = 1000
+_NO_BOUND = 1 << 62
+# A quick census reads so much, which takes some 50 ms: all of a spool within the
+# bound that it has by default. What is beyond is counted by first and last number.
+QUICK_BYTES = 64 * 1024 * 1024
+
+Standing = Literal["dead", "retried", "early", "done"]
+"""What a letter counts as: dead, pending again, or nothing. `early`: its event is
+not settled yet, and its segment still has it. `done`: the ledger has counted it."""
 
 
 class Census(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,30 +69,25 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
 
     Exact while nobody writes; beside writers and a flusher the parts are of
     slightly different moments. A segment that cannot be read is left out.
-    With `quickly` records are counted by their marks, at the speed of reading:
-    a record whose damage left its mark alone counts as pending then.
+    With `quickly` no checksum is looked at: a damaged record whose mark is left,
+    or whose number lies between those of others, counts as pending then.
     """
-    count_one = count_segment_quickly if quickly else count_segment
     totals = snapshot.totals
     recorded, delivered = totals.recorded, totals.delivered
     damaged, purged, pending = totals.damaged, totals.purged, 0
+    # At once after the ledger was read: a flusher writes letters all the time.
+    dead, retried = count_letters(home, snapshot)
     names = segment_names(home)
-    for name in {*names, *snapshot.segments}:
-        entry = snapshot.segments.get(name) or SegmentEntry(offset=0)
+    for entry in snapshot.segments.values():
         recorded += entry.recorded
         delivered += entry.delivered
         damaged += entry.damaged
         purged += entry.purged
-    for name in names:
-        try:
-            count = count_one(home, name, snapshot.segments.get(name))
-        except (SpoolError, OSError):
-            continue
+    for count in _counts(home, names, snapshot, quickly=quickly):
         broken = count.missing + (1 if count.tail else 0)
         recorded += count.pending + broken
         pending += count.pending
         damaged += broken
-    dead, retried = count_letters(home, snapshot)
     return Census(
         recorded=recorded,
         pending=pending + retried,
@@ -94,64 +98,86 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
     )
 
 
+def _counts(
+    home: Home, names: list[str], snapshot: Snapshot, *, quickly: bool
+) -> Iterator[SegmentCount]:
+    left = QUICK_BYTES
+    for name in names:
+        entry = snapshot.segments.get(name)
+        try:
+            reader = SegmentReader(home, name)
+        except SpoolError:
+            continue
+        try:
+            if quickly:
+                left -= reader.size() - (entry.offset if entry else 0)
+                yield count_quickly(reader, entry, by_marks=left >= 0)
+            else:
+                yield count(reader, entry)
+        except (SpoolError, OSError):
+            continue
+        finally:
+            reader.close()
+
+
 def segment_records(home: Home) -> Iterator[Record]:
     """Every whole record that stands in a spool, sent or not, oldest segment first."""
     for name in segment_names(home):
         reader = SegmentReader(home, name)
         try:
             reader.start_at(0)
-            while items := reader.take(_AT_ONCE, 1 << 62):
+            while items := reader.take(_AT_ONCE, _NO_BOUND):
                 yield from (item for item in items if isinstance(item, Record))
         finally:
             reader.close()
 
 
-def count_segment(home: Home, name: str, entry: SegmentEntry | None) -> SegmentCount:
+def count(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentCount:
     """What one segment holds behind what is settled of it. Raises SpoolError, OSError."""
-    reader = SegmentReader(home, name)
-    try:
-        entry = _borne_out(reader, entry)
-        reader.start_at(entry.offset)
-        pending = missing = 0
-        seq, end = entry.seq, entry.offset
-        while items := reader.take(_AT_ONCE, 1 << 62):
-            for item in items:
-                if isinstance(item, Record):
-                    pending += 1
-                    missing += max(item.seq - seq - 1, 0)
-                    seq = item.seq
-            end = items[-1].end
-        tail = _tail(reader, max(end, entry.offset + entry.tail))
-        return SegmentCount(pending=pending, missing=missing, tail=tail)
-    finally:
-        reader.close()
+    entry = borne_out(reader, entry)
+    reader.start_at(entry.offset)
+    pending = missing = 0
+    seq, end = entry.seq, entry.offset
+    while items := reader.take(_AT_ONCE, _NO_BOUND):
+        for item in items:
+            if isinstance(item, Record):
+                pending += 1
+                missing += max(item.seq - seq - 1, 0)
+                seq = item.seq
+        end = items[-1].end
+    tail = torn_tail(reader, max(end, entry.offset + entry.tail))
+    return SegmentCount(pending=pending, missing=missing, tail=tail)
 
 
-def count_segment_quickly(
-    home: Home, name: str, entry: SegmentEntry | None
+def count_quickly(
+    reader: SegmentReader, entry: SegmentEntry | None, *, by_marks: bool
 ) -> SegmentCount:
-    """The same by the marks of records and the number of the last one."""
-    reader = SegmentReader(home, name)
-    try:
-        entry = _borne_out(reader, entry)
-        settled = entry.offset + entry.tail
-        marks = reader.count_marks(settled)
-        last = reader.last()
-        if last is None or last.end <= settled:
-            # At most one record that is being written, or a torn one.
-            return SegmentCount(pending=0, missing=0, tail=_tail(reader, settled))
-        tail = _tail(reader, last.end)
-        torn = 1 if reader.size() > last.end and marks > 1 else 0
-        expected = last.seq - entry.seq
-        return SegmentCount(
-            pending=marks - torn, missing=max(expected - (marks - torn), 0), tail=tail
-        )
-    finally:
-        reader.close()
+    """The same by where records seem to begin, or by the number of the last one alone.
+
+    Raises OSError.
+    """
+    entry = borne_out(reader, entry)
+    settled = entry.offset + entry.tail
+    size = reader.size()
+    last = reader.last(size)
+    if last is None or last.end <= settled:
+        # At most one record that is being written, or a torn one.
+        return SegmentCount(pending=0, missing=0, tail=torn_tail(reader, settled))
+    numbers = max(last.seq - entry.seq, 0)
+    marks = reader.count_marks(settled, last.end) if by_marks else numbers
+    return SegmentCount(
+        pending=marks,
+        missing=max(numbers - marks, 0),
+        tail=torn_tail(reader, last.end),
+    )
 
 
-def _borne_out(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentEntry:
-    """What is settled of a segment, if its file bears it out; else nothing is."""
+def borne_out(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentEntry:
+    """What is settled of a segment, if its file bears it out; else nothing is.
+
+    A power loss may have shortened it, and another file may have its name.
+    Raises OSError.
+    """
     entry = entry or SegmentEntry(offset=0)
     if reader.size() >= entry.offset + entry.tail and reader.holds(
         entry.offset, entry.seq, entry.crc
@@ -160,56 +186,47 @@ def _borne_out(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentEntr
     return SegmentEntry(offset=0)
 
 
-def _tail(reader: SegmentReader, end: int) -> int:
-    """Bytes behind `end` that nobody is writing."""
-    tail = reader.size() - end
-    return tail if tail > 0 and reader.lock() else 0
+def torn_tail(reader: SegmentReader, end: int) -> int:
+    """Bytes behind `end`, where the last whole record ends, that nobody is writing.
+
+    Raises OSError.
+    """
+    if reader.size() <= end or not reader.lock():
+        return 0
+    # Its writer may have finished between our look and our lock.
+    size = reader.size()
+    last = reader.last(size)
+    return size - max(end, last.end if last else 0)
+
+
+def letters(home: Home, snapshot: Snapshot) -> dict[str, Standing]:
+    """Every letter by name, oldest first, with what it counts as."""
+    present = set(segment_names(home))
+    found: dict[str, Standing] = {}
+    for name in dead_letters.names(home.dead):
+        segment, offset = dead_letters.origin_of(name) or ("", 0)
+        entry = snapshot.segments.get(segment)
+        settled = entry.offset if entry else 0
+        if name.removesuffix(dead_letters.RETRY) in snapshot.dead_marks:
+            found[name] = "done"
+        elif segment in present and offset >= settled:
+            found[name] = "early"
+        else:
+            found[name] = "retried" if name.endswith(dead_letters.RETRY) else "dead"
+    return found
 
 
 def count_letters(home: Home, snapshot: Snapshot) -> tuple[int, int]:
-    """How many letters are dead, and how many wait to be sent again.
-
-    A letter counts once its event is settled: before, its segment still has it.
-    One that the ledger has marked is accounted for already.
-    """
-    dead = retried = 0
-    present = set(segment_names(home))
-    for name in dead_letters.names(home.dead):
-        origin = dead_letters.origin_of(name)
-        if (
-            origin is None
-            or name.removesuffix(dead_letters.RETRY) in snapshot.dead_marks
-        ):
-            continue
-        entry = snapshot.segments.get(origin[0])
-        settled = entry.offset if entry else 0
-        if origin[0] in present and origin[1] >= settled:
-            continue
-        if name.endswith(dead_letters.RETRY):
-            retried += 1
-        else:
-            dead += 1
-    return dead, retried
+    """How many letters are dead, and how many wait to be sent again."""
+    standings = list(letters(home, snapshot).values())
+    return standings.count("dead"), standings.count("retried")
 
 
 def count_pending_quickly(home: Home, snapshot: Snapshot) -> int:
-    """Events that wait, counted by their marks at the speed of reading.
+    """Events that wait, counted without a look at their checksums.
 
     Exact but for damage, which it counts as if it were whole.
     """
-    count = len(
-        [name for name in dead_letters.names(home.dead) if name.endswith(".retry")]
-    )
-    for name in segment_names(home):
-        entry = snapshot.segments.get(name)
-        try:
-            reader = SegmentReader(home, name)
-        except SpoolError:
-            continue
-        try:
-            count += reader.count_marks(entry.offset + entry.tail if entry else 0)
-        except OSError:
-            pass  # it is gone
-        finally:
-            reader.close()
-    return count
+    names = segment_names(home)
+    waiting = _counts(home, names, snapshot, quickly=True)
+    return sum(each.pending for each in waiting) + count_letters(home, snapshot)[1]

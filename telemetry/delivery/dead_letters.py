@@ -15,7 +15,13 @@ import os
 
 import msgspec
 
-from telemetry.files import TEMPORARY, make_directory, read_small, write_whole
+from telemetry.files import (
+    TEMPORARY,
+    make_directory,
+    names_in,
+    read_small,
+    write_whole,
+)
 from telemetry.paths import SEGMENT_SUFFIX
 
 
@@ -58,10 +64,7 @@ def origin_of(name: str) -> tuple[str, int] | None:
 
 def names(directory: str) -> list[str]:
     """The letters there are, oldest first, those to be retried included."""
-    try:
-        found = os.listdir(directory)
-    except FileNotFoundError:
-        return []
+    found = names_in(directory)
     return sorted(
         (name for name in found if TEMPORARY not in name and origin_of(name)),
         key=lambda name: origin_of(name) or ("", 0),

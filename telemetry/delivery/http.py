@@ -58,10 +58,9 @@ _SHOWN_MAX = 200
 class HTTPClient(Protocol):
     """What is needed of a `urllib3.PoolManager`, which is one.
 
-    `request` is called with all arguments by name but the first two, redirects
-    and retries off. It may raise whatever it likes. What it answers should have
-    `status`, `headers` and `read(amt)`, and may have `geturl()`, `release_conn()`
-    and `close()`.
+    `request` is called with all arguments by name, redirects and retries off. It
+    may raise whatever it likes. What it answers should have `status`, `headers`
+    and `read(amt)`, and may have `geturl()`, `release_conn()` and `close()`.
     """
 
     def request(

@@ -1,17 +1,26 @@
 """Removing what a spool holds: counted (`purge`), or without a trace (`forget`).
 
-`purge` counts what it removes, so the conservation equation goes on to hold.
-For each segment, in this order: what it holds is settled as purged in the
-ledger, its name is removed, its end is read once more for what a writer had
-added meanwhile, its entry is folded. Killed after the commit, the next flush
-finds a segment in which all is settled and deletes it.
+`purge` counts what it removes, so the conservation equation goes on to hold, and
+no event that was acknowledged goes uncounted, wherever it is killed. For each
+segment, in this order:
+
+    link       a second name: from here on its writer sees that the link count is
+               not one, and what it writes goes into another segment
+    settle     what the segment holds is in the ledger, as purged
+    unlink     both names
+    read       its end once more, for what an unlucky writer had added between the
+               two unlinks, when the count was one
+    fold       its entry goes into the totals
+
+Killed after the settling, the next flush finds a segment in which all is settled
+and deletes it; the second name is a temporary file, which it sweeps.
 
 `forget` is for a user who opts out: the choice is on disk before it is called.
 It removes the ledger and the user's id as well, and with them the counts.
 
-Both hold the flush lock, so no flusher runs; writers notice by the link count
-of their segment at their next event. An event that is under way at that moment
-may go with the rest.
+Whoever calls one of these holds the flush lock, so no flusher runs; writers
+notice by the link count of their segment at their next event. An event that is
+under way at that moment may go with the rest.
 """
 
 from __future__ import annotations
@@ -19,31 +28,26 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import time
 
 import msgspec
 
 from telemetry.delivery import dead_letters
 from telemetry.delivery.accounts import Accounts
 from telemetry.delivery.books import DeadMark, SegmentEntry
-from telemetry.delivery.census import count_letters
-from telemetry.delivery.launch import flush_lock
-from telemetry.delivery.ledger import open_ledger
-from telemetry.delivery.ledger_view import read_snapshot
+from telemetry.delivery.census import borne_out, letters
 from telemetry.delivery.settling import settle, settle_tail
 from telemetry.errors import SpoolError
+from telemetry.files import TEMPORARY, make_directory, names_in
 from telemetry.paths import Home
 from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
 
 
-# A flusher that is told to stop ends with its request, at the latest.
-_WAIT_S = 20.0
-_PAUSE_S = 0.05
 _AT_ONCE = 1000
+_NO_BOUND = 1 << 62
 _DROPPED = DeadMark(state="dropped")
 # A process that read the choice before it was written may make one more segment.
-_PASSES = 3
+_PASSES = 10
 
 
 class Purged(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,111 +58,125 @@ class Purged(msgspec.Struct, frozen=True, kw_only=True):
     stretches: int
 
 
-def await_flush_lock(home: Home, *, wait_s: float = _WAIT_S) -> int | None:
-    """A descriptor that holds the flush lock; None where a flusher kept it so long.
-
-    Raises OSError.
-    """
-    until = time.monotonic() + wait_s
-    while True:
-        lock = flush_lock(home)
-        if lock is not None or time.monotonic() > until:
-            return lock
-        time.sleep(_PAUSE_S)
-
-
-def purge(home: Home) -> Purged:
+def purge(home: Home, accounts: Accounts) -> Purged:
     """Remove segments, letters and quarantine, and count them as purged.
 
-    The caller holds the flush lock. Raises LedgerError before anything is
-    removed, and OSError where something cannot be.
+    What cannot be opened as a segment is left for a person to look at. Raises
+    LedgerError and OSError; what was not removed by then is kept.
     """
-    accounts = Accounts(
-        open_ledger=lambda: open_ledger(home.ledger)[0],
-        read_ledger=lambda: read_snapshot(home.ledger),
-        relieve=lambda: None,
-        is_full=lambda: False,
-    )
-    try:
-        events = sum(
-            _purge_segment(home, name, accounts) for name in segment_names(home)
-        )
-        letters = _purge_letters(home, accounts)
-        return Purged(
-            events=events, letters=letters, stretches=_remove_files(home.quarantine)
-        )
-    finally:
-        accounts.close()
+    standings = letters(home, accounts.snapshot)
+    for name, standing in standings.items():
+        if standing == "early":
+            # It counts for nothing while its segment has the event, so it goes first.
+            dead_letters.remove(home.dead, name)
+    events = sum(_purge_segment(home, name, accounts) for name in segment_names(home))
+    dropped = drop_letters(home, list(standings), accounts)
+    _remove_files(home.dead)
+    stretches = _remove_files(home.quarantine)
+    return Purged(events=events, letters=dropped, stretches=stretches)
 
 
 def drop_letters(home: Home, names: list[str], accounts: Accounts) -> int:
-    """Remove dead letters and count them as purged; how many those were.
+    """Remove letters and count them as purged; how many of them counted.
 
-    One transaction counts and marks them; then their files go, then the marks.
+    One transaction counts and marks them; then their files go, then the marks:
+    killed on the way, the next flush goes on. Raises LedgerError and OSError.
     """
-    marks = {name.removesuffix(dead_letters.RETRY): _DROPPED for name in names}
+    standings = letters(home, accounts.snapshot)
+    counted = [name for name in names if standings.get(name) in {"dead", "retried"}]
     totals = accounts.snapshot.totals
-    accounts.commit(
-        totals=msgspec.structs.replace(totals, purged=totals.purged + len(marks)),
-        dead_marks=marks,
-    )
+    if counted:
+        accounts.commit(
+            totals=msgspec.structs.replace(totals, purged=totals.purged + len(counted)),
+            dead_marks=dict.fromkeys(map(_stem, counted), _DROPPED),
+        )
     for name in names:
         dead_letters.remove(home.dead, name)
-    accounts.commit(dead_marks=dict.fromkeys(marks))
-    return len(marks)
+    if names:
+        accounts.commit(dead_marks=dict.fromkeys(map(_stem, names)))
+    return len(counted)
 
 
 def forget(home: Home) -> None:
     """Remove segments, letters, quarantine, ledger and the user's id.
 
-    The caller has written the choice and holds the flush lock. Raises OSError.
+    Raises OSError where something of it cannot be removed; the rest is gone then.
     """
     for _ in range(_PASSES):
         if not _remove_files(home.spool):
             break
     for directory in (home.dead, home.quarantine):
         _remove_files(directory)
+    gone = {home.user_uuid, home.refused, home.reserve}
+    left = []
     for name in os.listdir(home.root):
-        # Those that were set aside because they were malformed hold counts, too.
         path = f"{home.root}/{name}"
+        # A ledger that was set aside as malformed holds counts, too.
         if path == home.ledger or path.startswith(f"{home.ledger}."):
-            shutil.rmtree(path, ignore_errors=True)
-            if os.path.lexists(path):
-                raise OSError(errno.EBUSY, "cannot be removed", path)
-    for path in filter(os.path.lexists, (home.user_uuid, home.refused, home.reserve)):
-        os.unlink(path)
+            _remove_tree(path)
+        elif path in gone or TEMPORARY in name:
+            _unlink(path)
+        else:
+            continue
+        if os.path.lexists(path):
+            left.append(path)
+    for directory in (home.spool, home.dead, home.quarantine):
+        left += [f"{directory}/{name}" for name in names_in(directory)]
+    if left:
+        raise OSError(errno.EBUSY, "cannot be removed, or is not ours", left[0])
 
 
 def _purge_segment(home: Home, name: str, accounts: Accounts) -> int:
+    """Remove one segment; how many of its events were pending."""
     try:
         reader = SegmentReader(home, name)
     except SpoolError:
-        return 0  # no segment; it is left for a person to look at
+        return 0
     try:
-        entry = accounts.entry(name)
-        if not reader.holds(entry.offset, entry.seq, entry.crc):
+        second = _give_second_name(home, reader)
+        known = accounts.entry(name)
+        entry = borne_out(reader, known)
+        if entry != known:
             accounts.gone(name)
-            entry = SegmentEntry(offset=0)
-        reader.start_at(entry.offset)
         before = entry.purged
+        reader.start_at(entry.offset)
         entry = _settle_as_purged(reader, entry)
         size = reader.size()
         if size > entry.offset + entry.tail and reader.lock():
             entry = settle_tail(entry, size)
         accounts.commit(segments={name: entry})
+        if second:
+            os.unlink(second)
         os.unlink(reader.path)
-        accounts.stage(name, _settle_as_purged(reader, entry))
-        purged = accounts.entry(name).purged - before
+        entry = _settle_as_purged(reader, entry)
+        accounts.stage(name, entry)
         accounts.gone(name)
         accounts.commit()
-        return purged
+        return entry.purged - before
     finally:
         reader.close()
 
 
+def _give_second_name(home: Home, reader: SegmentReader) -> str:
+    """The second name that a segment now has; empty where it cannot be given one.
+
+    Without it an event is lost uncounted if, besides, this process is killed
+    between the unlink and the commit behind it.
+    """
+    path = f"{home.quarantine}/{reader.name}{TEMPORARY}purge"
+    try:
+        make_directory(home.quarantine)
+        if os.path.lexists(path):
+            os.unlink(path)  # of a purge that was killed
+        os.link(reader.path, path)
+    except OSError:
+        return ""
+    return path
+
+
 def _settle_as_purged(reader: SegmentReader, entry: SegmentEntry) -> SegmentEntry:
     """The entry once all that follows is settled: purged, not delivered."""
-    while items := reader.take(_AT_ONCE, 1 << 62):
+    while items := reader.take(_AT_ONCE, _NO_BOUND):
         count = sum(isinstance(item, Record) for item in items)
         settled = settle(entry, items, dead=0)
         entry = msgspec.structs.replace(
@@ -169,29 +187,32 @@ def _settle_as_purged(reader: SegmentReader, entry: SegmentEntry) -> SegmentEntr
     return entry
 
 
-def _purge_letters(home: Home, accounts: Accounts) -> int:
-    names = dead_letters.names(home.dead)
-    counted = sum(count_letters(home, accounts.snapshot))
-    if counted == len(names):
-        drop_letters(home, names, accounts)
-    else:
-        # Some are of events that are still in their segment: those just go.
-        for name in names:
-            dead_letters.remove(home.dead, name)
-    return len(names)
+def _stem(name: str) -> str:
+    return name.removesuffix(dead_letters.RETRY)
 
 
 def _remove_files(directory: str) -> int:
     """Remove the files of a directory; how many there were. Raises OSError."""
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return 0
     removed = 0
-    for name in names:
+    for name in names_in(directory):
         path = os.path.join(directory, name)
         if os.path.isdir(path) and not os.path.islink(path):
             continue  # not ours
-        os.unlink(path)
+        _unlink(path)
         removed += 1
     return removed
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # a temporary file, renamed by its writer
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a directory, or whatever stands in its place. Raises OSError."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)

@@ -143,8 +143,8 @@ class Transport:
                 wire.begin(deadline)
             left_s = max(deadline - time.monotonic(), 0.001)
             response = client.request(
-                "POST",
-                self._url.origin + self._url.target,
+                method="POST",
+                url=self._url.origin + self._url.target,
                 body=self._form.coded(body),
                 headers=self._form.headers(key),
                 timeout=urllib3.Timeout(

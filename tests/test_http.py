@@ -1,0 +1,207 @@
+"""What may be an endpoint, what may be shown of it, and what may be a header."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telemetry.delivery.http import (
+    basic,
+    check_endpoint,
+    check_header,
+    header_value,
+    origin,
+    parse_endpoint,
+    redact,
+    split,
+)
+from telemetry.errors import ConfigError, EndpointError
+
+
+SOUND = [
+    ("https://collector.example", "https://collector.example", "/"),
+    ("https://Collector.EXAMPLE:443/v1?a=b", "https://collector.example", "/v1?a=b"),
+    ("https://collector.example.:8443/", "https://collector.example.:8443", "/"),
+    ("HTTP://127.0.0.1:18765/a", "http://127.0.0.1:18765", "/a"),
+    ("http://127.255.0.9/", "http://127.255.0.9", "/"),
+    ("http://localhost:80?x", "http://localhost", "/?x"),
+    ("http://LOCALHOST/#part", "http://localhost", "/"),
+    ("http://[::1]:9/", "http://[::1]:9", "/"),
+    ("https://[2001:DB8::1]/x", "https://[2001:db8::1]", "/x"),
+    ("https://h.example//a//b/../c", "https://h.example", "//a//b/../c"),
+    ("https://h/a b?y=ä%20%zz|", "https://h", "/a%20b?y=%C3%A4%20%25zz%7C"),
+    ("https://us%20er:p%40ss@h/a", "https://h", "/a"),
+    ("https://under_score.example/", "https://under_score.example", "/"),
+    ("https://h:/a", "https://h", "/a"),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "where", "target"), SOUND)
+def test_a_sound_endpoint_is_taken_apart(
+    endpoint: str, where: str, target: str
+) -> None:
+    """Host and target are what is connected to and asked for, byte for byte."""
+    check_endpoint(endpoint)
+    url = parse_endpoint(endpoint)
+    assert (url.origin, url.target) == (where, target)
+
+
+UNSOUND = [
+    "",
+    "127.0.0.1:18765/a",
+    "::bad",
+    "//h/a",
+    "http:///a",
+    "https://",
+    "https:///x",
+    "https:/h/x",
+    "ftp://h/a",
+    "file:///etc/passwd",
+    "http://collector.example/",
+    "http://10.0.0.1/",
+    "http://0.0.0.0/",
+    "http://[::]/",
+    "http://127.1/",
+    "http://0127.0.0.1/",
+    "http://127.0.0.256/",
+    "http://2130706433/",
+    "http://localhost.example/",
+    "http://127.0.0.1.example/",
+    "http://example/127.0.0.1",
+    "http://127.0.0.1@example/",
+    "http://127.0.0.1:80@example/",
+    "http://127.0.0.1\\@example/",
+    "http://example\\@127.0.0.1/",
+    "http://[::1]example/",
+    "http://[::1].example/",
+    "https://h:0/",
+    "https://h:65536/",
+    "https://h:-1/",
+    "https://h:8o/",
+    "https://h..example/",
+    "https://-h.example/",
+    "https://" + "x" * 64 + ".example/",
+    "https://" + "x." * 130 + "example/",
+    "https://b\xfccher.example/",
+    "https://\u24d4xample/",
+    "https://h /",
+    " https://h/",
+    "https://h/\r\nX: y",
+    "https://h/\0",
+    "https://h/\x7f",
+    "https://h/\u2028",
+    "https://h/\udcff",
+    "https://user:p/w@h/",
+]
+
+
+@pytest.mark.parametrize("endpoint", UNSOUND)
+def test_an_unsound_endpoint_is_refused(endpoint: str) -> None:
+    """Anything that two parsers could read in two ways must not get the key."""
+    with pytest.raises(EndpointError) as caught:
+        check_endpoint(endpoint)
+    assert caught.value.field == "endpoint"
+    assert str(caught.value).isprintable()
+
+
+SHOWN = [
+    ("https://h/a", "https://h/a"),
+    ("https://u:pw@h:444/a?key=1#x", "https://h:444/a"),
+    ("HTTPS://U:PW@H/?key=1", "https://h/"),
+    ("https://u:p/w@h/", "https://…"),
+    ("https://u:p?w@h/", "https://…"),
+    ("https://u:12?w@h/", "https://u:12/"),
+    ("u:pw@h/x", "…"),
+    ("/moved?token=1", "…"),
+    ("/moved", "/moved"),
+    ("htps//h", "htps//h"),
+    ("https://h/\x1b[2J", "https://h/�[2J"),
+    ("https://h/" + "x" * 1000, "https://h/" + "x" * 190),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("url", "shown"), SHOWN)
+def test_user_info_and_query_are_never_shown(url: str, shown: str) -> None:
+    """Messages end up in logs and bug reports; passwords must not."""
+    assert redact(url) == shown
+
+
+@given(
+    st.text(alphabet="abc:@/?#\\ [].%-", max_size=30),
+    st.sampled_from(["https://", "http://", "//", "", "x:"]),
+)
+def test_no_text_breaks_the_reading_of_urls(text: str, scheme: str) -> None:
+    """A Location is written by a stranger, an endpoint by somebody in a hurry."""
+    url = scheme + text
+    shown = redact(url)
+    assert shown.isprintable()
+    assert "@" not in shown.partition("://")[2].partition("/")[0]
+    parts = split(url)
+    if parts is not None:
+        assert parts.host
+        assert origin(url) == parts.origin
+        assert split(parts.origin + parts.target).target == parts.target
+
+
+@given(st.text(min_size=1, max_size=20), st.text(max_size=20))
+def test_a_percent_encoded_secret_is_in_no_text(user: str, password: str) -> None:
+    """User info that is encoded as it should be is recognised, and left out."""
+    encoded = [
+        "".join(f"%{byte:02x}" for byte in part.encode("utf-8", "surrogatepass"))
+        for part in (user, password)
+    ]
+    url = parse_endpoint(f"https://{encoded[0]}:{encoded[1]}@h/")
+    assert url.credentials == ":".join(encoded)
+    assert encoded[0] not in repr(url)
+    assert url.shown == "https://h/"
+
+
+def test_user_info_becomes_basic_credentials() -> None:
+    """The example that other clients were recorded with."""
+    assert basic("us%20er:p%40ss") == "Basic dXMgZXI6cEBzcw=="
+    assert basic("only") == "Basic b25seTo="
+
+
+@pytest.mark.parametrize("name", ["", "x-api-key", "Authorization", "X_1", "a!b~c"])
+def test_sound_header_names_pass(name: str) -> None:
+    """An empty name means that no key is sent."""
+    check_header(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["bad header", "a:b", "a\r\nb", "\0", "ä", "(a)", " a", "a ", "é"]
+)
+def test_unsound_header_names_are_refused(name: str) -> None:
+    """A name with a line's end in it is a header of somebody else's choosing."""
+    with pytest.raises(ConfigError) as caught:
+        check_header(name)
+    assert caught.value.field == "header"
+
+
+@pytest.mark.parametrize(
+    ("value", "wire"),
+    [
+        ("k", b"k"),
+        ("  k \t", b"k"),
+        ("Bearer a b", b"Bearer a b"),
+        ("ä€", "ä€".encode()),
+        ("\udcff", b"\xff"),
+        ("", b""),
+    ],
+)
+def test_header_values_go_out_as_utf8(value: str, wire: bytes) -> None:
+    """As they stand in the environment, whatever the locale."""
+    assert header_value("api_key", value).encode("latin-1") == wire
+
+
+@pytest.mark.parametrize("value", ["a\nb", "k\n", "a\rb", "a\0b", "a\x7f", "\ud800"])
+def test_values_that_break_a_line_are_refused_without_being_repeated(
+    value: str,
+) -> None:
+    """The message is logged, and the value is a secret."""
+    with pytest.raises(ConfigError) as caught:
+        header_value("api_key", value)
+    assert caught.value.field == "api_key"
+    assert value not in str(caught.value)

@@ -1,0 +1,330 @@
+"""What each answer means for a batch, as tables, and that no answer can hurt."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telemetry.delivery.verdict import (
+    KINDS,
+    Action,
+    Failure,
+    Rejection,
+    Reply,
+    Verdict,
+    judge,
+)
+
+
+# Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110 §5.6.7.
+EXAMPLE_S = 784111777.0
+DAY_S = 24 * 3600.0
+PAUSES = {401, 402, 403, 404, 405, 407, 410, 451}
+SPLITS = {400, 413, 422}
+
+
+def answer(status: int, body: bytes = b"", **options: object) -> Reply:
+    headers = {
+        name.replace("_", "-"): str(value)
+        for name, value in options.items()
+        if name not in {"complete", "truncated", "redirected"}
+    }
+    return Reply(
+        status=status,
+        headers=headers,
+        body=body,
+        complete=bool(options.get("complete", True)),
+        truncated=bool(options.get("truncated", False)),
+        redirected=bool(options.get("redirected", False)),
+    )
+
+
+def verdict(outcome: Reply | Failure, accept_statuses: tuple[int, ...] = ()) -> Verdict:
+    return judge(outcome, now=EXAMPLE_S, accept_statuses=accept_statuses)
+
+
+def expected_action(status: int) -> Action:
+    if 200 <= status <= 299:
+        return Action.ACCEPTED
+    if 300 <= status <= 399 or status in PAUSES:
+        return Action.PAUSE
+    return Action.SPLIT if status in SPLITS else Action.WAIT
+
+
+@pytest.mark.parametrize("status", [*range(100, 600), 0, -1, 600, 999, 10**9])
+def test_every_status_has_its_action(status: int) -> None:
+    """The table of statuses is a promise; a gap in it would lose or block events."""
+    found = verdict(answer(status))
+    assert found.action is expected_action(status)
+    assert found.by_size is (status == 413)
+    assert found.server_error is (500 <= status <= 599)
+    assert found.reason == ("redirect" if 300 <= status <= 399 else str(status))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_no_answer_always_waits(kind: str) -> None:
+    """Nothing is known about a batch without an answer, so it is sent again."""
+    found = verdict(Failure(kind, "host:1: it\nwent\twrong"))
+    assert found == Verdict(Action.WAIT, kind, "host:1: it went wrong")
+
+
+def test_an_unknown_kind_of_failure_waits_as_other() -> None:
+    """A reason is a word that tools group by; it is never free text."""
+    assert verdict(Failure("no such kind", "")).reason == "other"
+
+
+PAGE = b"<!DOCTYPE html><html><body>Log in</body></html>"
+DOUBTFUL = [
+    ("cut body", answer(200, b'{"ok":tr', complete=False), "incomplete"),
+    ("cut page", answer(200, PAGE, complete=False), "incomplete"),
+    ("by type", answer(200, b"", content_type="text/html"), "html"),
+    ("by type, more", answer(200, b"{}", content_type="Text/HTML; x=y"), "html"),
+    ("xhtml", answer(201, b"{}", content_type="application/xhtml+xml"), "html"),
+    ("by its start", answer(200, PAGE, content_type="application/json"), "html"),
+    ("no type", answer(200, b"\xef\xbb\xbf \r\n\t<HTML>"), "html"),
+    ("a comment", answer(200, b"<!-- hotel wifi --><p>"), "html"),
+    ("a script", answer(200, b"<script>location='/login'</script>"), "html"),
+    ("xml prolog", answer(200, b"<?xml version='1.0'?>\n<html xmlns=''>"), "html"),
+    ("utf-16", answer(200, "<html>".encode("utf-16")), "html"),
+    ("names cut off", answer(200, b'{"rejected":[{', truncated=True), "truncated"),
+]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"), [row[1:] for row in DOUBTFUL], ids=[row[0] for row in DOUBTFUL]
+)
+def test_a_2xx_that_proves_nothing_waits(reply: Reply, reason: str) -> None:
+    """A captive portal and a proxy that died halfway say 200, too."""
+    found = verdict(reply)
+    assert (found.action, found.reason) == (Action.WAIT, reason)
+    assert found.rejected == ()
+
+
+ACCEPTED = [
+    ("empty", answer(200)),
+    ("json", answer(200, b'{"success": true}', content_type="application/json")),
+    ("text", answer(202, b"queued")),
+    ("xml that is no page", answer(200, b"<?xml version='1.0'?><ok/>")),
+    ("half a word of html", answer(200, b"<htmlish>")),
+    ("long", answer(200, b"x" * 1000, truncated=True)),
+    ("204", answer(204)),
+    ("204 with a type", answer(204, content_type="text/html", complete=False)),
+    ("205", answer(205, content_type="text/html")),
+    ("json that is broken", answer(200, b'{"rejected":')),
+]
+
+
+@pytest.mark.parametrize(
+    "reply", [row[1] for row in ACCEPTED], ids=[row[0] for row in ACCEPTED]
+)
+def test_a_whole_2xx_is_accepted(reply: Reply) -> None:
+    """Asking for more than the promise says would send delivered events for ever."""
+    found = verdict(reply)
+    assert (found.action, found.reason) == (Action.ACCEPTED, str(reply.status))
+
+
+@pytest.mark.parametrize("status", [200, 204, 413, 503])
+def test_an_answer_by_way_of_a_redirect_pauses(status: int) -> None:
+    """Whoever answers at the other end of a redirect is not who was asked."""
+    found = verdict(answer(status, redirected=True))
+    assert (found.action, found.reason) == (Action.PAUSE, "redirect")
+    assert not found.by_size
+    assert not found.server_error
+
+
+@pytest.mark.parametrize(
+    ("status", "listed", "action", "reason"),
+    [
+        (200, (200, 202), Action.ACCEPTED, "200"),
+        (202, (200, 202), Action.ACCEPTED, "202"),
+        (204, (200,), Action.WAIT, "unlisted"),
+        (201, (200,), Action.WAIT, "unlisted"),
+        (404, (404,), Action.PAUSE, "404"),
+        (302, (302,), Action.PAUSE, "redirect"),
+    ],
+)
+def test_listed_statuses_narrow_acceptance(
+    status: int, listed: tuple[int, ...], action: Action, reason: str
+) -> None:
+    """A list can take a 2xx away, and never makes another status an acceptance."""
+    found = verdict(answer(status), listed)
+    assert (found.action, found.reason) == (action, reason)
+
+
+RETRY_AFTER = [
+    ("0", None, 0.0),
+    ("120", None, 120.0),
+    (" 7 ", None, 7.0),
+    ("007", None, 7.0),
+    ("86400", None, DAY_S),
+    ("86401", None, DAY_S),
+    ("9" * 30, None, DAY_S),
+    ("1" * 10_000, None, DAY_S),
+    ("-5", None, None),
+    ("+5", None, None),
+    ("1.5", None, None),
+    ("1e3", None, None),
+    ("١٢", None, None),
+    ("soon", None, None),
+    ("", None, None),
+    ("120, 60", None, None),
+    ("Sun, 06 Nov 1994 08:50:37 GMT", None, 60.0),
+    ("Sunday, 06-Nov-94 08:50:37 GMT", None, 60.0),
+    ("Sun Nov  6 08:50:37 1994", None, 60.0),
+    ("Sun, 06 Nov 1994 08:48:37 GMT", None, 0.0),
+    ("Mon, 07 Nov 1994 08:49:37 GMT", None, DAY_S),
+    ("Fri, 31 Dec 9999 23:59:59 GMT", None, DAY_S),
+    ("Fri, 30 Feb 1994 23:59:59 GMT", None, None),
+    ("Sun, 06 Nov 1994 25:49:37 GMT", None, None),
+    ("Sun, 06 Nov 1994 08:49:60 GMT", None, 22.0),
+    ("Sun, 06 Nov 0000 08:49:37 GMT", None, None),
+    ("Sun, 06 Nov 1994 08:49:37 +0100", None, None),
+    # A clock that runs ten years behind here changes nothing.
+    ("Sun, 06 Nov 2004 08:50:37 GMT", "Sun, 06 Nov 2004 08:49:37 GMT", 60.0),
+    ("Sun, 06 Nov 1994 08:50:37 GMT", "yesterday", 60.0),
+    ("60", "Sun, 06 Nov 2004 08:49:37 GMT", 60.0),
+]
+
+
+@pytest.mark.parametrize(("value", "date", "expected"), RETRY_AFTER)
+def test_retry_after_is_read_and_bounded(
+    value: str, date: str | None, expected: float | None
+) -> None:
+    """A server may ask for a pause; neither garbage nor a century is one."""
+    headers = {"retry-after": value} | ({"date": date} if date else {})
+    found = verdict(answer(503, **headers))
+    assert found.retry_after_s == expected
+
+
+def test_retry_after_counts_for_whatever_was_not_accepted() -> None:
+    """A server that pauses or splits may ask for time as well; a 200 may not."""
+    asked = {status: verdict(answer(status, retry_after=9)) for status in (200, 403)}
+    assert asked[200].retry_after_s is None
+    assert asked[403].retry_after_s == 9.0
+
+
+def rejected(value: object) -> bytes:
+    return json.dumps({"accepted": 3, "rejected": value}).encode()
+
+
+REJECTED = [
+    ([{"event_id": "a", "reason": "no"}], (Rejection("a", "no"),)),
+    ([{"event_id": "a"}], (Rejection("a", ""),)),
+    ([{"event_id": "a", "reason": 7}], (Rejection("a", ""),)),
+    ([{"event_id": "a", "reason": "b\x1b[2J\nc"}], (Rejection("a", "b�[2J c"),)),
+    (
+        [{"event_id": "a", "reason": "1"}, {"event_id": "a", "reason": "2"}],
+        (Rejection("a", "1"),),
+    ),
+    ([{"event_id": ""}, {"event_id": 3}, {"id": "x"}, 5, None, "a", []], ()),
+    ([{"event_id": "x" * 300}], ()),
+    ({"event_id": "a"}, ()),
+    (3, ()),
+    (None, ()),
+    ([], ()),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), REJECTED)
+def test_rejections_are_those_a_2xx_names(
+    value: object, expected: tuple[Rejection, ...]
+) -> None:
+    """Only a named event is dead, and naming has one form."""
+    found = verdict(answer(200, rejected(value)))
+    assert found.action is Action.ACCEPTED
+    assert found.rejected == expected
+
+
+@pytest.mark.parametrize("status", [204, 400, 413, 503])
+def test_no_other_reply_names_rejections(status: int) -> None:
+    """A refusal as a whole is no verdict on single events."""
+    assert verdict(answer(status, rejected([{"event_id": "a"}]))).rejected == ()
+
+
+DETAILS = [
+    (answer(503, b"up\x1b[31mstream \n\t down"), "HTTP 503: up�[31mstream down"),
+    (answer(500), "HTTP 500"),
+    (answer(400, b"\xff\xfe" + b"x" * 1000), "HTTP 400: ��" + "x" * 198),
+    (answer(308, location="https://u:p@new.example/v2?k=1"), "https://new.example/v2"),
+    (answer(301, location="/moved"), "HTTP 301 to /moved"),
+    (answer(302, location="https://u:p/w@x"), "HTTP 302 to https://…"),
+]
+
+
+@pytest.mark.parametrize(("reply", "expected"), DETAILS)
+def test_details_are_one_printable_line(reply: Reply, expected: str) -> None:
+    """They end up in terminals, ledgers and dead letters."""
+    found = verdict(reply).detail
+    assert expected in found
+    assert found.isprintable()
+    assert len(found) < 250
+
+
+JSON_ISH = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["rejected", "event_id", "reason"]) | st.text(max_size=4),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+BODIES = (
+    st.binary(max_size=200)
+    | JSON_ISH.map(lambda value: json.dumps(value).encode())
+    | st.sampled_from([b"[" * 100_000, b'{"rejected":' * 5000, b"<html", b"<?xml" * 99])
+)
+DATES = st.builds(
+    "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT".format,
+    st.sampled_from(["Sun", "Sunday", "x"]),
+    st.integers(0, 40),
+    st.sampled_from(["Nov", "Feb", "Foo"]),
+    st.integers(0, 9999),
+    st.integers(0, 99),
+    st.integers(0, 99),
+    st.integers(0, 99),
+)
+VALUES = st.text(max_size=20) | DATES | st.integers().map(str)
+REPLIES = st.builds(
+    Reply,
+    status=st.integers() | st.sampled_from([200, 204, 302, 413, 503]),
+    headers=st.dictionaries(
+        st.sampled_from(["retry-after", "date", "content-type", "location"])
+        | st.text(max_size=8),
+        VALUES,
+    ),
+    body=BODIES,
+    complete=st.booleans(),
+    truncated=st.booleans(),
+    redirected=st.booleans(),
+)
+
+
+@given(
+    outcome=REPLIES | st.builds(Failure, st.text(), st.text()),
+    now=st.floats(),
+    accept_statuses=st.lists(st.integers(100, 599), max_size=3).map(tuple),
+)
+def test_no_answer_raises_and_acceptance_needs_proof(
+    outcome: Reply | Failure, now: float, accept_statuses: tuple[int, ...]
+) -> None:
+    """All of a reply is written by strangers; none of it may stop or fool a flush."""
+    found = judge(outcome, now=now, accept_statuses=accept_statuses)
+    assert found.detail.isprintable()
+    if found.retry_after_s is not None:
+        assert 0 <= found.retry_after_s <= DAY_S
+        assert not math.isnan(found.retry_after_s)
+    if found.action is Action.ACCEPTED:
+        assert isinstance(outcome, Reply)
+        assert 200 <= outcome.status <= 299
+        assert outcome.complete or outcome.status in (204, 205)
+        assert not outcome.redirected
+        assert not accept_statuses or outcome.status in accept_statuses
+    else:
+        assert not found.rejected
