@@ -9,14 +9,10 @@ import time
 
 from spool_tools.output import complain
 from spool_tools.target import add_target, target_home
-from telemetry.consent import (
-    Choice,
-    environment_decision,
-    read_choice,
-    remember_choice,
-)
+from telemetry.consent import Choice, read_choice, remember_choice
 from telemetry.errors import HomeError
 from telemetry.files import make_home
+from telemetry.switches import environment_decision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

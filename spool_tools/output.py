@@ -1,27 +1,71 @@
 """Printing for people and for programs, and never a byte that a terminal obeys.
 
 Off a terminal a line is exactly the bytes it was given. On one, whatever is not
-printable is escaped the way JSON escapes it, so the text stays valid JSON.
+printable is escaped the way JSON escapes it, so the text stays valid JSON; colours
+are drawn by rich, where it is installed.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import sys
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
 
 
-def is_terminal() -> bool:
-    """Whether standard output is a terminal."""
-    return sys.stdout.isatty()
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# A text, or a text and the style in which rich draws it.
+Part = str | tuple[str, str] if TYPE_CHECKING else object
+# Where there is no terminal there is no width: tables are as wide as they are.
+_NO_WIDTH = 1 << 16
 
 
-def print_json(line: bytes) -> None:
-    """One JSON text as a line."""
-    if is_terminal():
-        print(printable(line.decode("utf-8", "replace")))
-    else:
-        sys.stdout.buffer.write(line + b"\n")
+class Screen:
+    """Standard output for one run of a command.
+
+    `console` is rich's, on a terminal where rich is installed; else None.
+    """
+
+    def __init__(self) -> None:
+        self.is_terminal = sys.stdout.isatty()
+        self.console = _console() if self.is_terminal else None
+
+    @property
+    def width(self) -> int:
+        """Columns of a line."""
+        return shutil.get_terminal_size().columns if self.is_terminal else _NO_WIDTH
+
+    def say(self, *parts: Part) -> None:
+        """One line for a person, made of parts in their styles."""
+        texts = [(part, "") if isinstance(part, str) else part for part in parts]
+        texts = [(printable(text), style) for text, style in texts]
+        if self.console is None:
+            print("".join(text for text, _ in texts))
+            return
+        from rich.text import Text
+
+        line = Text.assemble(*texts)
+        # Where a line ends is the terminal's affair: what is copied stays whole.
+        self.console.print(line, soft_wrap=True)
+
+    def json(self, line: bytes) -> None:
+        """One JSON text as a line, byte for byte if nobody is looking."""
+        if self.is_terminal:
+            self.say(line.decode("utf-8", "replace"))
+        else:
+            sys.stdout.buffer.write(line + b"\n")
+
+    def tell(self, done: msgspec.Struct, sentence: str) -> None:
+        """What came of it: a sentence for a person, one JSON object for a program."""
+        if self.is_terminal:
+            self.say(sentence)
+        else:
+            self.json(msgspec.json.encode(done))
 
 
 def printable(text: str) -> str:
@@ -36,34 +80,21 @@ def complain(command: str, message: object) -> None:
     print(f"spool-tools {command}: {printable(str(message))}", file=sys.stderr)
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table, drawn by rich on a terminal where it is installed, else in columns."""
-    cells = [[printable(cell) for cell in row] for row in rows]
-    if is_terminal() and _draw(headings, cells):
-        return
-    width = shutil.get_terminal_size().columns if is_terminal() else 1 << 16
-    columns = zip(headings, *cells, strict=True)
-    widths = [max(map(len, column)) for column in columns]
-    for row in (list(headings), *cells):
-        line = "  ".join(
-            cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)
-        )
-        print(line.rstrip()[:width])
+def is_kept() -> bool:
+    """Whether standard output goes into a file, and so leaves the terminal alone."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
-def _draw(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
+def _console() -> Console | None:
     try:
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
     except ImportError:
-        return False
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
-    for row in cells:
-        # Text, not str: what stands in square brackets is no markup of ours.
-        table.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in row))
-    Console().print(table)
-    return True
+        return None
+    # Nothing is read into what is printed: no markup, no emoji, no guessed colours.
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def _escaped(char: str) -> str:

@@ -17,7 +17,7 @@ from spool_tools.output import is_terminal, print_json, printable
 from spool_tools.reading import pending, snapshot_of, unreadable
 from spool_tools.target import add_target, target_home
 from telemetry.build_values import build_values
-from telemetry.consent import Decision, decide, read_choice
+from telemetry.consent import decide, read_choice
 from telemetry.delivery import schedule
 from telemetry.delivery.census import take_census
 from telemetry.delivery.launch import flush_lock
@@ -25,6 +25,7 @@ from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
 from telemetry.spool.writer import size_of
+from telemetry.switches import Decision
 
 
 class Status(msgspec.Struct, kw_only=True):

@@ -194,10 +194,12 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'telemetry' has no attribute {name!r}")
-    from importlib import import_module
+    import sys
 
-    module = import_module(f"telemetry.{_home_of(name)}")
-    value: object = getattr(module, name)
+    # `importlib` itself would be the most expensive thing that is loaded.
+    home = f"telemetry.{_home_of(name)}"
+    __import__(home)
+    value: object = getattr(sys.modules[home], name)
     globals()[name] = value
     return value
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from telemetry.build_values import build_values
 from telemetry.client import Client
-from telemetry.consent import environment_decision, is_off
+from telemetry.switches import environment_decision, is_off
 
 
 TYPE_CHECKING = False
@@ -134,6 +133,8 @@ def set_global_telemetry_debug_mode(debug: bool) -> None:
 
 def get_telemetry_enabled() -> bool:
     """Whether environment and build leave telemetry on."""
+    from telemetry.build_values import build_values
+
     return environment_decision(os.environ) is None and not is_off(
         build_values()["enabled"]
     )
@@ -168,6 +169,7 @@ def _make(named: dict[str, Any], logger: TelemetryLogger | None) -> Client:
     if environment_decision(os.environ) is not None:
         return Client.off(str(named["app"]))
     try:
+        from telemetry.build_values import build_values
         from telemetry.config import resolve
 
         values = build_values()

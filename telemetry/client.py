@@ -13,18 +13,19 @@ from __future__ import annotations
 import os
 import sys
 import time
+from _operator import index
 from _thread import RLock
 from _weakref import ref
 
-from telemetry.consent import Decision, environment_decision
-from telemetry.errors import OffError, RefusedError
-from telemetry.logs import TelemetryLogger, quiet_logger
+from telemetry.switches import Decision, environment_decision
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
     from types import TracebackType
+    from typing import Any
 
     from typing_extensions import Self
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from telemetry.delivery.http import HTTPClient
     from telemetry.delivery.report import FlushReport
     from telemetry.events import StructuredEvent
+    from telemetry.logs import TelemetryLogger
     from telemetry.pipeline import Pipeline
     from telemetry.session import SessionState
 
@@ -102,6 +104,8 @@ class Client:
     def logger(self) -> TelemetryLogger | None:
         """Where it logs; None where nobody could see it."""
         debug = self._config is not None and self._config.debug
+        from telemetry.logs import quiet_logger
+
         return self._logger or quiet_logger(debug=debug)
 
     @property
@@ -129,6 +133,12 @@ class Client:
         except Exception as error:
             self._fail(error)
             return False
+        if pipeline.needs_attention():
+            try:
+                pipeline.attend()
+            except Exception as error:
+                # The event is recorded, whatever became of its flush.
+                self._debug("no flush was begun: %s", error)
         return True
 
     def record_session_start(self, agent_name: str, session_id: str) -> str:
@@ -164,7 +174,7 @@ class Client:
         try:
             from telemetry.events import ToolEvent
 
-            message = _message(error)
+            message, duration_ms = _message(error), _milliseconds(duration)
             with self._lock:
                 self._counted().count_tool_call(message)
             event = ToolEvent(
@@ -172,7 +182,7 @@ class Client:
                 tool_name=tool_name,
                 session_id=session_id,
                 agent_name=agent_name,
-                duration_ms=_milliseconds(duration),
+                duration_ms=duration_ms,
                 success=message is None,
                 error=message or "",
             )
@@ -188,6 +198,10 @@ class Client:
         try:
             from telemetry.events import TokenEvent
 
+            # Before anything is counted: one bad number must not spoil the sums.
+            input_tokens = _number("input_tokens", input_tokens, index)
+            output_tokens = _number("output_tokens", output_tokens, index)
+            cost = _number("cost", cost, float)
             with self._lock:
                 session = self._counted()
                 session.count_tokens(input_tokens, output_tokens, cost)
@@ -211,7 +225,7 @@ class Client:
         """Count an error of the session; outside of one nothing happens."""
         try:
             with self._lock:
-                self._counted().count_error(message)
+                self._counted().count_error(_message(message) or "")
         except Exception as error:
             self._fail(error)
 
@@ -241,7 +255,7 @@ class Client:
                 return FlushReport(stopped="off")
             return pipeline.flush(timeout_s=timeout_s)
         except Exception as error:
-            self._fail(error)
+            self._fail(error, is_loss=False)
             return FlushReport(stopped="disk")
 
     def close(self) -> None:
@@ -251,7 +265,7 @@ class Client:
             if pipeline is not None:
                 pipeline.close()
         except Exception as error:
-            self._fail(error)
+            self._fail(error, is_loss=False)
 
     def __enter__(self) -> Self:
         return self
@@ -307,19 +321,28 @@ class Client:
             self._session = SessionState()
         return self._session
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, *, is_loss: bool = True) -> None:
         """Count and log what was not recorded; raise it where that is asked for."""
+        from telemetry.errors import OffError, RefusedError
+
         if isinstance(error, OffError):
             self._off = Decision("remembered", str(error), on=False)
             return
         reason = error.reason if isinstance(error, RefusedError) else "internal"
-        logger = self.logger
-        if logger is not None:
-            logger.debug("not recorded (%s): %s", reason, error)
-        if self._pipeline is not None:
+        self._debug(f"not recorded ({reason}): %s", error)
+        if is_loss and self._pipeline is not None:
             self._pipeline.refuse(reason)
-        if self._config is not None and self._config.strict:
+        if self._config is not None and self._config.strict is True:
             raise error
+
+    def _debug(self, message: str, error: Exception) -> None:
+        """One line where anybody logs."""
+        try:
+            logger = self.logger
+            if logger is not None:
+                logger.debug(message, error)
+        except Exception:  # noqa: S110 - a logger of the host's that raises
+            pass
 
 
 def _after_fork(client: Client | None) -> None:
@@ -339,11 +362,26 @@ def _message(error: BaseException | str | None) -> str | None:
     return f"{name}: {text}" if text else name
 
 
+def _number(name: str, value: Any, exact: Callable[[Any], Any]) -> Any:
+    """The plain number that a value is. Raises InvalidEventError."""
+    try:
+        return exact(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        from telemetry.errors import InvalidEventError
+
+        raise InvalidEventError(f"{name}: {error}") from error
+
+
 def _milliseconds(duration: timedelta) -> int:
-    """Whole milliseconds, cut toward zero."""
-    microseconds = (
-        duration.days * 86_400_000_000
-        + duration.seconds * 1_000_000
-        + duration.microseconds
-    )
+    """Whole milliseconds, cut toward zero. Raises InvalidEventError."""
+    try:
+        microseconds = (
+            duration.days * 86_400_000_000
+            + duration.seconds * 1_000_000
+            + duration.microseconds
+        )
+    except AttributeError as error:
+        from telemetry.errors import InvalidEventError
+
+        raise InvalidEventError(f"duration: no timedelta: {duration!r}") from error
     return int(abs(microseconds) // 1000) * (1 if microseconds >= 0 else -1)

@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from telemetry.consent import is_off
 from telemetry.errors import ConfigError
+from telemetry.switches import is_off
 
 
 KIB = 1024
@@ -166,8 +166,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def sound(self) -> tuple[Config, list[ConfigError]]:
         """This config with the default in place of what cannot be used, and why.
 
-        A bad `app` stays as it is: there is no default for it. Of a bad `enabled`
-        it is not known what was meant: it turns off.
+        A bad `app` or `home` stays as it is: events in another place than was named
+        would be found by nobody. Of a bad `enabled` it is not known what was meant:
+        it turns off.
         """
         found = self.problems()
         defaults = {
@@ -177,13 +178,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         replaced = {
             error.field: defaults[error.field]
             for error in found
-            if error.field != "app"
+            if error.field not in {"app", "home"}
         }
         if not replaced:
             return self, found
         # Bounds are looked at once all types are right.
         sound, more = msgspec.structs.replace(self, **replaced).sound()
-        return sound, [*found, *(error for error in more if error.field != "app")]
+        seen = {error.field for error in found}
+        return sound, [*found, *(error for error in more if error.field not in seen)]
 
     def flush_mode(self, environment: Mapping[str, str]) -> FlushMode:
         """How events leave: what was named, else `exit` in CI, else `launch`."""
@@ -203,7 +205,7 @@ def _wrong_types(config: Config) -> list[ConfigError]:
         if config.strict is True:
             values["strict"] = False  # it would raise the first problem there and then
         msgspec.convert(values, Config)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass  # one of them is wrong; which one is looked up below
     else:
         return []
@@ -217,7 +219,7 @@ def _wrong_types(config: Config) -> list[ConfigError]:
 def _wrong_type(value: object, expected: Any) -> str:
     try:
         msgspec.convert(value, expected)
-    except msgspec.ValidationError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         return str(error)
     return ""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Protocol
 
 import msgspec
@@ -23,7 +24,6 @@ import msgspec
 from telemetry.errors import EventTooBigError, InvalidEventError
 from telemetry.events import (
     CommandPayload,
-    EventType,
     SessionEndPayload,
     SessionStartPayload,
     StructuredEvent,
@@ -42,6 +42,8 @@ _OURS = frozenset(
 FREE_TEXT = frozenset({"error", "args"})
 # Kept as they are by `to_builtins`, which would else make them base64.
 _BYTES = (bytes, bytearray, memoryview)
+# What `to_builtins` makes of everything that is a sequence.
+_SEQUENCES = (list, tuple)
 _INFINITY = float("inf")
 _NO_LANGUAGE = "en-US"
 
@@ -125,9 +127,15 @@ class Envelope:
     def _properties(self, payload: Any) -> dict[str, Any]:
         """The payload's fields, scrubbed, as values that JSON has."""
         try:
-            values = msgspec.to_builtins(payload, builtin_types=_BYTES, str_keys=True)
+            values = msgspec.to_builtins(
+                payload, builtin_types=_BYTES, str_keys=True, enc_hook=_plain
+            )
             if not isinstance(values, dict):
                 raise InvalidEventError(f"a payload is no {type(payload).__name__}")
+            if isinstance(payload, dict):
+                # Its keys may be data; the names of a Struct's fields never are.
+                scrubbed: dict[str, Any] = self._value(values, free=False)
+                return scrubbed
             for name, value in values.items():
                 if type(value) is str:
                     values[name] = self._text(value, free=name in FREE_TEXT)
@@ -152,7 +160,7 @@ class Envelope:
                 return value
             self.warnings.append(f"{value} is no number on the wire; null was recorded")
             return None
-        if isinstance(value, list):
+        if isinstance(value, _SEQUENCES):
             return [self._value(item, free=free) for item in value]
         if isinstance(value, dict):
             return {
@@ -207,22 +215,33 @@ def system_name(platform: str) -> str:
 def _parts(event: StructuredEvent) -> tuple[str, Any]:
     """The name and the payload of an event. Raises InvalidEventError."""
     try:
-        name = event.get_event_type()
+        name: Any = event.get_event_type()
         payload = event.to_structured_properties()
     except Exception as error:
         raise InvalidEventError(f"{type(event).__name__}: {error!r}") from error
-    if isinstance(name, EventType):
-        return name.value, payload
-    if type(name) is str and name:
-        return sound(name), payload
+    if isinstance(name, Enum):
+        name = name.value  # `str` of a member would be its name in the program
+    if isinstance(name, str) and name:
+        return sound(str.__str__(name)), payload
     raise InvalidEventError(f"{type(event).__name__}: {name!r} is no name of an event")
+
+
+def _plain(value: Any) -> Any:
+    """The text or number that an object of a subclass is: `numpy.float64`, `Markup`."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"{type(value).__name__} has no form as JSON")
 
 
 def _sound_value(value: Any) -> Any:
     """A value of JSON's types with every string in it valid Unicode."""
     if isinstance(value, str):
         return sound(value)
-    if isinstance(value, list):
+    if isinstance(value, _SEQUENCES):
         return [_sound_value(item) for item in value]
     if isinstance(value, dict):
         return {sound(key): _sound_value(item) for key, item in value.items()}

@@ -79,7 +79,18 @@ def make_directory(path: str) -> None:
     except FileExistsError:
         problem = directory_problem(os.lstat(path))
         if problem:
-            raise HomeError(path, problem) from None
+            raise OSError(0, problem, path) from None
+
+
+def names_in(directory: str) -> list[str]:
+    """The names in a directory of the home, in no order; none where there is none.
+
+    A link or a file in its place has no names that are ours. Raises OSError.
+    """
+    try:
+        return [] if os.path.islink(directory) else os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def open_regular(path: str, flags: int, mode: int = 0o600) -> int:

@@ -14,6 +14,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
 
 PREFIX = "[Telemetry] "
 LOGGER_NAME = "telemetry"
@@ -32,19 +33,26 @@ class TelemetryLogger:
 
     def debug(self, message: str, *args: object) -> None:
         """Log at level DEBUG."""
-        self._logger.debug(PREFIX + message, *args)
+        self._say(self._logger.debug, message, args)
 
     def info(self, message: str, *args: object) -> None:
         """Log at level INFO."""
-        self._logger.info(PREFIX + message, *args)
+        self._say(self._logger.info, message, args)
 
     def warning(self, message: str, *args: object) -> None:
         """Log at level WARNING."""
-        self._logger.warning(PREFIX + message, *args)
+        self._say(self._logger.warning, message, args)
 
     def error(self, message: str, *args: object) -> None:
         """Log at level ERROR."""
-        self._logger.error(PREFIX + message, *args)
+        self._say(self._logger.error, message, args)
+
+    @staticmethod
+    def _say(say: Callable[..., None], message: str, args: tuple[object, ...]) -> None:
+        try:
+            say(PREFIX + message, *args)
+        except Exception:  # noqa: BLE001, S110 - a handler of the host's that raises
+            pass  # must not reach the host by way of us, nor end a flush
 
     def is_enabled_for(self, level: int) -> bool:
         """Whether a message of `level` (as in `logging`) would be seen."""

@@ -15,7 +15,6 @@ there is no home, and never a shared directory in its place.
 from __future__ import annotations
 
 import os
-import re
 
 from telemetry.errors import ConfigError, HomeError
 
@@ -28,9 +27,12 @@ if TYPE_CHECKING:
 SEGMENT_SUFFIX = ".v1.jseq"
 # Nanoseconds since 1970 as 20 digits sort as text until the year 5138.
 _CREATED_NS_MAX = 10**20 - 1
-_SEGMENT_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{8}\.v1\.jseq")
-# One path component that no shell, terminal or file system takes for another thing.
-_APP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+# That, a dash and 8 hex digits. Patterns would cost a launch more than all the
+# checks that take their place.
+_DIGITS = 20
+_NAME_LENGTH = _DIGITS + 1 + 8 + len(SEGMENT_SUFFIX)
+_HEX = frozenset("0123456789abcdef")
+_APP_NAME_MAX = 100
 
 
 class Home:
@@ -73,7 +75,27 @@ class Home:
 
 def is_segment(name: str) -> bool:
     """Whether a file of the spool is a segment of the version that is read here."""
-    return _SEGMENT_NAME.fullmatch(name) is not None
+    return (
+        len(name) == _NAME_LENGTH
+        and name.endswith(SEGMENT_SUFFIX)
+        and name[:_DIGITS].isdecimal()
+        and name.isascii()
+        and name[_DIGITS] == "-"
+        and _HEX.issuperset(name[_DIGITS + 1 : -len(SEGMENT_SUFFIX)])
+    )
+
+
+def is_app_name(app: str) -> bool:
+    """Whether it is one path component that nothing takes for another thing.
+
+    Letters, digits, `.`, `_` and `-`, beginning with none of `.` and `-`.
+    """
+    return (
+        0 < len(app) <= _APP_NAME_MAX
+        and app.isascii()
+        and app[0] not in ".-"
+        and app.replace(".", "_").replace("-", "_").replace("_", "a").isalnum()
+    )
 
 
 def segment_name(created_ns: int, random: bytes) -> str:
@@ -86,7 +108,7 @@ def segment_name(created_ns: int, random: bytes) -> str:
 
 def segment_created_ns(name: str) -> int:
     """The time in a segment's name, nanoseconds since 1970."""
-    return int(name[:20])
+    return int(name[:_DIGITS])
 
 
 def state_directory(environment: Mapping[str, str], platform: str) -> str:
@@ -114,12 +136,19 @@ def home_of(
 ) -> Home:
     """The home of `app`: the exact directory `home` if given, else by the rules.
 
-    Raises HomeError where the environment names none, and ConfigError where
-    `app` cannot be a directory's name.
+    Raises HomeError where the environment names none or `home` is no path, and
+    ConfigError where `app` cannot be a directory's name.
     """
     if home:
-        return Home(os.path.abspath(home))
-    if _APP_NAME.fullmatch(app) is None:
+        try:
+            root = os.path.abspath(os.fsdecode(home))
+            is_path = b"\0" not in os.fsencode(root)
+        except (OSError, TypeError, ValueError):
+            is_path = False  # no text, or relative to a directory that is gone
+        if not is_path:
+            raise HomeError(repr(home)[:200], "is no path")
+        return Home(root)
+    if not is_app_name(app):
         raise ConfigError(
             "app",
             f"{app!r} is no name for a directory; use letters, digits, '.', '_', '-'",

@@ -15,7 +15,7 @@ import msgspec
 from telemetry import notice
 from telemetry.build_values import build_values
 from telemetry.config import Config
-from telemetry.consent import Choice, Decision, decide, read_choice
+from telemetry.consent import Choice, decide, read_choice
 from telemetry.delivery import schedule
 from telemetry.envelope import Envelope
 from telemetry.errors import ConfigError, DiskError, HomeError
@@ -26,6 +26,7 @@ from telemetry.logs import TelemetryLogger
 from telemetry.paths import Home, home_of
 from telemetry.spool import refusals
 from telemetry.spool.writer import SpoolWriter
+from telemetry.switches import Decision
 
 
 TYPE_CHECKING = False
@@ -60,7 +61,7 @@ class Pipeline:
         self._http = http
         self._logger = logger
         self._pid = os.getpid()
-        self._refused: dict[str, int] = {}
+        self._refused = refusals.Tally(self.home.refused)
         self._background: Background | None = None
         self._is_started = False
         prepare(self.home)
@@ -85,13 +86,22 @@ class Pipeline:
         """The event is in the spool on return. Raises a RefusedError."""
         if os.getpid() != self._pid:
             self.after_fork()
-        envelope = self.envelope
-        self.writer.append(envelope.seal(event))
-        if envelope.warnings:
-            self._warn()
+        self.writer.append(self.envelope.seal(event))
+
+    def needs_attention(self) -> bool:
+        """Whether there is something to do besides recording."""
+        return not self._is_started or bool(self.envelope.warnings)
+
+    def attend(self) -> None:
+        """Log what was changed to keep an event; after the first one, see to a flush.
+
+        Whatever it raises, the events before it are recorded.
+        """
         if not self._is_started:
             self._is_started = True
             self._start()
+        if self.envelope.warnings:
+            self._warn()
 
     def flush(self, *, timeout_s: float) -> FlushReport:
         """Deliver what waits, for at most `timeout_s` seconds."""
@@ -106,14 +116,7 @@ class Pipeline:
 
     def refuse(self, reason: str) -> None:
         """Count a refusal, where the disk permits; else with the next one."""
-        self._refused[reason] = self._refused.get(reason, 0) + 1
-        try:
-            if refusals.add(self.home.refused, self._refused):
-                self._refused = {}
-        except FileNotFoundError:
-            self._make_refused()
-        except OSError:
-            pass  # kept in memory until there is a next one
+        self._refused.count(reason)
 
     def is_allowed(self) -> bool:
         """Whether the environment and the user's choice still allow it."""
@@ -127,7 +130,7 @@ class Pipeline:
     def after_fork(self) -> None:
         """Forget what belongs to the parent. Call it in a child."""
         self._pid = os.getpid()
-        self._refused = {}
+        self._refused = refusals.Tally(self.home.refused)
         self._background = None
         # The parent has asked for its flush; a child asks for none of its own.
         self._is_started = True
@@ -139,12 +142,7 @@ class Pipeline:
         self.writer.close()
         if self._background is not None:
             self._background.close()
-        if self._refused:
-            try:
-                if refusals.add(self.home.refused, self._refused):
-                    self._refused = {}
-            except OSError:
-                pass  # they could not be counted, as the disk does not permit
+        self._refused.write()
 
     def _start(self) -> None:
         """Have events flushed in the way the config says, after the first one."""
@@ -201,14 +199,6 @@ class Pipeline:
             for warning in warnings:
                 self._logger.warning("%s", warning)
 
-    def _make_refused(self) -> None:
-        try:
-            refusals.make(self.home.refused)
-            if refusals.add(self.home.refused, self._refused):
-                self._refused = {}
-        except OSError:
-            pass  # no space even for this: counted in memory until there is
-
 
 def decide_for(
     config: Config, environment: Mapping[str, str], platform: str
@@ -222,7 +212,7 @@ def decide_for(
         home: Home | None = home_of(
             config.app, home=config.home, environment=environment, platform=platform
         )
-    except (HomeError, ConfigError):
+    except (HomeError, ConfigError, TypeError):
         home = None  # recording will say so; consent does not depend on it
     choice = read_choice(home.consent) if home else None
     due = notice.is_due(config.notice, config.notice_version, choice)

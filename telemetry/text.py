@@ -6,8 +6,6 @@ each byte; each becomes one U+FFFD.
 
 from __future__ import annotations
 
-import re
-
 
 # The Unicode property White_Space. `str.strip()` would also take U+001C to
 # U+001F, which are separators but not white space.
@@ -15,7 +13,6 @@ WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
     "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def trim(text: str) -> str:
@@ -28,7 +25,10 @@ def sound(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return _SURROGATE.sub("�", text)
+        # Here, not above: few programs ever compile it.
+        import re
+
+        return re.sub("[\ud800-\udfff]", "�", text)
     return text
 
 

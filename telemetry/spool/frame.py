@@ -28,6 +28,8 @@ _EVENT_MARK_AT = _SEQ_AT + 8
 _EVENT_AT = _EVENT_MARK_AT + len(_EVENT)
 # The checksum begins at the quote before `seq`.
 _SUMMED_AT = _MIDDLE_AT + len(b'",')
+# All of it before the event, for a checksum and a number.
+_PREFIX = _HEAD + b"%08x" + _MIDDLE + b"%08x" + _EVENT
 # What a record costs besides its event: 44 bytes.
 OVERHEAD = len(RS) + _EVENT_AT + len(_END)
 # No record is longer: a reader need not hold more to know that it is not whole.
@@ -67,6 +69,25 @@ class Scan(NamedTuple):
     """
 
     items: list[Record | Damage]
+    answered: int
+    resume: int
+
+
+class Survey(NamedTuple):
+    """What some bytes of a segment hold, for who wants no record: otherwise a Scan.
+
+    records: whole records
+    missing: numbers that were left out before or between them
+    repeated: where a record begins whose number is not above the one before
+    damage: the damaged stretches, as pairs of offsets
+    seq: the number of the last whole record
+    """
+
+    records: int
+    missing: int
+    repeated: list[int]
+    damage: list[tuple[int, int]]
+    seq: int
     answered: int
     resume: int
 
@@ -130,6 +151,48 @@ def scan(content: bytes, *, at: int, answered: int) -> Scan:
                 items.append(Record(start, answered, *whole))
         start = end
     return Scan(items, answered, resume)
+
+
+def survey(content: bytes, *, at: int, answered: int, seq: int) -> Survey:
+    """The records of `content`, each checked, none made. As `scan` for the rest.
+
+    `seq` is the number of the last record before; -1 where there is none.
+    """
+    records = missing = 0
+    repeated: list[int] = []
+    damage: list[tuple[int, int]] = []
+    stop = at + len(content)
+    resume = stop
+    before, *texts = content.split(RS)
+    start = at + len(before)
+    for text in texts:
+        end = start + 1 + len(text)
+        # The record with the next number and nothing behind it is the usual case:
+        # its whole prefix is known, so that one comparison says nearly all.
+        if (
+            text.startswith(_PREFIX % (crc32(text[_SUMMED_AT:-1]), seq + 1))
+            and text.find(LF) == len(text) - 1 >= OVERHEAD - 1
+            and text.endswith(_END)
+            and answered == start
+        ):
+            records += 1
+            seq += 1
+            answered = start = end
+            continue
+        found = scan(RS + text, at=start, answered=answered)
+        for item in found.items:
+            if isinstance(item, Damage):
+                damage.append((item.start, item.end))
+                continue
+            records += 1
+            missing += max(item.seq - seq - 1, 0)
+            if item.seq <= seq:
+                repeated.append(item.start)
+            seq, answered = item.seq, item.end
+        if end == stop:
+            resume = found.resume
+        start = end
+    return Survey(records, missing, repeated, damage, seq, answered, resume)
 
 
 def last_record(content: bytes, *, at: int) -> Record | None:

@@ -25,6 +25,7 @@ from telemetry.files import (
     COMMON,
     TEMPORARY,
     make_directory,
+    names_in,
     open_regular,
     sync_directory,
     write_all,
@@ -32,7 +33,7 @@ from telemetry.files import (
 from telemetry.locks import sync, try_lock
 from telemetry.paths import Home, is_segment
 from telemetry.spool import frame
-from telemetry.spool.segment import has_its_name, record_ending_at
+from telemetry.spool.segment import record_ending_at
 
 
 # One read. Large enough that parsing, not reading, is what takes time; small
@@ -42,20 +43,21 @@ CHUNK_BYTES = 256 * 1024
 
 def segment_names(home: Home) -> list[str]:
     """The segments of a spool, oldest first; none where there is no spool."""
-    try:
-        return sorted(filter(is_segment, os.listdir(home.spool)))
-    except FileNotFoundError:
-        return []
+    return sorted(filter(is_segment, names_in(home.spool)))
 
 
 class Checked(NamedTuple):
-    """What a segment holds: whole records, missing numbers, damaged stretches.
+    """What a segment holds up to `end`, the end of its last whole record.
 
-    `end` is the end of the last whole record; `damage` has pairs of offsets.
+    records: whole records
+    missing: numbers that are missing between them
+    repeated: where a record begins whose number is not above the one before
+    damage: damaged stretches, as pairs of offsets
     """
 
     records: int
     missing: int
+    repeated: list[int]
     damage: list[tuple[int, int]]
     end: int
 
@@ -131,64 +133,80 @@ class SegmentReader:
 
     def _read(self) -> bool:
         """Whether one more read brought an item."""
-        while True:
-            try:
-                content = os.pread(self._descriptor, self._chunk_bytes, self._resume)
-            except OSError as error:
-                raise SpoolError(
-                    self.path, self._resume, error.strerror or str(error)
-                ) from error
-            if not content:
-                return False
+        while content := self._content():
             found = frame.scan(content, at=self._resume, answered=self._answered)
-            if found.resume == self._resume:
-                # One record is longer than what was read of it.
-                if len(content) < self._chunk_bytes:
-                    return False
-                self._chunk_bytes *= 4
-                continue
-            self._answered, self._resume = found.answered, found.resume
+            if not self._goes_on(content, found.answered, found.resume):
+                return False
             if found.items:
                 self._items = found.items
                 return True
+        return False
+
+    def _content(self) -> bytes:
+        """What stands where reading goes on. Raises SpoolError."""
+        try:
+            return os.pread(self._descriptor, self._chunk_bytes, self._resume)
+        except OSError as error:
+            raise SpoolError(
+                self.path, self._resume, error.strerror or str(error)
+            ) from error
+
+    def _goes_on(self, content: bytes, answered: int, resume: int) -> bool:
+        """Take note of how far `content` was read; False where that is all there is."""
+        if resume == self._resume:
+            # One record is longer than what was read of it.
+            if len(content) < self._chunk_bytes:
+                return False
+            self._chunk_bytes = min(4 * self._chunk_bytes, frame.RECORD_BYTES_MAX + 1)
+        self._answered, self._resume = answered, resume
+        return True
 
     def check(self) -> Checked:
         """Every record from the segment's start, by its checksum. Raises SpoolError."""
         self.start_at(0)
         records = missing = 0
-        damage = []
-        seq, end = -1, 0
-        while self._read():
-            for item in self._items:
-                if isinstance(item, frame.Record):
-                    records += 1
-                    if item.seq > seq + 1:
-                        missing += item.seq - seq - 1
-                    seq = item.seq
-                else:
-                    damage.append((item.start, item.end))
-            end = self._items[-1].end
-            self._items = []
-        return Checked(records=records, missing=missing, damage=damage, end=end)
+        repeated: list[int] = []
+        damage: list[tuple[int, int]] = []
+        seq = -1
+        while content := self._content():
+            found = frame.survey(
+                content, at=self._resume, answered=self._answered, seq=seq
+            )
+            if not self._goes_on(content, found.answered, found.resume):
+                break
+            records += found.records
+            missing += found.missing
+            repeated += found.repeated
+            damage += found.damage
+            seq = found.seq
+        return Checked(records, missing, repeated, damage, self._answered)
 
-    def last(self) -> frame.Record | None:
-        """The last whole record; None where the end of the file shows none.
+    def last(self, size: int) -> frame.Record | None:
+        """The last whole record among the first `size` bytes; None where there is none.
 
-        Looks at the last chunk only. Raises OSError.
+        Looks backwards from their end, no further than a record can be long.
+        Raises OSError.
         """
-        size = self.size()
-        at = max(size - CHUNK_BYTES, 0)
-        content = os.pread(self._descriptor, size - at, at)
-        found = frame.scan(content, at=at, answered=at).items
-        last = found[-1] if found else None
-        return last if isinstance(last, frame.Record) else None
+        length = CHUNK_BYTES
+        while True:
+            at = max(size - length, 0)
+            content = os.pread(self._descriptor, size - at, at)
+            found = frame.scan(content, at=at, answered=at).items
+            if found and isinstance(found[-1], frame.Record):
+                return found[-1]
+            if at == 0 or length > frame.RECORD_BYTES_MAX:
+                return None
+            length *= 4
 
-    def count_marks(self, offset: int) -> int:
-        """How many records seem to begin behind `offset`. Raises OSError."""
-        count, at, overlap = 0, offset, len(frame.MARK) - 1
-        while content := os.pread(self._descriptor, 4 * CHUNK_BYTES, at):
+    def count_marks(self, start: int, stop: int | None = None) -> int:
+        """How many records seem to begin in these bytes. Raises OSError."""
+        stop = self.size() if stop is None else stop
+        count, at, overlap = 0, start, len(frame.MARK) - 1
+        while at < stop and (
+            content := os.pread(self._descriptor, min(CHUNK_BYTES, stop - at), at)
+        ):
             count += content.count(frame.MARK)
-            if len(content) < 4 * CHUNK_BYTES:
+            if len(content) <= overlap or at + len(content) >= stop:
                 break
             at += len(content) - overlap
         return count
@@ -249,8 +267,12 @@ class SegmentReader:
         """
         if not self._locked or self.size() != settled:
             return False
-        if has_its_name(self.path, os.fstat(self._descriptor)):
-            os.unlink(self.path)
+        try:
+            # A second name (a backup by hard links) keeps nothing in the spool.
+            if os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor)):
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass  # a purge was quicker
         return True
 
     def close(self) -> None:

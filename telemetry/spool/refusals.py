@@ -25,6 +25,50 @@ _REASON_BYTES = 15
 _TRIES = 20
 
 
+class Tally:
+    """What one process refused and has not yet counted in the file `path`.
+
+    Safe for threads and for signal handlers without a lock: each entry is put
+    in and taken out by one step of the interpreter.
+    """
+
+    __slots__ = ("_path", "_waiting")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._waiting: list[tuple[str, int]] = []
+
+    def count(self, reason: str) -> None:
+        """Count one refusal, where the disk permits; else with the next one."""
+        self._waiting.append((reason, 1))
+        self.write()
+
+    def write(self) -> None:
+        """Whatever waits is counted in the file, or waits on. Raises nothing."""
+        waiting, counts = self._waiting, dict[str, int]()
+        written = False
+        try:
+            while waiting:
+                reason, number = waiting.pop()
+                counts[reason] = counts.get(reason, 0) + number
+        except IndexError:
+            pass  # another thread took the last one
+        try:
+            written = not counts or self._add(counts)
+        except OSError:
+            pass  # no space for it: it waits
+        finally:
+            if not written:
+                waiting.extend(counts.items())
+
+    def _add(self, counts: dict[str, int]) -> bool:
+        try:
+            return add(self._path, counts)
+        except FileNotFoundError:
+            make(self._path)
+            return add(self._path, counts)
+
+
 def make(path: str) -> None:
     """The file exists afterwards, at its full size. Raises OSError."""
     try:

@@ -144,7 +144,9 @@ def create(path: str) -> Segment | None:
         except OSError:
             # No locks here at all: then nobody adopts, and nobody deletes.
             locked = True
-        if locked and has_its_name(path, os.fstat(descriptor)):
+        found = os.fstat(descriptor)
+        # One that is not empty was adopted and let go between our open and our lock.
+        if locked and found.st_size == 0 and has_its_name(path, found):
             return Segment(path, descriptor, 0, 0)
     except BaseException:
         os.close(descriptor)
