@@ -7,8 +7,9 @@ part of a whole record, of a damaged stretch, or of the unfinished end.
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from zlib import crc32
+
+import msgspec
 
 
 RS = b"\x1e"
@@ -38,7 +39,7 @@ RECORD_BYTES_MAX = 16 * 1024 * 1024
 SEQ_MAX = 0xFFFFFFFF
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A whole record: bytes `start` to `end` of its segment.
 
     `event` is its slice of JSON, `seq` its number, and `crc` its checksum as the
@@ -52,14 +53,14 @@ class Record(NamedTuple):
     event: bytes
 
 
-class Damage(NamedTuple):
+class Damage(msgspec.Struct, frozen=True, gc=False):
     """A stretch between records, or before the first, that holds no whole record."""
 
     start: int
     end: int
 
 
-class Scan(NamedTuple):
+class Scan(msgspec.Struct, frozen=True):
     """What some bytes of a segment hold; offsets count from the segment's start.
 
     items: whole records and the damaged stretches before them, without gaps
@@ -73,7 +74,7 @@ class Scan(NamedTuple):
     resume: int
 
 
-class Survey(NamedTuple):
+class Survey(msgspec.Struct, frozen=True):
     """What some bytes of a segment hold, for who wants no record: otherwise a Scan.
 
     records: whole records

@@ -1,0 +1,378 @@
+"""An event becomes bytes that can be posted, or is refused by name: nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import math
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+import telemetry
+from telemetry.envelope import Envelope, system_name
+from telemetry.errors import EventTooBigError, InvalidEventError
+from telemetry.privacy import Scrubber
+
+
+BOUND = 256 * 1024
+SYSTEM = {"event_id", "os", "os_language", "user_uuid", "version"}
+
+
+class Event:
+    """An event of a program's own, with any payload whatever."""
+
+    def __init__(self, payload: Any, name: Any = "custom") -> None:
+        self.payload = payload
+        self.name = name
+
+    def get_event_type(self) -> Any:
+        return self.name
+
+    def to_structured_properties(self) -> Any:
+        return self.payload
+
+
+class Shouting(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text for anybody")
+
+
+@dataclasses.dataclass
+class Data:
+    where: str
+    when: dt.date
+
+
+class Struct(msgspec.Struct):
+    where: str
+    nested: Data
+
+
+def envelope(
+    environment: Mapping[str, str] | None = None,
+    *,
+    scrub: Scrubber | None = None,
+    event_bytes_max: int = BOUND,
+) -> Envelope:
+    return Envelope(
+        source="app",
+        version="1.2.3",
+        user_uuid="an id",
+        scrub=scrub,
+        event_bytes_max=event_bytes_max,
+        environment={} if environment is None else environment,
+    )
+
+
+def properties(payload: Any, environment: Mapping[str, str] | None = None) -> Any:
+    """The properties of an event as a collector reads them, less the system's."""
+    sealed = msgspec.json.decode(envelope(environment).seal(Event(payload)))
+    return {k: v for k, v in sealed["properties"].items() if k not in SYSTEM}
+
+
+def test_numbers_that_are_none_are_kept_as_null() -> None:
+    """The rest of the event is as true as ever, and somebody should hear of it."""
+    sealer = envelope()
+    event = telemetry.TokenEvent(model_name="m", cost=math.nan, input_tokens=5)
+    sealed = msgspec.json.decode(sealer.seal(event))["properties"]
+    assert sealed["cost"] is None
+    assert sealed["input_tokens"] == 5
+    assert len(sealer.warnings) == 1
+    assert "null" in sealer.warnings[0]
+    assert properties({"a": math.inf, "b": [-math.inf, {"c": math.nan}]}) == {
+        "a": None,
+        "b": [None, {"c": None}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("given_text", "kept"),
+    [
+        (b"\xfe\xff".decode("utf-8", "surrogateescape"), "\ufffd" * 2),
+        (b"\xf0\x9f\x9a".decode("utf-8", "surrogateescape"), "\ufffd" * 3),
+        ("a\ud800b", "a\ufffdb"),
+        (b"na\xefve", "na\ufffdve"),
+        (b"\xed\xa0\x80", "\ufffd" * 3),
+        ("\ud83d\ude80", "\ufffd" * 2),
+        ("\U0001f680\u2028\0", "\U0001f680\u2028\0"),
+    ],
+    ids=ascii,
+)
+def test_bytes_that_are_no_text_are_kept_as_such(
+    given_text: str | bytes, kept: str
+) -> None:
+    """File names and arguments are bytes; one bad byte must not cost the event."""
+    for payload in ({"a": given_text}, {"a": [{"b": given_text}]}):
+        text = json.dumps(properties(payload), ensure_ascii=False)
+        assert json.dumps(kept, ensure_ascii=False) in text
+    if isinstance(given_text, str):
+        assert properties({given_text: 1, "deep": {given_text: 2}}) == {
+            kept: 1,
+            "deep": {kept: 2},
+        }
+        event = Event({}, f"name{given_text}")
+        assert msgspec.json.decode(envelope().seal(event))["event"] == f"name{kept}"
+
+
+class Number(float):
+    """As numpy's floats are, which are floats too."""
+
+    __slots__ = ()
+
+    def __float__(self) -> float:
+        raise RuntimeError("no number for anybody")
+
+
+class Count(int):
+    __slots__ = ()
+
+
+def test_subclasses_of_text_and_numbers_are_what_they_are() -> None:
+    """A price out of numpy, a string out of a template: each is a sound value."""
+    payload = {"t": Shouting("x"), "n": Number(0.5), "c": [Count(5), {"k": Number(2)}]}
+    assert properties(payload) == {"t": "x", "n": 0.5, "c": [5, {"k": 2.0}]}
+    event = telemetry.TokenEvent(model_name=Shouting("m"), cost=Number(0.25))
+    told = msgspec.json.decode(envelope().seal(event))["properties"]
+    assert (told["model_name"], told["cost"]) == ("m", 0.25)
+    assert properties({"a": Number("nan")}) == {"a": None}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: text,
+        lambda text: [text],
+        lambda text: (text,),
+        lambda text: {text},
+        lambda text: {"k": ({"k": (text,)},)},
+        lambda text: {text: 1},
+        lambda text: [{text: ({text},)}],
+        lambda text: text.encode(),
+        lambda text: [(text.encode(),)],
+        Shouting,
+        lambda text: Data(text, dt.date(2026, 1, 2)),
+        lambda text: Struct(text, Data(text, dt.date(2026, 1, 2))),
+        lambda text: enum.Enum("E", {"A": (text,)})["A"],
+    ],
+)
+@pytest.mark.parametrize("key", ["mine", "error", "args"])
+def test_no_shape_hides_a_string_from_the_scrubber(
+    wrap: Callable[[str], object], key: str
+) -> None:
+    """What is scrubbed in a list and not in a tuple is not scrubbed."""
+    scrub = Scrubber(homes=("/home/somebody",), users=("somebody",))
+    secret = "/home/somebody/project/notes.txt"
+    sealed = envelope(scrub=scrub).seal(Event({key: wrap(secret)}))
+    assert b"somebody" not in sealed
+    assert b"notes.txt" not in sealed
+    assert b"somebody" not in envelope(scrub=scrub).seal(Event({secret: 1}))
+    tags = f"k={secret},{secret}=v"
+    assert b"somebody" not in envelope({"TELEMETRY_TAGS": tags}, scrub=scrub).seal(
+        Event({})
+    )
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**53 + 1, 2**63, -(2**63), 2**64, 10**30])
+def test_whole_numbers_are_exact(number: int) -> None:
+    """A counter that is rounded in silence is wrong for ever."""
+    assert properties({"n": number, "deep": [number]}) == {
+        "n": number,
+        "deep": [number],
+    }
+    event = telemetry.TokenEvent(total_tokens=number)
+    assert b'"total_tokens":%d,' % number in envelope().seal(event)
+
+
+class Kind(str, enum.Enum):
+    DEPLOY = "deploy"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a", "a"),
+        (Kind.DEPLOY, "deploy"),
+        (telemetry.EventType.TOOL, "tool"),
+        (Shouting("a"), "a"),
+    ],
+)
+def test_an_event_is_named_by_its_value(name: str, told: str) -> None:
+    """`Kind.DEPLOY` is the name in the program; `deploy` is the name on the wire."""
+    assert msgspec.json.decode(envelope().seal(Event({}, name)))["event"] == told
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (Data("here", dt.date(2026, 1, 2)), {"where": "here", "when": "2026-01-02"}),
+        (
+            Struct("there", Data("here", dt.date(2026, 1, 2))),
+            {"where": "there", "nested": {"where": "here", "when": "2026-01-02"}},
+        ),
+        ({1: "one", 2.5: "float"}, {"1": "one", "2.5": "float"}),
+        (
+            {"id": uuid.UUID(int=5), "d": decimal.Decimal("1.50")},
+            {"id": "00000000-0000-0000-0000-000000000005", "d": "1.50"},
+        ),
+        ({"t": (1, "two"), "k": Kind.DEPLOY}, {"t": [1, "two"], "k": "deploy"}),
+        ({}, {}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_program_may_have_payloads_of_its_own(
+    payload: object, told: dict[str, Any]
+) -> None:
+    """A Struct, a dataclass or a dict: whatever the program has at hand."""
+    assert properties(payload) == told
+
+
+class Raises:
+    def get_event_type(self) -> str:
+        raise LookupError("in the middle of the program's own code")
+
+    def to_structured_properties(self) -> dict[str, Any]:
+        return {}
+
+
+class Cut:
+    """The end of a recursion that went wrong inside the program."""
+
+    def get_event_type(self) -> str:
+        return "cut"
+
+    def to_structured_properties(self) -> Any:
+        return self.to_structured_properties()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        "an event",
+        object(),
+        Raises(),
+        Cut(),
+        Event({}, ""),
+        Event({}, None),
+        Event({}, 5),
+        Event([1, 2]),
+        Event("text"),
+        Event(None),
+        Event({"a": object()}),
+        Event({None: 1}),
+        telemetry.CommandEvent(action=5),  # type: ignore[arg-type]
+        telemetry.CommandEvent(action="run", args="x"),  # type: ignore[arg-type]
+        telemetry.CommandEvent(action="run", args=["x", 5]),  # type: ignore[list-item]
+        telemetry.CommandEvent(action="run", success="yes"),  # type: ignore[arg-type]
+        telemetry.ToolEvent(duration_ms="5"),  # type: ignore[arg-type]
+        telemetry.ToolEvent(duration_ms=True),
+        telemetry.TokenEvent(cost="0.5"),  # type: ignore[arg-type]
+        telemetry.TokenEvent(input_tokens=1.5),  # type: ignore[arg-type]
+        telemetry.SessionEndEvent(error="one"),  # type: ignore[arg-type]
+        telemetry.SessionEndEvent(error_count=None),  # type: ignore[arg-type]
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_has_no_sound_form_is_invalid(event: Any) -> None:
+    """Found when it is tracked, not when it is made: making one never raises."""
+    with pytest.raises(InvalidEventError) as caught:
+        envelope().seal(event)
+    assert caught.value.reason == "invalid"
+
+
+@pytest.mark.parametrize("field", ["a", "error"])
+def test_an_event_above_the_bound_is_refused(field: str) -> None:
+    """One event of 10 MB would push ten thousand others out of the spool."""
+    with pytest.raises(EventTooBigError) as caught:
+        envelope().seal(Event({field: "x" * 10_000_000}))
+    assert caught.value.size_bytes == 10_000_000
+    assert caught.value.bound_bytes == BOUND
+
+
+def test_the_bound_counts_bytes_as_they_are_sent() -> None:
+    """Exactly at the bound is kept; a byte more, however it is written, is not."""
+    empty = len(envelope().seal(Event({"a": ""})))
+    for character, size_bytes in (("x", 1), ("é", 2), ("\x01", 6), ("🚀", 4)):
+        for count in (10, 100):
+            bound = empty + count * size_bytes
+            event = Event({"a": character * count})
+            assert len(envelope(event_bytes_max=bound).seal(event)) == bound
+            with pytest.raises(EventTooBigError):
+                envelope(event_bytes_max=bound - 1).seal(event)
+    many = Event({"a": ["x" * 1000] * 1000})
+    with pytest.raises(EventTooBigError):
+        envelope().seal(many)
+
+
+def test_nothing_overrides_the_system() -> None:
+    """Event fields, then tags, then the system's: the last one is the truth."""
+    claimed = dict.fromkeys(SYSTEM, "claimed") | {"mine": "field", "both": "field"}
+    tags = ",".join(f"{name}=tag" for name in (*SYSTEM, "both"))
+    sealed = envelope({"TELEMETRY_TAGS": tags, "LANG": "de_DE.UTF-8"}).seal(
+        Event(claimed)
+    )
+    told = msgspec.json.decode(sealed)["properties"]
+    assert told.keys() == {*SYSTEM, "mine", "both"}
+    assert (told["mine"], told["both"]) == ("field", "tag")
+    assert told["user_uuid"] == "an id"
+    assert told["version"] == "1.2.3"
+    assert told["os_language"] == "de_DE.UTF-8"
+    assert "claimed" not in sealed.decode()
+
+
+def test_the_environment_is_read_for_each_event() -> None:
+    """Tags and language may change while a program runs."""
+    environment: dict[str, str] = {}
+    sealer = envelope(environment)
+    languages, tags = [], []
+    for language, text in (("", ""), ("C", "a=1"), (" ", "a=2,b=3"), ("", "")):
+        environment.update(LANG=language, TELEMETRY_TAGS=text)
+        told = msgspec.json.decode(sealer.seal(Event({})))["properties"]
+        languages.append(told["os_language"])
+        tags.append({name: told[name] for name in told.keys() - SYSTEM})
+    assert languages == ["en-US", "C", " ", "en-US"]
+    assert tags == [{}, {"a": "1"}, {"a": "2", "b": "3"}, {}]
+
+
+def test_each_event_has_an_id_and_a_time_of_its_own() -> None:
+    """Events are told apart, and sorted, by their id alone."""
+    sealer = envelope()
+    begun_ms = time.time_ns() // 1_000_000
+    sealed = [msgspec.json.decode(sealer.seal(Event({}))) for _ in range(2000)]
+    ended_ms = time.time_ns() // 1_000_000
+    ids = [event["properties"]["event_id"] for event in sealed]
+    assert len(set(ids)) == 2000
+    for event, text in zip(sealed, ids, strict=True):
+        assert begun_ms <= event["event_timestamp"] <= ended_ms
+        made = uuid.UUID(text)
+        assert (made.version, made.variant) == (7, uuid.RFC_4122)
+        assert made.int >> 80 == event["event_timestamp"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "told"),
+    [("linux", "linux"), ("darwin", "darwin"), ("win32", "windows")],
+)
+def test_a_system_has_the_name_of_the_original(platform: str, told: str) -> None:
+    """A collector that counts by system must not see Windows twice."""
+    assert system_name(platform) == told
+
+
+def test_an_event_can_be_read_back_as_a_payload() -> None:
+    """The published Struct is what is on the wire, field by field."""
+    sealed = envelope().seal(telemetry.CommandEvent(action="run", success=True))
+    payload = msgspec.json.decode(sealed, type=telemetry.EventPayload)
+    assert (payload.event, payload.source) == ("command", "app")
+    assert payload.properties["action"] == "run"
+    assert os.path.basename(payload.properties["os"]) == payload.properties["os"]
