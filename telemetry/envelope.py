@@ -13,11 +13,12 @@ environment is read anew for each event. Nothing here touches a file.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,6 +35,9 @@ from telemetry.ids import EventIds
 from telemetry.text import decode, sound, trim
 
 
+if TYPE_CHECKING:
+    from telemetry.privacy import Scrubber
+
 # Payloads of ours are held against their types; those of a program are its own.
 _OURS = frozenset(
     {CommandPayload, SessionEndPayload, SessionStartPayload, TokenPayload, ToolPayload}
@@ -46,18 +50,9 @@ _BYTES = (bytes, bytearray, memoryview)
 _SEQUENCES = (list, tuple)
 _INFINITY = float("inf")
 _NO_LANGUAGE = "en-US"
-
-
-class Scrub(Protocol):
-    """What is needed of a scrubber: see `privacy.py`."""
-
-    def text(self, text: str, /) -> str:
-        """The string without what every string loses."""
-        ...
-
-    def free_text(self, text: str, /) -> str:
-        """The string without what free text loses."""
-        ...
+_TAGS = "TELEMETRY_TAGS"
+_LANGUAGE = "LANG"
+_NAMES_MAX = 100
 
 
 class Envelope:
@@ -74,7 +69,7 @@ class Envelope:
         source: str,
         version: str,
         user_uuid: str,
-        scrub: Scrub | None,
+        scrub: Scrubber | None,
         event_bytes_max: int,
         environment: Mapping[str, str],
     ) -> None:
@@ -88,6 +83,18 @@ class Envelope:
         self._encoder = msgspec.json.Encoder(order="sorted")
         self._source = self._encoder.encode(sound(source))
         self._os = system_name(sys.platform)
+        # The table behind `os.environ`, which encodes each name anew and raises
+        # inside for one that is not set. Any other mapping is its own table.
+        self._table: Mapping[Any, Any] = getattr(environment, "_data", environment)
+        self._tags_name: object = _TAGS
+        self._language_name: object = _LANGUAGE
+        # The language as it stands in that table, and as text.
+        self._language: tuple[object, str] = (None, _NO_LANGUAGE)
+        # The names of events as JSON: there are a handful in a program.
+        self._names: dict[str, bytes] = {}
+        if self._table is not environment:
+            self._tags_name = os.fsencode(_TAGS)
+            self._language_name = os.fsencode(_LANGUAGE)
         self._tags_text = ""
         self._tags: dict[str, str] = {}
 
@@ -98,13 +105,16 @@ class Envelope:
         """
         name, payload = _parts(event)
         properties = self._properties(payload)
-        tags = self._environment.get("TELEMETRY_TAGS")
-        if tags:
-            properties.update(self._read_tags(tags))
+        if self._tags_name in self._table:
+            properties.update(self._read_tags(self._environment.get(_TAGS, "")))
         timestamp_ms = time.time_ns() // 1_000_000
         properties["event_id"] = self.ids.new(timestamp_ms)
         properties["os"] = self._os
-        properties["os_language"] = self._environment.get("LANG") or _NO_LANGUAGE
+        language = self._table.get(self._language_name)
+        if language != self._language[0]:
+            text = self._environment.get(_LANGUAGE) or _NO_LANGUAGE
+            self._language = (language, text)
+        properties["os_language"] = self._language[1]
         properties["user_uuid"] = self._user_uuid
         properties["version"] = self.version
         encode = self._encoder.encode
@@ -115,7 +125,7 @@ class Envelope:
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidEventError(f"the event {name!r}: {error}") from error
         sealed = b'{"event":%b,"event_timestamp":%d,"source":%b,"properties":%b}' % (
-            encode(name),
+            self._names.get(name) or self._name(name),
             timestamp_ms,
             self._source,
             content,
@@ -124,32 +134,56 @@ class Envelope:
             raise EventTooBigError(len(sealed), self._event_bytes_max)
         return sealed
 
+    def _name(self, name: str) -> bytes:
+        encoded = self._encoder.encode(name)
+        if len(self._names) < _NAMES_MAX:
+            self._names[name] = encoded
+        return encoded
+
     def _properties(self, payload: Any) -> dict[str, Any]:
         """The payload's fields, scrubbed, as values that JSON has."""
         try:
             values = msgspec.to_builtins(
                 payload, builtin_types=_BYTES, str_keys=True, enc_hook=_plain
             )
-            if not isinstance(values, dict):
-                raise InvalidEventError(f"a payload is no {type(payload).__name__}")
-            if isinstance(payload, dict):
-                # Its keys may be data; the names of a Struct's fields never are.
-                scrubbed: dict[str, Any] = self._value(values, free=False)
-                return scrubbed
-            for name, value in values.items():
-                if type(value) is str:
-                    values[name] = self._text(value, free=name in FREE_TEXT)
-                elif type(value) is not int and type(value) is not bool:
-                    values[name] = self._value(value, free=name in FREE_TEXT)
             if type(payload) in _OURS:
-                # A number that is not finite is null by now, and that is allowed.
-                kept = (
-                    {**values, "cost": 0.0} if values.get("cost", 0) is None else values
-                )
-                msgspec.convert(kept, type(payload))
+                return self._ours(values, type(payload))
+            if isinstance(values, dict):
+                return self._theirs(values, are_names_data=isinstance(payload, dict))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidEventError(f"{type(payload).__name__}: {error}") from error
+        raise InvalidEventError(f"a payload is no {type(payload).__name__}")
+
+    def _ours(self, values: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+        """A payload of ours, which is held against its types."""
+        for name, value in values.items():
+            if type(value) is str:
+                if value:
+                    values[name] = self._text(value, free=name in FREE_TEXT)
+            elif type(value) is not int and type(value) is not bool:
+                values[name] = self._value(value, free=name in FREE_TEXT)
+        kept = values
+        if values.get("cost", 0) is None:
+            # A number that is not finite is null by now, and that is allowed.
+            kept = {**values, "cost": 0.0}
+        msgspec.convert(kept, kind)
         return values
+
+    def _theirs(
+        self, values: dict[str, Any], *, are_names_data: bool
+    ) -> dict[str, Any]:
+        """A payload of the program's own: names of dicts may be data, and scrubbed."""
+        sound_values = {
+            name: self._value(value, free=name in FREE_TEXT)
+            for name, value in values.items()
+        }
+        if self._scrub is None:
+            return sound_values
+        # Once more as a whole: a name can say that its text is a secret.
+        scrubbed: Any = self._scrub.value(sound_values)
+        if are_names_data or len(scrubbed) == len(values) == 0:
+            return dict(scrubbed)
+        return dict(zip(values, scrubbed.values(), strict=False))
 
     def _value(self, value: Any, *, free: bool) -> Any:
         """A value of a payload with every string in it scrubbed."""

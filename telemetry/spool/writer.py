@@ -114,13 +114,7 @@ class SpoolWriter:
         for _ in range(_ATTEMPTS):
             segment = self._segment
             if segment is None or segment.size + size > segment.size_max:
-                self._let_go()
-                segment = self._open(size)
-                if self._power:
-                    from telemetry.spool.power import SharedSync
-
-                    self._shared_sync = SharedSync(segment)
-                self._segment = segment
+                segment = self._take_anew(size)
             try:
                 if segment.append(event):
                     return
@@ -129,6 +123,17 @@ class SpoolWriter:
                 raise
             self._let_go()
         raise DiskError(self._home.spool, "segments are taken away as they are made")
+
+    def _take_anew(self, size: int) -> Segment:
+        """Another segment, which has room for a record of `size` bytes."""
+        self._let_go()
+        segment = self._open(size)
+        if self._power:
+            from telemetry.spool.power import SharedSync
+
+            self._shared_sync = SharedSync(segment)
+        self._segment = segment
+        return segment
 
     def _append_durably(self, event: bytes) -> None:
         ident = get_ident()
