@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from _operator import index
 from _thread import RLock
 from _weakref import ref
 
@@ -22,10 +21,8 @@ from telemetry.switches import Decision, environment_decision
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any
 
     from typing_extensions import Self
 
@@ -172,19 +169,20 @@ class Client:
         recorded by its class and its scrubbed message, a text as it is, scrubbed.
         """
         try:
+            from telemetry.arguments import message, milliseconds
             from telemetry.events import ToolEvent
 
-            message, duration_ms = _message(error), _milliseconds(duration)
+            text, duration_ms = message(error), milliseconds(duration)
             with self._lock:
-                self._counted().count_tool_call(message)
+                self._counted().count_tool_call(text)
             event = ToolEvent(
                 action="call",
                 tool_name=tool_name,
                 session_id=session_id,
                 agent_name=agent_name,
                 duration_ms=duration_ms,
-                success=message is None,
-                error=message or "",
+                success=text is None,
+                error=text or "",
             )
         except Exception as failure:
             self._fail(failure)
@@ -196,12 +194,15 @@ class Client:
     ) -> None:
         """Record tokens and their price in US dollars; count them in the session."""
         try:
+            from operator import index
+
+            from telemetry.arguments import number
             from telemetry.events import TokenEvent
 
             # Before anything is counted: one bad number must not spoil the sums.
-            input_tokens = _number("input_tokens", input_tokens, index)
-            output_tokens = _number("output_tokens", output_tokens, index)
-            cost = _number("cost", cost, float)
+            input_tokens = number("input_tokens", input_tokens, index)
+            output_tokens = number("output_tokens", output_tokens, index)
+            cost = number("cost", cost, float)
             with self._lock:
                 session = self._counted()
                 session.count_tokens(input_tokens, output_tokens, cost)
@@ -224,8 +225,10 @@ class Client:
     def record_error(self, message: str) -> None:
         """Count an error of the session; outside of one nothing happens."""
         try:
+            from telemetry.arguments import message as as_text
+
             with self._lock:
-                self._counted().count_error(_message(message) or "")
+                self._counted().count_error(as_text(message) or "")
         except Exception as error:
             self._fail(error)
 
@@ -348,40 +351,3 @@ class Client:
 def _after_fork(client: Client | None) -> None:
     if client is not None:
         client.after_fork()
-
-
-def _message(error: BaseException | str | None) -> str | None:
-    """The text of an error; None where there is none. Scrubbed when it is recorded."""
-    if error is None or isinstance(error, str):
-        return error
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
-
-
-def _number(name: str, value: Any, exact: Callable[[Any], Any]) -> Any:
-    """The plain number that a value is. Raises InvalidEventError."""
-    try:
-        return exact(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        from telemetry.errors import InvalidEventError
-
-        raise InvalidEventError(f"{name}: {error}") from error
-
-
-def _milliseconds(duration: timedelta) -> int:
-    """Whole milliseconds, cut toward zero. Raises InvalidEventError."""
-    try:
-        microseconds = (
-            duration.days * 86_400_000_000
-            + duration.seconds * 1_000_000
-            + duration.microseconds
-        )
-    except AttributeError as error:
-        from telemetry.errors import InvalidEventError
-
-        raise InvalidEventError(f"duration: no timedelta: {duration!r}") from error
-    return int(abs(microseconds) // 1000) * (1 if microseconds >= 0 else -1)

@@ -38,6 +38,7 @@ HOUSE = """
 0 privacy.py
 0 spool/__init__.py
 0 delivery/__init__.py
+1 arguments.py
 1 consent.py
 1 identity.py
 1 events.py
