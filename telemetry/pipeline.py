@@ -12,19 +12,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from telemetry import notice
 from telemetry.build_values import build_values
 from telemetry.config import Config
 from telemetry.consent import Choice, decide, read_choice
-from telemetry.delivery import schedule
 from telemetry.envelope import Envelope
 from telemetry.errors import ConfigError, DiskError, HomeError
-from telemetry.events import StructuredEvent
 from telemetry.files import make_directory, make_empty, make_home
 from telemetry.identity import user_uuid
-from telemetry.logs import TelemetryLogger
 from telemetry.paths import Home, home_of
-from telemetry.spool import refusals
 from telemetry.spool.writer import SpoolWriter
 from telemetry.switches import Decision
 
@@ -34,7 +29,10 @@ if TYPE_CHECKING:
     from telemetry.delivery.background import Background
     from telemetry.delivery.http import HTTPClient
     from telemetry.delivery.report import FlushReport
+    from telemetry.events import StructuredEvent
+    from telemetry.logs import TelemetryLogger
     from telemetry.privacy import Scrubber
+    from telemetry.spool.refusals import Tally
 
 
 class Pipeline:
@@ -61,7 +59,7 @@ class Pipeline:
         self._http = http
         self._logger = logger
         self._pid = os.getpid()
-        self._refused = refusals.Tally(self.home.refused)
+        self._refused: Tally | None = None
         self._background: Background | None = None
         self._is_started = False
         prepare(self.home)
@@ -116,6 +114,10 @@ class Pipeline:
 
     def refuse(self, reason: str) -> None:
         """Count a refusal, where the disk permits; else with the next one."""
+        if self._refused is None:
+            from telemetry.spool.refusals import Tally
+
+            self._refused = Tally(self.home.refused)
         self._refused.count(reason)
 
     def is_allowed(self) -> bool:
@@ -130,7 +132,7 @@ class Pipeline:
     def after_fork(self) -> None:
         """Forget what belongs to the parent. Call it in a child."""
         self._pid = os.getpid()
-        self._refused = refusals.Tally(self.home.refused)
+        self._refused = None
         self._background = None
         # The parent has asked for its flush; a child asks for none of its own.
         self._is_started = True
@@ -142,7 +144,8 @@ class Pipeline:
         self.writer.close()
         if self._background is not None:
             self._background.close()
-        self._refused.write()
+        if self._refused is not None:
+            self._refused.write()
 
     def _start(self) -> None:
         """Have events flushed in the way the config says, after the first one."""
@@ -215,19 +218,23 @@ def decide_for(
     except (HomeError, ConfigError, TypeError):
         home = None  # recording will say so; consent does not depend on it
     choice = read_choice(home.consent) if home else None
-    due = notice.is_due(config.notice, config.notice_version, choice)
+    is_due = False
+    if config.notice:
+        from telemetry.notice import is_due as is_notice_due
+
+        is_due = is_notice_due(config.notice, config.notice_version, choice)
     decision = decide(
         environment=environment,
         enabled=config.enabled is True,
         choice=choice,
         build=build_values()["enabled"],
-        notice_due=due,
+        notice_due=is_due,
     )
     if decision.rule != "notice" or home is None or config.notice is None:
         return decision
-    shown: Choice | None = notice.show(
-        config.notice, config.notice_version, home, environment
-    )
+    from telemetry.notice import show
+
+    shown: Choice | None = show(config.notice, config.notice_version, home, environment)
     return decide(
         environment=environment,
         enabled=config.enabled is True,
@@ -246,6 +253,9 @@ def prepare(home: Home) -> None:
     is_new = make_home(home.root)
     try:
         if is_new or not os.path.isdir(home.spool):
+            from telemetry.delivery import schedule
+            from telemetry.spool import refusals
+
             # What has to work on a full disk is made while there is room.
             schedule.make(home.next_flush)
             refusals.make(home.refused)

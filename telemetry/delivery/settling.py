@@ -44,6 +44,8 @@ def settle(
         offset=last.end,
         seq=last.seq,
         crc=last.crc.decode(),
+        # A tail that was passed is gone where records stand now: a power loss took it.
+        tail=0,
         recorded=entry.recorded + records + missing,
         delivered=entry.delivered + records - dead,
         dead=entry.dead + dead,
