@@ -1,0 +1,70 @@
+"""Invariant tested: what was planted in a text is never in what the scrubber makes of
+it, whatever stands before and behind it; scrubbing twice is scrubbing once; nothing is
+raised; nothing more than doubles.
+
+An input is three bytes and a text: which canary, in which disguise, in which kind of
+text (bit 0), and in how many places; the text is cut at its first NUL, and the canary
+stands there, with a blank on each side: `a/home/alice` is no absolute path.
+
+Run: python fuzz/fuzz_privacy.py [-max_total_time=60] fuzz/corpus/privacy
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.canaries import (  # the path comes first
+    CANARIES,
+    DISGUISES,
+    HOMES,
+    KEY_DISGUISES,
+    USERS,
+    undisguised,
+)
+
+
+_PLAIN = tuple(DISGUISES.values())
+_FOR_KEYS = (*_PLAIN, *KEY_DISGUISES.values())
+
+
+def one_input(data: bytes) -> None:
+    from telemetry.privacy import Scrubber
+
+    if len(data) < 3:
+        return
+    canary = CANARIES[data[0] % len(CANARIES)]
+    disguises = _FOR_KEYS if canary.key else _PLAIN
+    planted = disguises[data[1] % len(disguises)](canary.text)
+    before, _, behind = data[3:].decode("utf-8", "surrogateescape").partition("\0")
+    scrubber = Scrubber(homes=HOMES, users=USERS)
+    scrub = scrubber.free_text if canary.free or data[2] & 1 == 0 else scrubber.text
+
+    # What stands around may hold the same by itself, undone or scrubbed differently.
+    around = scrub(f"{before}  {behind}")
+    text = f"{before} {planted} {behind}"
+    out = scrub(text)
+    left = undisguised(out)
+    for trace in canary.traces:
+        if trace.lower() not in undisguised(around) + undisguised(before + behind):
+            assert trace.lower() not in left, (canary.name, trace, text, out)
+    assert scrub(out) == out, (text, out, scrub(out))
+    assert len(out) <= 2 * len(text) + 32, (text, out)
+
+
+def main() -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["telemetry"]):
+        import telemetry.privacy
+        import telemetry.privacy_scrub  # noqa: F401  # what is loaded late
+
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

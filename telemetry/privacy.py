@@ -1,0 +1,248 @@
+"""Text in, scrubbed text out: what leaves an event before it is written.
+
+    every string loses                                     and reads
+    ------------------------------------------------------ ------------
+    absolute paths, `~/x`, `$HOME/x`, file: URLs           `<path>`
+    the user's name, as a word of its own, in any case     `<user>`
+    e-mail addresses, `user@host:path`                     `<email>`
+    keys and tokens of known shape, JWTs, PEM blocks,
+      URL credentials, cookies, `password=…`               `<secret>`
+    a URL's query and fragment                             `<query>`
+    ------------------------------------------------------ ------------
+    free text (`error`, `args`) also loses
+    ------------------------------------------------------ ------------
+    IP addresses with their ports, hardware addresses      `<ip>`
+    UUIDs, hex, base64 of 20 characters or more            `<random>`
+    ------------------------------------------------------ ------------
+    a text that is little else, or made to be misread      `<scrubbed>`
+
+Rules:
+- In doubt it cuts. What stays: relative paths (less the user's name), a URL's
+  scheme, host and path (less homes and keys), versions, names, dates, and in
+  ordinary strings UUIDs, hexadecimal ids and addresses.
+- Disguises do not help: percent and backslash escapes (three deep), full width,
+  accents either way, invisible characters, colour codes, wrapped lines.
+- To scrub twice is to scrub once; nothing is raised for any string; time is linear;
+  the result is at most twice as long as the text, and 32 characters.
+- A name that is also a word (`root`, `test`, `mark`), or shorter than three letters,
+  is not removed: that would tell nothing and spoil much. Its home is removed.
+
+Cost: a string seen before and found clean is one lookup. A new one is first looked at
+without regular expressions; only one that may hold something loads `privacy_scrub`.
+
+It reads no environment, opens no file, and knows no event.
+"""
+
+from __future__ import annotations
+
+from operator import is_
+from typing import TYPE_CHECKING
+
+from telemetry.privacy_marks import (
+    RUN_MIN,
+    SCHEME_WORDS,
+    has_word,
+    may_be_address,
+    may_hold_key,
+    may_name_secret,
+)
+from telemetry.privacy_names import (
+    last_component,
+    searchable_home,
+    searchable_name,
+)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from telemetry.privacy_scrub import Identity
+
+
+# Strings found clean are remembered up to this length, so many for each kind of
+# text: names of commands, models and tools recur, messages do not. 256 KiB at most.
+_REMEMBERED_CHARS_MAX = 128
+_REMEMBERED_MAX = 1024
+
+# Longer strings are not worth a quick look.
+_QUICK_CHARS_MAX = 128
+
+# Characters that start nothing by themselves. Letters that are not deleted with
+# them, and digits, may make a key; any other character may make a path, an address,
+# a URL, a disguise.
+_QUIET = b"abcdefghijklmnopqrstuvwxyz -_.,;!?'\"()[]{}<*+&^|`#"
+
+# An IPv4 address has so many dots.
+_DOTS_MIN = 3
+
+_USER_VARIABLES = ("USER", "LOGNAME", "USERNAME", "SUDO_USER")
+
+_SECRET = "<secret>"  # noqa: S105  # what stands in its place
+
+
+class Scrubber:
+    """Knows one user's homes and names; made once for a client.
+
+    `homes` are absolute paths, `users` are names as the system gives them. What is
+    too short or too common to be searched for is left out. Threads may share one.
+    """
+
+    def __init__(self, *, homes: tuple[str, ...], users: tuple[str, ...]) -> None:
+        self._homes = _once(map(searchable_home, homes))
+        self._users = _once(map(searchable_name, users))
+        # A text without the longest part of a name is without the name.
+        self._marks = tuple(max(user.split(), key=len) for user in self._users)
+        self._home_marks = tuple(map(last_component, self._homes))
+        self._identity: Identity | None = None
+        self._clean: dict[str, bool] = {}
+        self._clean_free: dict[str, bool] = {}
+        self._secret_names: dict[str, bool] = {}
+
+    def text(self, s: str) -> str:
+        """The string without what every string loses; the same object if clean."""
+        if s in self._clean:
+            return s
+        return self._searched(s, self._clean, free=False)
+
+    def free_text(self, s: str) -> str:
+        """The same for what people or other programs wrote: `error`, `args`."""
+        if s in self._clean_free:
+            return s
+        return self._searched(s, self._clean_free, free=True)
+
+    def value(self, v: object, *, free: bool = False) -> object:
+        """The value with its strings scrubbed, inside dicts, lists and tuples too.
+
+        Keys are scrubbed as well; of two that become one, the last wins. A string
+        whose key calls it a secret is one. Whatever else is inside comes back as it
+        is, and so does `v` itself where nothing changed. Raises RecursionError where
+        a value contains itself, or nests as deep as Python does.
+        """
+        if isinstance(v, str):
+            return self.free_text(v) if free else self.text(v)
+        if isinstance(v, dict):
+            new = {
+                self.value(k, free=free): self._item(k, x, free=free)
+                for k, x in v.items()
+            }
+            same = len(new) == len(v) and all(map(is_, new.values(), v.values()))
+            return v if same and all(map(is_, new, v)) else new
+        if isinstance(v, (list, tuple)):
+            items = [self.value(x, free=free) for x in v]
+            if all(map(is_, items, v)):
+                return v
+            return items if isinstance(v, list) else tuple(items)
+        return v
+
+    def _item(self, key: object, v: object, *, free: bool) -> object:
+        if v and isinstance(v, str) and isinstance(key, str):
+            return _SECRET if self._names_secret(key) else self.value(v, free=free)
+        return self.value(v, free=free)
+
+    def _names_secret(self, key: str) -> bool:
+        known = self._secret_names.get(key)
+        if known is None:
+            known = may_name_secret(key.lower())
+            if known:
+                from telemetry.privacy_patterns import SECRET_KEY
+
+                known = SECRET_KEY.regex.search(key) is not None
+            _remember(self._secret_names, key, known=known)
+        return known
+
+    def _searched(self, s: str, clean: dict[str, bool], *, free: bool) -> str:
+        # A subclass may compare, hash and lower as it likes.
+        plain = s if type(s) is str else str.__str__(s)
+        if not self._is_plainly_clean(plain, free=free):
+            from telemetry.privacy_scrub import Identity, scrub
+
+            if self._identity is None:
+                self._identity = Identity(self._homes, self._users)
+            scrubbed = scrub(plain, self._identity, free=free)
+            if scrubbed != plain:
+                return scrubbed
+        _remember(clean, plain, known=True)
+        return s
+
+    def _is_plainly_clean(self, s: str, *, free: bool) -> bool:
+        """Whether a short string holds nothing that any pattern could match.
+
+        It may say no of a clean string, and never says yes of another.
+        """
+        if len(s) > _QUICK_CHARS_MAX or not s.isascii():
+            return False
+        low = s.lower()
+        for mark in self._marks:
+            if mark in low:
+                return False
+        loud = s.encode().translate(None, _QUIET)
+        if loud and not loud.isalnum() and not self._is_a_name(s, low, loud, free=free):
+            return False
+        if " " in s and (
+            may_name_secret(low) or SCHEME_WORDS[0] in low or SCHEME_WORDS[1] in low
+        ):
+            return False
+        # Every key has a digit or a capital, and so has what looks random.
+        if not loud:
+            return True
+        if free and (s.count(".") >= _DOTS_MIN or "ip-" in low or has_word(s, RUN_MIN)):
+            return False
+        return not may_hold_key(s, low)
+
+    def _is_a_name(self, s: str, low: str, loud: bytes, *, free: bool) -> bool:
+        """Whether nothing is loud in it but slashes and colons inside of names."""
+        rest = loud.translate(None, b"/:")
+        return not (
+            (rest and not rest.isalnum())
+            or may_be_address(s, low)
+            or any(mark in low for mark in self._home_marks)
+            or (free and s.count(":") > 1)
+        )
+
+
+def identity_from(
+    environment: Mapping[str, str], platform: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The homes and the names that an environment gives away, each one once.
+
+    `platform` is `sys.platform`. The names are those of USER and its kin, and the
+    last component of each home. They come as they stand there: `Scrubber` leaves out
+    what it cannot search for.
+    """
+    homes = [environment.get("HOME", ""), environment.get("USERPROFILE", "")]
+    if environment.get("HOMEPATH"):
+        homes.append(environment.get("HOMEDRIVE", "") + environment["HOMEPATH"])
+    users = [environment.get(name, "") for name in _USER_VARIABLES]
+    # Elsewhere a backslash is a letter.
+    users += (
+        last_component(home)
+        if platform == "win32"
+        else home.rstrip("/").rpartition("/")[2]
+        for home in homes
+    )
+    return _once(homes), _once(users)
+
+
+def describe_exception(error: BaseException, scrubber: Scrubber) -> str:
+    """`ClassName: message`, scrubbed as free text; only the name if it has no message.
+
+    Never raises, even if the error cannot say what it is.
+    """
+    name = type(error).__name__
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  # somebody else's __str__ may raise anything
+        message = "<unprintable>"
+    return scrubber.free_text(f"{name}: {message}" if message else name)
+
+
+def _once(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, values)))
+
+
+def _remember(known_of: dict[str, bool], s: str, *, known: bool) -> None:
+    if len(s) <= _REMEMBERED_CHARS_MAX:
+        if len(known_of) >= _REMEMBERED_MAX:
+            # What recurs comes back; keeping an order would cost every lookup.
+            known_of.clear()
+        known_of[s] = known

@@ -1,0 +1,78 @@
+"""Which names and homes can be searched for without spoiling everything else.
+
+Rules:
+- Three letters at least, no number, no account of a system, no everyday word.
+- A home has two components at least: `/root` and `/` stand in many texts.
+- What is searched for is folded and in lower case, as the text will be.
+
+It searches nothing.
+"""
+
+from __future__ import annotations
+
+
+# Below this many, a name is found inside everything.
+_NAME_MIN = 3
+
+# Names that are no person's: accounts of systems and images, words of our own
+# events, families of models, and words of everyday English that are also names.
+_WORDS = """
+    admin administrator agent alpine anonymous ansible api apache app application
+    arch args azureuser backup base bash beta bin bot build builder buildkite bundle
+    cache cagent call chat circleci claude cli client cloud code codespace command
+    computer config container core data database debian default demo deploy deployer
+    desktop dev developer development docker email end error event example
+    fedora file flag ftp gemini git github gitlab gitpod gpt group
+    guest home host hostname http https image info jenkins job jovyan kubernetes
+    laptop linux llama local localhost log login mac mail main master mcp me mistral
+    model mysql name new nginx nobody node none null office ollama openai operator
+    oracle owner password path personal postgres private prod production program
+    project public python query random redis release remote root run runner scrubbed
+    secret self server service session shared shell snap source src ssh staff start
+    static sudo super superuser support sys system team telemetry temp test tester
+    testing time tmp token tool travis ubuntu unknown user username users vagrant var
+    version vscode web windows work worker workspace www
+    art bill chase dean drew faith frank grace grant guy hope jack joy june lane
+    mark max may mike page pat rich rob rose ruby sage skip sue summer will
+"""
+_NOT_PERSONAL = frozenset(_WORDS.split())
+
+_DIGITS = "0123456789 "
+
+
+def searchable_name(user: str) -> str:
+    """The name as it is compared, or nothing if it is not to be searched for.
+
+    Without a domain (`CORP\\alice`, `alice@corp`), in lower case, its parts divided
+    by blanks.
+    """
+    name = user.replace("\\", "/").rpartition("/")[2].partition("@")[0]
+    for sign in "._-":
+        name = name.replace(sign, " ")
+    name = " ".join(_comparable(name).lower().split())
+    # user1 and dev-02 are as common as user and dev; 1000 is a number.
+    letters = name.rstrip(_DIGITS)
+    common = not letters or letters in _NOT_PERSONAL
+    return "" if common or len(name) < _NAME_MIN else name
+
+
+def searchable_home(home: str) -> str:
+    """The home as it is compared, or nothing if it is no directory of a person."""
+    home = _comparable(home).lower().rstrip("/\\")
+    absolute = home.startswith(("/", "\\")) or home[1:2] == ":"
+    # A single component (/root) is found as any path is, and stands in many names.
+    parts = home.replace("\\", "/").split("/")
+    return home if absolute and len(list(filter(None, parts))) > 1 else ""
+
+
+def last_component(path: str) -> str:
+    """The name at the end of a path of Windows or Unix; empty for a root."""
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _comparable(text: str) -> str:
+    if text.isascii():
+        return text
+    from telemetry.privacy_views import fold
+
+    return fold(text)

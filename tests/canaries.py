@@ -1,0 +1,385 @@
+"""What is planted to see whether it comes out: secrets, disguises, surroundings.
+
+Rules:
+- No key here was ever one: bodies are drawn from a seeded generator.
+- A canary says by which traces it would be recognised, once every disguise is undone.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import string
+import unicodedata
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, unquote
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+HOME, USER = "/home/alice", "alice"
+HOMES, USERS = (HOME, r"C:\Users\Alice"), (USER,)
+
+_HEX = "0123456789abcdef"
+_UPPER32 = string.ascii_uppercase + "234567"
+_ALNUM = string.ascii_letters + string.digits
+_URLSAFE = _ALNUM + "-_"
+_BASE64 = _ALNUM + "+/"
+_BECH32 = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"
+
+_rng = random.Random(20240607)
+
+
+def drawn(alphabet: str, size: int) -> str:
+    return "".join(_rng.choice(alphabet) for _ in range(size))
+
+
+class Canary(NamedTuple):
+    name: str
+    text: str
+    traces: tuple[str, ...]  # not in the output, in any case
+    key: bool = False  # one word without blanks, that any disguise leaves a key
+    free: bool = False  # promised for free text only
+
+
+def windows(secret: str, size: int = 10) -> tuple[str, ...]:
+    """Every stretch of a key that would be a leak if it stayed."""
+    if len(secret) <= size:
+        return (secret,)
+    return tuple(secret[i : i + size] for i in range(len(secret) - size + 1))
+
+
+def key(name: str, prefix: str, body: str, suffix: str = "") -> Canary:
+    return Canary(name, prefix + body + suffix, windows(body), key=True)
+
+
+def _jwt() -> Canary:
+    head = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
+    body = "eyJ" + drawn(_URLSAFE, 60)
+    text = f"{head}.{body}.{drawn(_URLSAFE, 43)}"
+    return Canary("jwt", text, windows(text), key=True)
+
+
+KEYS = (
+    key("openai", "sk-", drawn(_ALNUM, 48)),
+    key("openai project", "sk-proj-", drawn(_URLSAFE, 124)),
+    key("anthropic", "sk-ant-api03-", drawn(_URLSAFE, 93), "AA"),
+    key("anthropic admin", "sk-ant-admin01-", drawn(_URLSAFE, 93), "AA"),
+    key("openrouter", "sk-or-v1-", drawn(_HEX, 64)),
+    key("deepseek", "sk-", drawn(_HEX, 32)),
+    key("langfuse", "pk-lf-", drawn(_HEX, 8) + "-" + drawn(_HEX, 24)),
+    key("groq", "gsk_", drawn(_ALNUM, 52)),
+    key("xai", "xai-", drawn(_ALNUM, 80)),
+    key("perplexity", "pplx-", drawn(_ALNUM, 48)),
+    key("replicate", "r8_", drawn(_ALNUM, 37)),
+    key("nvidia", "nvapi-", drawn(_URLSAFE, 64)),
+    key("hugging face", "hf_", drawn(string.ascii_letters, 34)),
+    key("langsmith", "lsv2_pt_", drawn(_HEX, 32), "_" + drawn(_HEX, 10)),
+    key("tavily", "tvly-", drawn(_ALNUM, 32)),
+    key("firecrawl", "fc-", drawn(_HEX, 32)),
+    key("e2b", "e2b_", drawn(_HEX, 40)),
+    key("pinecone", "pcsk_", drawn(_ALNUM, 68)),
+    key("aws id", "AKIA", drawn(_UPPER32, 16)),
+    key("aws session id", "ASIA", drawn(_UPPER32, 16)),
+    key("aws secret", "", "a1B2+" + drawn(_BASE64, 35)),
+    key("google api", "AIza", drawn(_URLSAFE, 35)),
+    key("google oauth", "ya29.", drawn(_URLSAFE, 120)),
+    key("google client", "GOCSPX-", drawn(_URLSAFE, 28)),
+    key("google refresh", "1//0", drawn(_URLSAFE, 60)),
+    key("azure client", drawn(_ALNUM, 3) + "8Q~", drawn(_ALNUM, 34)),
+    *(key(f"github {p}", f"gh{p}_", drawn(_ALNUM, 36)) for p in "pousr"),
+    key("github fine", "github_pat_", drawn(_ALNUM, 22) + "_" + drawn(_ALNUM, 59)),
+    key("gitlab", "glpat-", drawn(_URLSAFE, 20)),
+    key("gitlab runner", "glrt-", drawn(_URLSAFE, 20)),
+    *(
+        key(f"slack {p}", f"xox{p}-", f"{drawn('123456789', 12)}-{drawn(_ALNUM, 24)}")
+        for p in "bpars"
+    ),
+    key("slack app", "xapp-1-", "A" + drawn(_UPPER32, 10) + "-" + drawn(_HEX, 64)),
+    key("stripe", "sk_live_", drawn(_ALNUM, 24)),
+    key("stripe restricted", "rk_live_", drawn(_ALNUM, 24)),
+    key("stripe public", "pk_live_", drawn(_ALNUM, 24)),
+    key("stripe test", "sk_test_", drawn(_ALNUM, 24)),
+    key("stripe hook", "whsec_", drawn(_ALNUM, 32)),
+    key("square", "sq0atp-", drawn(_URLSAFE, 22)),
+    key("npm", "npm_", drawn(_ALNUM, 36)),
+    key("pypi", "pypi-AgEIcHlwaS5vcmc", drawn(_URLSAFE, 80)),
+    key("rubygems", "rubygems_", drawn(_HEX, 48)),
+    key("docker", "dckr_pat_", drawn(_URLSAFE, 27)),
+    key("digitalocean", "dop_v1_", drawn(_HEX, 64)),
+    key("sendgrid", "SG.", drawn(_URLSAFE, 22) + "." + drawn(_URLSAFE, 43)),
+    key("twilio key", "SK", drawn(_HEX, 32)),
+    key("twilio account", "AC", drawn(_HEX, 32)),
+    key("mailgun", "key-", drawn(_HEX, 32)),
+    key("mailchimp", "", drawn(_HEX, 32), "-us12"),
+    key("sendinblue", "xkeysib-", drawn(_HEX, 64) + "-" + drawn(_ALNUM, 16)),
+    key("telegram", drawn("123456789", 10) + ":", drawn(_URLSAFE, 35)),
+    key(
+        "discord bot",
+        "M" + drawn(_ALNUM, 23) + ".",
+        drawn(_URLSAFE, 6) + "." + drawn(_URLSAFE, 38),
+    ),
+    key("databricks", "dapi", drawn(_HEX, 32)),
+    key("shopify", "shpat_", drawn(_HEX, 32)),
+    key("linear", "lin_api_", drawn(_ALNUM, 40)),
+    key("sentry", "sntrys_", drawn(_ALNUM, 64)),
+    key("vault", "hvs.", drawn(_URLSAFE, 90)),
+    key("age", "AGE-SECRET-KEY-1", drawn(_BECH32, 58)),
+    key("fly", "fo1_", drawn(_URLSAFE, 43)),
+    key("heroku", "HRKU-", drawn(_URLSAFE, 60)),
+    key("netlify", "nfp_", drawn(_ALNUM, 36)),
+    key("supabase", "sbp_", drawn(_HEX, 40)),
+    key("planetscale", "pscale_tkn_", drawn(_URLSAFE, 43)),
+    key("doppler", "dp.pt.", drawn(_ALNUM, 43)),
+    key("dynatrace", "dt0c01.", drawn(_UPPER32, 24) + "." + drawn(_UPPER32, 64)),
+    key("new relic", "NRAK-", drawn(_UPPER32, 27)),
+    key("grafana", "glsa_", drawn(_ALNUM, 32) + "_" + drawn(_HEX, 8)),
+    key("posthog", "phx_", drawn(_ALNUM, 43)),
+    key("figma", "figd_", drawn(_URLSAFE, 40)),
+    key("notion", "ntn_", drawn(_ALNUM, 46)),
+    key("atlassian", "ATATT3", drawn(_URLSAFE, 180)),
+    key("postman", "PMAK-", drawn(_HEX, 24) + "-" + drawn(_HEX, 34)),
+    key("pulumi", "pul-", drawn(_HEX, 40)),
+    key("terraform", drawn(_ALNUM, 14) + ".atlasv1.", drawn(_URLSAFE, 67)),
+    key("airtable", "pat" + drawn(_ALNUM, 14) + ".", drawn(_HEX, 64)),
+    key("tailscale", "tskey-auth-", drawn(_ALNUM, 12) + "-" + drawn(_ALNUM, 32)),
+    key("sonar", "squ_", drawn(_HEX, 40)),
+    key("openshift", "sha256~", drawn(_URLSAFE, 43)),
+    key("alibaba", "LTAI", drawn(_ALNUM, 20)),
+    key("ssh public", "AAAAC3NzaC1lZDI1NTE5AAAAI", drawn(_BASE64, 43)),
+    _jwt(),
+)
+
+
+def _named() -> tuple[Canary, ...]:
+    out = []
+    for template in (
+        "password={}",
+        "password: {}",
+        "Password = '{}'",
+        '"secret": "{}"',
+        "'client_secret': '{}'",
+        "token: {}",
+        "auth_token={}",
+        "api_key={}",
+        "apiKey: `{}`",
+        "X-Api-Key: {}",
+        "Authorization: Bearer {}",
+        "Authorization: Basic {}",
+        "authorization={}",
+        "AWS_SECRET_ACCESS_KEY={}",
+        "AZURE_OPENAI_KEY={}",
+        "export DB_PASSWORD={}",
+        "AccountKey={};EndpointSuffix=core.windows.net",
+        "SharedAccessKey={}",
+        "sp=r&sv=2022&sig={}",
+        "--password {}",
+        "--api-key={}",
+        "-token {}",
+        "Set-Cookie: sid={}; Path=/; HttpOnly",
+        "Cookie: a=1; b={}",
+        "<password>{}</password>",
+        "<secret>{}</secret>",
+        'headers["token"] = "{}"',
+        "curl -u someone:{} x",
+        "passphrase := {}",
+    ):
+        secret = drawn(_ALNUM, 14)
+        out.append(Canary(template, template.format(secret), (secret,)))
+    return tuple(out)
+
+
+def _pem() -> tuple[Canary, ...]:
+    lines = [drawn(_BASE64, 64) for _ in range(4)]
+    body = "\n".join(lines)
+    begin, end = "-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"
+    traces = tuple(w for line in lines for w in windows(line))
+    return (
+        Canary("pem", f"{begin}\n{body}\n{end}", traces),
+        Canary("pem escaped", f"{begin}\n{body}\n{end}".replace("\n", "\\n"), traces),
+        Canary("pem cut off", f"{begin}\n{body}"[:-20], traces),
+        Canary("pem beheaded", f"{body}\n{end}", traces),
+        Canary("pgp", f"{begin}\n{body}\n{end}".replace("RSA", "PGP"), traces),
+    )
+
+
+PATHS = tuple(
+    Canary(text, text, ("alice", "bob", "tax", "letter", "kunden"))
+    for text in (
+        "/home/alice/tax.txt",
+        "/home/bob/tax.txt",
+        "/Users/bob/tax.txt",
+        "/home/alice",
+        "/Users/alice",
+        "/root/tax/x.py",
+        "/var/folders/xx/tax/T/letter",
+        "/tmp/tax",
+        "/opt/kunden/x",
+        "//server/kunden/tax",
+        "/mnt/c/Users/bob/tax",
+        r"C:\Users\Alice\tax.txt",
+        r"c:\users\ALICE\tax.txt",
+        r"D:\kunden\tax.txt",
+        "C:/Users/bob/tax.txt",
+        r"\\fileserver\kunden\tax",
+        r"\\?\C:\Users\bob\tax",
+        r"\\?\UNC\fileserver\kunden\tax",
+        r"\Users\bob\tax",
+        "~/tax.txt",
+        "~alice/tax.txt",
+        "~bob/tax.txt",
+        "$HOME/tax.txt",
+        "${HOME}/tax.txt",
+        r"%USERPROFILE%\tax.txt",
+        "../../home/bob/tax",
+        "file:///home/alice/tax.txt",
+        "file:///C:/Users/bob/tax.txt",
+        "FILE:///Users/bob/tax",
+        "file://fileserver/kunden/tax",
+        "打开/home/bob/tax",
+        "(x)/home/bob/tax",
+        "sqlite:////home/bob/tax.db",
+        "unix:///run/kunden.sock",
+        "vscode://file/home/bob/tax.py:3",
+        "/home/alice/x(1)/tax[2].txt",
+        "/home/alice/{tax}/x",
+        "/home/alice/a,letter/tax",
+        "/home/alice/tax.py:12:5",
+        "/srv/x:/home/bob/tax:ro",
+    )
+)
+PATHS_WITH_BLANKS = tuple(
+    Canary(text, text, ("alice", "smith", "bob", "tax", "letter", "client"))
+    for text in (
+        "/Users/alice/My Documents/tax.txt",
+        "/home/bob/My Letter Box/client/tax return 2023.pdf",
+        r"C:\Users\Alice Smith\My Letter\tax.docx",
+        r"C:\Program Files (x86)\client\tax.exe",
+        '"/mnt/data disk/client list/letter box"',
+        "'/srv/my client/letter'",
+        "/home/alice/My\\ Letter/tax.txt",
+    )
+)
+ADDRESSES = (
+    Canary("email", "carol.jones@example.com", ("carol", "jones")),
+    Canary("email plus", "carol+jones@mail.example.co.uk", ("carol", "jones")),
+    Canary("email host", "carol@localhost", ("carol",)),
+    Canary("scp", "carol@build-7:/srv/jones", ("carol", "jones")),
+    Canary("mailto", "mailto:carol@example.com?subject=jones", ("carol", "jones")),
+    Canary("url user", "https://carol:jones@example.com/x", ("carol", "jones")),
+    Canary("url token", "https://jones@example.com/x.git", ("jones",)),
+    Canary(
+        "url slash", "postgres://carol:jon/es@db.example.com/x", ("carol", "jon/es")
+    ),
+    Canary("url query", "https://example.com/x?q=jones&b=carol", ("jones", "carol")),
+    Canary("url fragment", "https://example.com/x#access=jones", ("jones",)),
+    Canary("url home", "https://example.com/home/carol/x", ("carol",)),
+    Canary("url name", "https://github.com/alice/x", ("alice",)),
+    Canary("bare query", "example.com/x?q=jones&b=carol", ("jones", "carol")),
+    Canary("webhook", "https://hooks.slack.com/services/T01/B02/jones", ("jones",)),
+    Canary("discord", "https://discord.com/api/webhooks/12/jones", ("jones",)),
+    Canary("user", "alice", ("alice",)),
+    Canary("user", "ALICE", ("alice",)),
+)
+FREE = (
+    Canary("ipv4", "203.0.113.77", ("203.0", "113.77"), free=True),
+    Canary("ipv4 port", "203.0.113.77:8443", ("203.0", "8443"), free=True),
+    Canary("ipv6", "2001:db8:85a3::8a2e:370:7334", ("2001", "7334"), free=True),
+    Canary("ipv6 full", "2001:db8:0:0:1:8a2e:370:7334", ("2001", "7334"), free=True),
+    Canary("ipv6 port", "[2001:db8::7334]:8443", ("2001", "7334", "8443"), free=True),
+    Canary("ipv6 zone", "fe80::8a2e:7334%eth0", ("8a2e", "7334"), free=True),
+    Canary("ipv4 in ipv6", "::ffff:203.0.113.77", ("203.0", "113.77"), free=True),
+    Canary("mac", "de:ad:be:ef:12:34", ("de:ad", "12:34"), free=True),
+    Canary(
+        "uuid",
+        "6f1c1d9e-5b0f-4a7e-9c3d-2b8e7f6a5d4c",
+        ("6f1c1d9e", "2b8e7f6a"),
+        free=True,
+    ),
+    *(
+        Canary(f"{size} of {name}", body, windows(body), free=True)
+        for name, alphabet in (
+            ("hex", _HEX),
+            ("base62", _ALNUM),
+            ("url-safe base64", _URLSAFE),
+            ("base64", _BASE64),
+        )
+        for size in (24, 32, 44, 64)
+        for body in ["a9Z"[: 3 * (alphabet != _HEX)] + drawn(alphabet, size)]
+    ),
+)
+CANARIES = (*KEYS, *_named(), *_pem(), *PATHS, *PATHS_WITH_BLANKS, *ADDRESSES, *FREE)
+
+
+# -- Disguises ---------------------------------------------------------------
+
+
+def _halved(text: str, between: str) -> str:
+    # Behind the prefix, so that what announces the key is still whole.
+    half = max(len(text) // 2, min(len(text), 12))
+    return text[:half] + between + text[half:]
+
+
+def _wide(text: str) -> str:
+    return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
+
+
+DISGUISES: dict[str, Callable[[str], str]] = {
+    "none": str,
+    "percent": lambda s: quote(s, safe=""),
+    "percent, lower case": lambda s: re.sub(
+        "%..", lambda m: m[0].lower(), quote(s, safe="")
+    ),
+    "percent, twice": lambda s: quote(quote(s, safe=""), safe=""),
+    "json": lambda s: json.dumps(s)[1:-1].replace("/", "\\/"),
+    "json, twice": lambda s: json.dumps(json.dumps(s)[1:-1])[1:-1],
+    "json in percent": lambda s: quote(json.dumps(s)[1:-1], safe=""),
+    "unicode escapes": lambda s: "".join(f"\\u{ord(c):04x}" for c in s),
+    "full width": _wide,
+}
+# Only for what is one word: a path with a line end in it is another path.
+KEY_DISGUISES: dict[str, Callable[[str], str]] = {
+    "zero width": lambda s: _halved(s, "\u200b"),
+    "soft hyphen": lambda s: _halved(s, "\xad"),
+    "zero width everywhere": "\u200d".join,
+    "colour": lambda s: _halved(s, "\x1b[31m"),
+    "wrapped": lambda s: _halved(s, "\n"),
+    "wrapped and indented": lambda s: _halved(s, "\r\n    "),
+    "wrapped, escaped": lambda s: _halved(s, "\\n"),
+}
+
+SURROUNDINGS = (
+    "{}",
+    " {} ",
+    "error: {}",
+    "'{}'",
+    '"{}"',
+    "`{}`",
+    "({})",
+    "[{}]",
+    "<{}>",
+    "x={}",
+    '{{"field": "{}", "other": 1}}',
+    "found {}, sorry.",
+    "cannot use {}: denied",
+    "first line\n{}\nlast line",
+    "\x1b[1m{}\x1b[0m",
+    "错误\uff1a{}。",
+    "👤 {} 🎉",
+    "\u202a{}\u202c",
+)
+
+
+def undisguised(text: str) -> str:
+    """A text with every disguise undone, without regard for what that breaks."""
+    for _ in range(4):
+        text = re.sub(
+            r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), unquote(text)
+        )
+        text = re.sub(r"\x1b\[[0-9;]*m|\r?\n *|\\n", "", text)
+        text = unicodedata.normalize("NFKD", text)
+        text = "".join(c for c in text if unicodedata.category(c) not in {"Cf", "Mn"})
+    return text.lower()
