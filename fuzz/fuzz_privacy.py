@@ -60,7 +60,7 @@ def main() -> None:
 
     with atheris.instrument_imports(include=["telemetry"]):
         import telemetry.privacy
-        import telemetry.privacy_scrub  # noqa: F401  # what is loaded late
+        import telemetry.privacy.scrub  # noqa: F401  # what is loaded late
 
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()

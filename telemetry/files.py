@@ -96,7 +96,12 @@ def names_in(directory: str) -> list[str]:
 def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
     """A descriptor of the regular file `path`; a link, FIFO or directory is OSError."""
     descriptor = os.open(path, flags | COMMON, mode)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise OSError(0, "is no regular file", path)
     return descriptor

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.privacy import Scrubber, describe_exception, identity_from
-from telemetry.privacy_keys import tokens
-from telemetry.privacy_marks import may_hold_key
-from telemetry.privacy_patterns import HEADLESS, TOKEN
+from telemetry.privacy.keys import tokens
+from telemetry.privacy.marks import may_hold_key
+from telemetry.privacy.patterns import HEADLESS, TOKEN
 from tests.canaries import (
     CANARIES,
     DISGUISES,
@@ -387,7 +387,7 @@ def test_corpus_of_the_fuzzer_holds() -> None:
 
 def test_every_placeholder_is_in_the_table() -> None:
     """Who reads the events finds there what each of them means."""
-    source = (REPOSITORY / "telemetry" / "privacy.py").read_text()
+    source = (REPOSITORY / "telemetry" / "privacy" / "__init__.py").read_text()
     table = set(re.findall(r"`(<\w+>)`", source.partition('"""\n\nfrom')[0]))
     used = set()
     for module in ("finders", "keys", "paths", "scrub"):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.privacy import Scrubber
-from telemetry.privacy_scrub import Identity, scrub
+from telemetry.privacy.scrub import Identity, scrub
 from tests.canaries import CANARIES, HOMES, USERS
 
 
@@ -38,7 +38,8 @@ assert scrubber.free_text("connection refused") == "connection refused"
 print(*sorted(set(sys.modules) - before))
 """
 LAZY = """
-from telemetry import privacy, privacy_patterns as patterns
+from telemetry import privacy
+from telemetry.privacy import patterns
 scrubber = privacy.Scrubber(homes=("/home/alice",), users=("alice",))
 assert scrubber.text("open /srv/x") == "open <path>"
 print(*(name for name, p in vars(patterns).items() if isinstance(p, patterns.Pattern) and p._compiled))
@@ -209,8 +210,8 @@ def test_a_typical_session_loads_no_pattern() -> None:
     loaded = _fresh(COLD.format(typical=TYPICAL))
     assert set(loaded) == {
         "telemetry.privacy",
-        "telemetry.privacy_marks",
-        "telemetry.privacy_names",
+        "telemetry.privacy.marks",
+        "telemetry.privacy.names",
     }
 
 

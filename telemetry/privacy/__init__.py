@@ -28,7 +28,7 @@ Rules:
   is not removed: that would tell nothing and spoil much. Its home is removed.
 
 Cost: a string seen before and found clean is one lookup. A new one is first looked at
-without regular expressions; only one that may hold something loads `privacy_scrub`.
+without regular expressions; only one that may hold something loads `scrub`.
 
 It reads no environment, opens no file, and knows no event.
 """
@@ -38,7 +38,7 @@ from __future__ import annotations
 from operator import is_
 from typing import TYPE_CHECKING
 
-from telemetry.privacy_marks import (
+from telemetry.privacy.marks import (
     RUN_MIN,
     SCHEME_WORDS,
     has_word,
@@ -46,7 +46,7 @@ from telemetry.privacy_marks import (
     may_hold_key,
     may_name_secret,
 )
-from telemetry.privacy_names import (
+from telemetry.privacy.names import (
     last_component,
     searchable_home,
     searchable_name,
@@ -56,7 +56,7 @@ from telemetry.privacy_names import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from telemetry.privacy_scrub import Identity
+    from telemetry.privacy.scrub import Identity
 
 
 # Strings found clean are remembered up to this length, so many for each kind of
@@ -144,7 +144,7 @@ class Scrubber:
         if known is None:
             known = may_name_secret(key.lower())
             if known:
-                from telemetry.privacy_patterns import SECRET_KEY
+                from telemetry.privacy.patterns import SECRET_KEY
 
                 known = SECRET_KEY.regex.search(key) is not None
             _remember(self._secret_names, key, known=known)
@@ -154,7 +154,7 @@ class Scrubber:
         # A subclass may compare, hash and lower as it likes.
         plain = s if type(s) is str else str.__str__(s)
         if not self._is_plainly_clean(plain, free=free):
-            from telemetry.privacy_scrub import Identity, scrub
+            from telemetry.privacy.scrub import Identity, scrub
 
             if self._identity is None:
                 self._identity = Identity(self._homes, self._users)

@@ -18,8 +18,8 @@ import sys
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from telemetry.privacy_marks import KEY_WORD_MIN, has_word, may_hold_key
-from telemetry.privacy_patterns import Pattern
+from telemetry.privacy.marks import KEY_WORD_MIN, has_word, may_hold_key
+from telemetry.privacy.patterns import Pattern
 
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telemetry import privacy_patterns as shapes
-from telemetry.privacy_marks import (
+from telemetry.privacy import patterns as shapes
+from telemetry.privacy.marks import (
     KEY_WORD_MIN,
     SCHEME_WORDS,
     has_word,
     may_hold_key,
     may_name_secret,
 )
-from telemetry.privacy_random import is_number, is_random
+from telemetry.privacy.randomness import is_number, is_random
 
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ Rules:
   literal or a look behind stops it, or the repetition is bounded. Nested
   repetitions have nothing in common. (Atomic groups need Python 3.11.)
 - A key, a UUID, a random string has a digit or a capital: `sk-learn-contrib` is no
-  key. `privacy.py` leans on that when it calls a text of small letters clean.
+  key. The quick look leans on that when it calls a text of small letters clean.
 
 Prefixes are the makers' own, as their documentation and the public rule sets of
 secret scanners give them. It searches nothing by itself.

@@ -16,18 +16,18 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from telemetry.privacy_finders import EVERYWHERE, FREE_ONLY
-from telemetry.privacy_keys import tokens, unmarked_keys
-from telemetry.privacy_names import last_component
-from telemetry.privacy_paths import PATH, path_end
-from telemetry.privacy_patterns import UNSPACED, WINDOWS_REST, Pattern
-from telemetry.privacy_views import joined, past_accents, views
+from telemetry.privacy.finders import EVERYWHERE, FREE_ONLY
+from telemetry.privacy.keys import tokens, unmarked_keys
+from telemetry.privacy.names import last_component
+from telemetry.privacy.paths import PATH, path_end
+from telemetry.privacy.patterns import UNSPACED, WINDOWS_REST, Pattern
+from telemetry.privacy.views import joined, past_accents, views
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from telemetry.privacy_finders import Span
+    from telemetry.privacy.finders import Span
 
 
 USER, WHOLE = "<user>", "<scrubbed>"

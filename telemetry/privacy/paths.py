@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telemetry import privacy_patterns as shapes
+from telemetry.privacy import patterns as shapes
 
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Rules:
 - No false negatives: a text with none of these signs holds no key that a pattern
-  of `privacy_patterns` would find. Tests hold the two against each other.
+  of `patterns` would find. Tests hold the two against each other.
 - Only `in`, `len` and `split`, because this runs in every process, where compiling
   one pattern would cost a thousand times as much.
 

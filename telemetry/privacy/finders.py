@@ -5,15 +5,15 @@ Rules:
 - Each looks cheaply first: a pattern is compiled by a text that may need it.
 - None sees what another found: their order means nothing.
 
-It cuts nothing (`privacy_scrub` does), and undoes no disguise (`privacy_views`).
+It cuts nothing (`scrub` does), and undoes no disguise (`views`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telemetry import privacy_patterns as shapes
-from telemetry.privacy_keys import (
+from telemetry.privacy import patterns as shapes
+from telemetry.privacy.keys import (
     SECRET,
     TRAILING,
     headers,
@@ -22,8 +22,8 @@ from telemetry.privacy_keys import (
     tokens,
     unmarked_keys,
 )
-from telemetry.privacy_marks import RUN_MIN, has_word
-from telemetry.privacy_paths import (
+from telemetry.privacy.marks import RUN_MIN, has_word
+from telemetry.privacy.paths import (
     PATH,
     PATH_MIN,
     file_urls,
@@ -32,7 +32,7 @@ from telemetry.privacy_paths import (
     rooted_paths,
     windows_paths,
 )
-from telemetry.privacy_random import is_number, is_random
+from telemetry.privacy.randomness import is_number, is_random
 
 
 if TYPE_CHECKING:

@@ -73,6 +73,6 @@ def last_component(path: str) -> str:
 def _comparable(text: str) -> str:
     if text.isascii():
         return text
-    from telemetry.privacy_views import fold
+    from telemetry.privacy.views import fold
 
     return fold(text)

@@ -14,8 +14,8 @@ Shorter runs are never judged.
 
 from __future__ import annotations
 
-from telemetry.privacy_marks import RUN_MIN
-from telemetry.privacy_patterns import Pattern
+from telemetry.privacy.marks import RUN_MIN
+from telemetry.privacy.patterns import Pattern
 
 
 # vowel, consonant, capital, digit, anything else
