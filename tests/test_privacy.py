@@ -391,6 +391,6 @@ def test_every_placeholder_is_in_the_table() -> None:
     table = set(re.findall(r"`(<\w+>)`", source.partition('"""\n\nfrom')[0]))
     used = set()
     for module in ("finders", "keys", "paths", "scrub"):
-        code = (REPOSITORY / "telemetry" / f"privacy_{module}.py").read_text()
+        code = (REPOSITORY / "telemetry" / "privacy" / f"{module}.py").read_text()
         used |= set(re.findall(r'"(<\w+>)"', code))
     assert used == table
