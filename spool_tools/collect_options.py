@@ -27,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Collects events on this machine over HTTP, stores each once in SQLite, and "
         "misbehaves on request. Its first line of output is the endpoint to use."
     )
+    parser.epilog = (
+        "examples:\n"
+        "  spool-tools collect\n"
+        "  spool-tools collect --count 500 --for 60 --verbose\n"
+        "  spool-tools collect --status 503 --times 3 --retry-after 5\n"
+        "exit codes: 0 it ended as asked; 1 fewer than --count arrived in time;\n"
+        "2 wrong usage; 130 Ctrl-C\n"
+    )
     add = parser.add_argument
     add(
         "--listen",

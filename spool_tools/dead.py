@@ -1,7 +1,8 @@
 """`dead`: the events that a server refused for good: list, retry, drop.
 
 A letter that is retried counts as pending again and is sent by the next flush;
-one that is dropped is removed and counted as purged.
+one that is dropped is removed and counted as purged. Exit codes: 0 it is done,
+1 a letter cannot be read, or a flusher does not end.
 """
 
 from __future__ import annotations
@@ -9,25 +10,23 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import os
-import sys
 import time
 
 import msgspec
 
-from spool_tools.output import complain, is_terminal, print_json, print_table
-from spool_tools.target import add_target, target_home
+from spool_tools.changing import books, flush_lock_held
+from spool_tools.output import Screen, many
+from spool_tools.reading import Spool
+from spool_tools.status_text import ago
+from spool_tools.target import WrongUsageError, add_target, target_home
 from telemetry.delivery import dead_letters
-from telemetry.delivery.accounts import Accounts
+from telemetry.delivery.census import Standing, letters
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.settling import event_id_of
-from telemetry.paths import Home
-
-
-BUSY = 1
 
 
 class Line(msgspec.Struct, kw_only=True):
-    """One letter of a list."""
+    """One letter of a list. `state` is `dead`, or `retried`: it will be sent again."""
 
     name: str
     state: str
@@ -40,23 +39,38 @@ class Line(msgspec.Struct, kw_only=True):
     event: msgspec.Raw
 
 
+class Done(msgspec.Struct, kw_only=True):
+    """How many letters were retried, or dropped."""
+
+    retried: int = 0
+    dropped: int = 0
+
+
+class _Event(msgspec.Struct):
+    event: str = "?"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `dead`."""
     parser.description = (
-        "List, retry or drop the events that a server refused for good."
+        "List, retry or drop the events that a server refused for good. A retried "
+        "one is sent by the next flush, a dropped one is removed and counted as "
+        "purged."
     )
     parser.epilog = (
         "examples:\n"
         "  spool-tools dead list --app frobnicate\n"
         "  spool-tools dead retry --app frobnicate --all\n"
         "  spool-tools dead drop --app frobnicate '0179*'\n"
+        "exit codes: 0 fine; 1 a letter cannot be read, or a flusher does not end;\n"
+        "2 wrong usage; 3 no such spool\n"
     )
     parser.add_argument("action", choices=("list", "retry", "drop"))
     parser.add_argument(
         "letters",
         nargs="*",
         metavar="NAME",
-        help="names of letters; * stands for any text",
+        help="names of letters, or ids of their events; * stands for any text",
     )
     parser.add_argument("--all", action="store_true", help="every letter there is")
     add_target(parser)
@@ -64,54 +78,104 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List, retry or drop; the exit code."""
-    home = target_home(args)
-    names = dead_letters.names(home.dead)
+    changes = args.action != "list"
+    if changes and bool(args.letters) == args.all:
+        raise WrongUsageError("name the letters (`dead list` has them), or say --all")
+    spool = Spool(target_home(args, changes=changes), "dead")
     if args.action == "list":
-        return _list(home, names)
-    if bool(args.letters) == args.all:
-        complain("dead", "name the letters, or say --all")
-        return 2
-    patterns = ["*"] if args.all else args.letters
-    chosen = [
-        name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns)
-    ]
-    if not chosen and not args.all:
-        complain("dead", "there is no such letter; `dead list` has their names")
-        return 2
-    return _retry(home, chosen) if args.action == "retry" else _drop(home, chosen)
+        return _list(spool, args.letters)
+    if args.action == "retry":
+        return _retry(spool, args.letters)
+    return _drop(spool, args.letters)
 
 
-def _list(home: Home, names: list[str]) -> int:
-    lines = [
-        _line(name, letter)
-        for name in names
-        if (letter := dead_letters.read(home.dead, name)) is not None
-    ]
-    if is_terminal():
-        rows = [
-            (
-                each.name,
-                each.state,
-                each.reason,
-                time.strftime("%Y-%m-%d %H:%M", time.gmtime(each.time_ms / 1000)),
-                str(each.attempts),
-                each.reply[:60],
-            )
-            for each in lines
-        ]
-        print_table(("name", "state", "why", "when", "tries", "reply"), rows)
-    else:
-        for each in lines:
-            print_json(msgspec.json.encode(each))
-    for name in names[len(lines) :]:
-        complain("dead", f"{name} cannot be read; `dead drop` removes it")
+def _list(spool: Spool, patterns: list[str]) -> int:
+    screen = Screen()
+    chosen = _chosen(spool, patterns)
+    now = time.time()
+    for name, standing in chosen.items():
+        letter = spool.letter(name)
+        if letter is None:
+            continue
+        if screen.is_terminal:
+            _show(screen, name, standing, letter, now)
+        else:
+            screen.json(msgspec.json.encode(_line(name, standing, letter)))
+    if screen.is_terminal and not chosen:
+        screen.say("there are no dead letters")
+    return 1 if spool.problems else 0
+
+
+def _retry(spool: Spool, patterns: list[str]) -> int:
+    count = 0
+    for name, standing in _chosen(spool, patterns).items():
+        if standing != "dead" or spool.letter(name) is None:
+            continue
+        try:
+            dead_letters.retry(spool.home.dead, name)
+            count += 1
+        except FileNotFoundError:
+            continue  # dropped or purged meanwhile
+    Screen().tell(
+        Done(retried=count),
+        f"{many(count, 'letter')} to be sent again by the next flush",
+    )
+    return 1 if spool.problems else 0
+
+
+def _drop(spool: Spool, patterns: list[str]) -> int:
+    # The ledger's libraries are loaded only where the ledger is written.
+    from telemetry.delivery.purge import drop_letters
+
+    names = list(_chosen(spool, patterns))
+    count = 0
+    if names:
+        with flush_lock_held(spool.home, "dead"), books(spool.home) as accounts:
+            count = drop_letters(spool.home, names, accounts)
+    Screen().tell(
+        Done(dropped=count), f"{many(count, 'letter')} dropped, and counted as purged"
+    )
     return 0
 
 
-def _line(name: str, letter: DeadLetter) -> Line:
+def _chosen(spool: Spool, patterns: list[str]) -> dict[str, Standing]:
+    """The letters that count and that one of the patterns means; all if there is none.
+
+    Raises WrongUsageError for a pattern that means none.
+    """
+    standing = {
+        name: each
+        for name, each in letters(spool.home, spool.snapshot).items()
+        if each in {"dead", "retried"}
+    }
+    if not patterns:
+        return dict(standing)
+    chosen: dict[str, Standing] = {}
+    for pattern in patterns:
+        meant = [
+            name for name in standing if _is_meant(spool, name, pattern.strip("/"))
+        ]
+        if not meant:
+            raise WrongUsageError(
+                f"there is no letter {pattern}; `dead list` has their names"
+            )
+        chosen.update({name: standing[name] for name in meant})
+    return chosen
+
+
+def _is_meant(spool: Spool, name: str, pattern: str) -> bool:
+    if fnmatch.fnmatchcase(name, os.path.basename(pattern)):
+        return True
+    letter = dead_letters.read(spool.home.dead, name)
+    return letter is not None and fnmatch.fnmatchcase(
+        event_id_of(bytes(letter.event)), pattern
+    )
+
+
+def _line(name: str, standing: str, letter: DeadLetter) -> Line:
     return Line(
         name=name,
-        state="retry" if name.endswith(dead_letters.RETRY) else "dead",
+        state=standing,
         reason=letter.reason,
         status=letter.status,
         time_ms=letter.time_ms,
@@ -122,38 +186,21 @@ def _line(name: str, letter: DeadLetter) -> Line:
     )
 
 
-def _retry(home: Home, names: list[str]) -> int:
-    count = 0
-    for name in names:
-        if not name.endswith(dead_letters.RETRY):
-            dead_letters.retry(home.dead, name)
-            count += 1
-    print(f"{count} dead letters will be sent by the next flush", file=sys.stderr)
-    return 0
-
-
-def _drop(home: Home, names: list[str]) -> int:
-    # The ledger's libraries are loaded only where the ledger is written.
-    from telemetry.delivery.ledger import open_ledger
-    from telemetry.delivery.ledger_view import read_snapshot
-    from telemetry.delivery.purge import await_flush_lock, drop_letters
-
-    lock = await_flush_lock(home)
-    if lock is None:
-        complain("dead", "a flusher is at work; nothing was dropped, try again")
-        return BUSY
+def _show(
+    screen: Screen, name: str, standing: str, letter: DeadLetter, now: float
+) -> None:
+    """Two lines for a person: which one, and why."""
     try:
-        accounts = Accounts(
-            open_ledger=lambda: open_ledger(home.ledger)[0],
-            read_ledger=lambda: read_snapshot(home.ledger),
-            relieve=lambda: None,
-            is_full=lambda: False,
-        )
-        try:
-            count = drop_letters(home, names, accounts)
-        finally:
-            accounts.close()
-    finally:
-        os.close(lock)
-    print(f"{count} dead letters dropped", file=sys.stderr)
-    return 0
+        event = msgspec.json.decode(letter.event, type=_Event).event
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        event = "?"
+    again = (", sent again by the next flush", "green")
+    screen.say((name, "bold"), *([again] if standing == "retried" else []), indent=2)
+    tries = f"after {many(letter.attempts, 'request')}"
+    # A status is part of what is told of the reply.
+    said = letter.reply if letter.status else f"{letter.reason}: {letter.reply}"
+    screen.say(
+        f"  {event}, refused {ago(letter.time_ms, now)} {tries}: ",
+        (said, "yellow"),
+        indent=4,
+    )

@@ -23,6 +23,8 @@ import time
 
 from spool_tools import demo_program
 from spool_tools.collector import Collector
+from spool_tools.output import Screen
+from spool_tools.table import fitted
 from telemetry.delivery.census import Census, take_census
 from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.paths import Home
@@ -34,12 +36,23 @@ _CALLS = {"first": 40, "second": 10_000, "third": 5}
 # Long for a drain of some hundred events; the demo says so if it is not enough.
 _DELIVERY_S = 12.0
 _SHOWN = 3
+# As much of an event as shows what it is.
+_LINE_CHARACTERS = 112
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `demo`."""
-    parser.description = __doc__
-    parser.epilog = "example:\n  spool-tools demo --keep\n"
+    parser.description = (
+        "See it work, on a spool of its own: a small program runs while nothing can "
+        "be delivered, is killed, is launched again, and a flusher of its own "
+        "delivers everything, exactly once. Takes a few seconds."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  spool-tools demo\n"
+        "  spool-tools demo --keep      # and look at the spool afterwards\n"
+        "exit codes: 0 everything arrived exactly once; 1 it did not\n"
+    )
     parser.add_argument(
         "--keep", action="store_true", help="leave the spool there to look at"
     )
@@ -48,11 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tell the story; the exit code."""
     directory = tempfile.mkdtemp(prefix="spool-demo-")
+    story = _Story(directory)
     try:
-        return _Story(directory).tell()
+        return story.tell()
     finally:
         if args.keep:
-            print(f"\nThe spool is left in {directory}")
+            where = f"The spool is left there; look: spool-tools status --home {story.home.root}"
+            story.say()
+            story.say(where)
         else:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -60,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 class _Story:
     def __init__(self, directory: str) -> None:
         self.home = Home(os.path.join(directory, "demo"))
+        self.screen = Screen()
+        self.say = self.screen.say
         self.acknowledged: set[str] = set()
         # Whatever the caller's environment says, this story is about the demo.
         self.environment = {
@@ -77,22 +95,22 @@ class _Story:
     def tell(self) -> int:
         """Chapter by chapter; the exit code."""
         nobody = f"http://127.0.0.1:{_free_port()}/events"
-        print("1. A program runs while its collector cannot be reached.")
+        self.chapter("1. A program runs while its collector cannot be reached.")
         self.launch("first", endpoint=nobody)
-        print(f"   {len(self.acknowledged)} tool calls recorded and acknowledged.")
-        print("\n2. It runs again and is killed (SIGKILL) in the middle.")
+        self.say(f"   {len(self.acknowledged)} tool calls recorded and acknowledged.")
+        self.chapter("2. It runs again and is killed (SIGKILL) in the middle.")
         self.launch("second", endpoint=nobody, kill_after=_KILLED_AFTER)
-        print(f"   {len(self.acknowledged)} calls acknowledged in both runs.")
-        print("\n3. What the spool holds (`spool-tools dump`):")
+        self.say(f"   {len(self.acknowledged)} calls acknowledged in both runs.")
+        self.chapter("3. What the spool holds (`spool-tools dump`):")
         self.show()
         before = self.census()
-        print(f"   recorded {before.recorded} = pending {before.pending}")
+        self.say(f"   recorded {before.recorded} = pending {before.pending}")
         self.await_flusher()
-        print("\n4. A collector starts, and the next launch flushes by itself.")
+        self.chapter("4. A collector starts, and the next launch flushes by itself.")
         with Collector(key="demo-key") as collector:
             began = time.monotonic()
             self.launch("third", endpoint=collector.url)
-            print(f"   The launch took {time.monotonic() - began:.2f} s.")
+            self.say(f"   The launch took {time.monotonic() - began:.2f} s.")
             expected = self.census().recorded
             self.await_delivery(collector, expected)
             took_s = time.monotonic() - began
@@ -103,6 +121,12 @@ class _Story:
             requests = len(collector.requests())
             copies = sum(collector.copies().values())
             return self.compare(names, copies, requests, took_s)
+
+    def chapter(self, title: str) -> None:
+        """A heading."""
+        if not title.startswith("1"):
+            self.say()
+        self.say((title, "bold"))
 
     def launch(
         self, name: str, *, endpoint: str, kill_after: int | None = None
@@ -138,9 +162,10 @@ class _Story:
             text=True,
             check=False,
         )
+        width = min(self.screen.width, _LINE_CHARACTERS)
         for line in done.stdout.splitlines():
-            print(f"   {line[:110]}{'…' if len(line) > 110 else ''}")
-        print("   …")
+            self.say(fitted(f"   {line}", width))
+        self.say("   …")
 
     def census(self) -> Census:
         """The conservation equation of the spool now."""
@@ -171,14 +196,16 @@ class _Story:
         lost = self.acknowledged - set(names)
         twice = copies - len(names)
         books = self.census()
-        print(f"   {len(names)} events arrived in {requests} requests, {took_s:.1f} s.")
-        print("\n5. The books.")
-        print(
+        self.say(
+            f"   {len(names)} events arrived in {requests} requests, {took_s:.1f} s."
+        )
+        self.chapter("5. The books.")
+        self.say(
             f"   recorded {books.recorded} = pending {books.pending}"
             f" + delivered {books.delivered} + dead {books.dead}"
             f" + damaged {books.damaged} + purged {books.purged}"
         )
-        print(f"   acknowledged and lost: {len(lost)}; arrived twice: {twice}")
+        self.say(f"   acknowledged and lost: {len(lost)}; arrived twice: {twice}")
         fine = (
             len(self.acknowledged) >= _KILLED_AFTER
             and not lost
@@ -187,7 +214,10 @@ class _Story:
             and books.delivered == len(names)
             and not books.pending
         )
-        print("   The books balance." if fine else "   THE BOOKS DO NOT BALANCE.")
+        if fine:
+            self.say("   ", ("The books balance.", "green"))
+        else:
+            self.say("   ", ("THE BOOKS DO NOT BALANCE.", "bold red"))
         return 0 if fine else 1
 
 

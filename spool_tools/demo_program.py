@@ -8,6 +8,7 @@ the numbers knows what was acknowledged, also if the program is killed.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from datetime import timedelta
@@ -36,4 +37,6 @@ def main(run: str, calls: int) -> None:
 
 
 if __name__ == "__main__":
+    # Ctrl-C is for the one who tells the story; this one just ends.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     main(sys.argv[1], int(sys.argv[2]))

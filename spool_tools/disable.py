@@ -2,35 +2,49 @@
 
 The choice is on disk before anything is removed, so a program that starts
 meanwhile finds it. Segments, dead letters, quarantine, ledger and the user's
-id go. A flusher that is at work stops before its next request.
+id go. A flusher that is at work stops before its next request. Exit codes: 0 it
+is done, 1 the choice is made, or could not be, and something is left.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 
-from spool_tools.output import complain
+import msgspec
+
+from spool_tools.changing import BusyError, flush_lock_held
+from spool_tools.output import Screen, complain
 from spool_tools.target import add_target, target_home
 from telemetry.consent import Choice, remember_choice
 from telemetry.errors import HomeError
 from telemetry.files import make_home
 
 
+class Chosen(msgspec.Struct, kw_only=True):
+    """What is chosen now, and where that is remembered."""
+
+    telemetry: str
+    consent: str
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `disable`."""
     parser.description = (
-        "Turn telemetry off for good and remove everything that is kept."
+        "Turn telemetry off for good and remove everything that is kept. Programs "
+        "that run notice at their next event."
     )
-    parser.epilog = "example:\n  spool-tools disable --app frobnicate\n"
+    parser.epilog = (
+        "example:\n"
+        "  spool-tools disable --app frobnicate\n"
+        "exit codes: 0 it is done; 1 something is left; 2 wrong usage\n"
+    )
     add_target(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Disable; the exit code."""
-    home = target_home(args, must_exist=False)
+    home = target_home(args, changes=True, must_exist=False)
     try:
         make_home(home.root)
         remember_choice(
@@ -38,26 +52,25 @@ def run(args: argparse.Namespace) -> int:
             Choice(on=False, date=time.strftime("%Y-%m-%d", time.gmtime())),
         )
     except (HomeError, OSError) as error:
-        complain(
-            "disable", f"{error}; the choice could not be written, nothing changed"
-        )
+        complain("disable", f"{error}; the choice is not written, nothing was removed")
         return 1
-    from telemetry.delivery.purge import await_flush_lock, forget
+    from telemetry.delivery.purge import forget
 
-    lock = await_flush_lock(home)
-    if lock is None:
+    try:
+        with flush_lock_held(home, "disable"):
+            forget(home)
+    except BusyError:
         complain(
             "disable",
             "telemetry is off, but a flusher has not ended yet; run this again to "
             "remove what is kept",
         )
         return 1
-    try:
-        forget(home)
     except OSError as error:
         complain("disable", f"telemetry is off, but not all is removed: {error}")
         return 1
-    finally:
-        os.close(lock)
-    print("telemetry is off, and everything that was kept is removed", file=sys.stderr)
+    Screen().tell(
+        Chosen(telemetry="off", consent=home.consent),
+        "telemetry is off, and everything that was kept is removed",
+    )
     return 0

@@ -1,13 +1,16 @@
-"""`enable`: turns telemetry on again, and says where something stronger says no."""
+"""`enable`: turns telemetry on again, and says where something stronger says no.
+
+Exit codes: 0 it is on, 1 the choice could not be written, or is overruled.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 
-from spool_tools.output import complain
+from spool_tools.disable import Chosen
+from spool_tools.output import Screen, complain
 from spool_tools.target import add_target, target_home
 from telemetry.consent import Choice, read_choice, remember_choice
 from telemetry.errors import HomeError
@@ -17,14 +20,23 @@ from telemetry.switches import environment_decision
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `enable`."""
-    parser.description = "Turn telemetry on again."
-    parser.epilog = "example:\n  spool-tools enable --app frobnicate\n"
+    parser.description = (
+        "Turn telemetry on again. A program that says no for itself, and an "
+        "environment variable, are stronger."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  spool-tools enable --app frobnicate\n"
+        "  spool-tools status --app frobnicate --explain    # what decides\n"
+        "exit codes: 0 it is on; 1 the environment overrules it, or the choice could "
+        "not\nbe written; 2 wrong usage\n"
+    )
     add_target(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Enable; the exit code."""
-    home = target_home(args, must_exist=False)
+    home = target_home(args, changes=True, must_exist=False)
     before = read_choice(home.consent)
     try:
         make_home(home.root)
@@ -38,15 +50,17 @@ def run(args: argparse.Namespace) -> int:
             ),
         )
     except (HomeError, OSError) as error:
-        complain("enable", f"{error}; the choice could not be written, nothing changed")
+        complain("enable", f"{error}; the choice is not written, nothing changed")
         return 1
     overruled = environment_decision(os.environ)
+    chosen = Chosen(telemetry="off" if overruled else "on", consent=home.consent)
     if overruled is not None:
-        complain(
-            "enable",
+        sentence = (
             f"the choice is remembered, but {overruled.reason} in the environment "
-            "overrules it: telemetry stays off where that is set",
+            "overrules it: telemetry stays off where that is set"
         )
+        complain("enable", sentence)
+        Screen().tell(chosen, "telemetry is off")
         return 1
-    print("telemetry is on", file=sys.stderr)
+    Screen().tell(chosen, "telemetry is on")
     return 0

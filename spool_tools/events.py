@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from spool_tools.output import is_terminal, print_json
+from spool_tools.output import Screen
+from spool_tools.table import print_table
 from telemetry import events
 from telemetry.errors import TelemetryError
 
@@ -35,6 +36,10 @@ class Entry(msgspec.Struct, kw_only=True):
     meaning: str
     fields: list[Field]
 
+    def title(self) -> str:
+        """Its name, with the action where that is always the same."""
+        return f"{self.event} ({self.action})" if self.action else self.event
+
 
 # The name of each event, the action that is always its own, and its payload.
 PAYLOADS: list[tuple[str, str, type[msgspec.Struct]]] = [
@@ -49,8 +54,16 @@ PAYLOADS: list[tuple[str, str, type[msgspec.Struct]]] = [
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `events`."""
-    parser.description = "Print what can be collected, event by event, field by field."
-    parser.epilog = "example:\n  spool-tools events --markdown > TELEMETRY.md\n"
+    parser.description = (
+        "Print what can be collected, event by event, field by field. Nothing else "
+        "leaves the machine but what a program defines itself, and TELEMETRY_TAGS."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  spool-tools events\n"
+        "  spool-tools events --markdown > TELEMETRY.md\n"
+        "exit codes: 0 fine; 2 wrong usage\n"
+    )
     parser.add_argument(
         "--markdown", action="store_true", help="the page that a program publishes"
     )
@@ -59,17 +72,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print; the exit code."""
     entries = catalogue()
+    screen = Screen()
     if args.markdown:
         print(markdown(entries))
-    elif is_terminal():
-        for entry in entries:
-            print(f"{entry.event} {entry.action}".strip() + f": {entry.meaning}")
-            for field in entry.fields:
-                print(f"  {field.name:<16}{field.type:<14}{field.meaning}")
-            print()
+    elif screen.is_terminal:
+        for number, entry in enumerate(entries):
+            if number:
+                screen.say()
+            screen.say((entry.title(), "bold cyan"))
+            screen.say(entry.meaning)
+            rows = [(f.name, f.type, f.meaning) for f in entry.fields]
+            headings = ("  field", "type", "meaning")
+            rows = [(f"  {name}", kind, text) for name, kind, text in rows]
+            print_table(screen, headings, rows, styles=["cyan", "dim", ""], folds=True)
     else:
         for entry in entries:
-            print_json(msgspec.json.encode(entry))
+            screen.json(msgspec.json.encode(entry))
     return 0
 
 
@@ -82,8 +100,13 @@ def markdown(entries: list[Entry]) -> str:
     """The catalogue as a page."""
     lines = ["# What is collected", ""]
     for entry in entries:
-        title = f"{entry.event} ({entry.action})" if entry.action else entry.event
-        lines += [f"## {title}", "", entry.meaning, "", "| field | type | meaning |"]
+        lines += [
+            f"## {entry.title()}",
+            "",
+            entry.meaning,
+            "",
+            "| field | type | meaning |",
+        ]
         lines.append("|---|---|---|")
         lines += [f"| `{f.name}` | {f.type} | {f.meaning} |" for f in entry.fields]
         lines.append("")

@@ -2,31 +2,32 @@
 
 Endpoint and key come from the environment, the endpoint also from `--endpoint`;
 never a key from the command line, which every user of the machine can read.
-Exit codes: 0 everything is delivered, 1 something is left.
+Exit codes: 0 everything is delivered, 1 something is left, or damage was found.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import threading
 
-import msgspec
-
-from spool_tools.output import complain, is_terminal, print_json, printable
+from spool_tools.explain import decision_for
+from spool_tools.output import Screen, complain, many
 from spool_tools.progress import Bar
-from spool_tools.target import add_target, target_home
+from spool_tools.reading import Spool
+from spool_tools.status_text import moment
+from spool_tools.target import WrongUsageError, add_target, target_home
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
-from telemetry.consent import decide, read_choice
-from telemetry.delivery.census import count_pending_quickly
+from telemetry.delivery.census import count_letters
 from telemetry.delivery.flush import flush
-from telemetry.delivery.ledger_view import read_snapshot
+from telemetry.delivery.http import check_endpoint
+from telemetry.delivery.launch import can_send
 from telemetry.delivery.progress import Progress
 from telemetry.delivery.report import FlushReport
-from telemetry.errors import ConfigError, EndpointError, LedgerError
+from telemetry.errors import ConfigError, TelemetryError
 from telemetry.logs import TelemetryLogger
-from telemetry.paths import Home
 
 
 _LOOK_S = 0.1
@@ -35,8 +36,8 @@ _WHAT_TO_DO = {
     "deadline": "the time was up; run it again, or give it more with --timeout",
     "waiting": "the server or the network is not ready; what is left is kept",
     "paused": "the server refuses this endpoint, key or header; correct them",
-    "busy": "another flusher is at work; `status` says since when",
-    "off": "telemetry is off, or there is no endpoint or no key",
+    "busy": "another flusher is at work; `status` names its process",
+    "off": "telemetry was turned off meanwhile; nothing more was sent",
     "disk": "the disk or the ledger said no; `status` and `verify` say more",
 }
 
@@ -44,39 +45,48 @@ _WHAT_TO_DO = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `flush`."""
     parser.description = (
-        "Deliver what waits, now. The key comes from TELEMETRY_API_KEY."
+        "Deliver what waits, now, whatever the time of the next flush is. The key "
+        "comes from TELEMETRY_API_KEY, the endpoint from TELEMETRY_ENDPOINT or "
+        "--endpoint."
     )
     parser.epilog = (
-        "example:\n"
-        "  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate "
-        "--endpoint https://collect.example/v1\n"
+        "examples:\n"
+        "  spool-tools flush --app frobnicate\n"
+        "  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate \\\n"
+        "      --endpoint https://collect.example/v1 --timeout 300\n"
+        "exit codes: 0 everything is delivered; 1 something is left, or damage was "
+        "found;\n2 wrong usage; 3 no such spool\n"
     )
     add_target(parser)
     parser.add_argument("--endpoint", metavar="URL", help="where to send")
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="(default: 60)"
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="end after so long; what is left is kept (default: 60)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Flush; the exit code."""
-    home = target_home(args)
+    home = target_home(args, changes=True)
     config = _config(args)
-    if config is None:
-        return 2
-    report = _watched(home, config, args.timeout)
-    if is_terminal():
-        print(
-            f"delivered {report.delivered}, pending {report.pending}, "
-            f"dead {report.dead}, damaged {report.damaged}, "
-            f"in {report.requests} requests: {_WHAT_TO_DO[report.stopped]}"
-        )
-    else:
-        print_json(msgspec.json.encode(report))
-    return 0 if report.stopped == "drained" and not report.pending else 1
+    decision = decision_for(home, os.environ)
+    if not decision.on:
+        complain("flush", f"telemetry is off: {decision.reason}; nothing is sent")
+        return 1
+    spool = Spool(home, "flush")
+    dead_before = count_letters(home, spool.snapshot)[0]
+    screen = Screen()
+    report = _watched(screen, spool, config, args.timeout)
+    screen.tell(report, _summary(report))
+    whole = report.damaged == 0 and report.dead <= dead_before
+    return 0 if report.stopped == "drained" and not report.pending and whole else 1
 
 
-def _config(args: argparse.Namespace) -> Config | None:
+def _config(args: argparse.Namespace) -> Config:
+    """The settings to send with. Raises WrongUsageError where they cannot be used."""
     values = build_values()
     try:
         config = resolve(
@@ -84,49 +94,46 @@ def _config(args: argparse.Namespace) -> Config | None:
             environment=os.environ,
             build={name: values[name] for name in ("endpoint", "api_key", "header")},
         )
-        if config.endpoint:
-            from telemetry.delivery.http import check_endpoint
-
-            check_endpoint(config.endpoint)
-    except (ConfigError, EndpointError) as error:
-        complain("flush", error)
-        return None
-    if not config.endpoint:
-        complain("flush", "no endpoint; set TELEMETRY_ENDPOINT or give --endpoint")
-        return None
+        if not config.endpoint:
+            raise WrongUsageError("no endpoint; set TELEMETRY_ENDPOINT or --endpoint")
+        check_endpoint(config.endpoint)
+    except ConfigError as error:
+        raise WrongUsageError(str(error)) from error
+    if not can_send(config):
+        raise WrongUsageError("no key; set TELEMETRY_API_KEY in the environment")
+    for problem in config.problems():
+        raise WrongUsageError(str(problem))
     return config
 
 
-def _watched(home: Home, config: Config, timeout_s: float) -> FlushReport:
+def _watched(
+    screen: Screen, spool: Spool, config: Config, timeout_s: float
+) -> FlushReport:
     """Flush in a thread, and show how far it is."""
-
-    def allowed() -> bool:
-        return decide(
-            environment=os.environ,
-            enabled=True,
-            choice=read_choice(home.consent),
-            build=build_values()["enabled"],
-        ).on
-
+    home = spool.home
     progress = Progress()
     reports: list[FlushReport] = []
 
     def work() -> None:
-        reports.append(
-            flush(
+        try:
+            report = flush(
                 config,
                 home,
                 timeout_s=timeout_s,
                 environment=os.environ,
-                allowed=allowed,
+                allowed=lambda: decision_for(home, os.environ).on,
                 logger=_Complaining(),
                 progress=progress,
             )
-        )
+        except (TelemetryError, OSError) as error:
+            complain("flush", f"{error}; everything is kept")
+        else:
+            reports.append(report)
 
+    # Not waited for at the end of the process: Ctrl-C is a kill, which costs nothing.
     thread = threading.Thread(target=work, name="flush", daemon=True)
-    thread.start()
-    with Bar("flush", total=_waiting(home), unit="events") as bar:
+    with Bar(screen, "flush", total=spool.count_pending, unit="events") as bar:
+        thread.start()
         while thread.is_alive():
             thread.join(_LOOK_S)
             if progress.settlement is not None:
@@ -134,19 +141,36 @@ def _watched(home: Home, config: Config, timeout_s: float) -> FlushReport:
     return reports[0] if reports else progress.report(home, "disk")
 
 
-def _waiting(home: Home) -> int:
+def _summary(report: FlushReport) -> str:
+    counts = [f"{report.delivered:,} delivered", f"{report.pending:,} pending"]
+    counts += [f"{report.dead:,} dead"] if report.dead else []
+    counts += [f"{report.damaged:,} damaged"] if report.damaged else []
+    text = f"{', '.join(counts)}, in {many(report.requests, 'request')}: "
+    text += _WHAT_TO_DO[report.stopped]
+    if report.stopped in {"waiting", "paused"} and report.next_attempt:
+        text += f"; by itself not before {moment(int(report.next_attempt * 1000))}"
+    return text
+
+
+def _seconds(text: str) -> float:
     try:
-        return count_pending_quickly(home, read_snapshot(home.ledger))
-    except LedgerError:
-        return 0
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 class _Complaining(TelemetryLogger):
-    """Says what went wrong where the person who asked will read it."""
+    """Says what kept a flush from delivering where the person who asked will read it."""
+
+    __slots__ = ()
 
     def __init__(self) -> None:
         pass
 
     def debug(self, message: str, *args: object) -> None:
-        """A flush logs only what kept it from delivering."""
-        complain("flush", printable(message % args))
+        complain("flush", message % args)
+
+    info = warning = error = debug

@@ -8,9 +8,11 @@ are drawn by rich, where it is installed.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # A text, or a text and the style in which rich draws it.
-Part = str | tuple[str, str] if TYPE_CHECKING else object
+Part = str | tuple[str, str]
 # Where there is no terminal there is no width: tables are as wide as they are.
 _NO_WIDTH = 1 << 16
 
@@ -40,25 +42,32 @@ class Screen:
         """Columns of a line."""
         return shutil.get_terminal_size().columns if self.is_terminal else _NO_WIDTH
 
-    def say(self, *parts: Part) -> None:
-        """One line for a person, made of parts in their styles."""
+    def say(self, *parts: Part, indent: int = 0) -> None:
+        """One line for a person, made of parts in their styles.
+
+        What is wider than the terminal goes on below, `indent` columns in.
+        """
         texts = [(part, "") if isinstance(part, str) else part for part in parts]
         texts = [(printable(text), style) for text, style in texts]
+        for line in folded(texts, self.width, indent):
+            self._print(line)
+
+    def _print(self, texts: list[tuple[str, str]]) -> None:
         if self.console is None:
             print("".join(text for text, _ in texts))
             return
         from rich.text import Text
 
-        line = Text.assemble(*texts)
-        # Where a line ends is the terminal's affair: what is copied stays whole.
-        self.console.print(line, soft_wrap=True)
+        # A word that is too long is the terminal's affair: what is copied stays whole.
+        self.console.print(Text.assemble(*texts), soft_wrap=True)
 
     def json(self, line: bytes) -> None:
         """One JSON text as a line, byte for byte if nobody is looking."""
         if self.is_terminal:
-            self.say(line.decode("utf-8", "replace"))
+            self._print([(printable(line.decode("utf-8", "replace")), "")])
         else:
-            sys.stdout.buffer.write(line + b"\n")
+            # A letter that was edited by hand may hold line ends between its members.
+            sys.stdout.buffer.write(line.replace(b"\n", b" ") + b"\n")
 
     def tell(self, done: msgspec.Struct, sentence: str) -> None:
         """What came of it: a sentence for a person, one JSON object for a program."""
@@ -73,6 +82,43 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def folded(
+    texts: list[tuple[str, str]], width: int, indent: int
+) -> list[list[tuple[str, str]]]:
+    """The lines of a text that may be wider than `width`: broken at blanks only."""
+    if sum(columns(text) for text, _ in texts) <= width:
+        return [texts]
+    lines: list[list[tuple[str, str]]] = [[]]
+    used = 0
+    for text, style in texts:
+        for word in re.findall(r" *[^ ]+| +$", text):
+            wide = columns(word)
+            if used and used + wide > width and word.startswith(" "):
+                lines.append([(" " * indent, "")])
+                word, used = word.lstrip(), indent  # noqa: PLW2901 - its blank is the break
+                wide = columns(word)
+            lines[-1].append((word, style))
+            used += wide
+    return lines
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a printable text takes."""
+    return len(text) if text.isascii() else sum(map(column_count, text))
+
+
+def column_count(char: str) -> int:
+    """How many columns of a terminal a character takes: none, one or two."""
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
+
+
+def many(count: int, noun: str) -> str:
+    """A count and its noun: `1 segment`, `1,200 segments`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def complain(command: str, message: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from spool_tools.output import Screen, is_kept
@@ -24,9 +25,14 @@ _SHOWN_AFTER_S = 0.4
 
 
 class Bar:
-    """`with Bar(screen, "flush", total=500, unit="events") as bar: bar.at(20)`."""
+    """`with Bar(screen, "dump", total=count, unit="events") as bar: bar.at(20)`.
 
-    def __init__(self, screen: Screen, title: str, *, total: int, unit: str) -> None:
+    `total` is asked once, when the bar is drawn.
+    """
+
+    def __init__(
+        self, screen: Screen, title: str, *, total: Callable[[], int], unit: str
+    ) -> None:
         self._screen = screen
         self._title = title
         self._total = total
@@ -98,6 +104,6 @@ class Bar:
             redirect_stdout=False,
             redirect_stderr=sys.stderr.isatty(),
         )
-        self._task = self._progress.add_task(self._title, total=max(self._total, 1))
+        self._task = self._progress.add_task(self._title, total=max(self._total(), 1))
         self._progress.update(self._task, completed=self._done)
         self._progress.start()

@@ -1,58 +1,62 @@
 """`purge`: removes what is kept, and counts it as purged.
 
 Segments, dead letters and quarantine go; the user's choice, id and the counts
-stay. Programs that are running go on in new segments.
+stay. Programs that are running go on in new segments. Exit codes: 0 it is done,
+1 something is left, 2 it was not confirmed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
-from spool_tools.output import complain
+from spool_tools.changing import books, flush_lock_held, is_confirmed
+from spool_tools.output import Screen, complain, many
+from spool_tools.reading import Spool
 from spool_tools.target import add_target, target_home
+from telemetry.errors import LedgerError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `purge`."""
-    parser.description = "Remove all events that are kept, and count them as purged."
-    parser.epilog = "example:\n  spool-tools purge --app frobnicate --yes\n"
+    parser.description = (
+        "Remove all events that are kept, delivered or not, with dead letters and "
+        "quarantine, and count them as purged. Programs that run go on recording; "
+        "`disable` is what ends that."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  spool-tools purge --app frobnicate          # asks first\n"
+        "  spool-tools purge --app frobnicate --yes\n"
+        "exit codes: 0 it is done; 1 something is left; 2 not confirmed, or wrong "
+        "usage;\n3 no such spool\n"
+    )
     add_target(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def run(args: argparse.Namespace) -> int:
     """Purge; the exit code."""
-    home = target_home(args)
-    if not args.yes and not confirmed(f"Remove all events in {home.root}?"):
-        return 2
-    from telemetry.delivery.purge import await_flush_lock, purge
-    from telemetry.errors import LedgerError
+    home = target_home(args, changes=True)
+    if not args.yes:
+        count = Spool(home, "purge").count_pending()
+        events = many(count, "pending event")
+        question = f"Remove {events} and all letters in {home.root}?"
+        if not is_confirmed("purge", question):
+            return 2
+    from telemetry.delivery.purge import purge
 
-    lock = await_flush_lock(home)
-    if lock is None:
-        complain("purge", "a flusher is at work; nothing was removed, try again")
-        return 1
     try:
-        done = purge(home)
+        with flush_lock_held(home, "purge"), books(home) as accounts:
+            done = purge(home, accounts)
     except (LedgerError, OSError) as error:
-        complain("purge", f"{error}; what is left is kept")
+        complain("purge", f"{error}; what is left is kept, run it again")
         return 1
-    finally:
-        os.close(lock)
-    print(
-        f"removed {done.events} events, {done.letters} dead letters and "
-        f"{done.stretches} damaged stretches",
-        file=sys.stderr,
+    Screen().tell(
+        done,
+        f"removed, and counted as purged: {many(done.events, 'pending event')} and "
+        f"{many(done.letters, 'letter')}; {many(done.stretches, 'damaged file')} removed",
     )
-    return 0
-
-
-def confirmed(question: str) -> bool:
-    """Whether a person at a terminal said yes."""
-    if not sys.stdin.isatty():
-        complain("purge", "say --yes, as nobody can be asked here")
-        return False
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    left = Spool(home, "purge").unreadable()
+    for each in left:
+        complain("purge", f"left alone: {each}")
+    return 1 if left else 0

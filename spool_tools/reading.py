@@ -1,19 +1,31 @@
 """What the inspecting commands read: records, letters, damage. Changes nothing.
 
 Everything is a generator over one record at a time, so a spool of a million
-events takes no more memory than one of ten.
+events takes no more memory than one of ten. What cannot be read is said once,
+left out, and remembered in `problems`; the rest is read all the same.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+
+import msgspec
 
 from spool_tools.output import complain
+from telemetry.delivery import dead_letters
 from telemetry.delivery.books import SegmentEntry, Snapshot
+from telemetry.delivery.census import (
+    Standing,
+    borne_out,
+    count_quickly,
+    letters,
+    torn_tail,
+)
+from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.errors import LedgerError, SpoolError
-from telemetry.files import TEMPORARY
+from telemetry.files import TEMPORARY, names_in
 from telemetry.paths import Home
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader, segment_names
@@ -24,80 +36,182 @@ AT_ONCE = 500
 NO_BOUND = 1 << 62
 
 
-def snapshot_of(home: Home, command: str) -> Snapshot:
-    """What the ledger says; an empty one, with a complaint, where it cannot be read."""
-    try:
-        return read_snapshot(home.ledger)
-    except LedgerError as error:
-        complain(command, f"{error}; going on as if nothing had been sent yet")
-        return Snapshot()
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """Damaged bytes. `file` is where they are now: in quarantine, or still in place."""
+
+    segment: str
+    offset: int
+    bytes: int
+    quarantined: bool
+    file: str
 
 
-def open_behind(
-    home: Home, name: str, snapshot: Snapshot
-) -> tuple[SegmentReader, SegmentEntry] | None:
-    """A reader behind what is settled of a segment; None where it cannot be read."""
-    entry = snapshot.segments.get(name) or SegmentEntry(offset=0)
-    try:
-        reader = SegmentReader(home, name)
-    except SpoolError:
-        return None
-    if not reader.holds(entry.offset, entry.seq, entry.crc):
-        entry = SegmentEntry(offset=0)
-    reader.start_at(entry.offset)
-    return reader, entry
+class Spool:
+    """One spool as it is being looked at, with what its ledger says.
 
+    `command` is who looks, for complaints.
+    """
 
-def items_of(reader: SegmentReader) -> Iterator[Record | Damage]:
-    """Records and the damage between them, from where the reader stands."""
-    while items := reader.take(AT_ONCE, NO_BOUND):
-        yield from items
+    def __init__(self, home: Home, command: str) -> None:
+        self.home = home
+        self.problems: list[str] = []
+        self._command = command
+        self.snapshot = Snapshot()
+        self.look_again()
 
-
-def pending(home: Home, snapshot: Snapshot) -> Iterator[tuple[str, Record]]:
-    """Every pending record with the name of its segment, oldest segment first."""
-    for name in segment_names(home):
-        opened = open_behind(home, name, snapshot)
-        if opened is None:
-            continue
+    def look_again(self) -> None:
+        """Read the ledger; without one that can be read, nothing has been sent."""
         try:
-            for item in items_of(opened[0]):
-                if isinstance(item, Record):
-                    yield name, item
-        except (SpoolError, OSError):
-            continue
-        finally:
-            opened[0].close()
+            self.snapshot = read_snapshot(self.home.ledger)
+        except LedgerError as error:
+            self.note(f"{error}; going on as if nothing had been sent yet")
+        for row in self.snapshot.unreadable:
+            self.note(f"the ledger's row {row} is damaged; it is left out")
 
+    def opened(self) -> Iterator[tuple[SegmentReader, SegmentEntry]]:
+        """Each segment, oldest first, at the end of what is settled of it."""
+        for name in segment_names(self.home):
+            opened = self.open(name)
+            if opened is not None:
+                try:
+                    yield opened
+                finally:
+                    opened[0].close()
 
-def unreadable(home: Home) -> list[tuple[str, str]]:
-    """What stands in `spool/` and is no segment that can be read, and why."""
-    found = []
-    try:
-        names = sorted(os.listdir(home.spool))
-    except FileNotFoundError:
-        return []
-    segments = set(segment_names(home))
-    for name in names:
-        if name not in segments:
-            found.append((name, "is of another version or not ours; it is left alone"))
-            continue
+    def open(self, name: str) -> tuple[SegmentReader, SegmentEntry] | None:
+        """A reader behind what is settled of a segment; None where it cannot be read."""
         try:
-            SegmentReader(home, name).close()
+            reader = SegmentReader(self.home, name)
         except SpoolError as error:
+            # A flusher may have deleted it meanwhile.
             if os.path.lexists(error.path):
-                found.append((name, error.problem))
-    return found
+                self.note(str(error))
+            return None
+        entry = borne_out(reader, self.snapshot.segments.get(name))
+        reader.start_at(entry.offset)
+        return reader, entry
+
+    def items(self, reader: SegmentReader) -> Iterator[Record | Damage]:
+        """Records and the damage between them, from where the reader stands."""
+        try:
+            while items := reader.take(AT_ONCE, NO_BOUND):
+                yield from items
+        except SpoolError as error:
+            self.note(f"{error}; what follows in this segment is left out")
+
+    def pending(self) -> Generator[bytes]:
+        """Every pending event, in the order of sending."""
+        for reader, _ in self.opened():
+            for item in self.items(reader):
+                if isinstance(item, Record):
+                    yield item.event
+        for _, letter in self.letters("retried"):
+            yield bytes(letter.event)
+
+    def count_pending(self) -> int:
+        """About how many events those are, at the cost of a look at each segment."""
+        count = 0
+        for reader, entry in self.opened():
+            count += count_quickly(reader, entry, by_marks=False).pending
+        return count
+
+    def letters(self, *wanted: Standing) -> Iterator[tuple[str, DeadLetter]]:
+        """The letters that count as one of these, oldest first."""
+        for name, standing in letters(self.home, self.snapshot).items():
+            if standing in wanted and (letter := self.letter(name)) is not None:
+                yield name, letter
+
+    def letter(self, name: str) -> DeadLetter | None:
+        """One letter; None where it cannot be read."""
+        letter = dead_letters.read(self.home.dead, name)
+        if letter is None and os.path.lexists(f"{self.home.dead}/{name}"):
+            self.note(f"the letter {name} cannot be read; `dead drop` removes it")
+        return letter
+
+    def damaged(self) -> Iterator[Stretch]:
+        """Every damaged stretch: those in quarantine, then those still in place."""
+        for name, size in quarantined(self.home):
+            segment, _, offset = name.rpartition("-")
+            yield Stretch(
+                segment=segment,
+                offset=int(offset) if offset.isdecimal() else 0,
+                bytes=size,
+                quarantined=True,
+                file=f"{self.home.quarantine}/{name}",
+            )
+        for reader, entry in self.opened():
+            end = entry.offset
+            for item in self.items(reader):
+                if isinstance(item, Damage):
+                    yield self._in_place(reader, item.start, item.end)
+                end = item.end
+            end = max(end, entry.offset + entry.tail)
+            tail = torn_tail(reader, end)
+            if tail:
+                yield self._in_place(reader, reader.size() - tail, reader.size())
+
+    def unreadable(self) -> list[str]:
+        """What stands in the place of ours and cannot be read, and why."""
+        home = self.home
+        found = []
+        for path in (home.spool, home.dead, home.quarantine):
+            if os.path.islink(path):
+                found.append(f"{os.path.basename(path)}: is a link, it is not followed")
+            elif os.path.lexists(path) and not os.path.isdir(path):
+                found.append(f"{os.path.basename(path)}: is no directory")
+        problems = ((name, _problem_of(home, name)) for name in segment_names(home))
+        return found + [f"{name}: {problem}" for name, problem in problems if problem]
+
+    def foreign(self) -> list[str]:
+        """Files in `spool/` that are of another version, or not ours."""
+        segments = set(segment_names(self.home))
+        return sorted(set(names_in(self.home.spool)) - segments)
+
+    def _in_place(self, reader: SegmentReader, start: int, end: int) -> Stretch:
+        return Stretch(
+            segment=reader.name,
+            offset=start,
+            bytes=end - start,
+            quarantined=False,
+            file=reader.path,
+        )
+
+    def note(self, problem: str) -> None:
+        """Say what could not be read, once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+            complain(self._command, problem)
+
+
+def _problem_of(home: Home, name: str) -> str:
+    """Why a segment cannot be read; empty if it can, or is gone."""
+    try:
+        SegmentReader(home, name).close()
+    except SpoolError as error:
+        return error.problem if os.path.lexists(error.path) else ""
+    return ""
 
 
 def quarantined(home: Home) -> list[tuple[str, int]]:
     """Name and size in bytes of every quarantined stretch."""
-    try:
-        names = sorted(os.listdir(home.quarantine))
-    except FileNotFoundError:
-        return []
     return [
-        (name, os.lstat(f"{home.quarantine}/{name}").st_size)
-        for name in names
+        (name, size)
+        for name, size in sizes(home.quarantine).items()
         if TEMPORARY not in name
     ]
+
+
+def sizes(directory: str) -> dict[str, int]:
+    """The files of a directory of ours by name, with their sizes in bytes."""
+    found = {
+        name: size_of(f"{directory}/{name}") for name in sorted(names_in(directory))
+    }
+    return {name: size for name, size in found.items() if size is not None}
+
+
+def size_of(path: str) -> int | None:
+    """The size of a file in bytes; None where it is gone by now."""
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return None

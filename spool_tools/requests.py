@@ -4,56 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spool_tools.reading import NO_BOUND, open_behind
+from spool_tools.reading import NO_BOUND, Spool
 from telemetry.config import Config
-from telemetry.delivery import dead_letters
 from telemetry.delivery.batch import batch_of, records_request
-from telemetry.delivery.books import SegmentEntry, Snapshot
-from telemetry.paths import Home
-from telemetry.spool.reader import SegmentReader, segment_names
+from telemetry.delivery.books import SegmentEntry
+from telemetry.delivery.census import letters
+from telemetry.spool.frame import Damage, Record
+from telemetry.spool.reader import SegmentReader
 
 
-def as_sent(home: Home, snapshot: Snapshot) -> Iterator[bytes]:
+def as_sent(spool: Spool) -> Iterator[bytes]:
     """Each body, in the order of sending, as a flush with default bounds plans them.
 
-    A batch that was announced is planned as it was announced.
+    A batch that was announced is planned as it was announced. What a server
+    refuses is sent again in other parts, which nobody can foresee.
     """
     bounds = Config(app="")
-    for name in segment_names(home):
-        opened = open_behind(home, name, snapshot)
-        if opened is None:
-            continue
-        reader, entry = opened
-        try:
-            yield from _planned(reader, entry, bounds)
-        finally:
-            reader.close()
-    letters = [
-        letter
-        for name in dead_letters.names(home.dead)
-        if name.endswith(dead_letters.RETRY)
-        and (letter := dead_letters.read(home.dead, name)) is not None
-    ]
-    for first in range(0, len(letters), bounds.batch_events_max):
-        part = letters[first : first + bounds.batch_events_max]
-        yield records_request([bytes(letter.event) for letter in part]).body
+    for reader, entry in spool.opened():
+        for items in _planned(reader, entry, bounds):
+            yield _body([record.event for record in batch_of(items).records])
+    standings = letters(spool.home, spool.snapshot)
+    names = [name for name, standing in standings.items() if standing == "retried"]
+    for first in range(0, len(names), bounds.batch_events_max):
+        part = names[first : first + bounds.batch_events_max]
+        events = [
+            bytes(letter.event)
+            for name in part
+            if (letter := spool.letter(name)) is not None
+        ]
+        if events:
+            yield _body(events)
 
 
 def _planned(
     reader: SegmentReader, entry: SegmentEntry, bounds: Config
-) -> Iterator[bytes]:
+) -> Iterator[list[Record | Damage]]:
+    """The batches of one segment."""
     announced = entry.inflight
-    items = []
     if announced is not None and announced.start == entry.offset:
         items = reader.take(announced.count, NO_BOUND, until=announced.end)
-        if items:
-            request = records_request([r.event for r in batch_of(items).records])
-            if request.digest != announced.digest:
-                reader.start_at(entry.offset)
-                items = []
-    while True:
-        items = items or reader.take(bounds.batch_events_max, bounds.batch_bytes_max)
-        if not items:
-            return
-        yield records_request([r.event for r in batch_of(items).records]).body
-        items = []
+        if items and items[-1].end == announced.end and _is(announced.digest, items):
+            yield items
+        else:
+            # The file is not the one that was announced: that batch is void.
+            reader.start_at(entry.offset)
+    while items := reader.take(bounds.batch_events_max, bounds.batch_bytes_max):
+        yield items
+
+
+def _is(digest: str, items: list[Record | Damage]) -> bool:
+    events = [record.event for record in batch_of(items).records]
+    return records_request(events).digest == digest
+
+
+def _body(events: list[bytes]) -> bytes:
+    return records_request(events).body

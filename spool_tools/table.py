@@ -8,10 +8,9 @@ a terminal nothing is cut.
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from spool_tools.output import Screen, printable
+from spool_tools.output import Screen, column_count, columns, printable
 
 
 # Rows that decide on the widths.
@@ -25,20 +24,23 @@ def print_table(
     headings: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
-    styles: Sequence[str] | None = None,
+    styles: Sequence[str],
+    folds: bool = False,
+    at_once: bool = False,
 ) -> None:
     """A table of `rows`, each of as many cells as there are `headings`.
 
-    `styles` are the columns', for rich. What does not fit is cut from the last
-    column.
+    `styles` are the columns', for rich. What does not fit is cut; with `folds` the
+    last column goes on below instead. `at_once` shows each row as it comes, before
+    others that could tell how wide a column has to be.
     """
-    styles = styles or [""] * len(headings)
     cells = ([printable(cell) for cell in row] for row in rows)
-    first = list(itertools.islice(cells, _FIRST))
+    first = [] if at_once else list(itertools.islice(cells, _FIRST))
     widths = _widths(headings, first, screen.width)
     screen.say((_line(headings, widths), "bold"))
+    indent = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
     for row in itertools.chain(first, cells):
-        screen.say(*_parts(row, widths, styles))
+        screen.say(*_parts(row, widths, styles, folds=folds), indent=indent)
 
 
 def fitted(text: str, width: int) -> str:
@@ -48,21 +50,10 @@ def fitted(text: str, width: int) -> str:
     return text + " " * (width - columns(text))
 
 
-def columns(text: str) -> int:
-    """How many columns of a terminal a printable text takes."""
-    return len(text) if text.isascii() else sum(map(_columns, text))
-
-
-def _columns(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
-
-
 def _cut(text: str, width: int) -> str:
     kept, used = [], 1
     for char in text:
-        used += _columns(char)
+        used += column_count(char)
         if used > width:
             break
         kept.append(char)
@@ -72,7 +63,11 @@ def _cut(text: str, width: int) -> str:
 def _widths(
     headings: Sequence[str], rows: list[list[str]], width: int
 ) -> Sequence[int]:
-    widths = [max(map(columns, column)) for column in zip(headings, *rows, strict=True)]
+    # No column takes the room of the last one, which has the most to say.
+    widths = [
+        min(max(map(columns, column)), max(width // 3, len(column[0])))
+        for column in zip(headings, *rows, strict=True)
+    ]
     before = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
     return [*widths[:-1], max(width - before, len(headings[-1]))]
 
@@ -82,12 +77,13 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _parts(
-    row: Sequence[str], widths: Sequence[int], styles: Sequence[str]
+    row: Sequence[str],
+    widths: Sequence[int],
+    styles: Sequence[str],
+    *,
+    folds: bool = False,
 ) -> Iterator[tuple[str, str]]:
-    last = len(row) - 1
-    for number, cell in enumerate(row):
-        if number == last:
-            text = cell if columns(cell) <= widths[last] else _cut(cell, widths[last])
-            yield text, styles[number]
-        else:
-            yield fitted(cell, widths[number]) + _GAP, styles[number]
+    for cell, width, style in zip(row[:-1], widths, styles, strict=False):
+        yield fitted(cell, width) + _GAP, style
+    last, width = row[-1], widths[-1]
+    yield last if folds or columns(last) <= width else _cut(last, width), styles[-1]

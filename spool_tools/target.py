@@ -1,24 +1,33 @@
 """Which spool a command is about: `--app NAME`, or `--home DIR` for the directory.
 
 Creates nothing. A spool that is not there is exit code 3, and the message says
-where it was looked for.
+where it was looked for and which ones there are. One that is reached through a
+link is not opened; one that belongs to somebody else is read where the system
+permits it, and never changed: its owner's programs would refuse what we leave.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 
 from telemetry.errors import ConfigError, HomeError
-from telemetry.paths import Home, home_of
+from telemetry.files import directory_problem
+from telemetry.paths import Home, home_of, state_directory
 
 
 NO_SUCH_SPOOL = 3
+_NAMED_MAX = 8
 
 
 class NoSuchSpoolError(Exception):
     """There is no spool where the command was told to look."""
+
+
+class WrongUsageError(Exception):
+    """The command was given something it cannot work with."""
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +39,14 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def target_home(args: argparse.Namespace, *, must_exist: bool = True) -> Home:
-    """The home that the options name. Raises NoSuchSpoolError."""
+def target_home(
+    args: argparse.Namespace, *, changes: bool = False, must_exist: bool = True
+) -> Home:
+    """The home that the options name. `changes` says that something will be written.
+
+    Raises NoSuchSpoolError, and WrongUsageError for a name that cannot be one and
+    for a home that is not this user's to change.
+    """
     try:
         home = home_of(
             args.app or "",
@@ -39,10 +54,73 @@ def target_home(args: argparse.Namespace, *, must_exist: bool = True) -> Home:
             environment=os.environ,
             platform=sys.platform,
         )
-    except (ConfigError, HomeError) as error:
-        raise NoSuchSpoolError(str(error)) from error
-    if must_exist and not os.path.isdir(home.root):
-        raise NoSuchSpoolError(
-            f"there is no spool in {home.root}; a program makes it with its first event"
-        )
+    except ConfigError as error:
+        raise WrongUsageError(str(error)) from error
+    except HomeError as error:
+        raise NoSuchSpoolError(f"{error}; or name the directory with --home") from error
+    _check(home, args.app, changes=changes, must_exist=must_exist)
     return home
+
+
+def _check(home: Home, app: str | None, *, changes: bool, must_exist: bool) -> None:
+    try:
+        found = os.lstat(home.root)
+    except OSError as error:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise NoSuchSpoolError(
+                f"{home.root} cannot be looked into: {error.strerror}; "
+                "run this as the user it belongs to"
+            ) from error
+        if must_exist:
+            raise NoSuchSpoolError(_nothing(home, app)) from error
+        return
+    problem = directory_problem(found)
+    if problem.startswith("is no directory"):
+        raise NoSuchSpoolError(f"{home.root} {problem}")
+    if changes and problem:
+        raise WrongUsageError(f"{home.root} {problem}; it was left as it is")
+    if must_exist and not _is_home(home):
+        raise NoSuchSpoolError(_nothing(home, app))
+
+
+def _is_home(home: Home) -> bool:
+    """Whether anything of ours is in the directory. Raises NoSuchSpoolError."""
+    try:
+        there = set(os.listdir(home.root))
+    except OSError as error:
+        raise NoSuchSpoolError(
+            f"{home.root} cannot be looked into: {error.strerror}; "
+            "run this as the user it belongs to"
+        ) from error
+    ours = (home.spool, home.consent, home.ledger, home.next_flush, home.user_uuid)
+    return not there.isdisjoint(map(os.path.basename, ours))
+
+
+def _nothing(home: Home, app: str | None) -> str:
+    """What to say of a spool that is not there, and which ones are."""
+    text = f"there is no spool in {home.root}; a program makes it with its first event"
+    apps = known_apps() if app else []
+    close = difflib.get_close_matches(app or "", apps, n=1)
+    if close:
+        return f"{text}. Did you mean --app {close[0]}?"
+    if apps:
+        more = ", …" if len(apps) > _NAMED_MAX else ""
+        return f"{text}. There is one of: {', '.join(apps[:_NAMED_MAX])}{more}"
+    return text
+
+
+def known_apps() -> list[str]:
+    """The programs that have a spool where `--app` looks for it."""
+    base = os.environ.get("TELEMETRY_HOME", "")
+    directory = os.path.abspath(base) if base else ""
+    directory = directory or state_directory(os.environ, sys.platform)
+    try:
+        names = sorted(os.listdir(directory)) if directory else []
+    except OSError:
+        return []
+    inside = "" if base else "telemetry"
+    return [
+        name
+        for name in names
+        if os.path.isdir(os.path.join(directory, name, inside, "spool"))
+    ]

@@ -8,21 +8,28 @@ passes. Exit codes: 0 all is whole, 1 something is damaged.
 from __future__ import annotations
 
 import argparse
+import os
 
 import msgspec
 
-from spool_tools.output import is_terminal, print_json
+from spool_tools.output import Screen, many
 from spool_tools.progress import Bar
-from spool_tools.reading import quarantined, snapshot_of, unreadable
+from spool_tools.reading import Spool, quarantined, size_of
+from spool_tools.status_text import size
 from spool_tools.target import add_target, target_home
+from telemetry.delivery import dead_letters
 from telemetry.delivery.books import SegmentEntry
+from telemetry.delivery.census import torn_tail
 from telemetry.errors import SpoolError
 from telemetry.paths import Home
 from telemetry.spool.reader import SegmentReader, segment_names
 
 
 class Finding(msgspec.Struct, kw_only=True):
-    """One damaged stretch. Offsets are bytes in the segment."""
+    """One damaged place. Offsets are bytes in the segment.
+
+    segment: the segment, or what else it is that cannot be read
+    """
 
     segment: str
     offset: int
@@ -40,89 +47,157 @@ class Tally(msgspec.Struct, kw_only=True):
     missing_records: int = 0
     quarantined_files: int = 0
     quarantined_bytes: int = 0
+    foreign_files: int = 0
     findings: int = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `verify`."""
     parser.description = (
-        "Check every record of the spool; exit code 1 where one is damaged."
+        "Check every record of the spool by its checksum and number. It changes "
+        "nothing: the next flush puts what is damaged into quarantine/ and goes on."
     )
-    parser.epilog = "example:\n  spool-tools verify --app frobnicate\n"
+    parser.epilog = (
+        "examples:\n"
+        "  spool-tools verify --app frobnicate\n"
+        "  spool-tools verify --app frobnicate | jq 'select(.problem)'\n"
+        "exit codes: 0 all is whole; 1 something is damaged; 2 wrong usage; "
+        "3 no such spool\n"
+    )
     add_target(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check; the exit code."""
-    home = target_home(args)
-    snapshot = snapshot_of(home, "verify")
-    tally = Tally()
-    for name, size in quarantined(home):
-        tally.quarantined_files += 1
-        tally.quarantined_bytes += size
-        del name
-    for name, problem in unreadable(home):
-        _tell(tally, Finding(segment=name, offset=0, bytes=0, problem=problem))
-    names = segment_names(home)
-    with Bar("verify", total=len(names), unit="segments") as bar:
-        for name in names:
-            entry = snapshot.segments.get(name) or SegmentEntry(offset=0)
-            _check(home, name, entry, tally)
-            bar.advance(1)
-    if is_terminal():
-        print(
-            f"{tally.records} records in {tally.segments} segments checked; "
-            f"{tally.findings} findings, {tally.damaged_bytes} damaged bytes, "
-            f"{tally.missing_records} records missing; "
-            f"{tally.quarantined_files} stretches in quarantine"
+    spool = Spool(target_home(args), "verify")
+    screen = Screen()
+    check = _Check(spool, screen)
+    check.surroundings()
+    with Bar(screen, "verify", total=lambda: _expected(spool), unit="events") as bar:
+        for name in segment_names(spool.home):
+            check.segment(name)
+            bar.at(check.tally.records)
+    check.told()
+    return 1 if check.tally.findings or spool.problems else 0
+
+
+class _Check:
+    """Checks, tells what it finds, and counts."""
+
+    def __init__(self, spool: Spool, screen: Screen) -> None:
+        self.tally = Tally()
+        self._spool = spool
+        self._screen = screen
+
+    def surroundings(self) -> None:
+        """Everything but the records: places, letters, what is in quarantine."""
+        for _, size_bytes in quarantined(self._spool.home):
+            self.tally.quarantined_files += 1
+            self.tally.quarantined_bytes += size_bytes
+        self.tally.foreign_files = len(self._spool.foreign())
+        for each in self._spool.unreadable():
+            name, _, problem = each.partition(": ")
+            self._find(name, 0, 0, problem)
+        directory = self._spool.home.dead
+        for name in dead_letters.names(directory):
+            if dead_letters.read(directory, name) is None:
+                length = size_of(f"{directory}/{name}")
+                if length is not None:
+                    self._find(f"dead/{name}", 0, length, "cannot be read")
+
+    def segment(self, name: str) -> None:
+        """Every record of one segment."""
+        try:
+            reader = SegmentReader(self._spool.home, name)
+        except SpoolError:
+            return  # told already, or deleted meanwhile
+        entry = self._spool.snapshot.segments.get(name) or SegmentEntry(offset=0)
+        try:
+            self._records(reader, entry)
+        except (SpoolError, OSError) as error:
+            self._find(name, 0, 0, str(error))
+        finally:
+            reader.close()
+
+    def told(self) -> None:
+        """The end of the report."""
+        tally = self.tally
+        if not self._screen.is_terminal:
+            self._screen.json(msgspec.json.encode(tally))
+            return
+        self._screen.say(
+            f"{many(tally.records, 'record')} in {many(tally.segments, 'segment')} "
+            f"checked, {size(tally.bytes)}"
         )
-    else:
-        print_json(msgspec.json.encode(tally))
-    return 1 if tally.findings else 0
+        if tally.quarantined_files:
+            self._screen.say(
+                f"in quarantine: {many(tally.quarantined_files, 'file')}, "
+                f"{size(tally.quarantined_bytes)}, in {self._spool.home.quarantine}",
+                indent=2,
+            )
+        if tally.foreign_files:
+            self._screen.say(
+                f"left alone: {many(tally.foreign_files, 'file')} in spool/, of "
+                "another version or not ours",
+                indent=2,
+            )
+        if tally.findings or self._spool.problems:
+            self._screen.say(
+                (f"DAMAGED: {many(tally.findings, 'place')}", "bold red"),
+                f", {size(tally.damaged_bytes)}, "
+                f"{many(tally.missing_records, 'record')} missing; the others are whole",
+                indent=2,
+            )
+        else:
+            self._screen.say(("all is whole", "green"))
 
-
-def _check(home: Home, name: str, entry: SegmentEntry, tally: Tally) -> None:
-    try:
-        reader = SegmentReader(home, name)
-    except SpoolError:
-        return  # told already, or deleted meanwhile
-    try:
+    def _records(self, reader: SegmentReader, entry: SegmentEntry) -> None:
         checked = reader.check()
-        tally.segments += 1
-        tally.records += checked.records
-        tally.bytes += reader.size()
-        tally.missing_records += checked.missing
+        self.tally.segments += 1
+        self.tally.records += checked.records
+        self.tally.bytes += checked.end
+        self.tally.missing_records += checked.missing
         for start, end in checked.damage:
-            _tell(
-                tally,
-                Finding(
-                    segment=name,
-                    offset=start,
-                    bytes=end - start,
-                    problem="holds no whole record",
-                ),
+            where = _quarantine(self._spool.home, reader.name, start)
+            self._find(reader.name, start, end - start, f"no whole record{where}")
+        for start in checked.repeated:
+            self._find(
+                reader.name, start, 0, "a record with a number that was there before"
             )
-        tail = reader.size() - checked.end
-        if tail > 0 and entry.tail == 0 and reader.lock():
-            _tell(
-                tally,
-                Finding(
-                    segment=name,
-                    offset=checked.end,
-                    bytes=tail,
-                    problem="ends in a torn record; nobody is writing it any more",
-                ),
+        tail = torn_tail(reader, max(checked.end, entry.offset + entry.tail))
+        if tail:
+            problem = "a torn record at the end, whose writer is gone"
+            self._find(reader.name, reader.size() - tail, tail, problem)
+
+    def _find(self, segment: str, offset: int, length: int, problem: str) -> None:
+        finding = Finding(segment=segment, offset=offset, bytes=length, problem=problem)
+        self.tally.findings += 1
+        self.tally.damaged_bytes += length
+        if self._screen.is_terminal:
+            length_told = f", {size(length)}" if length else ""
+            self._screen.say(
+                (segment, "cyan"),
+                f" at byte {offset:,}{length_told}: ",
+                (problem, "red"),
+                indent=2,
             )
-    except (SpoolError, OSError) as error:
-        _tell(tally, Finding(segment=name, offset=0, bytes=0, problem=str(error)))
-    finally:
-        reader.close()
+        else:
+            self._screen.json(msgspec.json.encode(finding))
 
 
-def _tell(tally: Tally, finding: Finding) -> None:
-    tally.findings += 1
-    tally.damaged_bytes += finding.bytes
-    if is_terminal():
-        print(f"{finding.segment} at byte {finding.offset}: {finding.problem}")
-    else:
-        print_json(msgspec.json.encode(finding))
+def _quarantine(home: Home, segment: str, offset: int) -> str:
+    """What to add of a stretch that the flusher has passed already."""
+    kept = os.path.lexists(f"{home.quarantine}/{segment}-{offset}")
+    return "; they are in quarantine" if kept else ""
+
+
+def _expected(spool: Spool) -> int:
+    """About how many records there are: by the numbers of each segment's last one."""
+    count = 0
+    for reader, _ in spool.opened():
+        try:
+            last = reader.last(reader.size())
+        except OSError:
+            continue
+        count += last.seq + 1 if last else 0
+    return count

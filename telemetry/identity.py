@@ -3,11 +3,13 @@
 An existing file is used as it stands, trimmed of white space, whatever it
 holds. Where it is missing or empty, a new UUIDv4 is written; of several first
 launches at once the first writer wins and the others take its id. Where it
-cannot be written, the id lives as long as the caller keeps it.
+cannot be written, or not be read at this moment, the id lives as long as the
+caller keeps it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -21,6 +23,8 @@ from telemetry.text import decode, trim
 _ID_BYTES_MAX = 1024
 # Writing an id takes a fraction of a millisecond; a command waits 50 at most.
 _TRIES = 50
+# What an open says of a file that will never be read: its mode, a link, its kind.
+_UNREADABLE = frozenset({0, errno.EACCES, errno.EPERM, errno.ELOOP})
 _PAUSE_S = 0.001
 
 
@@ -39,7 +43,9 @@ def user_uuid(path: str) -> str:
         if found is None and write_whole(path, fresh.encode(), first_wins=True):
             return fresh
         return _read(path) or _replace_empty(path, fresh)
-    except OSError:
+    except OSError as error:
+        if os.path.lexists(path) and error.errno not in _UNREADABLE:
+            return fresh  # a fault of the moment: the next launch reads it again
         return _replace_unreadable(path, fresh)
 
 

@@ -72,10 +72,12 @@ def flush(
     deadline = time.monotonic() + timeout_s
     if not allowed():
         return progress.report(home, "off")
-    held = flush_lock(home) if lock is None else lock
-    if held is None:
-        return progress.report(home, "busy")
+    held = lock
     try:
+        if held is None:
+            held = flush_lock(home)
+        if held is None:
+            return progress.report(home, "busy")
         return _flush_locked(
             config, home, deadline, environment, allowed, http, logger, progress
         )
@@ -84,7 +86,8 @@ def flush(
             logger.debug("flush: %s; everything is kept", error)
         return progress.report(home, "disk")
     finally:
-        os.close(held)
+        if held is not None:
+            os.close(held)
 
 
 def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above

@@ -78,6 +78,7 @@ class Flusher:
         # Segments whose event was refused alone while nothing was accepted yet.
         self.suspects: dict[str, Verdict] = {}
         self._set_aside: set[str] = set()
+        self._widened: set[str] = set()
 
     def drain(self) -> None:
         """Everything is delivered on return, but for what had to be set aside.
@@ -235,9 +236,30 @@ class Flusher:
             settlement=self.settlement,
             evidence=self.settlement.delivered > 0,
         )
-        if not search.run():
+        if not search.run() and not self._widen(reader, batch):
             self.suspects[reader.name] = verdict
             raise _SetAsideError
+
+    def _widen(self, reader: SegmentReader, batch: Batch) -> bool:
+        """Whether a refused part of a batch is void, so that the whole is announced.
+
+        An earlier search ended at that part. Only beside its neighbours can it be
+        told whether it is the events or the server. Once a flush.
+        """
+        entry = self._accounts.entry(reader.name)
+        reader.start_at(entry.offset)
+        whole = reader.take(self._batch_events_max, self._batch_bytes_max)
+        if (
+            entry.inflight is None
+            or reader.name in self._widened
+            or whole[-1].end <= batch.end
+        ):
+            return False
+        self._widened.add(reader.name)
+        void = msgspec.structs.replace(entry.inflight, digest="")
+        entry = msgspec.structs.replace(entry, inflight=void)
+        self._accounts.commit(segments={reader.name: entry})
+        return True
 
     def _finish(self, reader: SegmentReader, entry: SegmentEntry) -> bool:
         """Whether this segment is done with; False where it has grown meanwhile.

@@ -125,10 +125,15 @@ def claim(config: Config, home: Home, now: float) -> int | None:
     lock = flush_lock(home)
     if lock is None:
         return None
-    # Between our look and our lock another launch may have had its turn.
-    if schedule.is_due(home.next_flush, now, identity):
-        schedule.postpone(home.next_flush, now + WINDOW_S, identity)
-        return lock
+    try:
+        # Between our look and our lock another launch may have had its turn.
+        if schedule.is_due(home.next_flush, now, identity):
+            schedule.postpone(home.next_flush, now + WINDOW_S, identity)
+            return lock
+    except OSError:
+        # Kept, it would be locked for as long as this program runs.
+        os.close(lock)
+        raise
     os.close(lock)
     return None
 

@@ -340,6 +340,10 @@ def open_ledger(directory: str, *, busy_s: float = BUSY_S) -> tuple[Ledger, str 
     """
     try:
         return Ledger(directory, busy_s=busy_s), None
+    except LedgerMalformedError:
+        pass  # SQLite says the same where the device fails one read: look again
+    try:
+        return Ledger(directory, busy_s=busy_s), None
     except LedgerMalformedError as error:
         try:
             aside = set_aside(os.path.abspath(directory))

@@ -37,7 +37,7 @@ from telemetry.delivery.books import DeadMark, SegmentEntry
 from telemetry.delivery.census import borne_out, letters
 from telemetry.delivery.settling import settle, settle_tail
 from telemetry.errors import SpoolError
-from telemetry.files import TEMPORARY, make_directory, names_in
+from telemetry.files import TEMPORARY, make_directory, names_in, sync_directory
 from telemetry.paths import Home
 from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
@@ -70,6 +70,7 @@ def purge(home: Home, accounts: Accounts) -> Purged:
             # It counts for nothing while its segment has the event, so it goes first.
             dead_letters.remove(home.dead, name)
     events = sum(_purge_segment(home, name, accounts) for name in segment_names(home))
+    accounts.commit()
     dropped = drop_letters(home, list(standings), accounts)
     _remove_files(home.dead)
     stretches = _remove_files(home.quarantine)
@@ -122,8 +123,16 @@ def forget(home: Home) -> None:
             left.append(path)
     for directory in (home.spool, home.dead, home.quarantine):
         left += [f"{directory}/{name}" for name in names_in(directory)]
+    _make_durable(home)
     if left:
         raise OSError(errno.EBUSY, "cannot be removed, or is not ours", left[0])
+
+
+def _make_durable(home: Home) -> None:
+    """A power loss does not bring back what was removed: an opt-in would send it."""
+    for directory in (home.spool, home.dead, home.quarantine, home.root):
+        if os.path.isdir(directory):
+            sync_directory(directory)
 
 
 def _purge_segment(home: Home, name: str, accounts: Accounts) -> int:
@@ -149,9 +158,9 @@ def _purge_segment(home: Home, name: str, accounts: Accounts) -> int:
             os.unlink(second)
         os.unlink(reader.path)
         entry = _settle_as_purged(reader, entry)
+        # Written with the next commit: that of the next segment, or the last one.
         accounts.stage(name, entry)
         accounts.gone(name)
-        accounts.commit()
         return entry.purged - before
     finally:
         reader.close()

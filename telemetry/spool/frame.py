@@ -175,6 +175,7 @@ def survey(content: bytes, *, at: int, answered: int, seq: int) -> Survey:
             and text.find(LF) == len(text) - 1 >= OVERHEAD - 1
             and text.endswith(_END)
             and answered == start
+            and seq < SEQ_MAX
         ):
             records += 1
             seq += 1

@@ -187,6 +187,9 @@ class SegmentReader:
         Looks backwards from their end, no further than a record can be long.
         Raises OSError.
         """
+        clean = record_ending_at(self._descriptor, size)
+        if clean is not None:
+            return clean
         length = CHUNK_BYTES
         while True:
             at = max(size - length, 0)

@@ -24,7 +24,13 @@ import time
 from _thread import RLock, get_ident
 from collections.abc import Callable
 
-from telemetry.errors import BusyError, DiskError, OffError, SpoolFullError
+from telemetry.errors import (
+    BusyError,
+    DiskError,
+    EventTooBigError,
+    OffError,
+    SpoolFullError,
+)
 from telemetry.files import sync_directory
 from telemetry.paths import Home, is_segment, segment_created_ns, segment_name
 from telemetry.spool import frame
@@ -111,6 +117,9 @@ class SpoolWriter:
 
     def _append(self, event: bytes) -> None:
         size = len(event) + frame.OVERHEAD
+        if size > frame.RECORD_BYTES_MAX:
+            # Whatever the program's own bound is: no reader would take it.
+            raise EventTooBigError(len(event), frame.RECORD_BYTES_MAX - frame.OVERHEAD)
         for _ in range(_ATTEMPTS):
             segment = self._segment
             if segment is None or segment.size + size > segment.size_max:

@@ -1,0 +1,80 @@
+"""What the commands that change a spool share: its lock, its books, a question."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+from spool_tools.output import complain
+from telemetry.delivery.accounts import Accounts
+from telemetry.delivery.launch import flush_lock
+from telemetry.errors import TelemetryError
+from telemetry.paths import Home
+
+
+# A flusher that was launched lives for a minute, and one that learns that it is to
+# stop ends with its request, which takes 15 s at most.
+WAIT_S = 65.0
+_PAUSE_S = 0.05
+# Who waits longer wants to know what for.
+_SILENT_S = 1.0
+
+
+class BusyError(TelemetryError):
+    """A flusher is at work and did not end in time. Nothing was changed."""
+
+
+@contextlib.contextmanager
+def flush_lock_held(
+    home: Home, command: str, *, wait_s: float = WAIT_S
+) -> Iterator[None]:
+    """No flusher runs within. Raises BusyError, and OSError."""
+    began = time.monotonic()
+    is_told = False
+    while (lock := flush_lock(home)) is None:
+        waited_s = time.monotonic() - began
+        if waited_s > wait_s:
+            raise BusyError(
+                "a flusher is at work and does not end; nothing was removed, "
+                "try again later (`status` names its process)"
+            )
+        if waited_s > _SILENT_S and not is_told:
+            is_told = True
+            complain(command, f"a flusher is at work; waiting {wait_s:.0f} s at most")
+        time.sleep(_PAUSE_S)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def books(home: Home) -> Iterator[Accounts]:
+    """The books of a home whose flush lock is held. Raises LedgerError."""
+    # Loaded only where books are written: they bring all that a flush needs.
+    from telemetry.delivery.flush import is_full, relieve
+    from telemetry.delivery.ledger import open_ledger
+    from telemetry.delivery.ledger_view import read_snapshot
+
+    accounts = Accounts(
+        open_ledger=lambda: open_ledger(home.ledger)[0],
+        read_ledger=lambda: read_snapshot(home.ledger),
+        relieve=lambda: relieve(home),
+        is_full=lambda: is_full(home.root),
+    )
+    try:
+        yield accounts
+    finally:
+        accounts.close()
+
+
+def is_confirmed(command: str, question: str) -> bool:
+    """Whether a person at a terminal said yes; where nobody is, it says what to do."""
+    if not sys.stdin or not sys.stdin.isatty():
+        complain(command, "nobody can be asked here: say --yes")
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -1,0 +1,140 @@
+"""What a run stands on: a directory on a real disk, the code, an environment.
+
+The packages are copied and compiled first, so that no figure depends on the
+state of a checkout, and nothing of the machine's own settings reaches a child:
+no TELEMETRY_*, no CI, no state directory of a real user.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from telemetry.delivery.schedule import identity_of, postpone
+from telemetry.paths import Home
+from telemetry.pipeline import prepare
+from tests.bench.measuring import PATIENCE_S, Taken, run
+
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KEY = "bench-key"
+# Further than any run takes, nearer than the 24 hours beyond which it would be due.
+_LATER_S = 12 * 3600.0
+# What an interpreter needs to start at all.
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
+
+
+class Bench:
+    """One run. `is_short` asks for a form that takes a minute in all.
+
+    directory: where everything is written; removed at the end
+    comparison: the interpreter that has the libraries we are compared with
+    """
+
+    def __init__(self, directory: str, *, is_short: bool, comparison: str) -> None:
+        self.directory = directory
+        self.is_short = is_short
+        self.comparison = comparison
+        self.code = f"{directory}/code"
+        self._homes = 0
+        # Bound and never listening: whoever connects is refused at once.
+        self._closed = socket.socket()
+        self._closed.bind(("127.0.0.1", 0))
+        for package in ("telemetry", "spool_tools"):
+            shutil.copytree(
+                REPOSITORY / package,
+                f"{self.code}/{package}",
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
+        compileall.compile_dir(self.code, quiet=2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closed.close()
+
+    @property
+    def closed_endpoint(self) -> str:
+        """An endpoint on this machine that refuses every connection."""
+        return f"http://127.0.0.1:{self._closed.getsockname()[1]}/"
+
+    def pick(self, full: int, short: int) -> int:
+        """A number of rounds or events: the first, or the second in a short run."""
+        return short if self.is_short else full
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """What a child sees: a user, a language, and where the code is."""
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        return {
+            **kept,
+            "HOME": f"{self.directory}/user",
+            "USER": "frances",
+            "LANG": "en_US.UTF-8",
+            "PYTHONPATH": self.code,
+            **variables,
+        }
+
+    def python(
+        self,
+        source: str,
+        *arguments: str,
+        patience_s: float = PATIENCE_S,
+        interpreter: str = sys.executable,
+        **variables: str,
+    ) -> Taken:
+        """A Python of its own that runs `source`."""
+        return run(
+            [interpreter, "-c", source, *arguments],
+            environment=self.environment(**variables),
+            directory=self.directory,
+            patience_s=patience_s,
+        )
+
+    def new_home(self) -> Home:
+        """A home as a first launch makes it, empty."""
+        self._homes += 1
+        home = Home(f"{self.directory}/home-{self._homes}")
+        prepare(home)
+        return home
+
+    def not_due(self, home: Home, endpoint: str) -> None:
+        """No launch that sends to `endpoint` starts a flusher for this home."""
+        identity = identity_of(endpoint, "x-api-key", KEY)
+        postpone(home.next_flush, time.time() + _LATER_S, identity)
+
+    def due(self, home: Home, endpoint: str) -> None:
+        """The next launch starts a flusher, if events wait."""
+        postpone(home.next_flush, 0.0, identity_of(endpoint, "x-api-key", KEY))
+
+
+def remove(home: Home) -> None:
+    """The home is gone, and its space is free."""
+    shutil.rmtree(home.root, ignore_errors=True)
+
+
+def wait_until(holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    """Return once it holds. Raises TimeoutError."""
+    deadline = time.monotonic() + patience_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError("what was waited for did not come about")
+        time.sleep(0.005)

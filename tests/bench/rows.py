@@ -1,0 +1,163 @@
+"""The table: what a row says, and how it is drawn. Pure.
+
+A row is one claim: what was measured, how, the figure, the bar it is held
+against, and whether it is met. A figure is a median of ratios within one run,
+with the smallest and the largest behind it, since machines are noisy.
+"""
+
+from __future__ import annotations
+
+import statistics
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+_WIDTHS = (34, 42, 24, 11, 4)
+_TITLES = ("what", "how measured", "figure", "bar", "met")
+_JUDGED = {True: "yes", False: "NO", None: "-"}
+
+
+class Spread(NamedTuple):
+    """The median of some figures, the smallest and the largest."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Row(NamedTuple):
+    """One line of the table. `met` is None where nothing was held against a bar.
+
+    `values` are the numbers behind the figure, for the JSON file.
+    """
+
+    what: str
+    measured: str
+    figure: str
+    bar: str
+    met: bool | None
+    note: str = ""
+    values: dict[str, object] | None = None
+
+
+def spread(figures: Sequence[float]) -> Spread:
+    """The median of at least one figure, and the outermost."""
+    return Spread(statistics.median(figures), min(figures), max(figures))
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """The spread of the ratios of what was measured side by side."""
+    return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def at_most(
+    what: str,
+    measured: str,
+    figure: Spread,
+    bar: float,
+    *,
+    unit: str = "",
+    note: str = "",
+    values: dict[str, object] | None = None,
+) -> Row:
+    """A row whose median must not be above the bar."""
+    told = f"≤ {bar:g}{unit}"
+    return _judged(
+        what, measured, figure, told, figure.median <= bar, unit, note, values
+    )
+
+
+def at_least(
+    what: str,
+    measured: str,
+    figure: Spread,
+    bar: float,
+    *,
+    unit: str = "",
+    note: str = "",
+    values: dict[str, object] | None = None,
+) -> Row:
+    """A row whose median must not be below the bar."""
+    told = f"≥ {bar:g}{unit}"
+    return _judged(
+        what, measured, figure, told, figure.median >= bar, unit, note, values
+    )
+
+
+def ahead(
+    what: str,
+    measured: str,
+    figure: Spread,
+    *,
+    note: str = "",
+    values: dict[str, object] | None = None,
+) -> Row:
+    """A row of how many times theirs takes what ours does: ahead is more than once."""
+    return _judged(what, measured, figure, "> 1", figure.median > 1, "", note, values)
+
+
+def left_out(what: str, why: str) -> Row:
+    """A row that was not measured here."""
+    return Row(what, "-", "left out", "-", None, why)
+
+
+def failed(what: str, error: BaseException) -> Row:
+    """A row that could not be measured, and what stood in the way."""
+    return Row(what, "-", "failed", "-", None, f"{type(error).__name__}: {error}")
+
+
+def _judged(  # noqa: PLR0917 - only the three above call it
+    what: str,
+    measured: str,
+    figure: Spread,
+    bar: str,
+    met: bool,
+    unit: str,
+    note: str,
+    values: dict[str, object] | None,
+) -> Row:
+    digits = 2 if abs(figure.median) < 20 else 0
+    told = (
+        f"{figure.median:.{digits}f}{unit} ({figure.low:.{digits}f} to"
+        f" {figure.high:.{digits}f})"
+    )
+    values = {"median": figure.median, "low": figure.low, "high": figure.high} | (
+        values or {}
+    )
+    return Row(what, measured, told, bar, met, note, values)
+
+
+def heading() -> str:
+    """The table's first lines."""
+    return f"{_line(_TITLES)}\n{_line(['-' * width for width in _WIDTHS])}"
+
+
+def drawn(row: Row) -> str:
+    """One row, in as many lines as its longest cell needs, its note below."""
+    cells = (row.what, row.measured, row.figure, row.bar, _JUDGED[row.met])
+    wrapped = [
+        textwrap.wrap(cell, width) or [""]
+        for cell, width in zip(cells, _WIDTHS, strict=True)
+    ]
+    height = max(map(len, wrapped))
+    lines = [
+        _line([cell[number] if number < len(cell) else "" for cell in wrapped])
+        for number in range(height)
+    ]
+    lines += [f"    {line}" for line in textwrap.wrap(row.note, sum(_WIDTHS))]
+    return "\n".join(lines)
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """How many bars are met, and the rows that miss theirs, by name."""
+    rows = list(rows)
+    missed = [row.what for row in rows if row.met is False]
+    judged = sum(row.met is not None for row in rows)
+    told = f"{judged - len(missed)} of {judged} bars met"
+    return told + (f"; missed: {', '.join(missed)}" if missed else "")
+
+
+def _line(cells: Sequence[str]) -> str:
+    pairs = zip(cells, _WIDTHS, strict=True)
+    return "  ".join(f"{cell:<{width}}" for cell, width in pairs).rstrip()
