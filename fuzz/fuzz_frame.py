@@ -1,7 +1,8 @@
 """Invariant tested: whatever bytes a segment holds, nothing raises, a record is whole
 only if it is byte for byte what `encode` makes of its number and event, records and
-damaged stretches answer for every byte up to the last record's end without a gap, and
-neither the places where a reader stops nor the length it had so far change the items.
+damaged stretches answer for every byte up to the last record's end without a gap, a
+survey counts the same, and neither the places where a reader stops nor the length that
+the file had so far change the items.
 
 An input is a segment; its last byte says where the looks of a reader end.
 
@@ -17,7 +18,15 @@ import atheris
 
 
 with atheris.instrument_imports(include=["telemetry"]):
-    from telemetry.spool.frame import Damage, Record, encode, last_record, scan
+    from telemetry.spool.frame import (
+        SEQ_MAX,
+        Damage,
+        Record,
+        encode,
+        last_record,
+        scan,
+        survey,
+    )
 
 CRC_AT, SUMMED_AT = 9, 19
 
@@ -45,6 +54,7 @@ def check(content: bytes, step: int) -> int:
         stretch = content[item.start : item.end]
         if isinstance(item, Record):
             records += 1
+            assert 0 <= item.seq <= SEQ_MAX
             assert stretch == encode(item.seq, item.event)
             assert item.crc == stretch[CRC_AT : CRC_AT + 8]
             assert b"\n" not in item.event
@@ -55,6 +65,12 @@ def check(content: bytes, step: int) -> int:
         else:
             assert scan(stretch, at=0, answered=0).items == []
     assert at == found.answered
+    counted = survey(content, at=0, answered=0, seq=-1)
+    assert (counted.records, counted.answered) == (records, at)
+    assert counted.resume == found.resume
+    assert counted.damage == [
+        (item.start, item.end) for item in found.items if isinstance(item, Damage)
+    ]
     rest = content[at:]
     assert scan(rest, at=0, answered=0).items == []
     whole = last_record(content, at=0)

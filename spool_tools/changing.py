@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import math
 import os
 import sys
 import time
@@ -23,14 +25,23 @@ _PAUSE_S = 0.05
 _SILENT_S = 1.0
 
 
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """The option that says how long to wait for a flusher that is at work."""
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        default=WAIT_S,
+        metavar="SECONDS",
+        help="how long to wait for a flusher that is at work (default: %(default)s)",
+    )
+
+
 class BusyError(TelemetryError):
     """A flusher is at work and did not end in time. Nothing was changed."""
 
 
 @contextlib.contextmanager
-def flush_lock_held(
-    home: Home, command: str, *, wait_s: float = WAIT_S
-) -> Iterator[None]:
+def flush_lock_held(home: Home, command: str, *, wait_s: float) -> Iterator[None]:
     """No flusher runs within. Raises BusyError, and OSError."""
     began = time.monotonic()
     is_told = False
@@ -69,6 +80,16 @@ def books(home: Home) -> Iterator[Accounts]:
         yield accounts
     finally:
         accounts.close()
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def is_confirmed(command: str, question: str) -> bool:

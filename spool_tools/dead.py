@@ -14,7 +14,7 @@ import time
 
 import msgspec
 
-from spool_tools.changing import books, flush_lock_held
+from spool_tools.changing import add_wait, books, flush_lock_held
 from spool_tools.output import Screen, many
 from spool_tools.reading import Spool
 from spool_tools.status_text import ago
@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="every letter there is")
     add_target(parser)
+    add_wait(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         return _list(spool, args.letters)
     if args.action == "retry":
         return _retry(spool, args.letters)
-    return _drop(spool, args.letters)
+    return _drop(spool, args.letters, args.wait)
 
 
 def _list(spool: Spool, patterns: list[str]) -> int:
@@ -123,14 +124,17 @@ def _retry(spool: Spool, patterns: list[str]) -> int:
     return 1 if spool.problems else 0
 
 
-def _drop(spool: Spool, patterns: list[str]) -> int:
+def _drop(spool: Spool, patterns: list[str], wait_s: float) -> int:
     # The ledger's libraries are loaded only where the ledger is written.
     from telemetry.delivery.purge import drop_letters
 
     names = list(_chosen(spool, patterns))
     count = 0
     if names:
-        with flush_lock_held(spool.home, "dead"), books(spool.home) as accounts:
+        with (
+            flush_lock_held(spool.home, "dead", wait_s=wait_s),
+            books(spool.home) as accounts,
+        ):
             count = drop_letters(spool.home, names, accounts)
     Screen().tell(
         Done(dropped=count), f"{many(count, 'letter')} dropped, and counted as purged"

@@ -13,7 +13,7 @@ import time
 
 import msgspec
 
-from spool_tools.changing import BusyError, flush_lock_held
+from spool_tools.changing import BusyError, add_wait, flush_lock_held
 from spool_tools.output import Screen, complain
 from spool_tools.target import add_target, target_home
 from telemetry.consent import Choice, remember_choice
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "exit codes: 0 it is done; 1 something is left; 2 wrong usage\n"
     )
     add_target(parser)
+    add_wait(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from telemetry.delivery.purge import forget
 
     try:
-        with flush_lock_held(home, "disable"):
+        with flush_lock_held(home, "disable", wait_s=args.wait):
             forget(home)
     except BusyError:
         complain(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from spool_tools.changing import books, flush_lock_held, is_confirmed
+from spool_tools.changing import add_wait, books, flush_lock_held, is_confirmed
 from spool_tools.output import Screen, complain, many
 from spool_tools.reading import Spool
 from spool_tools.target import add_target, target_home
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_target(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    add_wait(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from telemetry.delivery.purge import purge
 
     try:
-        with flush_lock_held(home, "purge"), books(home) as accounts:
+        with flush_lock_held(home, "purge", wait_s=args.wait), books(home) as accounts:
             done = purge(home, accounts)
     except (LedgerError, OSError) as error:
         complain("purge", f"{error}; what is left is kept, run it again")

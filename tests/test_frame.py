@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from pathlib import Path
 from zlib import crc32
 
 import msgspec
@@ -26,6 +27,7 @@ from telemetry.spool.frame import (
     scan,
     survey,
 )
+from tests.surroundings import REPOSITORY
 
 
 EXAMPLE = b'\x1e{"crc":"e8ab4401","seq":"0000002a","rec":{"event":"tool"}}\n'
@@ -404,3 +406,14 @@ def test_survey_says_what_the_records_say(content: bytes, looks: list[int]) -> N
     """It is the quick way to the same numbers; the books are held against them."""
     ends = sorted(min(look, len(content)) for look in looks)
     assert surveyed(content, ends) == expected_survey(content)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "fuzz/corpus/frame").iterdir()), ids=lambda it: it.name
+)
+def test_corpus_of_the_fuzzer(path: Path) -> None:
+    """What once was a crash, or is near to one, is looked at in every run."""
+    content = path.read_bytes()
+    items = check(content)
+    assert growing(content, list(range(len(content)))).items == items
+    assert surveyed(content, []) == expected_survey(content)

@@ -47,6 +47,9 @@ RESERVE_BYTES = 256 * 1024
 # What a disk must take for it not to count as full: a ledger's birth, which needs
 # about 220 KiB, and the segments that grow meanwhile.
 _PROBE_BYTES = 2 * RESERVE_BYTES
+_PROBE = "probe"
+# Nobody takes so long between making a temporary file and renaming it.
+_OLD_S = 3600.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -87,7 +90,10 @@ def flush(
         return progress.report(home, "disk")
     finally:
         if held is not None:
-            os.close(held)
+            try:
+                os.close(held)
+            except OSError:
+                pass  # it is closed all the same
 
 
 def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
@@ -226,6 +232,7 @@ def _tidy(home: Home, accounts: Accounts) -> None:
     sweep(home.dead, accounts)
     for directory in (home.dead, home.quarantine):
         _sweep_temporaries(directory)
+    _sweep_old_temporaries(home.root)
     before = accounts.snapshot.totals
     totals = fold_refusals(before, refusals.read(home.refused))
     if totals != before:
@@ -258,6 +265,18 @@ def _sweep_temporaries(directory: str) -> None:
             dead_letters.remove(directory, name)
 
 
+def _sweep_old_temporaries(root: str) -> None:
+    """The same in the home itself, where others write too: one of theirs is new."""
+    for name in os.listdir(root):
+        if TEMPORARY in name or name == _PROBE:
+            path = f"{root}/{name}"
+            try:
+                if time.time() - os.lstat(path).st_mtime > _OLD_S:
+                    os.unlink(path)
+            except OSError:
+                pass  # the next flush tries again
+
+
 def relieve(home: Home) -> None:
     """Make space: delete segments that are settled for good, then the reserve."""
     try:
@@ -282,7 +301,7 @@ def relieve(home: Home) -> None:
 
 def is_full(root: str) -> bool:
     """Whether the file system of `root` has no room for a ledger."""
-    probe = f"{root}/probe"
+    probe = f"{root}/{_PROBE}"
     try:
         write_whole(probe, b"\0" * _PROBE_BYTES)
         os.unlink(probe)
