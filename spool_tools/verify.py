@@ -156,10 +156,15 @@ class _Check:
         self.tally.segments += 1
         self.tally.records += checked.records
         self.tally.bytes += checked.end
-        self.tally.missing_records += checked.missing
+        gaps = dict(checked.gaps)
+        self.tally.missing_records += sum(gaps.values())
         for start, end in checked.damage:
+            lost = gaps.pop(end, 0)
+            problem = f"no whole record, {many(lost, 'number')} missing"
             where = _quarantine(self._spool.home, reader.name, start)
-            self._find(reader.name, start, end - start, f"no whole record{where}")
+            self._find(reader.name, start, end - start, problem + where)
+        for start, lost in gaps.items():
+            self._find(reader.name, start, 0, f"{many(lost, 'record')} missing before")
         for start in checked.repeated:
             self._find(
                 reader.name, start, 0, "a record with a number that was there before"
@@ -188,7 +193,7 @@ class _Check:
 def _quarantine(home: Home, segment: str, offset: int) -> str:
     """What to add of a stretch that the flusher has passed already."""
     kept = os.path.lexists(f"{home.quarantine}/{segment}-{offset}")
-    return "; they are in quarantine" if kept else ""
+    return "; in quarantine" if kept else ""
 
 
 def _expected(spool: Spool) -> int:

@@ -59,7 +59,7 @@ class Envelope:
     """Makes envelopes for one program on one machine.
 
     `scrub` is None where strings go as they are. `event_bytes_max` bounds the
-    result. `version` may be set anew at any time. `warn` takes a sentence about
+    result. `version` and `user_uuid` may be set anew at any time. `warn` takes a sentence about
     what was changed to keep an event.
     """
 
@@ -77,7 +77,7 @@ class Envelope:
         self.ids = EventIds()
         self.warnings: list[str] = []
         self._scrub = scrub
-        self._user_uuid = user_uuid
+        self.user_uuid = user_uuid
         self._event_bytes_max = event_bytes_max
         self._environment = environment
         self._encoder = msgspec.json.Encoder(order="sorted")
@@ -115,7 +115,7 @@ class Envelope:
             text = self._environment.get(_LANGUAGE) or _NO_LANGUAGE
             self._language = (language, text)
         properties["os_language"] = self._language[1]
-        properties["user_uuid"] = self._user_uuid
+        properties["user_uuid"] = self.user_uuid
         properties["version"] = self.version
         encode = self._encoder.encode
         try:

@@ -33,6 +33,9 @@ if sys.platform == "win32":
             os.lseek(descriptor, position, os.SEEK_SET)
         return True
 
+    def unlock(descriptor: int) -> None:
+        """Nothing: copies share no lock here."""
+
 else:
     import fcntl
 
@@ -46,6 +49,10 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def unlock(descriptor: int) -> None:
+        """Nobody has the lock on return, whoever has copies of the descriptor."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 if sys.platform == "darwin":

@@ -76,9 +76,17 @@ class Pipeline:
             spool_bytes_max=self.config.spool_bytes_max,
             segment_bytes_max=self.config.segment_bytes_max,
             power=self.config.durability == "power",
-            prepare=lambda: prepare(self.home),
+            prepare=self._prepare,
             allowed=self.is_allowed,
         )
+
+    def _prepare(self) -> None:
+        """What a segment needs, each time that one is taken.
+
+        A home that was forgotten and made anew has another user's id, too.
+        """
+        prepare(self.home)
+        self.envelope.user_uuid = user_uuid(self.home.user_uuid)
 
     def record(self, event: StructuredEvent) -> None:
         """The event is in the spool on return. Raises a RefusedError."""
@@ -133,9 +141,10 @@ class Pipeline:
         """Forget what belongs to the parent. Call it in a child."""
         self._pid = os.getpid()
         self._refused = None
+        # The parent has asked for its flush. A child asks for one of its own only
+        # where the parent's is a thread, which may end with it (a daemon's parent).
+        self._is_started = self._background is None
         self._background = None
-        # The parent has asked for its flush; a child asks for none of its own.
-        self._is_started = True
         self.envelope.ids.renew()
         self.writer.after_fork()
 

@@ -13,9 +13,10 @@ from tests.delivering import client_of
 from tests.writers import Peer, child
 
 
-# As fast as they could they would fill the spool, and leave nobody else a processor.
+# Between two times five events. As fast as they could, they would fill the spool and
+# leave nobody else a processor.
+PAUSE_S = 0.002
 _AT_ONCE = 5
-_PAUSE_S = 0.002
 
 
 class Writers:
@@ -37,7 +38,7 @@ class Writers:
 
 @contextlib.contextmanager
 def writers_that_go_on(
-    home: Path, count: int = 4, **settings: Any
+    home: Path, count: int = 4, *, pause_s: float = PAUSE_S, **settings: Any
 ) -> Iterator[Writers]:
     """`count` processes that record into `home` until they are told to stop."""
 
@@ -47,7 +48,7 @@ def writers_that_go_on(
         with client_of(home, "", **settings) as client:
             peer.tell("began") if client.track(event) else peer.tell("refused")
             acknowledged += 1
-            while not select.select([peer._talk], [], [], _PAUSE_S)[0]:
+            while not select.select([peer._talk], [], [], pause_s)[0]:
                 acknowledged += sum(client.track(event) for _ in range(_AT_ONCE))
         peer.hear()
         peer.tell(str(acknowledged))

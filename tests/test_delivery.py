@@ -84,7 +84,7 @@ def test_each_misbehaviour_leaves_what_the_table_says(
     behaviour, expected = ONCE[name]
     with (
         Server(behaviour, FINE) as server,
-        client_of(tmp_path / "home", server.url, events=3, request_timeout_s=0.5) as it,
+        client_of(tmp_path / "home", server.url, events=3, request_timeout_s=1.5) as it,
     ):
         report = it.flush(timeout_s=20)
         left = (report.stopped, report.delivered, report.pending, report.dead)

@@ -65,7 +65,7 @@ class Background:
 
         def run() -> None:
             try:
-                reports.append(self._run(deadline, lock=None, progress=progress))
+                reports.append(self._guarded(deadline, lock=None, progress=progress))
             finally:
                 ended.set()
 
@@ -89,7 +89,7 @@ class Background:
         def wait_and_flush() -> None:
             begin.wait()
             try:
-                self._run(time.monotonic() + timeout_s, lock=None, progress=None)
+                self._guarded(time.monotonic() + timeout_s, lock=None, progress=None)
             finally:
                 ended.set()
 
@@ -114,7 +114,7 @@ class Background:
                     lock = None
                 if lock is not None:
                     deadline = time.monotonic() + self.config.flusher_lifetime_s
-                    self._run(deadline, lock=lock, progress=None)
+                    self._guarded(deadline, lock=lock, progress=None)
                 self._stop.wait(self.config.flush_interval_s)
 
         threading.Thread(
@@ -129,8 +129,12 @@ class Background:
         self, deadline: float, *, lock: int | None, progress: Progress | None
     ) -> FlushReport:
         """One flush in this thread until `deadline` of `time.monotonic()`."""
-        from telemetry.delivery.flush import flush
-
+        try:
+            from telemetry.delivery.flush import flush
+        except BaseException:
+            if lock is not None:
+                os.close(lock)
+            raise
         return flush(
             self.config,
             self._home,
@@ -142,3 +146,14 @@ class Background:
             lock=lock,
             progress=progress,
         )
+
+    def _guarded(
+        self, deadline: float, *, lock: int | None, progress: Progress | None
+    ) -> FlushReport:
+        """The same; Python would print what escapes a thread into the host's stderr."""
+        try:
+            return self._run(deadline, lock=lock, progress=progress)
+        except Exception as error:
+            if self._logger is not None:
+                self._logger.debug("flush: %s; everything is kept", error)
+            return FlushReport(stopped="disk")

@@ -44,6 +44,12 @@ class Bisection:
         """What came of the range that `next` gave."""
         first, stop = self._to_post.pop()
         if accepted:
+            if not self.evidence:
+                # Refused before anything was accepted: the server may have been
+                # down for all. Asked once more, now that it is known to accept.
+                again = sorted(self.refused, reverse=True)
+                self._to_post += [(number, number + 1) for number in again]
+                self.refused.clear()
             self.evidence = True
             self.delivered.update(range(first, stop))
         else:
@@ -86,9 +92,9 @@ class Bisection:
         while middle < stop and size + self._sizes[middle] / 2 < half:
             size += self._sizes[middle]
             middle += 1
-        # No side holds more events than the next smaller power of two: so cutting
-        # by bytes takes no more cuts to come to one event than cutting by count.
+        # No side holds more events than the next smaller power of two, so cutting by
+        # bytes takes no more cuts to come to one event than cutting by count. The
+        # left one holds no more than half: an event that is refused alone there, with
+        # nothing accepted before it, is asked once more.
         count_max = 1 << ((count - 1).bit_length() - 1)
-        return min(
-            max(middle, stop - count_max, first + 1), first + count_max, stop - 1
-        )
+        return min(max(middle, stop - count_max, first + 1), first + count // 2)

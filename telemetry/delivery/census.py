@@ -99,9 +99,14 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
 
 
 def _counts(
-    home: Home, names: list[str], snapshot: Snapshot, *, quickly: bool
+    home: Home,
+    names: list[str],
+    snapshot: Snapshot,
+    *,
+    quickly: bool,
+    bytes_max: int = QUICK_BYTES,
 ) -> Iterator[SegmentCount]:
-    left = QUICK_BYTES
+    left = bytes_max
     for name in names:
         entry = snapshot.segments.get(name)
         try:
@@ -222,11 +227,13 @@ def count_letters(home: Home, snapshot: Snapshot) -> tuple[int, int]:
     return standings.count("dead"), standings.count("retried")
 
 
-def count_pending_quickly(home: Home, snapshot: Snapshot) -> int:
+def count_pending_quickly(
+    home: Home, snapshot: Snapshot, *, bytes_max: int = QUICK_BYTES
+) -> int:
     """Events that wait, counted without a look at their checksums.
 
     Exact but for damage, which it counts as if it were whole.
     """
     names = segment_names(home)
-    waiting = _counts(home, names, snapshot, quickly=True)
+    waiting = _counts(home, names, snapshot, quickly=True, bytes_max=bytes_max)
     return sum(each.pending for each in waiting) + count_letters(home, snapshot)[1]

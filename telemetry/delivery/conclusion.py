@@ -1,12 +1,12 @@
 """What a flush that ended means for the next one. Pure.
 
-    drained    the next launches leave the network alone for the flush interval
-    deadline   with something delivered: the next may go on at once
-    waiting    what the server asked for, else backoff that doubles with each
-               flush that delivered nothing, from one minute to six hours
-    paused     six hours, or until endpoint, key or header change
-    disk       backoff, as for waiting
-    off        nothing changes
+drained    the next launches leave the network alone for the flush interval
+deadline   with something delivered: the next may go on at once
+waiting    what the server asked for, else backoff that doubles with each
+           flush that delivered nothing, from one minute to six hours
+paused     six hours, or until endpoint, key or header change
+disk       backoff, as for waiting
+off        nothing changes
 """
 
 from __future__ import annotations
@@ -60,10 +60,14 @@ def conclude(
     elif stopped in {"waiting", "disk"} or (stopped == "deadline" and not delivered):
         failures += 1
         wait_s = backoff_s(
-            failures, first_s=delays.retry_first_s, max_s=delays.retry_max_s, random=random
+            failures,
+            first_s=delays.retry_first_s,
+            max_s=delays.retry_max_s,
+            random=random,
         )
         if verdict is not None and verdict.retry_after_s is not None:
-            wait_s = verdict.retry_after_s
+            # Never less than our own: `Retry-After: 0` must not start a flusher a launch.
+            wait_s = max(wait_s, verdict.retry_after_s)
     now_ms = int(now * 1000)
     error = verdict is not None
     return DeliveryState(

@@ -20,7 +20,7 @@ from telemetry.config import Config
 from telemetry.delivery import dead_letters, schedule
 from telemetry.delivery.accounts import Accounts
 from telemetry.delivery.books import Snapshot, Totals
-from telemetry.delivery.census import count_pending_quickly
+from telemetry.delivery.census import count_pending_quickly, letters
 from telemetry.delivery.conclusion import Delays, conclude
 from telemetry.delivery.flusher import Flusher
 from telemetry.delivery.http import HTTPClient
@@ -36,6 +36,7 @@ from telemetry.delivery.transport import Transport
 from telemetry.delivery.verdict import Verdict
 from telemetry.errors import ConfigError, LedgerError, SpoolError
 from telemetry.files import TEMPORARY, write_whole
+from telemetry.locks import unlock
 from telemetry.logs import TelemetryLogger
 from telemetry.paths import Home
 from telemetry.spool import refusals
@@ -91,6 +92,8 @@ def flush(
     finally:
         if held is not None:
             try:
+                # A child that was forked meanwhile has a copy of the descriptor.
+                unlock(held)
                 os.close(held)
             except OSError:
                 pass  # it is closed all the same
@@ -226,6 +229,7 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
 
 def _tidy(home: Home, accounts: Accounts) -> None:
     """Finish what a crash left: nothing of it is lost, only not yet written up."""
+    _tidy_letters(home, accounts)
     names = set(segment_names(home))
     for name in accounts.snapshot.segments.keys() - names:
         accounts.gone(name)
@@ -237,6 +241,22 @@ def _tidy(home: Home, accounts: Accounts) -> None:
     totals = fold_refusals(before, refusals.read(home.refused))
     if totals != before:
         accounts.commit(totals=totals)
+
+
+def _tidy_letters(home: Home, accounts: Accounts) -> None:
+    """Letters that a crash left early go; those that a lost ledger knew are counted."""
+    orphans = 0
+    for name, standing in letters(home, accounts.snapshot).items():
+        if standing == "early":
+            # Its segment has the event, which may well be accepted this time.
+            dead_letters.remove(home.dead, name)
+        elif standing != "done":
+            segment, _ = dead_letters.origin_of(name) or ("", 0)
+            orphans += segment not in accounts.snapshot.segments
+    totals = accounts.snapshot.totals
+    if orphans and not totals.recorded:
+        # The totals began anew: a letter's own segment was folded into the old ones.
+        accounts.commit(totals=msgspec.structs.replace(totals, recorded=orphans))
 
 
 def fold_refusals(totals: Totals, counts: Mapping[str, int]) -> Totals:

@@ -42,6 +42,9 @@ from telemetry.spool.reader import SegmentReader, segment_names
 WINDOWS_5XX_MAX = 5
 # An event that is the only one pending is given up after so many flushes.
 REFUSALS_MAX = 5
+# So many segments are searched before anything was accepted: each may begin with an
+# event of the same bad kind, and behind them stand good ones.
+SUSPECTS_MAX = 8
 # A batch that was announced is taken again whole, whatever the bounds are now.
 _NO_BOUND = 1 << 62
 
@@ -224,8 +227,8 @@ class Flusher:
         self, reader: SegmentReader, entry: SegmentEntry, batch: Batch, verdict: Verdict
     ) -> None:
         """Find the bad events of a refused batch, or set its segment aside."""
-        if self.suspects and not self.settlement.delivered:
-            # A second batch is refused and nothing was accepted: it is the server.
+        if len(self.suspects) >= SUSPECTS_MAX and not self.settlement.delivered:
+            # One batch after the other is refused, none accepted: it is the server.
             raise Halted("waiting" if verdict.server_error else "paused", verdict)
         search = Search(
             reader,

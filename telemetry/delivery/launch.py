@@ -107,6 +107,9 @@ def can_spawn() -> bool:
     return (
         name.startswith(("python", "pypy"))
         and not getattr(sys, "frozen", False)
+        # The first process of a container inherits every orphan: a `wait` of its own
+        # would meet our flusher.
+        and os.getpid() != 1
         and hasattr(os, "posix_spawn")
         and os.access(_SHELL, os.X_OK)
     )

@@ -15,6 +15,11 @@ from telemetry.delivery.report import FlushReport, Stopped
 from telemetry.paths import Home
 
 
+# Read for a report, while the host waits: about 5 ms. What is beyond is counted by
+# first and last number, which is exact but for damage.
+_REPORT_BYTES = 4 * 1024 * 1024
+
+
 class Posted(Protocol):
     """What is read of a poster."""
 
@@ -37,12 +42,20 @@ class Progress:
         self.snapshot = Snapshot()
 
     def report(self, home: Home, stopped: Stopped) -> FlushReport:
-        """What has come of it so far."""
+        """What has come of it so far; `disk` where what is left cannot be counted."""
         poster, settlement = self.poster, self.settlement
+        pending = dead = 0
+        try:
+            pending = count_pending_quickly(
+                home, self.snapshot, bytes_max=_REPORT_BYTES
+            )
+            dead = count_letters(home, self.snapshot)[0]
+        except OSError:
+            stopped = "disk"
         return FlushReport(
             delivered=settlement.delivered if settlement else 0,
-            pending=count_pending_quickly(home, self.snapshot),
-            dead=count_letters(home, self.snapshot)[0],
+            pending=pending,
+            dead=dead,
             damaged=settlement.damaged if settlement else 0,
             requests=poster.requests if poster else 0,
             stopped=stopped,

@@ -16,7 +16,7 @@ import msgspec
 
 from telemetry.delivery import dead_letters
 from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.batch import Request, records_request
+from telemetry.delivery.batch import records_request
 from telemetry.delivery.books import DeadMark
 from telemetry.delivery.settling import event_id_of
 from telemetry.delivery.verdict import Action, Verdict
@@ -48,7 +48,7 @@ def waiting(directory: str) -> list[str]:
 def resend(
     directory: str,
     accounts: Accounts,
-    post: Callable[[Request], Verdict],
+    post: Callable[..., Verdict],
     *,
     events_max: int,
 ) -> tuple[int, Verdict | None]:
@@ -57,27 +57,35 @@ def resend(
     Raises what `post` raises; what was accepted before is accounted for.
     """
     delivered = 0
+    failed: Verdict | None = None
     names = waiting(directory)
     for first in range(0, len(names), events_max):
         letters = _read(directory, names[first : first + events_max])
         if not letters:
             continue
-        verdict = post(records_request([bytes(each.event) for each in letters.values()]))
+        verdict = post(
+            records_request([bytes(each.event) for each in letters.values()]),
+            patient=False,
+        )
         groups = [letters]
-        if verdict.action is Action.SPLIT and len(letters) > 1:
+        is_refused = verdict.action is Action.SPLIT or verdict.server_error
+        if is_refused and len(letters) > 1:
             groups = [{name: each} for name, each in letters.items()]
         for group in groups:
             if len(groups) > 1:
                 verdict = post(
-                    records_request([bytes(each.event) for each in group.values()])
+                    records_request([bytes(each.event) for each in group.values()]),
+                    patient=False,
                 )
             if verdict.action is Action.ACCEPTED:
                 delivered += _accept(directory, accounts, group, verdict)
             elif verdict.action is Action.SPLIT:
                 _refuse(directory, group, verdict)
+            elif verdict.server_error:
+                failed = verdict  # it waits, and holds back no other
             else:
                 return delivered, verdict
-    return delivered, None
+    return delivered, failed
 
 
 def _read(directory: str, names: list[str]) -> dict[str, dead_letters.DeadLetter]:

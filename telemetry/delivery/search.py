@@ -58,6 +58,8 @@ class Search:
         self._letters: dict[int, DeadLetter] = {}
         self._attempts = 1
         self._done = 0
+        # In a storm of server errors one acceptance speaks for one event, not for all.
+        self._has_proof = True
 
     def run(self) -> bool:
         """Whether the whole batch is settled; False: nothing was accepted.
@@ -75,6 +77,7 @@ class Search:
             answer = self._post(part)
             is_accepted = answer.action is Action.ACCEPTED
             if is_accepted:
+                self._has_proof = True
                 self._letters.update(
                     self._settlement.rejected(part, answer, attempts=self._attempts)
                 )
@@ -83,6 +86,9 @@ class Search:
                     "paused" if answer.action is Action.PAUSE else "waiting", answer
                 )
             elif len(part) == 1:
+                if answer.server_error and not self._has_proof:
+                    raise Halted("waiting", answer)
+                self._has_proof = not answer.server_error
                 self._alone[first] = answer
             self._bisection.tell(accepted=is_accepted)
             self._advance()

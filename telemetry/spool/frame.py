@@ -78,14 +78,14 @@ class Survey(msgspec.Struct, frozen=True):
     """What some bytes of a segment hold, for who wants no record: otherwise a Scan.
 
     records: whole records
-    missing: numbers that were left out before or between them
+    gaps: where numbers are missing: the offset of the record behind, and how many
     repeated: where a record begins whose number is not above the one before
     damage: the damaged stretches, as pairs of offsets
     seq: the number of the last whole record
     """
 
     records: int
-    missing: int
+    gaps: list[tuple[int, int]]
     repeated: list[int]
     damage: list[tuple[int, int]]
     seq: int
@@ -159,7 +159,8 @@ def survey(content: bytes, *, at: int, answered: int, seq: int) -> Survey:
 
     `seq` is the number of the last record before; -1 where there is none.
     """
-    records = missing = 0
+    records = 0
+    gaps: list[tuple[int, int]] = []
     repeated: list[int] = []
     damage: list[tuple[int, int]] = []
     stop = at + len(content)
@@ -187,14 +188,15 @@ def survey(content: bytes, *, at: int, answered: int, seq: int) -> Survey:
                 damage.append((item.start, item.end))
                 continue
             records += 1
-            missing += max(item.seq - seq - 1, 0)
-            if item.seq <= seq:
+            if item.seq > seq + 1:
+                gaps.append((item.start, item.seq - seq - 1))
+            elif item.seq <= seq:
                 repeated.append(item.start)
             seq, answered = item.seq, item.end
         if end == stop:
             resume = found.resume
         start = end
-    return Survey(records, missing, repeated, damage, seq, answered, resume)
+    return Survey(records, gaps, repeated, damage, seq, answered, resume)
 
 
 def last_record(content: bytes, *, at: int) -> Record | None:

@@ -30,7 +30,7 @@ from telemetry.files import (
     sync_directory,
     write_all,
 )
-from telemetry.locks import sync, try_lock
+from telemetry.locks import sync, try_lock, unlock
 from telemetry.paths import Home, is_segment
 from telemetry.spool import frame
 from telemetry.spool.segment import record_ending_at
@@ -50,13 +50,13 @@ class Checked(NamedTuple):
     """What a segment holds up to `end`, the end of its last whole record.
 
     records: whole records
-    missing: numbers that are missing between them
+    gaps: where numbers are missing: the offset of the record behind, and how many
     repeated: where a record begins whose number is not above the one before
     damage: damaged stretches, as pairs of offsets
     """
 
     records: int
-    missing: int
+    gaps: list[tuple[int, int]]
     repeated: list[int]
     damage: list[tuple[int, int]]
     end: int
@@ -164,7 +164,8 @@ class SegmentReader:
     def check(self) -> Checked:
         """Every record from the segment's start, by its checksum. Raises SpoolError."""
         self.start_at(0)
-        records = missing = 0
+        records = 0
+        gaps: list[tuple[int, int]] = []
         repeated: list[int] = []
         damage: list[tuple[int, int]] = []
         seq = -1
@@ -175,11 +176,11 @@ class SegmentReader:
             if not self._goes_on(content, found.answered, found.resume):
                 break
             records += found.records
-            missing += found.missing
+            gaps += found.gaps
             repeated += found.repeated
             damage += found.damage
             seq = found.seq
-        return Checked(records, missing, repeated, damage, self._answered)
+        return Checked(records, gaps, repeated, damage, self._answered)
 
     def last(self, size: int) -> frame.Record | None:
         """The last whole record among the first `size` bytes; None where there is none.
@@ -282,4 +283,9 @@ class SegmentReader:
         """Let go of it, and of its lock."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            try:
+                if self._locked:
+                    # A child that was forked meanwhile has a copy of the descriptor.
+                    unlock(descriptor)
+            finally:
+                os.close(descriptor)

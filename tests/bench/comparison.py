@@ -51,12 +51,22 @@ def interpreter() -> str:
 
 
 def install() -> None:
-    """The libraries are installed on return, and syslog-ng if we may. Says what it does."""
+    """The libraries are installed on return, and syslog-ng if we may.
+
+    Says what it does. What cannot be installed is left out of the table.
+    """
+    try:
+        _install()
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"not everything could be installed: {error}", flush=True)
+
+
+def _install() -> None:
     if not interpreter():
         print(f"making {directory()}", flush=True)
         venv.create(directory(), clear=True, with_pip=True)
         subprocess.run(
-            [f"{directory()}/bin/python", "-m", "pip", "install", "-q", *_PACKAGES],
+            [f"{directory()}/bin/python", "-m", "pip", "install", "-qq", *_PACKAGES],
             check=True,
             timeout=900,
         )
