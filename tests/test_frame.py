@@ -355,13 +355,13 @@ def test_offsets_count_from_the_start_of_the_segment(content: bytes, at: int) ->
 
 def surveyed(content: bytes, looks: list[int]) -> Survey:
     """What a survey says of a file that has each of these lengths in turn."""
-    whole = Survey(0, 0, [], [], -1, 0, 0)
+    whole = Survey(0, [], [], [], -1, 0, 0)
     for end in [*looks, len(content)]:
         at = whole.resume
         more = survey(content[at:end], at=at, answered=whole.answered, seq=whole.seq)
         whole = Survey(
             whole.records + more.records,
-            whole.missing + more.missing,
+            whole.gaps + more.gaps,
             whole.repeated + more.repeated,
             whole.damage + more.damage,
             more.seq,
@@ -380,7 +380,11 @@ def expected_survey(content: bytes) -> Survey:
     pairs = list(zip(seqs, records, strict=False))
     return Survey(
         len(records),
-        sum(max(record.seq - before - 1, 0) for before, record in pairs),
+        [
+            (record.start, record.seq - before - 1)
+            for before, record in pairs
+            if record.seq > before + 1
+        ],
         [record.start for before, record in pairs if record.seq <= before],
         damage,
         seqs[-1],

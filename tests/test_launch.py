@@ -100,7 +100,7 @@ def test_retry_after_is_obeyed_across_launches(tmp_path: Path) -> None:
         assert len(server.requests) == 1
         # Another key is another identity: the wait was not meant for it.
         run({**environment, "TELEMETRY_API_KEY": "another"})
-        _await(lambda: len(server.requests) == 2)
+        _await(lambda: len(server.requests) >= 2)
         await_no_flusher(tmp_path)
     assert census_of(tmp_path / "app").delivered == 13
 

@@ -80,10 +80,8 @@ def test_what_went_wrong_is_told(home: Path) -> None:
     assert time.time() * 1000 - line["last_error_ms"] < 60_000
     assert (line["failures"], line["last_flush"]) == (1, "waiting")
     assert 7100 < line["next_flush_ms"] / 1000 - time.time() < 7300
-    seen = at_terminal("status", home=home).text
-    assert "at the first launch after 2 hours (1 in a row failed)" in " ".join(
-        seen.split()
-    )
+    seen = at_terminal("status", home=home, columns=200)
+    assert "at the first launch after 2 hours (1 in a row failed)" in seen.text
 
 
 def test_refusals_are_counted_once_folded_or_not(home: Path) -> None:
@@ -248,5 +246,6 @@ def test_a_clock_that_was_wrong_is_no_reason_to_wait(home: Path) -> None:
     schedule.make(str(home / "next-flush"))
     with Server(bad.reply(401)) as server, client_of(home, server.url) as client:
         client.flush(timeout_s=20)
-    assert "sooner if endpoint or key change" in at_terminal("status", home=home).text
+    seen = at_terminal("status", home=home, columns=200)
+    assert "sooner if endpoint or key change" in seen.text
     assert KEY not in tool("status", home=home).out.decode()

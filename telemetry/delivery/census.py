@@ -83,7 +83,7 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
         delivered += entry.delivered
         damaged += entry.damaged
         purged += entry.purged
-    for count in _counts(home, names, snapshot, quickly=quickly):
+    for count in _counts(home, names, snapshot, quickly=quickly, bytes_max=QUICK_BYTES):
         broken = count.missing + (1 if count.tail else 0)
         recorded += count.pending + broken
         pending += count.pending

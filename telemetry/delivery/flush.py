@@ -92,9 +92,11 @@ def flush(
     finally:
         if held is not None:
             try:
-                # A child that was forked meanwhile has a copy of the descriptor.
-                unlock(held)
-                os.close(held)
+                try:
+                    # A child that was forked meanwhile has a copy of the descriptor.
+                    unlock(held)
+                finally:
+                    os.close(held)
             except OSError:
                 pass  # it is closed all the same
 

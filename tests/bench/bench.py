@@ -13,8 +13,9 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from telemetry.delivery.schedule import identity_of, postpone
@@ -98,12 +99,11 @@ class Bench:
         source: str,
         *arguments: str,
         patience_s: float = PATIENCE_S,
-        interpreter: str = sys.executable,
-        **variables: str,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> Taken:
         """A Python of its own that runs `source`."""
         return run(
-            [interpreter, "-c", source, *arguments],
+            [sys.executable, "-c", source, *arguments],
             environment=self.environment(**variables),
             directory=self.directory,
             patience_s=patience_s,

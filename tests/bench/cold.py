@@ -33,7 +33,8 @@ def rows(bench: Bench) -> Iterator[Row]:
     endpoint = bench.closed_endpoint
 
     def record(home: Home, **variables: str) -> float:
-        return bench.python(RECORD, home.root, endpoint, KEY, **variables).cpu_s
+        arguments = (home.root, endpoint, KEY)
+        return bench.python(RECORD, *arguments, variables=variables).cpu_s
 
     home, full = bench.new_home(), bench.new_home()
     for each in (home, full):

@@ -69,7 +69,7 @@ def rows(bench: Bench) -> Iterator[Row]:
                 KEY,
                 str(events),
                 str(BATCH_EVENTS),
-                PYTHONPATH=f"{bench.code}:{REPOSITORY}",
+                variables={"PYTHONPATH": f"{bench.code}:{REPOSITORY}"},
             )
             assert sink.received().events(EVENT_BYTES) == events, "all were posted"
             return float(taken.output)

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 from telemetry.config import MIB
 from telemetry.paths import Home
-from tests.bench.bench import Bench, remove
+from tests.bench.bench import KEY, Bench, remove
+from tests.bench.cold import RECORD
 from tests.bench.event import client_of, tool_event
 from tests.bench.filling import fill_bytes
 from tests.bench.measuring import in_turns, timed
-from tests.bench.rows import Row, at_most, ratios, spread
+from tests.bench.rows import Row, at_most, in_blocks, ratios, spread
 
 
 BOUND_BYTES = 64 * MIB
@@ -25,22 +26,13 @@ _CHUNK = 40
 
 def rows(bench: Bench) -> Iterator[Row]:
     """What a full spool costs that an empty one does not."""
-    rounds = bench.pick(100, 20)
+    rounds = bench.pick(1000, 200)
     full, empty = bench.new_home(), bench.new_home()
     kept = fill_bytes(full, BOUND_BYTES)
     # Each client leaves a few events behind; there is room for those of all rounds.
     roomy = kept + 32 * MIB
 
-    opened_full, opened_empty = in_turns(
-        rounds, lambda: _open(full, roomy), lambda: _open(empty, roomy)
-    )
-    yield at_most(
-        "full to empty: opening",
-        "a client's first event, 64 MiB waiting ÷ none",
-        ratios(opened_full, opened_empty),
-        _SLACK,
-        note=f"{_us(opened_full)} beside {_us(opened_empty)}",
-    )
+    yield _opening(bench, full, empty, roomy)
     with (
         client_of(full, spool_bytes_max=roomy) as in_full,
         client_of(empty, spool_bytes_max=roomy) as in_empty,
@@ -51,7 +43,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         assert in_empty.track(event)
         assert not refusing.track(event)
         recorded, alike, refused = in_turns(
-            10 * rounds,
+            rounds,
             lambda: timed(_CHUNK, lambda: in_full.track(event)) / _CHUNK,
             lambda: timed(_CHUNK, lambda: in_empty.track(event)) / _CHUNK,
             lambda: timed(_CHUNK, lambda: refusing.track(event)) / _CHUNK,
@@ -59,14 +51,14 @@ def rows(bench: Bench) -> Iterator[Row]:
     yield at_most(
         "full to empty: recording",
         "an event, 64 MiB waiting ÷ none",
-        ratios(recorded, alike),
+        ratios(in_blocks(recorded), in_blocks(alike)),
         _SLACK,
         note=f"{_us(recorded)} beside {_us(alike)}",
     )
     yield at_most(
         "full to empty: refusing",
         "an event that is refused ÷ one that an empty spool takes",
-        ratios(refused, alike),
+        ratios(in_blocks(refused), in_blocks(alike)),
         _SLACK,
         note=f"{_us(refused)} beside {_us(alike)}",
     )
@@ -74,10 +66,32 @@ def rows(bench: Bench) -> Iterator[Row]:
     remove(empty)
 
 
-def _open(home: Home, bound_bytes: int) -> float:
-    with client_of(home, spool_bytes_max=bound_bytes) as client:
-        event = tool_event(7)
-        return timed(1, lambda: client.track(event))
+def _opening(bench: Bench, full: Home, empty: Home, bound_bytes: int) -> Row:
+    """A spool is opened once a launch, so a launch is what it is held against."""
+    endpoint = bench.closed_endpoint
+    for home in (full, empty):
+        bench.not_due(home, endpoint)
+
+    def launch(home: Home) -> float:
+        return bench.python(RECORD, home.root, endpoint, KEY).cpu_s
+
+    def first_event(home: Home) -> float:
+        with client_of(home, spool_bytes_max=bound_bytes) as client:
+            return timed(1, lambda: client.track(tool_event(7)))
+
+    launch_full, launch_empty = in_turns(
+        bench.pick(40, 8), lambda: launch(full), lambda: launch(empty)
+    )
+    first_full, first_empty = in_turns(
+        bench.pick(500, 100), lambda: first_event(full), lambda: first_event(empty)
+    )
+    return at_most(
+        "full to empty: opening",
+        "CPU of a launch, 64 MiB waiting ÷ none",
+        ratios(launch_full, launch_empty),
+        _SLACK,
+        note=f"a client's first event: {_us(first_full)} beside {_us(first_empty)}",
+    )
 
 
 def _us(seconds: list[float]) -> str:

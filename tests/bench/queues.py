@@ -24,7 +24,7 @@ from tests.bench.bench import REPOSITORY, Bench
 from tests.bench.event import client_of, tool_event
 from tests.bench.filling import event
 from tests.bench.measuring import in_turns, run, timed
-from tests.bench.rows import Row, at_least, left_out, ratios, spread
+from tests.bench.rows import Row, at_least, in_blocks, left_out, ratios, spread
 
 
 OURS = "Client.track"
@@ -62,7 +62,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         yield at_least(
             f"one event beside {name}",
             f"theirs ÷ {OURS}(ToolEvent), {len(event(0))} bytes",
-            ratios(theirs, ours),
+            ratios(in_blocks(theirs), in_blocks(ours)),
             BARS[name],
             note=f"{_us(theirs)} beside {_us(ours)}",
         )

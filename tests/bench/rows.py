@@ -51,6 +51,17 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
+def in_blocks(figures: Sequence[float], blocks: int = 12) -> list[float]:
+    """The medians of so many stretches of many short rounds.
+
+    A round of a fraction of a millisecond may hold a whole slice of somebody
+    else's; what was outermost among thousands would say no more than that.
+    """
+    size = max(len(figures) // blocks, 1)
+    stretches = [figures[at : at + size] for at in range(0, size * blocks, size)]
+    return [statistics.median(stretch) for stretch in stretches if stretch]
+
+
 def at_most(
     what: str,
     measured: str,
