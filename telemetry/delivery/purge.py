@@ -150,9 +150,12 @@ def _purge_segment(home: Home, name: str, accounts: Accounts) -> int:
         before = entry.purged
         reader.start_at(entry.offset)
         entry = _settle_as_purged(reader, entry)
-        size = reader.size()
-        if size > entry.offset + entry.tail and reader.lock():
-            entry = settle_tail(entry, size)
+        if reader.lock():
+            # Its writer is gone: what it added since our look is a record, no tail.
+            entry = _settle_as_purged(reader, entry)
+            size = reader.size()
+            if size > entry.offset + entry.tail:
+                entry = settle_tail(entry, size)
         accounts.commit(segments={name: entry})
         if second:
             os.unlink(second)
