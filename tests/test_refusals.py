@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,31 @@ def test_tally_makes_the_file_and_survives_the_home(tmp_path: Path) -> None:
     home.mkdir()
     tally.count("busy")
     assert refusals.read(str(home / "refused")) == {"busy": 2}
+
+
+def test_the_first_refusals_of_several_threads_are_all_counted(tmp_path: Path) -> None:
+    """Who makes the file must not wipe what another has counted in it already."""
+    rounds, counters = 300, 4
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(rounds):
+            tally = refusals.Tally(str(tmp_path / f"refused-{number}"))
+            start = threading.Barrier(counters)
+
+            def work(
+                tally: refusals.Tally = tally, start: threading.Barrier = start
+            ) -> None:
+                start.wait()
+                tally.count("busy")
+
+            threads = [threading.Thread(target=work) for _ in range(counters)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            tally.write()
+    finally:
+        sys.setswitchinterval(interval)
+    counts = [refusals.read(str(tmp_path / f"refused-{n}")) for n in range(rounds)]
+    assert counts == [{"busy": counters}] * rounds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import telemetry
@@ -67,7 +68,10 @@ def _run(directory: Path, suite: str, sink: str) -> tuple[str, str]:
     (directory / "test_theirs.py").write_text(suite)
     (directory / "home").mkdir()
     trace = directory / "trace"
-    plugins = ("-p", "telemetry.testing", "-p", "spool_tools.pytest_plugin")
+    # As its entry points name them, where the project is not installed.
+    installed = {plugin.value for plugin in entry_points(group="pytest11")}
+    wanted = {"telemetry.testing", "spool_tools.pytest_plugin"} - installed
+    plugins = [part for name in sorted(wanted) for part in ("-p", name)]
     done = subprocess.run(
         [
             *("strace", "-f", "-qq", "-o", str(trace), "-e"),

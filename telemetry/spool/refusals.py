@@ -76,7 +76,12 @@ def make(path: str) -> None:
     except FileExistsError:
         return
     try:
-        os.write(descriptor, b" " * FILE_BYTES)
+        # Another thread may have counted in it already: only what it lacks is
+        # filled. Where the lock is taken or we are killed, the file stays short
+        # and grows with its counts.
+        if any(try_lock(descriptor) for _ in range(_TRIES)):
+            there = os.fstat(descriptor).st_size
+            os.pwrite(descriptor, b" " * (FILE_BYTES - there), there)
     finally:
         os.close(descriptor)
 
