@@ -22,9 +22,10 @@ from telemetry.delivery.accounts import Accounts
 from telemetry.delivery.books import Snapshot, Totals
 from telemetry.delivery.census import count_pending_quickly, letters
 from telemetry.delivery.conclusion import Delays, conclude
+from telemetry.delivery.due import can_send
 from telemetry.delivery.flusher import Flusher
 from telemetry.delivery.http import HTTPClient
-from telemetry.delivery.launch import can_send, flush_lock
+from telemetry.delivery.launch import flush_lock
 from telemetry.delivery.ledger import open_ledger
 from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.delivery.posting import Halted, Poster
@@ -112,7 +113,9 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
     progress: Progress,
 ) -> FlushReport:
     accounts = Accounts(
-        open_ledger=lambda: open_ledger(home.ledger)[0],
+        open_ledger=lambda: open_ledger(
+            home.ledger, power=config.durability == "power"
+        )[0],
         read_ledger=lambda: read_snapshot(home.ledger),
         relieve=lambda: relieve(home),
         is_full=lambda: is_full(home.root),

@@ -47,8 +47,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "open_ledger", "read_snapshot"]
 
-# FULL: a segment is deleted on the strength of a commit.
+# FULL, as the file says; OFF, for who asks for no more than surviving a kill. A
+# power loss may take commits then, or spoil the file: that costs duplicates and
+# totals, as any ledger that is older than its spool, or set aside. The five syncs
+# of a commit take longer than the request it is for.
 _SYNCHRONOUS = 2
+_UNSYNCED = 0
 
 # Every one of diskcache's settings, then the pragmas that it would leave to the build.
 SETTINGS: dict[str, str | int] = {
@@ -199,16 +203,20 @@ class Ledger:
     Any thread may use it, one at a time.
     """
 
-    def __init__(self, directory: str, *, busy_s: float = BUSY_S) -> None:
+    def __init__(
+        self, directory: str, *, busy_s: float = BUSY_S, power: bool = True
+    ) -> None:
         """Open the ledger in `directory`, or make one there.
 
-        `busy_s`: how many seconds to wait for another's lock, per call. Raises
+        `busy_s`: how many seconds to wait for another's lock, per call. `power`:
+        whether a commit is to survive a power loss, besides a kill. Raises
         LedgerMalformedError for what is no ledger (`open_ledger` sets it aside), and
         LedgerError for every other fault, which leaves it as it was.
         """
         self._directory = os.path.abspath(directory)
         self._path = os.path.join(self._directory, DB_NAME)
         self._busy_s = busy_s
+        self._power = power
         self._pid = os.getpid()
         self._closed = False
         self._connection: sqlite3.Connection | None = None
@@ -239,7 +247,7 @@ class Ledger:
         state: DeliveryState | None = None,
         dead_marks: Mapping[str, DeadMark | None] = NOTHING,
     ) -> None:
-        """Write all of it or nothing; on return it survives power loss.
+        """Write all of it or nothing; on return it survives what was asked for.
 
         None in a mapping removes, elsewhere it keeps. Raises LedgerError: then the
         ledger is as it was (only if the device failed at the very last sync may it
@@ -279,6 +287,8 @@ class Ledger:
             build=_build,
         )
         self._forgotten += forgotten
+        if not self._power:
+            self._connection.execute(f"PRAGMA synchronous = {_UNSYNCED}")
         if diskcache.__version__ in _READ_VERSIONS:
             self._cache = _Rows(self._directory, self._connection)
         else:
@@ -331,7 +341,9 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def open_ledger(directory: str, *, busy_s: float = BUSY_S) -> tuple[Ledger, str | None]:
+def open_ledger(
+    directory: str, *, busy_s: float = BUSY_S, power: bool = True
+) -> tuple[Ledger, str | None]:
     """A usable ledger, and the name under which a malformed one was set aside.
 
     The name is that of a sibling of `directory`, None if nothing was set aside. What
@@ -339,14 +351,14 @@ def open_ledger(directory: str, *, busy_s: float = BUSY_S) -> tuple[Ledger, str 
     but malformed content, and where setting aside fails.
     """
     try:
-        return Ledger(directory, busy_s=busy_s), None
+        return Ledger(directory, busy_s=busy_s, power=power), None
     except LedgerMalformedError:
         pass  # SQLite says the same where the device fails one read: look again
     try:
-        return Ledger(directory, busy_s=busy_s), None
+        return Ledger(directory, busy_s=busy_s, power=power), None
     except LedgerMalformedError as error:
         try:
             aside = set_aside(os.path.abspath(directory))
         except OSError as refusal:
             raise LedgerError(error.path, f"{error.problem}; {refusal}") from refusal
-    return Ledger(directory, busy_s=busy_s), aside
+    return Ledger(directory, busy_s=busy_s, power=power), aside
