@@ -22,7 +22,7 @@ def as_sent(spool: Spool) -> Iterator[bytes]:
     bounds = Config(app="")
     for reader, entry in spool.opened():
         for items in _planned(reader, entry, bounds):
-            yield _body([record.event for record in batch_of(items).records])
+            yield batch_of(items).request.body
     standings = letters(spool.home, spool.snapshot)
     names = [name for name, standing in standings.items() if standing == "retried"]
     for first in range(0, len(names), bounds.batch_events_max):
@@ -33,7 +33,7 @@ def as_sent(spool: Spool) -> Iterator[bytes]:
             if (letter := spool.letter(name)) is not None
         ]
         if events:
-            yield _body(events)
+            yield records_request(events).body
 
 
 def _planned(
@@ -43,19 +43,11 @@ def _planned(
     announced = entry.inflight
     if announced is not None and announced.start == entry.offset:
         items = reader.take(announced.count, NO_BOUND, until=announced.end)
-        if items and items[-1].end == announced.end and _is(announced.digest, items):
+        is_whole = bool(items) and items[-1].end == announced.end
+        if is_whole and batch_of(items).request.digest == announced.digest:
             yield items
         else:
             # The file is not the one that was announced: that batch is void.
             reader.start_at(entry.offset)
     while items := reader.take(bounds.batch_events_max, bounds.batch_bytes_max):
         yield items
-
-
-def _is(digest: str, items: list[Record | Damage]) -> bool:
-    events = [record.event for record in batch_of(items).records]
-    return records_request(events).digest == digest
-
-
-def _body(events: list[bytes]) -> bytes:
-    return records_request(events).body

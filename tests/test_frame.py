@@ -54,9 +54,9 @@ def expected(content: bytes) -> tuple[list[Record | Damage], int]:
         if match.start() > answered:
             items.append(Damage(answered, match.start()))
         answered = match.end()
-        items.append(
-            Record(match.start(), answered, int(match[3], 16), match[1], match[4])
-        )
+        record = Record(match.start(), answered, int(match[3], 16), match[0][1:])
+        assert (record.crc, record.event) == (match[1], match[4])
+        items.append(record)
     return items, answered
 
 
@@ -70,7 +70,8 @@ def growing(content: bytes, ends: list[int]) -> Scan:
         assert at <= found.resume
         items += found.items
         at, answered = found.resume, found.answered
-    return Scan(items, answered, at)
+    damaged = sum(isinstance(item, Damage) for item in items)
+    return Scan(items, damaged, answered, at)
 
 
 def in_chunks(content: bytes, size: int) -> list[Record | Damage]:
@@ -103,6 +104,7 @@ def check(content: bytes) -> list[Record | Damage]:
             assert content[item.start : item.end] == encode(item.seq, item.event)
     assert at == found.answered
     assert (found.items, found.answered) == expected(content)
+    assert found.damaged == sum(isinstance(item, Damage) for item in found.items)
     return found.items
 
 
@@ -110,7 +112,9 @@ def test_worked_example_is_exact_to_the_byte() -> None:
     """Somebody else will read these files with a program of his own."""
     assert encode(0x2A, b'{"event":"tool"}') == EXAMPLE
     [record] = check(EXAMPLE)
-    assert record == Record(0, 60, 0x2A, b"e8ab4401", b'{"event":"tool"}')
+    assert record == Record(0, 60, 0x2A, EXAMPLE[1:])
+    assert isinstance(record, Record)
+    assert (record.crc, record.event) == (b"e8ab4401", b'{"event":"tool"}')
 
 
 def test_overhead_is_what_the_format_says() -> None:
@@ -278,11 +282,11 @@ def test_garbage_without_a_separator_is_passed_and_not_read_again() -> None:
     """A megabyte of rubbish must not be scanned from its start at each look."""
     garbage = random.Random(1).randbytes(1 << 20).replace(b"\x1e", b"\x1f")
     found = scan(garbage, at=0, answered=0)
-    assert found == Scan([], 0, len(garbage))
+    assert found == Scan([], 0, 0, len(garbage))
     again = scan(SHORT, at=found.resume, answered=found.answered)
     assert again.items == [
         Damage(0, len(garbage)),
-        Record(len(garbage), len(garbage) + len(SHORT), 7, SHORT[9:17], b"{}"),
+        Record(len(garbage), len(garbage) + len(SHORT), 7, SHORT[1:]),
     ]
 
 

@@ -13,19 +13,6 @@ from typing import NamedTuple
 from telemetry.spool.frame import Damage, Record
 
 
-class Batch(NamedTuple):
-    """Records that are posted and settled together.
-
-    `items` are the records with the damaged stretches before and between them;
-    `start` and `end` are its exact range of bytes in its segment.
-    """
-
-    items: list[Record | Damage]
-    records: list[Record]
-    start: int
-    end: int
-
-
 class Request(NamedTuple):
     """What is posted: the body before content coding, its key, and its SHA-256.
 
@@ -38,10 +25,25 @@ class Request(NamedTuple):
     digest: str
 
 
+class Batch(NamedTuple):
+    """Records that are posted and settled together, and the request that does it.
+
+    `items` are the records with the damaged stretches before and between them;
+    `start` and `end` are its exact range of bytes in its segment.
+    """
+
+    items: list[Record | Damage]
+    records: list[Record]
+    start: int
+    end: int
+    request: Request
+
+
 def batch_of(items: list[Record | Damage]) -> Batch:
     """A batch of `items`, of which the last is a record."""
-    records = [item for item in items if isinstance(item, Record)]
-    return Batch(items, records, items[0].start, items[-1].end)
+    records = [item for item in items if type(item) is Record]
+    request = records_request([record.event for record in records])
+    return Batch(items, records, items[0].start, items[-1].end, request)
 
 
 def records_request(events: Sequence[bytes]) -> Request:

@@ -24,7 +24,7 @@ import os
 import msgspec
 
 from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.batch import Batch, batch_of, records_request
+from telemetry.delivery.batch import Batch, batch_of
 from telemetry.delivery.books import SegmentEntry
 from telemetry.delivery.posting import Halted, Poster
 from telemetry.delivery.report import Stopped
@@ -188,8 +188,7 @@ class Flusher:
             items = reader.take(known.count, _NO_BOUND, until=known.end)
             if items and items[-1].end == known.end:
                 batch = batch_of(items)
-                request = records_request([record.event for record in batch.records])
-                if request.digest == known.digest:
+                if batch.request.digest == known.digest:
                     return entry, batch
             # The file is not the one that was announced: that batch is void.
             reader.start_at(entry.offset)
@@ -197,7 +196,10 @@ class Flusher:
         if not items:
             return entry, None
         batch = batch_of(items)
-        return self.settlement.announce(reader.name, entry, batch.records), batch
+        entry = self.settlement.announce(
+            reader.name, entry, batch.records, batch.request
+        )
+        return entry, batch
 
     def _deliver(
         self, reader: SegmentReader, entry: SegmentEntry, batch: Batch
@@ -206,8 +208,7 @@ class Flusher:
         known = entry.inflight
         windows = known.windows_5xx if known else 0
         is_patient = windows < WINDOWS_5XX_MAX
-        request = records_request([record.event for record in batch.records])
-        verdict = self.poster.post(request, patient=is_patient)
+        verdict = self.poster.post(batch.request, patient=is_patient)
         if verdict.action is Action.ACCEPTED:
             letters = self.settlement.rejected(batch.records, verdict, attempts=1)
             self.settlement.settle(reader, entry, batch.items, letters)

@@ -8,14 +8,13 @@ announced first, like any batch.
 
 from __future__ import annotations
 
-from telemetry.delivery.batch import Batch, records_request
+from telemetry.delivery.batch import Batch, Request, records_request
 from telemetry.delivery.bisection import Bisection
 from telemetry.delivery.books import SegmentEntry
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.posting import Halted, Poster
 from telemetry.delivery.settlement import Settlement
 from telemetry.delivery.verdict import Action, Verdict
-from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader
 
 
@@ -70,11 +69,12 @@ class Search:
         while (span := self._bisection.next()) is not None:
             first, stop = span
             part = self._batch.records[first:stop]
+            request = records_request([record.event for record in part])
             if first == self._done:
                 self._entry = self._settlement.announce(
-                    self._reader.name, self._entry, part
+                    self._reader.name, self._entry, part, request
                 )
-            answer = self._post(part)
+            answer = self._post(request, alone=len(part) == 1)
             is_accepted = answer.action is Action.ACCEPTED
             if is_accepted:
                 self._has_proof = True
@@ -94,9 +94,8 @@ class Search:
             self._advance()
         return self._done == len(self._batch.records)
 
-    def _post(self, part: list[Record]) -> Verdict:
-        request = records_request([record.event for record in part])
-        tries = _TRIES_ALONE if self._is_poisoned and len(part) == 1 else 1
+    def _post(self, request: Request, *, alone: bool) -> Verdict:
+        tries = _TRIES_ALONE if self._is_poisoned and alone else 1
         while True:
             answer = self._poster.post(request, patient=not self._is_poisoned)
             self._attempts += 1

@@ -13,7 +13,7 @@ import msgspec
 
 from telemetry.delivery import dead_letters
 from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.batch import records_request
+from telemetry.delivery.batch import Request
 from telemetry.delivery.books import SegmentEntry
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.settling import (
@@ -46,10 +46,13 @@ class Settlement:
         self._clock = clock
 
     def announce(
-        self, name: str, entry: SegmentEntry, records: Sequence[Record]
+        self,
+        name: str,
+        entry: SegmentEntry,
+        records: Sequence[Record],
+        request: Request,
     ) -> SegmentEntry:
         """What is settled and what is posted next are in the ledger on return."""
-        request = records_request([record.event for record in records])
         entry = announce(entry, records, key=request.key, digest=request.digest)
         self._accounts.commit(segments={name: entry})
         return entry

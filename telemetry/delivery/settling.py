@@ -32,8 +32,9 @@ def settle(
     seq, records, missing = entry.seq, 0, 0
     last: Record | None = None
     for item in items:
-        if isinstance(item, Record):
-            missing += max(item.seq - seq - 1, 0)
+        if type(item) is Record:
+            if item.seq > seq + 1:
+                missing += item.seq - seq - 1
             seq = item.seq
             records += 1
             last = item

@@ -298,6 +298,8 @@ def _tls(environment: Mapping[str, str]) -> ssl.SSLContext:
 
 class _Connection(urllib3.connection.HTTPConnection):
     bounds: ClassVar[Bounds]
+    # In the clear there is only this machine, which takes a body in one go.
+    write_bytes = 32 * WRITE_BYTES
     # A program that debugs its own http.client would print our headers.
     debuglevel = 0
 
@@ -309,14 +311,14 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def send(self, data: Any) -> None:
         view = memoryview(data)
-        for start in range(0, len(view), WRITE_BYTES):
+        for start in range(0, len(view), self.write_bytes):
             if self.sock is not None:
                 self.bounds.waiting(self.sock)
-            super().send(view[start : start + WRITE_BYTES])
+            super().send(view[start : start + self.write_bytes])
 
 
 class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
-    pass
+    write_bytes = WRITE_BYTES
 
 
 def _connection_class(scheme: str, under: Bounds) -> type[_Connection]:

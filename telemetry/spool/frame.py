@@ -14,6 +14,7 @@ import msgspec
 
 RS = b"\x1e"
 LF = b"\n"
+_LF_VALUE = LF[0]
 _HEAD = b'{"crc":"'
 # How every record begins; nothing inside one does.
 MARK = RS + _HEAD
@@ -33,6 +34,10 @@ _SUMMED_AT = _MIDDLE_AT + len(b'",')
 _PREFIX = _HEAD + b"%08x" + _MIDDLE + b"%08x" + _EVENT
 # What a record costs besides its event: 44 bytes.
 OVERHEAD = len(RS) + _EVENT_AT + len(_END)
+# Between two records that nothing has come between.
+_BETWEEN = _END + RS
+# A text behind its RS that is no longer holds no event.
+_EMPTY = _EVENT_AT + len(_END)
 # No record is longer: a reader need not hold more to know that it is not whole.
 # Far above any bound on events that makes sense, so that one reader serves all.
 RECORD_BYTES_MAX = 16 * 1024 * 1024
@@ -40,17 +45,26 @@ SEQ_MAX = 0xFFFFFFFF
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A whole record: bytes `start` to `end` of its segment.
+    """A whole record: bytes `start` to `end` of its segment, and its number.
 
-    `event` is its slice of JSON, `seq` its number, and `crc` its checksum as the
-    8 bytes that stand in the file.
+    `text` is what stands there behind the RS. It is sliced when it is asked for:
+    who counts records need not pay for what is in them.
     """
 
     start: int
     end: int
     seq: int
-    crc: bytes
-    event: bytes
+    text: bytes
+
+    @property
+    def crc(self) -> bytes:
+        """Its checksum, as the 8 bytes that stand in the file."""
+        return self.text[_CRC_AT:_MIDDLE_AT]
+
+    @property
+    def event(self) -> bytes:
+        """The event, byte for byte as it was recorded."""
+        return self.text[_EVENT_AT:-2]
 
 
 class Damage(msgspec.Struct, frozen=True, gc=False):
@@ -64,12 +78,14 @@ class Scan(msgspec.Struct, frozen=True):
     """What some bytes of a segment hold; offsets count from the segment's start.
 
     items: whole records and the damaged stretches before them, without gaps
+    damaged: how many of them are damaged stretches
     answered: every byte before this one is in `items`; what follows is no record,
         or not yet one
     resume: where the next scan has to begin; not before `answered`
     """
 
     items: list[Record | Damage]
+    damaged: int
     answered: int
     resume: int
 
@@ -99,8 +115,8 @@ def encode(seq: int, event: bytes) -> bytes:
     return b'\x1e{"crc":"%08x",%b\n' % (crc32(summed), summed)
 
 
-def parse(text: bytes) -> tuple[int, bytes, bytes] | None:
-    """Number, checksum and event of a record; None where it is not a whole one.
+def parse(text: bytes) -> int | None:
+    """The number of a record; None where it is not a whole one.
 
     `text` runs from behind the RS through the first LF.
     """
@@ -119,9 +135,9 @@ def parse(text: bytes) -> tuple[int, bytes, bytes] | None:
     except ValueError:
         return None
     # `int` also takes signs, spaces, underscores and capitals.
-    if seq < 0 or b"%08x" % seq != digits or len(text) <= _EVENT_AT + len(_END):
+    if seq < 0 or b"%08x" % seq != digits or len(text) <= _EMPTY:
         return None
-    return seq, crc, text[_EVENT_AT:-2]
+    return seq
 
 
 def scan(content: bytes, *, at: int, answered: int) -> Scan:
@@ -133,25 +149,47 @@ def scan(content: bytes, *, at: int, answered: int) -> Scan:
     known only once another record follows or their writer is gone.
     """
     items: list[Record | Damage] = []
+    damaged = 0
     stop = at + len(content)
     resume = stop
     before, *texts = content.split(RS)
     start = at + len(before)
+    # Whether each LF ends what an RS begins, behind a brace: then a text that ends
+    # with one has no other.
+    is_plain = content.count(LF) == content.count(_BETWEEN) + content.endswith(_END)
+    seq = SEQ_MAX
     for text in texts:
-        end = start + 1 + len(text)
+        length = len(text)
+        end = start + 1 + length
+        # Nearly all are whole and follow the one before by number: they are known
+        # by one comparison. Whatever else there is, `parse` looks at.
+        if (
+            is_plain
+            and text.startswith(_PREFIX % (crc32(text[_SUMMED_AT:-1]), seq + 1))
+            and text[-1] == _LF_VALUE
+            and answered == start
+            and length > _EMPTY
+            and seq < SEQ_MAX
+        ):
+            seq += 1
+            items.append(Record(start, end, seq, text))
+            answered = start = end
+            continue
         line = text.find(LF) + 1
         if line == 0:
-            if end == stop and len(text) < RECORD_BYTES_MAX:
+            if end == stop and length < RECORD_BYTES_MAX:
                 resume = start  # it may be growing
         else:
-            whole = parse(text if line == len(text) else text[:line])
-            if whole is not None:
+            whole = text if line == length else text[:line]
+            found = parse(whole)
+            if found is not None:
                 if answered < start:
+                    damaged += 1
                     items.append(Damage(answered, start))
-                answered = start + 1 + line
-                items.append(Record(start, answered, *whole))
+                seq, answered = found, start + 1 + line
+                items.append(Record(start, answered, seq, whole))
         start = end
-    return Scan(items, answered, resume)
+    return Scan(items, damaged, answered, resume)
 
 
 def survey(content: bytes, *, at: int, answered: int, seq: int) -> Survey:
@@ -173,7 +211,7 @@ def survey(content: bytes, *, at: int, answered: int, seq: int) -> Survey:
         # its whole prefix is known, so that one comparison says nearly all.
         if (
             text.startswith(_PREFIX % (crc32(text[_SUMMED_AT:-1]), seq + 1))
-            and text.find(LF) == len(text) - 1 >= OVERHEAD - 1
+            and text.find(LF) == len(text) - 1 >= _EMPTY
             and text.endswith(_END)
             and answered == start
             and seq < SEQ_MAX
@@ -208,7 +246,7 @@ def last_record(content: bytes, *, at: int) -> Record | None:
     if start < 0:
         return None
     text = content[start + 1 :]
-    whole = parse(text) if text.find(LF) == len(text) - 1 else None
-    if whole is None:
+    seq = parse(text) if text.find(LF) == len(text) - 1 else None
+    if seq is None:
         return None
-    return Record(at + start, at + len(content), *whole)
+    return Record(at + start, at + len(content), seq, text)
