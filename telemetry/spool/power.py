@@ -1,11 +1,11 @@
 """Making records survive a power loss, with one sync for many threads.
 
 A record counts as safe once a sync that began after its write has ended well.
-The first thread that needs one runs it; the others queue behind it, and whoever
-comes next runs the next one for all that have written by then. After a sync that
-failed the kernel may have dropped what it could not write, so no later sync says
-anything about it: the segment is given up and every waiting event is answered
-False.
+Records that were written while a sync runs wait for the next one together: they
+are one round, and the first of its threads that gets through syncs for all of it.
+Nobody of a round waits for the round behind it. After a sync that failed the
+kernel may have dropped what it could not write, so no later sync says anything
+about it: the segment is given up and every waiting event is answered False.
 
 The locks are those of the interpreter, whose `with` no signal can come between:
 an interrupt at any step leaves nobody waiting, and counts as a failed sync.
@@ -20,41 +20,50 @@ from telemetry.locks import sync
 from telemetry.spool.segment import Segment
 
 
+class Round:
+    """The records that one sync covers: those written since the last one began."""
+
+    __slots__ = ("is_safe", "lock")
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.is_safe = False
+
+
 class SharedSync:
     """The syncs of one segment. `close` lets go of it once nobody waits any more."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        # Whoever has it syncs; the others queue for it.
+        # One sync at a time.
         self._turn = RLock()
-        # Records that were written, and how many of them a sync has covered.
-        self._written = 0
-        self._safe = 0
+        # What is written from now on belongs to it.
+        self._round = Round()
         self._failed = False
         # Guards the two below.
         self._lock = RLock()
         self._waiting = 0
         self._closing = False
 
-    def written(self) -> int:
-        """The ticket of a record that was just written; `wait` has to follow.
+    def written(self) -> Round:
+        """The round of a record that was just written; `wait` has to follow.
 
         The caller sees to it that records are written one after the other.
         """
         with self._lock:
             self._waiting += 1
-        self._written += 1
-        return self._written
+        return self._round
 
-    def wait(self, ticket: int) -> None:
+    def wait(self, ticket: Round) -> None:
         """The record of this ticket survives a power loss on return.
 
         Raises DiskError where a sync failed that it needed.
         """
         try:
-            with self._turn:
-                if self._safe < ticket:
-                    self._sync()
+            with ticket.lock:
+                if not ticket.is_safe:
+                    with self._turn:
+                        self._sync(ticket)
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -66,10 +75,12 @@ class SharedSync:
             self._closing = True
             self._let_go()
 
-    def _sync(self) -> None:
+    def _sync(self, ticket: Round) -> None:
         if self._failed:
             raise DiskError(self.segment.path, "could not be synced")
-        covered = self._written
+        # Whoever took this round has written by now; whoever writes from here on
+        # belongs to the next one.
+        self._round = Round()
         # Until it has ended well: an interrupt is no success either.
         self._failed = True
         try:
@@ -77,7 +88,7 @@ class SharedSync:
         except OSError as error:
             problem = f"could not be synced: {error.strerror or error}"
             raise DiskError(self.segment.path, problem) from error
-        self._safe = covered
+        ticket.is_safe = True
         self._failed = False
 
     def _let_go(self) -> None:
