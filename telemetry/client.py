@@ -130,7 +130,7 @@ class Client:
         except Exception as error:
             self._fail(error)
             return False
-        if pipeline.needs_attention():
+        if not pipeline.is_started or pipeline.envelope.warnings:
             try:
                 pipeline.attend()
             except Exception as error:

@@ -171,6 +171,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         it turns off.
         """
         found = self.problems()
+        if not found:
+            return self, found
         defaults = {
             field.name: field.default for field in msgspec.structs.fields(Config)
         }

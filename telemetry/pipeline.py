@@ -61,7 +61,7 @@ class Pipeline:
         self._pid = os.getpid()
         self._refused: Tally | None = None
         self._background: Background | None = None
-        self._is_started = False
+        self.is_started = False
         prepare(self.home)
         self.envelope = Envelope(
             source=self.config.wire_source(),
@@ -94,17 +94,13 @@ class Pipeline:
             self.after_fork()
         self.writer.append(self.envelope.seal(event))
 
-    def needs_attention(self) -> bool:
-        """Whether there is something to do besides recording."""
-        return not self._is_started or bool(self.envelope.warnings)
-
     def attend(self) -> None:
         """Log what was changed to keep an event; after the first one, see to a flush.
 
-        Whatever it raises, the events before it are recorded.
+        To be called until `is_started`, and where `envelope.warnings` has any. Whatever it raises, the events before it are recorded.
         """
-        if not self._is_started:
-            self._is_started = True
+        if not self.is_started:
+            self.is_started = True
             self._start()
         if self.envelope.warnings:
             self._warn()
@@ -143,7 +139,7 @@ class Pipeline:
         self._refused = None
         # The parent has asked for its flush. A child asks for one of its own only
         # where the parent's is a thread, which may end with it (a daemon's parent).
-        self._is_started = self._background is None
+        self.is_started = self._background is None
         self._background = None
         self.envelope.ids.renew()
         self.writer.after_fork()
@@ -161,13 +157,13 @@ class Pipeline:
         mode = self.config.flush_mode(self._environment)
         if mode == "manual":
             return
-        from telemetry.delivery import launch
+        from telemetry.delivery import due
 
-        if not launch.can_send(self.config):
+        if not due.can_send(self.config):
             return
         if mode == "exit":
             self._in_background().at_exit()
-        elif mode == "thread" or self._http is not None or not launch.can_spawn():
+        elif mode == "thread" or self._http is not None or not due.can_spawn():
             self._in_background().all_along()
         elif self.writer.waiting_bytes:
             self._launch()
@@ -175,6 +171,10 @@ class Pipeline:
     def _launch(self) -> None:
         import time
 
+        from telemetry.delivery import due
+
+        if not due.is_due(self.config, self.home, time.time()):
+            return  # nearly every launch: nothing more is loaded
         from telemetry.delivery import launch
         from telemetry.errors import LaunchError
 

@@ -263,7 +263,7 @@ def test_only_short_clean_strings_are_remembered_and_not_without_bound() -> None
         scrubber.free_text(f"tool {number} not found")
         scrubber.text(f"/home/alice/{number}")
         scrubber.value({f"key {number}": "x" * (number % 200)})
-    for remembered in (scrubber._clean, scrubber._clean_free, scrubber._secret_names):
+    for remembered in (scrubber.clean, scrubber.clean_free, scrubber._secret_names):
         assert 0 < len(remembered) <= 1024
         assert all(len(text) <= 128 and "/home" not in text for text in remembered)
     # What is clean in a field may not be in an error.

@@ -74,6 +74,7 @@ HOUSE = """
 2 delivery/failure.py
 2 delivery/reply.py
 2 delivery/transport.py
+3 delivery/due.py
 3 spool/writer.py
 3 spool/reader.py
 3 delivery/batch.py

@@ -29,6 +29,7 @@ import msgspec
 
 from telemetry.config import Config
 from telemetry.delivery import schedule
+from telemetry.delivery.due import SHELL, identity_of, is_due
 from telemetry.errors import LaunchError
 from telemetry.files import open_regular
 from telemetry.locks import try_lock
@@ -43,7 +44,6 @@ VARIABLE = "TELEMETRY_FLUSHER"
 # The shell needs about a millisecond to fork; more is not worth a command's time.
 _REAP_TRIES = 40
 _REAP_PAUSE_S = 0.000_25
-_SHELL = "/bin/sh"
 
 # Runs in the flusher before anything of ours can be found. `-I` has kept the
 # working directory, PYTHONPATH and user packages off the path; the path of the
@@ -96,42 +96,20 @@ def flush_lock(home: Home) -> int | None:
     return None
 
 
-def can_send(config: Config) -> bool:
-    """Whether there is somewhere to send: an endpoint, and its key if one is asked for."""
-    return bool(config.endpoint and (config.api_key or not config.header))
-
-
-def can_spawn() -> bool:
-    """Whether `sys.executable` is a Python that runs what it is given."""
-    name = os.path.basename(sys.executable or "").lower()
-    return (
-        name.startswith(("python", "pypy"))
-        and not getattr(sys, "frozen", False)
-        # The first process of a container inherits every orphan: a `wait` of its own
-        # would meet our flusher.
-        and os.getpid() != 1
-        and hasattr(os, "posix_spawn")
-        and os.access(_SHELL, os.X_OK)
-    )
-
-
 def claim(config: Config, home: Home, now: float) -> int | None:
     """The flush lock, if a flush is due at `now` and nobody else is at it.
 
     The next flush is one window ahead on return. Raises OSError.
     """
-    if not can_send(config):
-        return None
-    identity = schedule.identity_of(config.endpoint, config.header, config.api_key)
-    if not schedule.is_due(home.next_flush, now, identity):
+    if not is_due(config, home, now):
         return None
     lock = flush_lock(home)
     if lock is None:
         return None
     try:
         # Between our look and our lock another launch may have had its turn.
-        if schedule.is_due(home.next_flush, now, identity):
-            schedule.postpone(home.next_flush, now + WINDOW_S, identity)
+        if is_due(config, home, now):
+            schedule.postpone(home.next_flush, now + WINDOW_S, identity_of(config))
             return lock
     except OSError:
         # Kept, it would be locked for as long as this program runs.
@@ -158,10 +136,10 @@ def spawn(
         path=import_path(sys.path, os.getcwd, _origin()),
     )
     variables = {**environment, VARIABLE: msgspec.json.encode(told).decode()}
-    arguments = [_SHELL, "-c", '"$0" "$@" &', sys.executable, "-I", "-c", BOOT]
+    arguments = [SHELL, "-c", '"$0" "$@" &', sys.executable, "-I", "-c", BOOT]
     try:
         shell = os.posix_spawn(
-            _SHELL,
+            SHELL,
             arguments,
             variables,
             file_actions=[

@@ -96,6 +96,20 @@ class SpoolWriter:
             self._append_durably(event)
             return
         with lock:
+            segment, size = self._segment, len(event) + frame.OVERHEAD
+            if (
+                segment is not None
+                and segment.size + size <= segment.size_max
+                and size <= frame.RECORD_BYTES_MAX
+            ):
+                # Nearly always, and without what surrounds the taking of another.
+                try:
+                    if segment.append(event):
+                        return
+                except DiskError:
+                    self._let_go()
+                    raise
+                self._let_go()
             self._append(event)
 
     def close(self) -> None:
