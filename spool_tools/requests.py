@@ -9,6 +9,7 @@ from telemetry.config import Config
 from telemetry.delivery.batch import batch_of, records_request
 from telemetry.delivery.books import SegmentEntry
 from telemetry.delivery.census import letters
+from telemetry.delivery.resend import together
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader
 
@@ -25,15 +26,13 @@ def as_sent(spool: Spool) -> Iterator[bytes]:
             yield batch_of(items).request.body
     standings = letters(spool.home, spool.snapshot)
     names = [name for name, standing in standings.items() if standing == "retried"]
-    for first in range(0, len(names), bounds.batch_events_max):
-        part = names[first : first + bounds.batch_events_max]
-        events = [
-            bytes(letter.event)
-            for name in part
-            if (letter := spool.letter(name)) is not None
-        ]
-        if events:
-            yield records_request(events).body
+    for part in together(
+        names,
+        spool.letter,
+        events_max=bounds.batch_events_max,
+        bytes_max=bounds.batch_bytes_max,
+    ):
+        yield records_request([bytes(letter.event) for letter in part.values()]).body
 
 
 def _planned(

@@ -308,3 +308,32 @@ def test_a_storm_of_server_errors_costs_hardly_an_event(tmp_path: Path) -> None:
         served, storm = 0, False
         report = it.flush(timeout_s=5)
     assert report.dead <= 1, report
+
+
+def test_letters_that_are_sent_again_keep_to_the_bound_of_bytes(tmp_path: Path) -> None:
+    """Bounded by their number alone, large ones made a body of 128 MB in memory."""
+    home = tmp_path / "home"
+    there = Home(str(home))
+    bad_ones = [f"tool-{number}" for number in range(20, 26)]
+    with Server(choose=_refusing(*bad_ones)) as server:  # type: ignore[arg-type]
+        with client_of(home, server.url, events=26) as client:
+            assert client.flush(timeout_s=10).dead == 6
+    for name in dead_letters.names(there.dead):
+        dead_letters.retry(there.dead, name)
+    with Server() as server:
+        with client_of(home, server.url, batch_bytes_max=1000) as client:
+            assert client.flush(timeout_s=5).delivered == 6
+        bodies = [json.loads(each.body)["records"] for each in server.requests]
+        assert [len(records) for records in bodies] == [2, 2, 2]
+    assert census_of(home).holds()
+
+
+def test_a_file_in_a_directorys_place_refuses_no_event(tmp_path: Path) -> None:
+    """What stood where dead letters go kept every event from being recorded."""
+    home = tmp_path / "home"
+    with client_of(home, "", events=1):
+        pass
+    for name in ("dead", "quarantine"):
+        (home / name).touch()
+    with client_of(home, "", events=2):  # it asserts that they are recorded
+        pass

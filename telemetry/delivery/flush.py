@@ -189,7 +189,11 @@ def _drain(
                 count_pending_quickly(home, accounts.snapshot)
             ), refused
         delivered, verdict = resend(
-            home.dead, accounts, flusher.poster.post, events_max=config.batch_events_max
+            home.dead,
+            accounts,
+            flusher.poster.post,
+            events_max=config.batch_events_max,
+            bytes_max=config.batch_bytes_max,
         )
         flusher.settlement.delivered += delivered
     except Halted as halted:

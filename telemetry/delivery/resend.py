@@ -10,7 +10,7 @@ refused again is a dead letter again, with the new reason.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -45,12 +45,40 @@ def waiting(directory: str) -> list[str]:
     ]
 
 
+def together(
+    names: Iterable[str],
+    read: Callable[[str], dead_letters.DeadLetter | None],
+    *,
+    events_max: int,
+    bytes_max: int,
+) -> Iterator[dict[str, dead_letters.DeadLetter]]:
+    """The letters of each request, by name: within both bounds, but always one.
+
+    Those that `read` has nothing of are passed over.
+    """
+    letters: dict[str, dead_letters.DeadLetter] = {}
+    size = 0
+    for name in names:
+        letter = read(name)
+        if letter is None:
+            continue
+        length = len(bytes(letter.event)) + 1
+        if letters and (len(letters) >= events_max or size + length > bytes_max):
+            yield letters
+            letters, size = {}, 0
+        letters[name] = letter
+        size += length
+    if letters:
+        yield letters
+
+
 def resend(
     directory: str,
     accounts: Accounts,
     post: Callable[..., Verdict],
     *,
     events_max: int,
+    bytes_max: int,
 ) -> tuple[int, Verdict | None]:
     """How many letters were delivered, and the verdict that ended it early, if one did.
 
@@ -58,11 +86,12 @@ def resend(
     """
     delivered = 0
     failed: Verdict | None = None
-    names = waiting(directory)
-    for first in range(0, len(names), events_max):
-        letters = _read(directory, names[first : first + events_max])
-        if not letters:
-            continue
+    for letters in together(
+        waiting(directory),
+        lambda name: dead_letters.read(directory, name),
+        events_max=events_max,
+        bytes_max=bytes_max,
+    ):
         verdict = post(
             records_request([bytes(each.event) for each in letters.values()]),
             patient=False,
@@ -86,11 +115,6 @@ def resend(
             else:
                 return delivered, verdict
     return delivered, failed
-
-
-def _read(directory: str, names: list[str]) -> dict[str, dead_letters.DeadLetter]:
-    found = {name: dead_letters.read(directory, name) for name in names}
-    return {name: each for name, each in found.items() if each is not None}
 
 
 def _accept(
