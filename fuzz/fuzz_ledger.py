@@ -4,21 +4,23 @@ is raised, and no file outside the place is touched.
 
 An input is a script: each 5 bytes of it do one thing to a sound ledger's files, as
 `apply` says; what follows a 0xFF replaces the database whole.
-
-Run: python fuzz/fuzz_ledger.py [-max_total_time=60] [-max_len=200] fuzz/corpus/ledger
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
+from telemetry.delivery.books import SegmentEntry, Totals
+from telemetry.delivery.ledger import Ledger, open_ledger, read_snapshot
+from telemetry.errors import LedgerError, LedgerMalformedError
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+# A longer script does more things to one ledger; few at a time say more.
+INPUT_BYTES_MAX = 200
 NAMES = ("a", "b", "c")
 OFFSETS = (100, 200)
 DATABASE, JOURNAL = "cache.db", "cache.db-journal"
@@ -26,9 +28,6 @@ DATABASE, JOURNAL = "cache.db", "cache.db-journal"
 
 def make_sound(home: str) -> dict[str, bytes]:
     """The files of a ledger that has said each of `OFFSETS` in turn."""
-    from telemetry.delivery.books import SegmentEntry, Totals
-    from telemetry.delivery.ledger import Ledger
-
     ledger = Ledger(f"{home}/sound")
     for offset in OFFSETS:
         entry = SegmentEntry(offset=offset, recorded=1)
@@ -71,10 +70,6 @@ def apply(script: bytes, sound: dict[str, bytes]) -> dict[str, bytes]:
 
 def one_input(script: bytes, home: str, sound: dict[str, bytes]) -> None:
     """One script, in the directory `home` that holds nothing else."""
-    from telemetry.delivery.books import SegmentEntry, Totals
-    from telemetry.delivery.ledger import open_ledger, read_snapshot
-    from telemetry.errors import LedgerError, LedgerMalformedError
-
     place, victim = f"{home}/ledger", f"{home}/victim"
     os.mkdir(place)
     for name, content in {**apply(script, sound), "../victim": b"precious"}.items():
@@ -105,30 +100,18 @@ def one_input(script: bytes, home: str, sound: dict[str, bytes]) -> None:
         assert set(os.listdir(home)) == {"ledger", "victim", *filter(None, [aside])}
         assert Path(victim).read_bytes() == b"precious"
     finally:
-        for entry in os.scandir(home):
-            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
+        for left in os.scandir(home):
+            shutil.rmtree(left.path) if left.is_dir() else os.unlink(left.path)
 
 
-def main() -> None:
-    """Fuzz until told to stop; memory is faster than a disk and syncs for nothing.
-
-    In a child, because the fuzzer leaves without a word and its files behind.
-    """
-    import atheris
-
-    with atheris.instrument_imports(include=["telemetry", "diskcache"]):
-        import telemetry.delivery.ledger  # noqa: F401  (it is to be traced)
-
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(dir=memory) as home:
-        child = os.fork()
-        if child == 0:
-            sound = make_sound(home)
-            atheris.Setup(sys.argv, lambda script: one_input(script, home, sound))
-            atheris.Fuzz()
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    sys.exit(code)
+@functools.cache
+def sound_files() -> dict[str, bytes]:
+    """The files of a sound ledger, made once."""
+    with tempfile.TemporaryDirectory() as home:
+        return make_sound(home)
 
 
-if __name__ == "__main__":
-    main()
+def one(data: bytes) -> None:
+    """One script, in a directory of its own."""
+    with tempfile.TemporaryDirectory() as home:
+        one_input(data, home, sound_files())

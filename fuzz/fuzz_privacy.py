@@ -5,19 +5,13 @@ raised; nothing more than doubles.
 An input is three bytes and a text: which canary, in which disguise, in which kind of
 text (bit 0), and in how many places; the text is cut at its first NUL, and the canary
 stands there, with a blank on each side: `a/home/alice` is no absolute path.
-
-Run: python fuzz/fuzz_privacy.py [-max_total_time=60] fuzz/corpus/privacy
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tests.canaries import (  # the path comes first
+import telemetry.privacy.scrub  # noqa: F401 - loaded late, and to be traced
+from telemetry.privacy import Scrubber
+from tests.canaries import (
     CANARIES,
     DISGUISES,
     HOMES,
@@ -31,9 +25,8 @@ _PLAIN = tuple(DISGUISES.values())
 _FOR_KEYS = (*_PLAIN, *KEY_DISGUISES.values())
 
 
-def one_input(data: bytes) -> None:
-    from telemetry.privacy import Scrubber
-
+def one(data: bytes) -> None:
+    """One canary in one text."""
     if len(data) < 3:
         return
     canary = CANARIES[data[0] % len(CANARIES)]
@@ -53,18 +46,3 @@ def one_input(data: bytes) -> None:
             assert trace.lower() not in left, (canary.name, trace, text, out)
     assert scrub(out) == out, (text, out, scrub(out))
     assert len(out) <= 2 * len(text) + 32, (text, out)
-
-
-def main() -> None:
-    import atheris
-
-    with atheris.instrument_imports(include=["telemetry"]):
-        import telemetry.privacy
-        import telemetry.privacy.scrub  # noqa: F401  # what is loaded late
-
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

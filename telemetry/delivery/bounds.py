@@ -10,9 +10,10 @@ Three things in http.client are put right on the way:
 - every 1xx but 101 is an interim answer (RFC 9110 §15.2). http.client skips 100
   alone: after a 103 the real answer would stay in the connection, and be taken
   for the answer to the next request;
-- a header block that cannot be read to its end is an error. http.client drops
-  what follows the bad line, a Content-Length with it, and a reply that was cut
-  short would seem whole;
+- a header block that cannot be read to its end is an error, and so is one that
+  the connection ends in. http.client drops what follows the bad line, and takes
+  the end for that of the block: a Content-Length is lost with it, and a reply
+  that was cut short would seem whole;
 - the end of a TLS connection counts as an end only if the peer said so
   (RFC 9112 §9.8), else anyone on the way could cut a body that ends with it.
 
@@ -27,6 +28,7 @@ import io
 import socket
 import time
 from collections.abc import Iterator
+from email.errors import MissingHeaderBodySeparatorDefect
 from typing import Any, ClassVar
 
 
@@ -120,6 +122,16 @@ class BoundedReader(io.RawIOBase):
         super().close()
 
 
+class _Lines(io.BufferedReader):
+    """Remembers the last line that was read: `b""` where the connection had ended."""
+
+    last_line = b""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self.last_line = super().readline(size)
+        return self.last_line
+
+
 class BoundedResponse(http.client.HTTPResponse):
     """An HTTP/1 response read under Bounds; a subclass says which."""
 
@@ -128,7 +140,7 @@ class BoundedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         unbounded = self.fp
-        self.fp = io.BufferedReader(BoundedReader(sock, self.bounds))
+        self.fp = _Lines(BoundedReader(sock, self.bounds))
         unbounded.close()
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -140,7 +152,13 @@ class BoundedResponse(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        if not self.headers.is_multipart() and self.headers.get_payload():
+        if isinstance(self.fp, _Lines) and self.fp.last_line not in {b"\r\n", b"\n"}:
+            raise MalformedError("the header block breaks off")
+        # What is left over shows as a payload, or where the type says that a payload
+        # has parts, as the defect alone.
+        found = map(type, self.headers.defects)
+        left_over = not self.headers.is_multipart() and self.headers.get_payload()
+        if left_over or MissingHeaderBodySeparatorDefect in found:
             raise MalformedError("a header line is none")
 
 

@@ -86,7 +86,8 @@ def _framing_problem(headers: dict[str, str]) -> str:
     lengths = headers.get("content-length")
     if coding is not None and lengths is not None:
         return "the answer has both Content-Length and Transfer-Encoding"
-    if coding is not None and coding.strip().lower() != "chunked":
+    # Exactly what http.client takes for it: with a blank behind, it reads no chunks.
+    if coding is not None and coding.lower() != "chunked":
         return "the answer has a Transfer-Encoding that nobody asked for"
     if lengths is not None:
         values = {value.strip() for value in lengths.split(",")}
