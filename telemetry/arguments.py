@@ -33,7 +33,9 @@ def number(name: str, value: Any, exact: Callable[[Any], Any]) -> Any:
     try:
         return exact(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidEventError(f"{name}: {error}") from error
+        # Not its text: a log is pasted, and the value may be anything.
+        kind = type(value).__name__
+        raise InvalidEventError(f"{name}: a {kind} is no such number") from error
 
 
 def milliseconds(duration: timedelta) -> int:
@@ -45,5 +47,6 @@ def milliseconds(duration: timedelta) -> int:
             + duration.microseconds
         )
     except AttributeError as error:
-        raise InvalidEventError(f"duration: no timedelta: {duration!r}") from error
+        kind = type(duration).__name__
+        raise InvalidEventError(f"duration: a {kind} is no timedelta") from error
     return int(abs(microseconds) // 1000) * (1 if microseconds >= 0 else -1)

@@ -74,6 +74,7 @@ class Client:
         self._pipeline: Pipeline | None = None
         self._session: SessionState | None = None
         self._off: Decision | None = None
+        self._told = ""
         if config is None:
             self._off = environment_decision(os.environ) or Decision(
                 "program", "it was given settings that cannot be used", on=False
@@ -326,13 +327,16 @@ class Client:
 
     def _fail(self, error: Exception, *, is_loss: bool = True) -> None:
         """Count and log what was not recorded; raise it where that is asked for."""
-        from telemetry.errors import OffError, RefusedError
+        from telemetry.errors import DiskError, HomeError, OffError, RefusedError
 
         if isinstance(error, OffError):
             self._off = Decision("remembered", str(error), on=False)
             return
         reason = error.reason if isinstance(error, RefusedError) else "internal"
-        self._debug(f"not recorded ({reason}): %s", error)
+        # A disk or home that cannot be used is told once, not at each event.
+        if not isinstance(error, (DiskError, HomeError)) or self._told != reason:
+            self._debug(f"not recorded ({reason}): %s", error)
+            self._told = reason
         if is_loss and self._pipeline is not None:
             self._pipeline.refuse(reason)
         if self._config is not None and self._config.strict is True:

@@ -53,6 +53,7 @@ _NO_LANGUAGE = "en-US"
 _TAGS = "TELEMETRY_TAGS"
 _LANGUAGE = "LANG"
 _NAMES_MAX = 100
+_UNNAMED: tuple[object, bytes] = (object(), b"")
 
 
 class Envelope:
@@ -77,6 +78,8 @@ class Envelope:
         self.ids = EventIds()
         self.warnings: list[str] = []
         self._scrub = scrub
+        self._clean: Mapping[str, bool] = scrub.clean if scrub else {}
+        self._clean_free: Mapping[str, bool] = scrub.clean_free if scrub else {}
         self.user_uuid = user_uuid
         self._event_bytes_max = event_bytes_max
         self._environment = environment
@@ -90,8 +93,8 @@ class Envelope:
         self._language_name: object = _LANGUAGE
         # The language as it stands in that table, and as text.
         self._language: tuple[object, str] = (None, _NO_LANGUAGE)
-        # The names of events as JSON: there are a handful in a program.
-        self._names: dict[str, bytes] = {}
+        # What the events of a class were called last, and that as JSON.
+        self._names: dict[type[object], tuple[object, bytes]] = {}
         if self._table is not environment:
             self._tags_name = os.fsencode(_TAGS)
             self._language_name = os.fsencode(_LANGUAGE)
@@ -103,7 +106,16 @@ class Envelope:
 
         Raises InvalidEventError and EventTooBigError; nothing is kept then.
         """
-        name, payload = _parts(event)
+        try:
+            given = event.get_event_type()
+            payload = event.to_structured_properties()
+        except Exception as error:
+            # Its class alone: what it says may be what the user typed.
+            problem = f"{type(event).__name__} raised {type(error).__name__}"
+            raise InvalidEventError(problem) from error
+        known, name = self._names.get(type(event), _UNNAMED)
+        if known is not given:
+            name = self._name(type(event), given)
         properties = self._properties(payload)
         if self._tags_name in self._table:
             properties.update(self._read_tags(self._environment.get(_TAGS, "")))
@@ -123,9 +135,9 @@ class Envelope:
         except UnicodeEncodeError:
             content = encode(_sound_value(properties))
         except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidEventError(f"the event {name!r}: {error}") from error
+            raise InvalidEventError(f"{type(event).__name__}: {error}") from error
         sealed = b'{"event":%b,"event_timestamp":%d,"source":%b,"properties":%b}' % (
-            self._names.get(name) or self._name(name),
+            name,
             timestamp_ms,
             self._source,
             content,
@@ -134,10 +146,16 @@ class Envelope:
             raise EventTooBigError(len(sealed), self._event_bytes_max)
         return sealed
 
-    def _name(self, name: str) -> bytes:
-        encoded = self._encoder.encode(name)
-        if len(self._names) < _NAMES_MAX:
-            self._names[name] = encoded
+    def _name(self, kind: type[object], given: object) -> bytes:
+        """An event's name as JSON. Raises InvalidEventError where it is none."""
+        # `str` of a member of an enumeration would be its name in the program.
+        name = given.value if isinstance(given, Enum) else given
+        if not isinstance(name, str) or not name:
+            wrong = f"a {type(name).__name__}" if name else repr(name)
+            raise InvalidEventError(f"{kind.__name__}: {wrong} is no name of an event")
+        encoded = self._encoder.encode(sound(str.__str__(name)))
+        if kind in self._names or len(self._names) < _NAMES_MAX:
+            self._names[kind] = (given, encoded)
         return encoded
 
     def _properties(self, payload: Any) -> dict[str, Any]:
@@ -156,9 +174,11 @@ class Envelope:
 
     def _ours(self, values: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
         """A payload of ours, which is held against its types."""
+        clean, clean_free = self._clean, self._clean_free
         for name, value in values.items():
             if type(value) is str:
-                if value:
+                # Most were seen before.
+                if value and value not in (clean_free if name in FREE_TEXT else clean):
                     values[name] = self._text(value, free=name in FREE_TEXT)
             elif type(value) is not int and type(value) is not bool:
                 values[name] = self._value(value, free=name in FREE_TEXT)
@@ -195,7 +215,8 @@ class Envelope:
             self.warnings.append(f"{value} is no number on the wire; null was recorded")
             return None
         if isinstance(value, _SEQUENCES):
-            return [self._value(item, free=free) for item in value]
+            items = [self._value(item, free=free) for item in value]
+            return items if self._scrub is None else self._scrub.behind_options(items)
         if isinstance(value, dict):
             return {
                 self._text(str(key), free=free): self._value(
@@ -218,10 +239,14 @@ class Envelope:
 
     def _read_tags(self, text: str) -> dict[str, str]:
         if text != self._tags_text:
-            self._tags = {
+            tags: Any = {
                 self._text(name, free=False): self._text(value, free=False)
                 for name, value in parse_tags(text).items()
             }
+            # Once more as a whole: a name can say that its text is a secret.
+            if self._scrub is not None:
+                tags = self._scrub.value(tags)
+            self._tags = tags
             self._tags_text = text
         return self._tags
 
@@ -244,20 +269,6 @@ def parse_tags(text: str) -> dict[str, str]:
 def system_name(platform: str) -> str:
     """`linux`, `darwin` or `windows` for a `sys.platform`; others as they are."""
     return "windows" if platform == "win32" else platform
-
-
-def _parts(event: StructuredEvent) -> tuple[str, Any]:
-    """The name and the payload of an event. Raises InvalidEventError."""
-    try:
-        name: Any = event.get_event_type()
-        payload = event.to_structured_properties()
-    except Exception as error:
-        raise InvalidEventError(f"{type(event).__name__}: {error!r}") from error
-    if isinstance(name, Enum):
-        name = name.value  # `str` of a member would be its name in the program
-    if isinstance(name, str) and name:
-        return sound(str.__str__(name)), payload
-    raise InvalidEventError(f"{type(event).__name__}: {name!r} is no name of an event")
 
 
 def _plain(value: Any) -> Any:

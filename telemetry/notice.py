@@ -9,6 +9,7 @@ who has said no is not asked again.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -49,13 +50,21 @@ def is_completing(environment: Mapping[str, str]) -> bool:
     ) or bool(environment.get("_ARGCOMPLETE", ""))
 
 
+def _can_be_remembered(home: Home) -> bool:
+    """Whether the home, or the nearest directory above it, can be written to."""
+    place = home.root
+    while not os.path.lexists(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
+
+
 def show(
     notice: str, version: str, home: Home, environment: Mapping[str, str]
 ) -> Choice | None:
     """Show the notice and remember that; None where one of both cannot be had.
 
-    It is remembered before it is shown: a crash between the two costs the
-    notice, never a second one at each launch.
+    It is shown before a byte is written: a crash between the two costs a second
+    notice. Where nothing can be written it is not shown, or it would be at each launch.
     """
     stream = sys.stderr
     try:
@@ -63,6 +72,8 @@ def show(
     except ValueError:
         is_terminal = False  # the host has closed it
     if not can_show(environment, sys.argv[1:], is_terminal=is_terminal):
+        return None
+    if not _can_be_remembered(home):
         return None
     choice = Choice(
         on=True, date=time.strftime("%Y-%m-%d", time.gmtime()), notice_version=version

@@ -39,10 +39,10 @@ print(*sorted(set(sys.modules) - before))
 """
 LAZY = """
 from telemetry import privacy
-from telemetry.privacy import patterns
+from telemetry.privacy import patterns, place_patterns
 scrubber = privacy.Scrubber(homes=("/home/alice",), users=("alice",))
 assert scrubber.text("open /srv/x") == "open <path>"
-print(*(name for name, p in vars(patterns).items() if isinstance(p, patterns.Pattern) and p._compiled))
+print(*(name for name, p in {**vars(patterns), **vars(place_patterns)}.items() if isinstance(p, patterns.Pattern) and p._compiled))
 """
 # Each is repeated into one long text: what some finder starts at, and what it hopes
 # for or backtracks over.

@@ -28,6 +28,8 @@ HOUSE = """
 0 _build.py
 0 build_values.py
 0 privacy/patterns.py
+0 privacy/place_patterns.py
+0 privacy/signs.py
 0 privacy/marks.py
 0 privacy/views.py
 0 privacy/names.py

@@ -20,8 +20,8 @@ Rules:
 - In doubt it cuts. What stays: relative paths (less the user's name), a URL's
   scheme, host and path (less homes and keys), versions, names, dates, and in
   ordinary strings UUIDs, hexadecimal ids and addresses.
-- Disguises do not help: percent and backslash escapes (three deep), full width,
-  accents either way, invisible characters, colour codes, wrapped lines.
+- Disguises do not help: escapes of URLs, JSON and HTML (four deep), full width,
+  look-alikes, accents either way, invisible characters, colour codes, wrapped lines.
 - To scrub twice is to scrub once; nothing is raised for any string; time is linear;
   the result is at most twice as long as the text, and 32 characters.
 - A name that is also a word (`root`, `test`, `mark`), or shorter than three letters,
@@ -46,15 +46,17 @@ from telemetry.privacy.marks import (
     may_hold_key,
     may_name_secret,
 )
+from telemetry.privacy.names import identity_from as identity_from
 from telemetry.privacy.names import (
     last_component,
+    once,
     searchable_home,
     searchable_name,
 )
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from typing import Any
 
     from telemetry.privacy.scrub import Identity
 
@@ -72,10 +74,13 @@ _QUICK_CHARS_MAX = 128
 # a URL, a disguise.
 _QUIET = b"abcdefghijklmnopqrstuvwxyz -_.,;!?'\"()[]{}<*+&^|`#"
 
-# An IPv4 address has so many dots.
+# An IPv4 address has so many dots, a network card's so many dashes.
 _DOTS_MIN = 3
+_DASHES_MIN = 5
 
-_USER_VARIABLES = ("USER", "LOGNAME", "USERNAME", "SUDO_USER")
+# Options that do not say by their names that a secret follows.
+_ACCOUNT_OPTIONS = frozenset({"-u", "--user", "--proxy-user"})
+_SHORT_OPTIONS = frozenset({"--pass", "--pw"})
 
 _SECRET = "<secret>"  # noqa: S105  # what stands in its place
 
@@ -88,27 +93,28 @@ class Scrubber:
     """
 
     def __init__(self, *, homes: tuple[str, ...], users: tuple[str, ...]) -> None:
-        self._homes = _once(map(searchable_home, homes))
-        self._users = _once(map(searchable_name, users))
+        self._homes = once(map(searchable_home, homes))
+        self._users = once(map(searchable_name, users))
         # A text without the longest part of a name is without the name.
         self._marks = tuple(max(user.split(), key=len) for user in self._users)
         self._home_marks = tuple(map(last_component, self._homes))
         self._identity: Identity | None = None
-        self._clean: dict[str, bool] = {}
-        self._clean_free: dict[str, bool] = {}
+        # Strings that were found clean: who is in a hurry looks here first.
+        self.clean: dict[str, bool] = {}
+        self.clean_free: dict[str, bool] = {}
         self._secret_names: dict[str, bool] = {}
 
     def text(self, s: str) -> str:
         """The string without what every string loses; the same object if clean."""
-        if s in self._clean:
+        if s in self.clean:
             return s
-        return self._searched(s, self._clean, free=False)
+        return self._searched(s, self.clean, free=False)
 
     def free_text(self, s: str) -> str:
         """The same for what people or other programs wrote: `error`, `args`."""
-        if s in self._clean_free:
+        if s in self.clean_free:
             return s
-        return self._searched(s, self._clean_free, free=True)
+        return self._searched(s, self.clean_free, free=True)
 
     def value(self, v: object, *, free: bool = False) -> object:
         """The value with its strings scrubbed, inside dicts, lists and tuples too.
@@ -128,11 +134,35 @@ class Scrubber:
             same = len(new) == len(v) and all(map(is_, new.values(), v.values()))
             return v if same and all(map(is_, new, v)) else new
         if isinstance(v, (list, tuple)):
-            items = [self.value(x, free=free) for x in v]
+            items = self.behind_options([self.value(x, free=free) for x in v])
             if all(map(is_, items, v)):
                 return v
             return items if isinstance(v, list) else tuple(items)
         return v
+
+    def behind_options(self, items: list[Any]) -> list[Any]:
+        """The items less what follows an option that names a secret: `--password`, `x`.
+
+        The list itself if there is none.
+        """
+        found = [
+            place
+            for place, option in enumerate(items[:-1], start=1)
+            if isinstance(option, str)
+            and option[:1] == "-"
+            and self._belongs(option, items[place])
+        ]
+        if not found:
+            return items
+        return [_SECRET if i in found else item for i, item in enumerate(items)]
+
+    def _belongs(self, option: str, said: object) -> bool:
+        """Whether this is a secret, behind this option."""
+        if not isinstance(said, str) or said[:1] in ("", "-") or said == _SECRET:
+            return False
+        if option in _ACCOUNT_OPTIONS:  # curl -u name:password
+            return ":" in said
+        return option in _SHORT_OPTIONS or self._names_secret(option)
 
     def _item(self, key: object, v: object, *, free: bool) -> object:
         if v and isinstance(v, str) and isinstance(key, str):
@@ -175,6 +205,8 @@ class Scrubber:
         for mark in self._marks:
             if mark in low:
                 return False
+        if "&" in s and ";" in s:  # &#47;
+            return False
         loud = s.encode().translate(None, _QUIET)
         if loud and not loud.isalnum() and not self._is_a_name(s, low, loud, free=free):
             return False
@@ -185,7 +217,13 @@ class Scrubber:
         # Every key has a digit or a capital, and so has what looks random.
         if not loud:
             return True
-        if free and (s.count(".") >= _DOTS_MIN or "ip-" in low or has_word(s, RUN_MIN)):
+        if free and (
+            s.count(".") >= _DOTS_MIN
+            or s.count("-") >= _DASHES_MIN
+            or "ip-" in low
+            or "ec2-" in low
+            or has_word(s, RUN_MIN)
+        ):
             return False
         return not may_hold_key(s, low)
 
@@ -200,29 +238,6 @@ class Scrubber:
         )
 
 
-def identity_from(
-    environment: Mapping[str, str], platform: str
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The homes and the names that an environment gives away, each one once.
-
-    `platform` is `sys.platform`. The names are those of USER and its kin, and the
-    last component of each home. They come as they stand there: `Scrubber` leaves out
-    what it cannot search for.
-    """
-    homes = [environment.get("HOME", ""), environment.get("USERPROFILE", "")]
-    if environment.get("HOMEPATH"):
-        homes.append(environment.get("HOMEDRIVE", "") + environment["HOMEPATH"])
-    users = [environment.get(name, "") for name in _USER_VARIABLES]
-    # Elsewhere a backslash is a letter.
-    users += (
-        last_component(home)
-        if platform == "win32"
-        else home.rstrip("/").rpartition("/")[2]
-        for home in homes
-    )
-    return _once(homes), _once(users)
-
-
 def describe_exception(error: BaseException, scrubber: Scrubber) -> str:
     """`ClassName: message`, scrubbed as free text; only the name if it has no message.
 
@@ -234,10 +249,6 @@ def describe_exception(error: BaseException, scrubber: Scrubber) -> str:
     except Exception:  # noqa: BLE001  # somebody else's __str__ may raise anything
         message = "<unprintable>"
     return scrubber.free_text(f"{name}: {message}" if message else name)
-
-
-def _once(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, values)))
 
 
 def _remember(known_of: dict[str, bool], s: str, *, known: bool) -> None:

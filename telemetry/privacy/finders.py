@@ -13,9 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from telemetry.privacy import patterns as shapes
+from telemetry.privacy import place_patterns as places
 from telemetry.privacy.keys import (
     SECRET,
     TRAILING,
+    accounts,
     headers,
     named_secrets,
     pem_blocks,
@@ -23,6 +25,7 @@ from telemetry.privacy.keys import (
     unmarked_keys,
 )
 from telemetry.privacy.marks import RUN_MIN, has_word
+from telemetry.privacy.names import searchable_name
 from telemetry.privacy.paths import (
     PATH,
     PATH_MIN,
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     Finder = Callable[[str, str], Iterator[Span]]
 
 
-EMAIL, QUERY = "<email>", "<query>"
+EMAIL, QUERY, USER = "<email>", "<query>", "<user>"
 IP, RANDOM = "<ip>", "<random>"
 
 
@@ -52,7 +55,7 @@ IP, RANDOM = "<ip>", "<random>"
 def urls(text: str, _low: str) -> Iterator[Span]:
     if "://" not in text:
         return
-    for m in shapes.URL.regex.finditer(text):
+    for m in places.URL.regex.finditer(text):
         start = m.start("authority")
         if start == m.end():
             continue
@@ -75,11 +78,11 @@ def _url_path(path: str, start: int, *, hosted: bool) -> Iterator[Span]:
     if not hosted and len(path) >= PATH_MIN:
         yield start, start + len(path.rstrip(TRAILING)), PATH
         return
-    home = shapes.URL_PATH_HOME.regex.search(path)
+    home = places.URL_PATH_HOME.regex.search(path)
     if home:
         yield start + home.start(), start + len(path.rstrip(TRAILING)), PATH
     if has_word(path, RUN_MIN):
-        for m in shapes.SEGMENT.regex.finditer(path):
+        for m in places.SEGMENT.regex.finditer(path):
             # Numbers are names of commits and sessions here; letters are keys.
             if not is_number(m[0].replace("-", "")) and is_random(m[0]):
                 yield start + m.start(), start + m.end(), SECRET
@@ -87,20 +90,20 @@ def _url_path(path: str, start: int, *, hosted: bool) -> Iterator[Span]:
 
 def webhooks(text: str, low: str) -> Iterator[Span]:
     if "hook" in low or "telegram" in low:
-        for m in shapes.WEBHOOK.regex.finditer(text):
+        for m in places.WEBHOOK.regex.finditer(text):
             yield *m.span("value"), SECRET
 
 
 def bare_queries(text: str, _low: str) -> Iterator[Span]:
     if "?" in text and "=" in text:
-        for m in shapes.BARE_QUERY.regex.finditer(text):
+        for m in places.BARE_QUERY.regex.finditer(text):
             start, end = m.span("value")
             yield start, start + len(text[start:end].rstrip(TRAILING)), QUERY
 
 
 def emails(text: str, _low: str) -> Iterator[Span]:
     if "@" in text:
-        for m in shapes.EMAIL.regex.finditer(text):
+        for m in places.EMAIL.regex.finditer(text):
             if m["domain"] and not _is_in_authority(text, m.start()):
                 yield *m.span(), EMAIL
 
@@ -109,23 +112,34 @@ def _is_in_authority(text: str, place: int) -> bool:
     """Whether this is `pass@host` of `scheme://user:pass@host`: `urls` cuts less."""
     scheme = text.rfind("://", max(0, place - 256), place)
     return scheme >= 0 and bool(
-        shapes.AUTHORITY.regex.fullmatch(text, scheme + 3, place)
+        places.AUTHORITY.regex.fullmatch(text, scheme + 3, place)
     )
+
+
+def user_names(text: str, low: str) -> Iterator[Span]:
+    """Names of others, where a text says that they are names."""
+    if ("user" in low or "log" in low) and ("=" in text or ":" in text):
+        for m in shapes.USER_NAME.regex.finditer(text):
+            if searchable_name(m[m.lastgroup or 0]):
+                yield *m.span(m.lastgroup or 0), USER
 
 
 # -- In free text only -------------------------------------------------------
 
 
 def ipv4(text: str, low: str) -> Iterator[Span]:
-    if text.count(".") >= 3 or "ip-" in low:
-        for m in shapes.IPV4.regex.finditer(text):
+    if text.count("-") >= 5:
+        for m in places.HARDWARE.regex.finditer(text):
+            yield *m.span(), IP
+    if text.count(".") >= 3 or "ip-" in low or "ec2-" in low:
+        for m in places.IPV4.regex.finditer(text):
             yield *m.span(), IP
 
 
 def ipv6(text: str, _low: str) -> Iterator[Span]:
     if text.count(":") < 2:
         return
-    for m in shapes.IPV6.regex.finditer(text):
+    for m in places.IPV6.regex.finditer(text):
         groups = m["groups"].split(":")
         # A time has colons too: full length, a gap, or six pairs (a network card).
         if any(groups) and (
@@ -158,10 +172,12 @@ EVERYWHERE: tuple[Finder, ...] = (
     webhooks,
     bare_queries,
     emails,
+    user_names,
     tokens,
     unmarked_keys,
     pem_blocks,
     named_secrets,
     headers,
+    accounts,
 )
 FREE_ONLY: tuple[Finder, ...] = (ipv4, ipv6, random_runs)

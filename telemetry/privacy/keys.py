@@ -41,6 +41,9 @@ _NAME_MAX = 96
 # What closes a sentence, a list or a quotation, and seldom a URL or a password.
 TRAILING = ".,;:!?)]}'\"`"
 
+# One of these stands between a name and its secret.
+_NAMING_SIGNS = (":", "=", ">", " is ", "password ", "password\t")
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _IDENTIFIER = _LETTERS + "_-"
 _BASE64 = _LETTERS + "+/= \t\r\n\\"
@@ -92,13 +95,15 @@ def pem_blocks(text: str, _low: str) -> Iterator[Span]:
 def named_secrets(text: str, low: str) -> Iterator[Span]:
     if not may_name_secret(low):
         return
-    if ":" in text or "=" in text or ">" in text:
+    if any(sign in low for sign in _NAMING_SIGNS):
         for m in _naming(shapes.NAMED.regex, text):
             yield from _value(m)
-    if " " in text or "\t" in text:
+    if " " in text or "\t" in text or "," in text:
         for m in _naming(shapes.OPTION.regex, text):
-            if _is_option(text, m.start()) or (
-                m["bare"] is None and not m[0].lower().startswith("token")
+            # 'password', 'token' are two names; '--password', 'x' is one and a value.
+            is_list = "," in text[m.start() : m.start(m.lastgroup or 0)]
+            if _is_option(text, m.start()) or not (
+                is_list or m["bare"] or m[0].lower().startswith("token")
             ):
                 yield from _value(m)
 
@@ -109,6 +114,16 @@ def headers(text: str, low: str) -> Iterator[Span]:
             yield *m.span("value"), SECRET
     if SCHEME_WORDS[0] in low or SCHEME_WORDS[1] in low:
         for m in shapes.SCHEME.regex.finditer(text):
+            yield *m.span("value"), SECRET
+
+
+def accounts(text: str, low: str) -> Iterator[Span]:
+    """A name with its password, and passwords that a program takes without a name."""
+    if "sshpass" in low or "login" in low:
+        for m in shapes.ACCOUNT.regex.finditer(text):
+            yield *m.span("value"), SECRET
+    if "@" in text and ":" in text:
+        for m in shapes.BARE_ACCOUNT.regex.finditer(text):
             yield *m.span("value"), SECRET
     if "-u" in text and ":" in text:
         for m in shapes.USER_OPTION.regex.finditer(text):

@@ -23,14 +23,24 @@ RUN_MIN = 20
 KEY_MIN = 12
 
 # Whoever gives a secret a name uses one of these in it.
-SECRET_WORDS = ("pass", "pwd", "secret", "token", "key", "cred", "auth", "sig")
+SECRET_WORDS = ("pass", "pw", "secret", "token", "key", "cred", "auth", "sig")
+# ... or one of these.
+OTHER_WORDS = (
+    "kennwort",
+    "contrase",
+    "senha",
+    "\u043b\u044c",
+    "\u5bc6",
+    "\u30d1\u30b9",
+)
 SCHEME_WORDS = ("bearer", "basic")
 
 # Signs with capitals, and those with a dash, an underscore, a dot. A text without
 # the one character is spared the whole row.
 _CAPITAL = (
     *("AKIA", "ASIA", "ABIA", "ACCA", "AGPA", "AIDA", "AROA", "AIza", "AAAA", "eyJ"),
-    *("SK", "AC", "LTAI", "ABSK", "ATATT3", "ATCTT3", "ATBB", "8Q~"),
+    *("SK", "AC", "LTAI", "ABSK", "ATATT3", "ATCTT3", "ATBB", "8Q~", "AKID", "AKLT"),
+    *("AKCp", "EAA", "GR1348941", "FLWSECK"),
 )
 _CAPITAL_DASH = (
     *(
@@ -48,11 +58,12 @@ _CAPITAL_DASH = (
 )
 _DASH = (
     *("sk-", "pk-lf-", "xox", "xapp-", "sq0", "pypi-", "nvapi-", "pplx-", "tvly-"),
-    *("tskey-", "xkeysib-", "xsmtpsib-", "xai-", "key-", "fc-", "pul-", "-us"),
+    *("tskey-", "xkeysib-", "xsmtpsib-", "xai-", "key-", "fc-", "pul-", "-us", "llx-"),
+    *("csk-", "xaa", "SWMTKN-", "sess-"),
 )
 _DASH_AFTER_GL = (
     *("pat-", "ptt-", "dt-", "rt-", "cbt-", "ft-", "oat-", "agent-", "oas-", "imt-"),
-    "fct-",
+    *("fct-", "wt-"),
 )
 _UNDERSCORE = (
     *("k_live_", "k_test_", "k_prod_", "whsec_", "dckr_", "_v1_", "shp", "lin_"),
@@ -60,9 +71,12 @@ _UNDERSCORE = (
     *("figd_", "bkua_", "pcsk_", "hf_", "npm_", "gsk_", "r8_", "nfp_", "rnd_", "ntn_"),
     *("e2b_", "sbp_", "phc_", "phx_", "sqp_", "squ_", "sqa_", "api_org_", "secret_"),
     *("glsa_", "glc_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
-    *("CLOJARS_", "CCIPAT_"),
+    *("CLOJARS_", "CCIPAT_", "vck_", "vcp_", "napi_", "jina_", "rpa_", "KGAT_"),
+    *("mdb_sa_", "apify_api_", "pylf_v", "ik_", "dbtc_", "dbtu_", "packagist_", "rzp_"),
+    *("shippo_", "duffel_", "rdme_", "zpka_", "sgp_", "re_", "fw_", "tfp_", "ddp_"),
+    *("pnu_", "esecret_", "tgp_v1_", "ops_eyJ"),
 )
-_DOT = ("ya29.", "hvs.", "hvb.", "hvr.", "dt0", "dp.", "SG.")
+_DOT = ("ya29.", "hvs.", "hvb.", "hvr.", "dt0", "dp.", "SG.", "sl.")
 _ALONE = ("dapi", "1//0", "sha256~")
 
 
@@ -94,14 +108,14 @@ def may_be_address(text: str, low: str) -> bool:
         or text[0] == "-"  # -I/usr/include
         or " -" in text
         or may_name_secret(low)
-        or _holds(low, ("cookie", "hook", "telegram"))
+        or _holds(low, ("cookie", "hook", "telegram", "user", "log"))
         or not all(map(str.isalnum, [part[-1:] for part in text.split("/")[:-1]]))
     )
 
 
 def may_name_secret(low: str) -> bool:
     """Whether a text, given in lower case, may say what a secret is."""
-    return _holds(low, SECRET_WORDS)
+    return _holds(low, SECRET_WORDS) or _holds(low, OTHER_WORDS)
 
 
 def has_word(text: str, size_min: int) -> bool:

@@ -10,6 +10,14 @@ It searches nothing.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+_USER_VARIABLES = ("USER", "LOGNAME", "USERNAME", "SUDO_USER")
 
 # Below this many, a name is found inside everything.
 _NAME_MIN = 3
@@ -68,6 +76,34 @@ def searchable_home(home: str) -> str:
 def last_component(path: str) -> str:
     """The name at the end of a path of Windows or Unix; empty for a root."""
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def identity_from(
+    environment: Mapping[str, str], platform: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The homes and the names that an environment gives away, each one once.
+
+    `platform` is `sys.platform`. The names are those of USER and its kin, and the
+    last component of each home. They come as they stand there: `Scrubber` leaves out
+    what it cannot search for.
+    """
+    homes = [environment.get("HOME", ""), environment.get("USERPROFILE", "")]
+    if environment.get("HOMEPATH"):
+        homes.append(environment.get("HOMEDRIVE", "") + environment["HOMEPATH"])
+    users = [environment.get(name, "") for name in _USER_VARIABLES]
+    # Elsewhere a backslash is a letter.
+    users += (
+        last_component(home)
+        if platform == "win32"
+        else home.rstrip("/").rpartition("/")[2]
+        for home in homes
+    )
+    return once(homes), once(users)
+
+
+def once(values: Iterable[str]) -> tuple[str, ...]:
+    """Each of them once, in order, and none that is empty."""
+    return tuple(dict.fromkeys(filter(None, values)))
 
 
 def _comparable(text: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from telemetry.privacy import patterns as shapes
+from telemetry.privacy import place_patterns as places
 
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ _QUOTED_PATH_MAX = 512
 
 _QUOTES = frozenset("\"'`")
 _INSIDE_QUOTES = frozenset(" ()[]{}&,;")
+
+# Below these people name directories, and volumes.
+_MAY_HAVE_BLANKS = ("/home/", "/Users/", "/Volumes/", "/mnt/", "/media/", "/cygdrive/")
+
+# Other URLs of files, on a server or here.
+_FILE_SCHEMES = ("file:", "smb:", "cifs:", "nfs:", "afp:")
 
 # A path goes on behind so many blanks.
 _BLANKS_MAX = 8
@@ -55,14 +62,14 @@ _SENTENCE_WORDS = frozenset(_SENTENCE.split())
 def posix_paths(text: str, _low: str) -> Iterator[Span]:
     if "/" not in text or not _may_be_absolute(text):
         return
-    for m in shapes.POSIX_PATH.regex.finditer(text):
+    for m in places.POSIX_PATH.regex.finditer(text):
         start, end = m.span()
         if end - start == 1:
             continue
         enclosed = text[start - 1 : start] == "<" and text[end : end + 1] == ">"
-        if enclosed and shapes.CLOSING_TAG.regex.fullmatch(m[0]):
+        if enclosed and places.CLOSING_TAG.regex.fullmatch(m[0]):
             continue
-        personal = m[0].startswith(("/home/", "/Users/"))
+        personal = m[0].startswith(_MAY_HAVE_BLANKS)
         end = path_end(text, start, end, personal=personal)
         if end - start >= PATH_MIN:
             yield start, end, PATH
@@ -71,18 +78,18 @@ def posix_paths(text: str, _low: str) -> Iterator[Span]:
 def rooted_paths(text: str, _low: str) -> Iterator[Span]:
     if "/" not in text:
         return
-    if text.isascii() and not any(f"{sign}/" in text for sign in shapes.ROOTED_AFTER):
+    if text.isascii() and not any(f"{sign}/" in text for sign in places.ROOTED_AFTER):
         return
-    for m in shapes.ROOTED_PATH.regex.finditer(text):
+    for m in places.ROOTED_PATH.regex.finditer(text):
         before = text[m.start() - 1 : m.start()]
-        if before >= shapes.UNSPACED or before in shapes.ROOTED_AFTER:
+        if before >= places.UNSPACED or before in places.ROOTED_AFTER:
             yield m.start(), path_end(text, *m.span(), personal=True), PATH
 
 
 def windows_paths(text: str, _low: str) -> Iterator[Span]:
     if "\\" not in text and ":/" not in text:
         return
-    for m in shapes.WINDOWS_PATH.regex.finditer(text):
+    for m in places.WINDOWS_PATH.regex.finditer(text):
         yield m.start(), path_end(text, *m.span(), personal=True), PATH
 
 
@@ -90,13 +97,13 @@ def home_paths(text: str, _low: str) -> Iterator[Span]:
     if "/" not in text and "\\" not in text:
         return
     if "~" in text or "$" in text or "%" in text or ".." in text:
-        for m in shapes.HOME_PATH.regex.finditer(text):
+        for m in places.HOME_PATH.regex.finditer(text):
             yield m.start(), path_end(text, *m.span(), personal=True), PATH
 
 
 def file_urls(text: str, low: str) -> Iterator[Span]:
-    if "file:" in low:
-        for m in shapes.FILE_URL.regex.finditer(text):
+    if any(scheme in low for scheme in _FILE_SCHEMES):
+        for m in places.FILE_URL.regex.finditer(text):
             yield m.start(), path_end(text, *m.span(), personal=True), PATH
 
 

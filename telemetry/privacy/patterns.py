@@ -1,4 +1,4 @@
-"""The shapes of what is private: every regular expression, and what it costs.
+"""The shapes of secrets, and what every regular expression here costs.
 
 Rules:
 - Compiled when first needed, one by one: all together cost some 10 ms, which no
@@ -37,99 +37,10 @@ class Pattern:
         return compiled
 
 
-_ANY_CASE = re.IGNORECASE.value
+ANY_CASE = re.IGNORECASE.value
 
 # What neither a path nor a bare value goes across.
 ENDS = r"\s\"'`<>|"
-
-
-# -- Paths -------------------------------------------------------------------
-
-_PLAIN = rf"[^{ENDS}:,;()\[\]{{}}\\]"
-_INSIDE = (
-    rf"[,;](?=[^{ENDS}/\\,;])"  # a comma in a name, not one between two paths
-    rf"|\([^{ENDS}()]{{0,200}}\)"
-    rf"|\[[^{ENDS}\[\]]{{0,200}}\]"
-    rf"|\{{[^{ENDS}{{}}]{{0,200}}\}}"
-)
-_POSIX_REST = rf"{_PLAIN}*(?:(?:{_INSIDE}|\\[ ()&'\[\]]){_PLAIN}*)*"
-WINDOWS_REST = rf"{_PLAIN}*(?:(?:{_INSIDE}|\\){_PLAIN}*)*"
-_SEPARATOR = r"[\\/]{1,8}"
-
-# `<user>/x` was relative before the name was cut out.
-_NO_PLACEHOLDER = "".join(
-    f"(?<!<{name}>/)" for name in ("path", "user", "email", "secret", "ip", "random")
-)
-# A slash is absolute unless it follows a name, a dot, a star, another slash; after
-# `-I` it is. `://` is no path.
-POSIX_PATH = Pattern(
-    r"/(?:(?<![\w.~*+\-)\]}\\/]/)" + _NO_PLACEHOLDER + r"(?!(?<=[A-Za-z0-9]:/)/)"
-    r"|(?<=\s-[A-Za-z]/)|(?<=^-[A-Za-z]/))"
-    rf"/*(?:[^{ENDS}/\\*?=,;:&!()\[\]{{}}^]|(?=[(\[{{])){_POSIX_REST}"
-)
-# A known directory at the root is certain after these too, and after a letter of a
-# script that puts no blanks around words; the caller sees to that one.
-ROOTED_PATH = Pattern(
-    r"/(?:home|Users|root|tmp|var|etc|usr|opt|mnt|media|private|Volumes|proc|srv)/"
-    + _POSIX_REST
-)
-ROOTED_AFTER = frozenset(")]}*+-")
-UNSPACED = "\u2e80"  # where those scripts start: Chinese, Japanese, Korean
-WINDOWS_PATH = Pattern(
-    rf"(?:(?<![A-Za-z0-9])[A-Za-z]:{_SEPARATOR}(?=[^{ENDS}\\/*?])"
-    rf"|(?<![\w\\])\\{{2,8}}(?:[?.]{_SEPARATOR}(?:[A-Za-z]:)?|[\w.$\-]{{2,64}}\\{{1,4}}(?=\w))"
-    rf"|(?<![\w\\.])\\{{1,4}}(?:Users|home|Documents and Settings)\\{{1,4}})"
-    + WINDOWS_REST,
-    _ANY_CASE,
-)
-# `~/x`, `~alice/x`, `$HOME/x`, `%APPDATA%\x`, and `../../home/x`.
-HOME_PATH = Pattern(
-    rf"(?:(?<![\w~./\\\-])~[\w.\-]{{0,64}}|\$(?:env:)?\{{?(?:HOME|USERPROFILE)\}}?"
-    rf"|%(?:USERPROFILE|HOMEPATH|(?:LOCAL)?APPDATA)%"
-    rf"|(?<=\.\.[\\/])(?:home|Users|root))"
-    rf"{_SEPARATOR}(?=[^{ENDS}\\/]){WINDOWS_REST}"
-)
-FILE_URL = Pattern(rf"\bfile:(?=[\\/])[^{ENDS}]*", _ANY_CASE)
-URL_PATH_HOME = Pattern(r"/(?:home|Users|root)/[^/\s]")
-CLOSING_TAG = Pattern(r"/[A-Za-z][\w\-]*")
-
-
-# -- URLs and addresses ------------------------------------------------------
-
-# Authority, path, query with fragment. A quote ends the query only where text
-# behind it reads like the end of a quotation.
-AUTHORITY = Pattern(r"(?:(?!://)[^\s/?#\\<>\"'`])*")
-URL = Pattern(
-    rf"://(?P<authority>{AUTHORITY.source})"
-    r"(?P<path>(?:(?!://)[^\s?#<>\"'`])*)"
-    r"(?P<query>[?#](?:[^\s<>\"'`]|[\"'`](?![\s,:;.)\]}>\"'`]|$))*)?"
-)
-# Addresses that let in whoever knows them.
-WEBHOOK = Pattern(
-    r"(?:hooks\.slack\.com/(?:services|workflows|triggers)"
-    r"|discord(?:app)?\.com/api(?:/v\d+)?/webhooks"
-    r"|webhook\.office\.com/webhookb2|api\.telegram\.org)/"
-    rf"(?P<value>[^{ENDS}?#]+)"
-)
-SEGMENT = Pattern(r"[A-Za-z0-9_\-]{20,}")
-BARE_QUERY = Pattern(r"\?(?P<value>[\w.%\[\]~\-]{1,64}=[^\s<>\"']*)")
-# Any run of characters, so that no run is looked at twice, and the domain behind.
-EMAIL = Pattern(
-    rf"[^{ENDS}@()\[\]{{}},;:/\\=&?#]+"
-    r"(?P<domain>@(?:(?:[\w\-]+\.)+[^\W\d_]{2,}|localhost(?![\w.])"
-    r"|\[[0-9A-Fa-f:.]+\]|\d{1,3}(?:\.\d{1,3}){3}|[\w\-]+(?=:[/~])))?"
-)
-IPV4 = Pattern(
-    r"(?:(?<![0-9A-Za-z])(?<!\d\.)(?:\d{1,3}\.){3}\d{1,3}(?![0-9A-Za-z]|\.\d)"
-    r"|(?<![A-Za-z])ip-\d{1,3}(?:-\d{1,3}){3}(?!\d))"
-    r"(?::\d{1,5}(?!\d))?(?:/\d{1,2}(?!\d))?"
-)
-IPV6 = Pattern(
-    r"(?<![0-9A-Za-z_.])(?<!::)"
-    r"(?P<groups>(?:[0-9A-Fa-f]{1,4}:|:(?=:))(?:[0-9A-Fa-f]{0,4}:){1,6}"
-    r"(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{1,4}|(?<=::)))"
-    r"(?![0-9A-Za-z_])(?:%\w{1,16})?(?:\]:\d{1,5})?(?:/\d{1,3})?"
-)
 
 
 # -- Keys and tokens ---------------------------------------------------------
@@ -149,6 +60,9 @@ _CERTAIN = (
     r"|sb_secret_|gl(?:sa|c)_|figd_|CCIPAT_|CFPAT-|bkua_|pcsk_|GOCSPX-|PMAK-|tskey-"
     r"|NR(?:AK|JS|II|AL)-|xkeysib-|xsmtpsib-|AGE-(?:SECRET-KEY|PLUGIN)-"
     r"|SG\.|ya29\.|hv[bsr]\.|dt0[a-z]\d\d\.|dp\.(?:pt|st|ct|sa|scim|audit)\."
+    r"|tgp_v1_|llx-|csk-|KGAT_|mdb_sa_(?:id|sk)_|apify_api_"
+    r"|pylf_v\d_|hc[abx]ik_|xaa[pt]-|dbt[cu]_|packagist_|SWMTKN-|FLWSECK|rzp_(?:live|test)_"
+    r"|shippo_(?:live|test)_|duffel_(?:live|test)_|ops_eyJ|glwt-"
 )
 # These could end a word or start a name: at its beginning only, and longer.
 _LIKELY = (
@@ -157,15 +71,18 @@ _LIKELY = (
     r"[A-Za-z0-9]{16,}"
     r"|(?:AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA)[A-Z0-9]{12,}"
     r"|(?:AIza|ATATT3|ATCTT3|ATBB)[A-Za-z0-9_\-]{16,}"
-    r"|(?:LTAI|ABSK)[A-Za-z0-9+/]{16,}"
+    r"|(?:LTAI|ABSK|AKID|AKLT|AKCp)[A-Za-z0-9+/]{16,}"
+    rf"|(?:(?:re|fw|tfp|ddp|pnu|esecret|vc[kp]|napi|jina|rpa|rdme|zpka|sgp)_|sess-){_HAS}[A-Za-z0-9]{{16,}}[A-Za-z0-9_\-]*"
+    r"|sl\.[A-Za-z0-9_\-]{40,}|EAA[A-Za-z0-9]{40,}|GR1348941[A-Za-z0-9_\-]{16,}"
 )
 # These have a length or an alphabet that tells them apart.
 _EXACT = (
-    r"(?:SK|AC)[0-9a-f]{32}(?![0-9a-f])|1//0[A-Za-z0-9_\-]{20,}"
+    r"(?:SK|AC)[0-9a-f]{32}(?![0-9a-f])|sk_[0-9a-f]{48}(?![0-9a-f])|1//0[A-Za-z0-9_\-]{20,}"
     r"|(?:dapi|key-|fc-|pul-)(?=[a-f]{0,31}[0-9])[0-9a-f]{32}(?:-\d|[0-9a-f]{8})?"
     r"|pat[A-Za-z0-9]{14}\.(?=[a-f]{0,63}[0-9])[0-9a-f]{64}|sha256~[A-Za-z0-9_\-]{40,}"
     r"|MII[A-Za-z0-9+/]{40,}={0,2}|AAAA(?:[BC]3NzaC1|E2VjZHNh|G[a-z]NrL)"
-    r"[A-Za-z0-9+/]{16,}={0,3}"
+    # ... and whose it is
+    r"[A-Za-z0-9+/]{16,}={0,3}(?: [^\s@]{1,64}@[\w.\-]{1,64})?"
 )
 TOKEN = Pattern(
     rf"(?:(?:{_CERTAIN}){_HAS}[A-Za-z0-9_\-]{{8,}}"
@@ -175,12 +92,15 @@ TOKEN = Pattern(
 )
 # How each of them starts. Literals in front: the engine skips what none starts with.
 TOKEN_HEAD = Pattern(
-    r"gh[pousr]_|github_pat_|gl(?=[a-z]{1,6}[\-_])|gsk_|xox|xapp-|xai-|xkeysib-|xsmtpsib-"
+    r"gh[pousr]_|github_pat_|gl(?=[a-z]{1,6}[\-_])|gsk_|xox|xapp-|xaa|xai-|xkeysib-|xsmtpsib-"
     r"|sk[\-_]|rk_|pk[\-_]|whsec_|sq[0pua]|dckr_|do[opr]_|dapi|dt0|dp\.|shp|sha256~"
     r"|lin_|sntry|secret_|sbp_|sb_|fm[12]|fo1_|fc-|figd_|HRKU-|rubygems_|rnd_|r8_"
     r"|pypi-|pscale_|pplx-|pcsk_|ph[cx]_|pat|pul-|CLOJARS_|CCIPAT_|CFPAT-|lsv2_|nvapi-"
     r"|npm_|nfp_|ntn_|tvly-|tskey-|bkua_|GOCSPX-|PMAK-|NR[AJI]|AGE-|A[KSBCGIRTA]|SG\."
-    r"|SK|ya29|hv[bsr]\.|hf_|e2b_|api_org_|key-|LTAI|MII|eyJ|1//0"
+    r"|SK|ya29|hv[bsr]\.|hf_|e2b_|api_org_|key-|LTAI|MII|eyJ|1//0|vc[kp]_|napi_|tgp_"
+    r"|jina_|llx-|csk-|rpa_|KGAT_|mdb_|apify_|pylf_|hc[abx]ik_|dbt[cu]_|packagist_|SWM"
+    r"|FLW|rzp_|shippo_|duffel_|rdme_|zpka_|sgp_|ops_|re_|fw_|tfp_|ddp_"
+    r"|pnu_|esecret_|sess-|sl\.|EAA|GR1"
 )
 # These start with nothing of their own.
 HEADLESS = Pattern(
@@ -197,7 +117,9 @@ PEM_EDGE = Pattern(
 )
 
 _NAME = (
-    r"(?:pass(?:word|wd|phrase|code)|(?<![a-z])pwd|secrets?"
+    r"(?:pass(?:word|wort|wd|phrase|code)|(?<![a-z])pwd|secrets?|(?<![a-z])creds?"
+    r"|kennwort|contrase[n\u00f1]a|mot de passe|(?<![a-z])senha"
+    r"|\u043f[\u0430a][\u0440p][\u043eo]\u043b\u044c|\u5bc6[\u7801\u78bc]|\u30d1\u30b9\u30ef\u30fc\u30c9"
     r"|token(?!s|[ _\-]?(?:count|limit|usage|budget|type)|i[sz])"
     r"|(?:api|access|account|private|shared|signing|encryption|master|license"
     r"|subscription|storage|admin|auth|deploy)[ _\-]?(?:access[ _\-]?)?key"
@@ -206,11 +128,14 @@ _NAME = (
     # TokenError: what follows is a message
     r"(?!\w{0,40}(?:error|exception|warning))[\w\-]{0,48}(?![\w\-])"
 )
-SECRET_KEY = Pattern(_NAME + r"\Z", _ANY_CASE)
+# `pass=3` counts tests.
+_SHORT = r"|(?<![a-z])(?:pass|pw)(?==(?!\d+(?!\w)|true|false))"
+SECRET_KEY = Pattern(_NAME + r"\Z", ANY_CASE)
 _EQUALS = (
-    r"\\*[\"'`]?\]?\s{0,4}(?:[:=]=|=>|=|:(?!:|//)"
+    r"(?:(?: is|(?<=password))[ \t](?=(?:[A-Za-z]{1,40}\d|\d{1,40}[A-Za-z])\S{4})"  # `the password is x1…`
+    r"|\\*[\"'`]?\]?\s{0,4}(?:[:=]=|[=-]>|=|:(?!:|//)"
     # XML; `<secret>` is ours unless something closes it.
-    r"|(?<!<secret)>(?=[^\s<])|(?<=<secret)>(?=[^\s<][^<>]{0,64}</))\s{0,4}"
+    r"|(?<!<secret)>(?=[^\s<])|(?<=<secret)>(?=[^\s<][^<>]{0,64}</))\s{0,4})"
 )
 _VALUE = (
     r"(?:\"(?P<double>[^\"\\\r\n]*(?:\\.[^\"\\\r\n]*)*)"
@@ -220,21 +145,46 @@ _VALUE = (
     r"|(?P<bare>[^\s<\"'`][^\s<]*))"
 )
 # password=x, "token": "x", API_KEY = 'x', <secret>x
-NAMED = Pattern(_NAME + _EQUALS + _VALUE, _ANY_CASE)
-# --password x, -token x: the caller sees to the dash. password "x"
-OPTION = Pattern(_NAME + r"[ \t]{1,4}(?!-)" + _VALUE, _ANY_CASE)
+NAMED = Pattern(f"(?:{_NAME}{_SHORT}){_EQUALS}{_VALUE}", ANY_CASE)
+# --password x, -token x: the caller sees to the dash. password "x", and the list
+# that a failed subprocess quotes: ['--password', 'x']
+OPTION = Pattern(
+    rf"(?:{_NAME}|(?<=-)(?:pass|pw)(?![\w\-]))"
+    rf"(?:[ \t]{{1,4}}|\\{{0,3}}[\"'],\s{{0,4}}(?=\\{{0,3}}[\"']))(?!-){_VALUE}",
+    ANY_CASE,
+)
+# A line of .netrc, and a command that takes a password by a short option.
+ACCOUNT = Pattern(
+    r"(?:\blogin\s{1,4}\S{1,64}\s{1,4}password\s{1,4}|\bsshpass\s{1,4}-p\s{0,4})"
+    r"(?P<value>[^\s<]+)",
+    ANY_CASE,
+)
+# user=x, "username": "x", User ID=x; what is no name (a number, True) stays.
+_PERSON = r"(?!true\b|false\b)[^\W\d][\w.@\\\-]{2,63}"
+USER_NAME = Pattern(
+    r"(?<![A-Za-z])(?:(?:user(?:[ _\-]?(?:name|id))?|login|logname)\s?==?\s?[\"']?"
+    rf"(?P<value>{_PERSON})(?![\w(])"
+    r"|(?:user(?:[ _\-]?name)?|logname)\\*[\"']\s?:\s?\\*[\"']"
+    rf"(?P<quoted>[^\W\d][\w.\-]{{2,63}})(?=\\*[\"']))",
+    ANY_CASE,
+)
+# bob:pass@host:22, bob:pass@tcp(host)
+BARE_ACCOUNT = Pattern(
+    r"(?<![\w/@.\-])(?P<value>[\w.\-]{1,64}:[^\s:/@\"'<>]{2,128})"
+    r"@(?=(?:tcp|unix)\(|[\w.\-]{1,64}:\d{2,5}\b)"
+)
 HEADER = Pattern(
     r"(?:authorization|cookie2?)\\*[\"']?\s{0,4}[:=]\s{0,4}\\*[\"']?"
     r"(?P<value>(?:bearer|basic|token|apikey|negotiate|ntlm)\s+[^\s\"',<]+"
     r"|[^\s\"'<][^\r\n\"'<]*)",
-    _ANY_CASE,
+    ANY_CASE,
 )
 SCHEME = Pattern(
     r"(?i:\b(?:bearer|basic))[ \t]{1,4}"
     r"(?P<value>(?=[^\s\"'<]{0,80}?(?:[0-9+/=]|[a-z][A-Z]))[A-Za-z0-9._~+/=\-]{8,})"
 )
 USER_OPTION = Pattern(
-    r"(?<![\w\-])(?:-u|--(?:proxy-)?user)[ =]{1,4}[\"']?"
+    r"(?<![\w\-])(?:-u|--(?:proxy-)?user)(?:[ =]{1,4}[\"']?|[\"'],\s{0,4}[\"'])"
     r"(?P<value>[^\s:\"'<]+:[^\s\"'<]+)"
 )
 
@@ -243,6 +193,6 @@ USER_OPTION = Pattern(
 
 UUID = Pattern(
     r"(?<![0-9A-Za-z])(?=[a-f\-]{0,35}[0-9])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9A-Za-z])",
-    _ANY_CASE,
+    ANY_CASE,
 )
 LONG_RUN = Pattern(r"[A-Za-z0-9+/_\-]{20,}={0,2}")

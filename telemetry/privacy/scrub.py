@@ -20,7 +20,8 @@ from telemetry.privacy.finders import EVERYWHERE, FREE_ONLY
 from telemetry.privacy.keys import tokens, unmarked_keys
 from telemetry.privacy.names import last_component
 from telemetry.privacy.paths import PATH, path_end
-from telemetry.privacy.patterns import UNSPACED, WINDOWS_REST, Pattern
+from telemetry.privacy.patterns import Pattern
+from telemetry.privacy.place_patterns import UNSPACED, WINDOWS_REST
 from telemetry.privacy.views import joined, past_accents, views
 
 
@@ -64,7 +65,11 @@ class Identity:
             "(?:" + "|".join(map(_home_source, homes)) + rf")(?![\w\-]){WINDOWS_REST}",
             re.IGNORECASE.value,
         )
-        self._user = Pattern("|".join(map(_user_source, users)), re.IGNORECASE.value)
+        # `Alice Smith` before `alice`, or half of it would stay.
+        longest_first = sorted(users, key=len, reverse=True)
+        self._user = Pattern(
+            "|".join(map(_user_source, longest_first)), re.IGNORECASE.value
+        )
 
     def find(self, text: str, low: str) -> Iterator[Span]:
         if any(mark in low for mark in self._home_marks):

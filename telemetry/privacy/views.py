@@ -6,20 +6,21 @@ Rules:
   stand on views: `span` walks back to the original.
 - A piece that was changed is cut whole: `%2F` never becomes half of itself.
 - `views` gives the text itself first, then whatever undoing makes of it: colour
-  codes and control characters dropped; accents, full width and invisible
-  characters folded; `%2F`, `\\/`, `\\u002f` decoded, several times over.
+  codes and control characters dropped; accents, full width, letters of other
+  scripts that look like Latin ones and invisible characters folded; `%2F`, `\\/`,
+  `\\u002f`, `&#47;` decoded, several times over.
 
 Time is linear in the text. It decides nothing about what is private.
 """
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from telemetry.privacy.marks import KEY_WORD_MIN, has_word, may_hold_key
 from telemetry.privacy.patterns import Pattern
+from telemetry.privacy.signs import ESCAPE, LOOK_ALIKES, meant
 
 
 if TYPE_CHECKING:
@@ -29,26 +30,13 @@ if TYPE_CHECKING:
     Change = tuple[int, int, str]  # text[start:end] reads as this
 
 
-# A character in UTF-8, percent-encoded, whole; then any other byte; then what
-# JSON, C, Python and a shell write with a backslash.
-_ESCAPE = Pattern(
-    r"%[Ff][0-7](?:%[89ABab][0-9A-Fa-f]){3}"
-    r"|%[Ee][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){2}"
-    r"|%[CDcd][0-9A-Fa-f]%[89ABab][0-9A-Fa-f]"
-    r"|%[0-9A-Fa-f]{2}"
-    r"|(?:\\\\)+"
-    r"|\\(?:u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[nrtbfv0/\"'`])"
-)
 _COLOUR = Pattern(r"\x1b\[[0-9;?]{0,24}[@-~]")
 _CONTROL = Pattern(rf"(?:{_COLOUR.source}|[\x00-\x08\x0e-\x1f\x7f-\x9f])+")
 _WRAP = Pattern(r"(?<=[\w+/=.\-])\r?\n[ \t]{0,16}(?=[\w+/=.\-])")
 
-# Decoding is repeated this often: JSON in JSON in a URL needs three.
-_ROUNDS = 3
-
-# What a backslash and a letter stand for in JSON, C and Python. All others stand
-# for themselves.
-_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " ", "v": " ", "0": " "}
+# Decoding is repeated this often: JSON in JSON in a URL needs three, and KeyError
+# quotes what it is given once more.
+_ROUNDS = 4
 
 # What a colour code of a terminal starts with.
 _ESC = "\x1b"
@@ -152,7 +140,7 @@ def _folded_character(character: str) -> str:
         part
         for part in normalize("NFKD", character)
         if category(part) not in {"Mn", "Me", "Cf"}
-    )
+    ).translate(LOOK_ALIKES)
 
 
 def _stripped(view: View) -> View | None:
@@ -187,29 +175,17 @@ def _folded(view: View) -> View | None:
 
 def _decoded(view: View) -> View | None:
     text = view.text
-    if "%" not in text and "\\" not in text:
+    if "%" not in text and "\\" not in text and "&" not in text:
         return None
     meanings: dict[str, str] = {}
     changes = []
-    for m in _ESCAPE.regex.finditer(text):
+    for m in ESCAPE.regex.finditer(text):
         escape = m[0]
         meaning = meanings.get(escape)
         if meaning is None:
-            meaning = meanings[escape] = _meant(escape)
+            meaning = meanings[escape] = meant(escape)
         changes.append((*m.span(), meaning))
     return _rebuilt(view, changes)
-
-
-def _meant(escape: str) -> str:
-    """The character that one match of _ESCAPE stands for."""
-    if escape[:2] == "\\\\":
-        return "\\" * (len(escape) // 2)
-    if escape[0] == "%":
-        return bytes.fromhex(escape.replace("%", "")).decode("utf-8", "replace")
-    if escape[1] in "uUx" and len(escape) > 2:
-        code = int("0" + escape[2:], 16)  # beyond Unicode it is no character
-        return chr(code) if code <= sys.maxunicode else "?"
-    return _ESCAPED.get(escape[1], escape[1])
 
 
 def _each(pattern: re.Pattern[str], text: str, reading: str) -> Iterable[Change]:
