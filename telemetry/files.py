@@ -72,10 +72,15 @@ def directory_problem(found: os.stat_result) -> str:
     return ""
 
 
-def make_directory(path: str) -> None:
-    """A directory of the home exists afterwards, 0700. Raises OSError."""
+def make_directory(path: str, *, durable: bool = False) -> None:
+    """A directory of the home exists afterwards, 0700. Raises OSError.
+
+    With `durable`, one that was made here survives a power loss.
+    """
     try:
         os.mkdir(path, 0o700)
+        if durable:
+            sync_directory(os.path.dirname(path))
     except FileExistsError:
         problem = directory_problem(os.lstat(path))
         if problem:
@@ -179,6 +184,21 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_way_to(path: str) -> None:
+    """A directory's own name survives a power loss on return, and those above it.
+
+    Whoever made them may have died before they were synced. What stands in a directory
+    that we may not write to, or on another file system, was not made by us. Raises
+    OSError.
+    """
+    above, device = os.path.dirname(path), os.stat(path).st_dev
+    while above != path and os.access(above, os.W_OK):
+        if os.stat(above).st_dev != device:
+            break
+        sync_directory(above)
+        path, above = above, os.path.dirname(above)
 
 
 def is_regular(found: os.stat_result) -> bool:

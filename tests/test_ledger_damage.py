@@ -7,7 +7,6 @@ another exception, code run, a file touched outside, or a flusher that is stuck.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import shutil
@@ -130,21 +129,6 @@ def test_a_flipped_bit_costs_an_entry_or_a_ledger_never_the_truth(place: str) ->
         set_aside += aside is not None
     assert named > 10
     assert 10 < set_aside < len(positions)
-
-
-def test_corpus_of_the_fuzzer_holds(tmp_path: Path) -> None:
-    """What a fuzzer once found, or starts from, stays found."""
-    path = REPOSITORY / "fuzz" / "fuzz_ledger.py"
-    spec = importlib.util.spec_from_file_location("fuzz_ledger", path)
-    assert spec is not None
-    assert spec.loader is not None
-    fuzz = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fuzz)
-    sound = fuzz.make_sound(f"{tmp_path}")
-    seeds = sorted((REPOSITORY / "fuzz" / "corpus" / "ledger").iterdir())
-    assert seeds
-    for seed in seeds:
-        fuzz.one_input(seed.read_bytes(), f"{tmp_path}", sound)
 
 
 @pytest.mark.parametrize("name", ["cache.db", "cache.db-journal"])

@@ -12,6 +12,7 @@ the letter does not count; written again after a crash, it has the same name.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import msgspec
 
@@ -20,6 +21,7 @@ from telemetry.files import (
     make_directory,
     names_in,
     read_small,
+    sync_directory,
     write_whole,
 )
 from telemetry.paths import SEGMENT_SUFFIX
@@ -63,17 +65,25 @@ def origin_of(name: str) -> tuple[str, int] | None:
 
 
 def names(directory: str) -> list[str]:
-    """The letters there are, oldest first, those to be retried included."""
-    found = names_in(directory)
+    """The letters there are, oldest first, those to be retried included.
+
+    A directory with a letter's name is none: it holds no event, and nobody of ours
+    made it.
+    """
+    found = (name for name in names_in(directory) if TEMPORARY not in name)
     return sorted(
-        (name for name in found if TEMPORARY not in name and origin_of(name)),
+        (
+            name
+            for name in found
+            if origin_of(name) and not os.path.isdir(f"{directory}/{name}")
+        ),
         key=lambda name: origin_of(name) or ("", 0),
     )
 
 
 def write(directory: str, name: str, letter: DeadLetter) -> None:
     """The letter is on disk and synced on return. Raises OSError."""
-    make_directory(directory)
+    make_directory(directory, durable=True)
     write_whole(f"{directory}/{name}", msgspec.json.encode(letter), durable=True)
 
 
@@ -91,9 +101,22 @@ def retry(directory: str, name: str) -> None:
     os.rename(f"{directory}/{name}", f"{directory}/{name}{RETRY}")
 
 
+def remove_for_good(directory: str, names: Iterable[str]) -> None:
+    """The letters are gone on return, and a power loss does not bring them back."""
+    for name in names:
+        remove(directory, name)
+    if os.path.isdir(directory):
+        sync_directory(directory)
+
+
 def remove(directory: str, name: str) -> None:
-    """The letter is gone on return. Raises OSError."""
+    """The letter is gone on return; a directory in its place stays. Raises OSError."""
+    path = f"{directory}/{name}"
     try:
-        os.unlink(f"{directory}/{name}")
+        os.unlink(path)
     except FileNotFoundError:
         pass
+    except OSError:
+        # It is not ours to remove, and must not hold up every flush.
+        if not os.path.isdir(path):
+            raise

@@ -162,6 +162,7 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
             settlement=settlement,
             batch_events_max=config.batch_events_max,
             batch_bytes_max=config.batch_bytes_max,
+            power=config.durability == "power",
         )
         progress.poster, progress.settlement = poster, settlement
         stopped, verdict = _drain(home, config, flusher, accounts)

@@ -32,6 +32,7 @@ from telemetry.delivery.search import Search
 from telemetry.delivery.settlement import Settlement
 from telemetry.delivery.verdict import Action, Verdict
 from telemetry.errors import SpoolError
+from telemetry.files import sync_directory
 from telemetry.paths import Home
 from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
@@ -69,8 +70,10 @@ class Flusher:
         settlement: Settlement,
         batch_events_max: int,
         batch_bytes_max: int,
+        power: bool = False,
     ) -> None:
         self.poster = poster
+        self._power = power
         self.settlement = settlement
         self._home = home
         self._accounts = accounts
@@ -285,5 +288,8 @@ class Flusher:
             # disk it cannot be, and the space is what the disk needs.
             self._accounts.commit()
         if reader.delete(size):
+            if self._power:
+                # Once it is folded, nobody would know it if it came back.
+                sync_directory(self._home.spool)
             self._accounts.gone(reader.name)
         return True

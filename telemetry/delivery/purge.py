@@ -91,9 +91,8 @@ def drop_letters(home: Home, names: list[str], accounts: Accounts) -> int:
             totals=msgspec.structs.replace(totals, purged=totals.purged + len(counted)),
             dead_marks=dict.fromkeys(map(_stem, counted), _DROPPED),
         )
-    for name in names:
-        dead_letters.remove(home.dead, name)
     if names:
+        dead_letters.remove_for_good(home.dead, names)
         accounts.commit(dead_marks=dict.fromkeys(map(_stem, names)))
     return len(counted)
 

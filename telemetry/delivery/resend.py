@@ -29,10 +29,9 @@ _DELIVERED = DeadMark(state="delivered")
 def sweep(directory: str, accounts: Accounts) -> None:
     """Remove the files of letters that are accounted for already, and their marks."""
     marks = accounts.snapshot.dead_marks
-    for name in marks:
-        dead_letters.remove(directory, name)
-        dead_letters.remove(directory, name + dead_letters.RETRY)
     if marks:
+        retried = [name + dead_letters.RETRY for name in marks]
+        dead_letters.remove_for_good(directory, [*marks, *retried])
         accounts.commit(dead_marks=dict.fromkeys(marks))
 
 
@@ -139,8 +138,7 @@ def _accept(
         ),
         dead_marks=marks,
     )
-    for name in accepted:
-        dead_letters.remove(directory, name)
+    dead_letters.remove_for_good(directory, accepted)
     accounts.commit(dead_marks=dict.fromkeys(marks))
     return len(accepted)
 

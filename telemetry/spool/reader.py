@@ -262,7 +262,7 @@ class SegmentReader:
         Raises OSError; nothing of it is visible then.
         """
         directory = self._home.quarantine
-        make_directory(directory)
+        make_directory(directory, durable=True)
         path = f"{directory}/{self.name}-{start}"
         temporary = f"{path}{TEMPORARY}{os.getpid()}"
         descriptor = os.open(

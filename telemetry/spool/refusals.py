@@ -46,7 +46,6 @@ class Tally:
     def write(self) -> None:
         """Whatever waits is counted in the file, or waits on. Raises nothing."""
         waiting, counts = self._waiting, dict[str, int]()
-        written = False
         try:
             while waiting:
                 reason, number = waiting.pop()
@@ -54,12 +53,15 @@ class Tally:
         except IndexError:
             pass  # another thread took the last one
         try:
-            written = not counts or self._add(counts)
+            for reason in tuple(counts):
+                if not self._add({reason: counts[reason]}):
+                    break
+                # Whatever becomes of the next one, this one is not counted again.
+                del counts[reason]
         except OSError:
             pass  # no space for it: it waits
         finally:
-            if not written:
-                waiting.extend(counts.items())
+            waiting.extend(counts.items())
 
     def _add(self, counts: dict[str, int]) -> bool:
         try:
@@ -97,7 +99,8 @@ def add(path: str, counts: dict[str, int]) -> bool:
             at = _line_of(content, reason)
             if at is None:
                 continue  # 128 reasons are in it; more are not made here
-            line = _format(reason, parse(content).get(reason, 0) + count)
+            line = content[at : at + _LINE_BYTES]
+            line = _format(reason, sum(parse(line).values()) + count)
             os.pwrite(descriptor, line, at)
             content = content[:at] + line + content[at + _LINE_BYTES :]
         return True
@@ -121,7 +124,9 @@ def parse(content: bytes) -> dict[str, int]:
         reason = content[at : at + _REASON_BYTES].decode("ascii", "replace").strip()
         digits = content[at + _REASON_BYTES + 1 : at + _LINE_BYTES - 1]
         if reason.replace("_", "a").isalnum() and digits.isdigit():
-            counts[reason] = int(digits)
+            # A reason has two lines where damage freed one before its own: the first
+            # one goes on from nothing.
+            counts[reason] = counts.get(reason, 0) + int(digits)
     return counts
 
 

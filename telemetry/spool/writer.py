@@ -31,7 +31,7 @@ from telemetry.errors import (
     OffError,
     SpoolFullError,
 )
-from telemetry.files import sync_way_to
+from telemetry.files import sync_directory, sync_way_to
 from telemetry.paths import Home, is_segment, segment_created_ns, segment_name
 from telemetry.spool import frame
 from telemetry.spool.segment import Segment, adopt, create
@@ -205,6 +205,7 @@ class SpoolWriter:
                 )
                 if self._power:
                     # Also for one that was adopted: its maker may have died before.
+                    sync_directory(self._home.spool)
                     sync_way_to(self._home.spool)
                 # A purge that ended before the segment was there has not seen it.
                 self._ask()
