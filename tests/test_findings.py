@@ -196,7 +196,7 @@ def test_retry_after_zero_does_not_end_the_backoff(tmp_path: Path) -> None:
     with Server(bad.retry_after("0")) as server:
         with client_of(home, server.url, events=1) as client:
             for _ in range(4):
-                report = client.flush(timeout_s=0.3)
+                report = client.flush(timeout_s=1.0)
                 assert report.stopped == "waiting"
                 ahead.append((report.next_attempt or 0) - time.time())
     assert max(ahead) > 1, ahead
