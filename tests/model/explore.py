@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import sys
 import time
@@ -134,7 +135,7 @@ def main() -> int:
 
 
 def _walk_all(scenarios: tuple[Scenario, ...]) -> int:
-    states, seconds, breaches, depth = 0, 0.0, 0, 0
+    states, steps, seconds, breaches, depth = 0, 0, 0.0, 0, 0
     for scenario in scenarios:
         found = explore(scenario)
         print(
@@ -144,10 +145,12 @@ def _walk_all(scenarios: tuple[Scenario, ...]) -> int:
         )
         for text in found.trace:
             print(f"    {text}")
-        states, seconds = states + found.states, seconds + found.seconds
+        states, steps = states + found.states, steps + found.steps
+        seconds += found.seconds
         depth = max(depth, found.depth)
         breaches += found.breach is not None
     print(f"{states:,} states, depth {depth}, {seconds:.0f} s, {breaches} breaches")
+    print(json.dumps({"states": states, "steps": steps, "breaches": breaches}))
     return 1 if breaches else 0
 
 
