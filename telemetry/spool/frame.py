@@ -14,7 +14,6 @@ import msgspec
 
 RS = b"\x1e"
 LF = b"\n"
-_LF_VALUE = LF[0]
 _HEAD = b'{"crc":"'
 # How every record begins; nothing inside one does.
 MARK = RS + _HEAD
@@ -34,8 +33,6 @@ _SUMMED_AT = _MIDDLE_AT + len(b'",')
 _PREFIX = _HEAD + b"%08x" + _MIDDLE + b"%08x" + _EVENT
 # What a record costs besides its event: 44 bytes.
 OVERHEAD = len(RS) + _EVENT_AT + len(_END)
-# Between two records that nothing has come between.
-_BETWEEN = _END + RS
 # A text behind its RS that is no longer holds no event.
 _EMPTY = _EVENT_AT + len(_END)
 # No record is longer: a reader need not hold more to know that it is not whole.
@@ -154,9 +151,6 @@ def scan(content: bytes, *, at: int, answered: int) -> Scan:
     resume = stop
     before, *texts = content.split(RS)
     start = at + len(before)
-    # Whether each LF ends what an RS begins, behind a brace: then a text that ends
-    # with one has no other.
-    is_plain = content.count(LF) == content.count(_BETWEEN) + content.endswith(_END)
     seq = SEQ_MAX
     for text in texts:
         length = len(text)
@@ -164,9 +158,9 @@ def scan(content: bytes, *, at: int, answered: int) -> Scan:
         # Nearly all are whole and follow the one before by number: they are known
         # by one comparison. Whatever else there is, `parse` looks at.
         if (
-            is_plain
-            and text.startswith(_PREFIX % (crc32(text[_SUMMED_AT:-1]), seq + 1))
-            and text[-1] == _LF_VALUE
+            text.startswith(_PREFIX % (crc32(text[_SUMMED_AT:-1]), seq + 1))
+            and text.endswith(_END)
+            and text.find(LF) == length - 1
             and answered == start
             and length > _EMPTY
             and seq < SEQ_MAX
