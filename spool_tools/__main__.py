@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from spool_tools.cli import main
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from spool_tools.cli import main
+
+        code = main()
+    except KeyboardInterrupt:
+        code = 130  # so early that nothing was begun
+    sys.exit(code)

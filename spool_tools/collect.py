@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import math
 import os
 import queue
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,8 +28,10 @@ from spool_tools import collect_options
 from spool_tools.collect_options import add_arguments
 from spool_tools.collector import Collector
 from spool_tools.collector_request import Limits
-from spool_tools.collector_store import RequestRow, StoreError
+from spool_tools.collector_schema import RequestRow
+from spool_tools.collector_store import StoreError
 from spool_tools.misbehaviour import Faults
+from spool_tools.text import printable
 
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+# How late the end may be noticed.
+_LOOK_S = 0.2
 _EXIT_CODES = {"count": 0, "time": 0, "SIGTERM": 0, "SIGINT": 130}
 
 
@@ -66,10 +72,7 @@ def run(args: argparse.Namespace) -> int:
             return _unusable(f"cannot listen on {host}:{port}: {exc}")
         with collector:
             _announce(collector, args, faults, tally)
-            try:
-                end = tally.ends.get(timeout=args.for_s)
-            except queue.Empty:
-                end = "time"
+            end = _end(tally.ends, args.for_s)
         _say(tally.summary(args.database))
     if end == "time" and args.count and tally.accepted < args.count:
         _say(f"fewer than the {args.count} events asked for arrived in time")
@@ -108,7 +111,7 @@ class _Tally:
     def print(self, line: str) -> None:
         """A line on standard output; nothing where its reader is gone."""
         try:
-            print(line, flush=True)
+            print(printable(line) if sys.stdout.isatty() else line, flush=True)
         except BrokenPipeError:
             self._verbose = False
             # What is still buffered would fail again when the interpreter ends.
@@ -138,6 +141,19 @@ def _announce(
         _say("other machines can send events here; --require-key asks for a key")
 
 
+def _end(ends: queue.SimpleQueue[str], for_s: float | None) -> str:
+    """Wait until the run is to end; why it is.
+
+    A signal that comes just before a wait, or to another thread, does not cut it
+    short, and its handler runs only afterwards: so no wait is a long one.
+    """
+    until = time.monotonic() + (math.inf if for_s is None else for_s)
+    while (left_s := until - time.monotonic()) > 0:
+        with contextlib.suppress(queue.Empty):
+            return ends.get(timeout=min(left_s, _LOOK_S))
+    return "time"
+
+
 @contextlib.contextmanager
 def _signals_told_to(ends: queue.SimpleQueue[str]) -> Iterator[None]:
     """SIGINT and SIGTERM end the run; a second one kills (all that counts is stored)."""
@@ -161,7 +177,7 @@ def _signals_told_to(ends: queue.SimpleQueue[str]) -> Iterator[None]:
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"collect: {line}", file=sys.stderr, flush=True)
+        print(f"collect: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _unusable(problem: str) -> int:

@@ -22,8 +22,9 @@ import msgspec
 
 from spool_tools.collector_intake import Gate, Intake
 from spool_tools.collector_request import Limits
+from spool_tools.collector_schema import RequestRow
 from spool_tools.collector_server import Server
-from spool_tools.collector_store import RequestRow, Store, StoreError
+from spool_tools.collector_store import Store, StoreError
 from spool_tools.misbehaviour import Faults, Misbehaviour
 
 

@@ -26,7 +26,8 @@ import msgspec
 
 from spool_tools.collector_http import Answer, refused
 from spool_tools.collector_request import Request
-from spool_tools.collector_store import RequestRow, Store, StoreError
+from spool_tools.collector_schema import RequestRow
+from spool_tools.collector_store import Store, StoreError
 from spool_tools.collector_wire import Batch, Refusal, inflate, read_batch, shown
 from spool_tools.misbehaviour import BEHAVES, Misbehaviour, Plan
 

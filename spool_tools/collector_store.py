@@ -1,34 +1,5 @@
 """What the collector keeps: one SQLite file, written in one transaction a request.
 
-Schema (version 1), to be looked at with `sqlite3 collected.db`:
-
-    events      one row for each event_id ever stored, in the order of arrival
-      id               1, 2, 3 ...
-      event_id         unique
-      event, source    as in the event
-      event_timestamp  milliseconds since 1970, as in the event
-      received_ms      when it first arrived, milliseconds since 1970
-      request          the id of the request that brought it first
-      copies           how many times it arrived; above 1 were duplicates
-      changed          how many of these differed from the first in their text
-      json             the event's text as it arrived
-    originals   event_id, bytes: the exact bytes of the few events in which a
-                character that a terminal obeys had to be spelled as an escape in
-                `json` (equal as JSON); for all others `json` is exact
-    requests    one row for each request that could be read
-      id, received_ms, method, path, idempotency_key, user_agent, coding
-      wire_bytes       of the body as it was sent
-      body_bytes       of the body without its content coding
-      sha256           of the body without its content coding, hex
-      records, accepted, duplicates, rejected   numbers of events
-      status           answered; null where no answer was given. It is written with
-                       the events, before the answer leaves: the client may not have it
-      fault            the fault on request that it met, or empty
-      reason           why it, or the first event rejected, was refused, or empty
-
-Every value is text without control characters or a whole number, `originals.bytes`
-apart: safe to print. Times read as `datetime(received_ms / 1000, 'unixepoch')`.
-
 Rules: when `record` returns, the rows survive a kill and a power loss (WAL,
 `synchronous=FULL`); when it raises, none of them is there. An event stored once is
 never changed but for its counts. A file that something else made is not touched.
@@ -46,6 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from spool_tools.collector_schema import (
+    ADD_EVENT,
+    ADD_ORIGINAL,
+    ADD_REQUEST,
+    APPLICATION_ID,
+    READ_REQUESTS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    RequestRow,
+)
 from telemetry.errors import TelemetryError
 
 
@@ -53,38 +34,8 @@ if TYPE_CHECKING:
     from spool_tools.collector_wire import Batch
 
 
-# "splc" in ASCII: tells our file from others (SQLite's file header, offset 68).
-_APPLICATION_ID = 0x73706C63
-_SCHEMA_VERSION = 1
 # Another process may look on, or collect into the same file.
 _BUSY_TIMEOUT_S = 10.0
-
-_SCHEMA = """
-CREATE TABLE requests(
-    id INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, method TEXT NOT NULL,
-    path TEXT NOT NULL, idempotency_key TEXT NOT NULL, user_agent TEXT NOT NULL,
-    coding TEXT NOT NULL, wire_bytes INTEGER NOT NULL, body_bytes INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, records INTEGER NOT NULL, accepted INTEGER NOT NULL,
-    duplicates INTEGER NOT NULL, rejected INTEGER NOT NULL, status INTEGER,
-    fault TEXT NOT NULL, reason TEXT NOT NULL);
-CREATE TABLE events(
-    id INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, event TEXT NOT NULL,
-    source TEXT NOT NULL, event_timestamp INTEGER NOT NULL,
-    received_ms INTEGER NOT NULL, request INTEGER NOT NULL REFERENCES requests(id),
-    copies INTEGER NOT NULL DEFAULT 1, changed INTEGER NOT NULL DEFAULT 0,
-    json TEXT NOT NULL);
-CREATE TABLE originals(event_id TEXT PRIMARY KEY, bytes BLOB NOT NULL);
-"""
-_ADD_EVENT = """
-INSERT INTO events(event_id, event, source, event_timestamp, json, received_ms, request)
-VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT(event_id) DO UPDATE SET
-    copies = copies + 1, changed = changed + (json IS NOT excluded.json)
-"""
-_ADD_ORIGINAL = """
-INSERT INTO originals SELECT :id, :bytes
-WHERE NOT EXISTS (SELECT 1 FROM events WHERE event_id = :id)
-"""
 
 
 class StoreError(TelemetryError):
@@ -94,35 +45,6 @@ class StoreError(TelemetryError):
         super().__init__(f"{path}: {problem}")
         self.path = path
         self.problem = problem
-
-
-class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `requests`; the module's docstring says what each field holds."""
-
-    id: int = 0
-    received_ms: int
-    method: str
-    path: str
-    idempotency_key: str = ""
-    user_agent: str = ""
-    coding: str = ""
-    wire_bytes: int = 0
-    body_bytes: int = 0
-    sha256: str = ""
-    records: int = 0
-    accepted: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-    status: int | None = None
-    fault: str = ""
-    reason: str = ""
-
-
-_COLUMNS = ", ".join(RequestRow.__struct_fields__)
-_ADD_REQUEST = (
-    f"INSERT INTO requests({_COLUMNS}) "  # noqa: S608 - names of fields, not input
-    f"VALUES ({', '.join('?' * len(RequestRow.__struct_fields__))})"
-)
 
 
 class Store:
@@ -188,9 +110,7 @@ class Store:
 
     def requests(self) -> list[RequestRow]:
         """Every request, in the order in which they were stored."""
-        rows = self._read(
-            f"SELECT {_COLUMNS} FROM requests ORDER BY id"  # noqa: S608 - as above
-        )
+        rows = self._read(READ_REQUESTS)
         names = RequestRow.__struct_fields__
         return [RequestRow(**dict(zip(names, row, strict=True))) for row in rows]
 
@@ -207,10 +127,10 @@ class Store:
         self._db.execute("PRAGMA fullfsync=ON")  # macOS: only F_FULLFSYNC is a sync
         self._db.execute("BEGIN IMMEDIATE")
         if self._is_new():
-            for statement in _SCHEMA.split(";\n"):
+            for statement in SCHEMA.split(";\n"):
                 self._db.execute(statement)
-            self._db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            self._db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+            self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._db.execute("COMMIT")
 
     def _is_new(self) -> bool:
@@ -221,7 +141,7 @@ class Store:
         ]
         if tables == 0 and marks == [0, 0]:
             return True
-        if marks != [_APPLICATION_ID, _SCHEMA_VERSION]:
+        if marks != [APPLICATION_ID, SCHEMA_VERSION]:
             raise StoreError(
                 self.path,
                 "is a database that no collector of this version made; "
@@ -253,10 +173,10 @@ class Store:
             # The exact bytes belong to the copy that is kept: the first.
             if first.pop(row.event_id, "") is None and row.original is not None:
                 self._db.execute(
-                    _ADD_ORIGINAL, {"id": row.event_id, "bytes": row.original}
+                    ADD_ORIGINAL, {"id": row.event_id, "bytes": row.original}
                 )
         self._db.executemany(
-            _ADD_EVENT,
+            ADD_EVENT,
             (
                 (
                     row.event_id,
@@ -277,7 +197,7 @@ class Store:
             accepted=accepted,
             duplicates=len(batch.rows) - accepted,
         )
-        self._db.execute(_ADD_REQUEST, msgspec.structs.astuple(stored))
+        self._db.execute(ADD_REQUEST, msgspec.structs.astuple(stored))
         return stored
 
     def _highest(self, table: str) -> int:

@@ -15,10 +15,11 @@ import time
 import msgspec
 
 from spool_tools.changing import add_wait, books, flush_lock_held
-from spool_tools.output import Screen, many
+from spool_tools.output import Screen
 from spool_tools.reading import Spool
 from spool_tools.status_text import ago
 from spool_tools.target import WrongUsageError, add_target, target_home
+from spool_tools.text import many
 from telemetry.delivery import dead_letters
 from telemetry.delivery.census import Standing, letters
 from telemetry.delivery.dead_letters import DeadLetter
@@ -101,7 +102,7 @@ def _list(spool: Spool, patterns: list[str]) -> int:
         if screen.is_terminal:
             _show(screen, name, standing, letter, now)
         else:
-            screen.json(msgspec.json.encode(_line(name, standing, letter)))
+            screen.object(_line(name, standing, letter))
     if screen.is_terminal and not chosen:
         screen.say("there are no dead letters")
     return 1 if spool.problems else 0

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import time
 
 from spool_tools import demo_program
 from spool_tools.collector import Collector
-from spool_tools.output import Screen
+from spool_tools.output import Part, Screen
 from spool_tools.table import fitted
 from telemetry.delivery.census import Census, take_census
 from telemetry.delivery.ledger_view import read_snapshot
@@ -77,7 +76,6 @@ class _Story:
     def __init__(self, directory: str) -> None:
         self.home = Home(os.path.join(directory, "demo"))
         self.screen = Screen()
-        self.say = self.screen.say
         self.acknowledged: set[str] = set()
         # Whatever the caller's environment says, this story is about the demo.
         self.environment = {
@@ -122,6 +120,11 @@ class _Story:
             copies = sum(collector.copies().values())
             return self.compare(names, copies, requests, took_s)
 
+    def say(self, *parts: Part) -> None:
+        """One line, at once: a story is told as it happens."""
+        self.screen.say(*parts)
+        sys.stdout.flush()
+
     def chapter(self, title: str) -> None:
         """A heading."""
         if not title.startswith("1"):
@@ -139,11 +142,15 @@ class _Story:
             text=True,
         ) as process:
             assert process.stdout is not None  # noqa: S101 - it was asked for
-            for line in process.stdout:
-                self.acknowledged.add(f"{name}-{line.strip()}")
-                if kill_after is not None and len(self.acknowledged) >= kill_after:
-                    process.send_signal(signal.SIGKILL)
-                    kill_after = None
+            try:
+                for line in process.stdout:
+                    self.acknowledged.add(f"{name}-{line.strip()}")
+                    if kill_after is not None and len(self.acknowledged) >= kill_after:
+                        process.kill()
+            except BaseException:
+                # Or it would make its spool anew, in a directory that is removed.
+                process.kill()
+                raise
 
     def show(self) -> None:
         """The first lines of a dump, as a person would see them."""

@@ -16,6 +16,7 @@ import msgspec
 from spool_tools.changing import BusyError, add_wait, flush_lock_held
 from spool_tools.output import Screen, complain
 from spool_tools.target import add_target, target_home
+from spool_tools.text import problem_of
 from telemetry.consent import Choice, remember_choice
 from telemetry.errors import HomeError
 from telemetry.files import make_home
@@ -53,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
             Choice(on=False, date=time.strftime("%Y-%m-%d", time.gmtime())),
         )
     except (HomeError, OSError) as error:
-        complain("disable", f"{error}; the choice is not written, nothing was removed")
+        complain(
+            "disable",
+            f"{problem_of(error)}; the choice is not written, nothing was removed",
+        )
         return 1
     from telemetry.delivery.purge import forget
 
@@ -68,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     except OSError as error:
-        complain("disable", f"telemetry is off, but not all is removed: {error}")
+        complain(
+            "disable", f"telemetry is off, but not all is removed: {problem_of(error)}"
+        )
         return 1
     Screen().tell(
         Chosen(telemetry="off", consent=home.consent),

@@ -12,6 +12,7 @@ import time
 from spool_tools.disable import Chosen
 from spool_tools.output import Screen, complain
 from spool_tools.target import add_target, target_home
+from spool_tools.text import problem_of
 from telemetry.consent import Choice, read_choice, remember_choice
 from telemetry.errors import HomeError
 from telemetry.files import make_home
@@ -50,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
             ),
         )
     except (HomeError, OSError) as error:
-        complain("enable", f"{error}; the choice is not written, nothing changed")
+        complain(
+            "enable", f"{problem_of(error)}; the choice is not written, nothing changed"
+        )
         return 1
     overruled = environment_decision(os.environ)
     chosen = Chosen(telemetry="off" if overruled else "on", consent=home.consent)

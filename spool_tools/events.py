@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             print_table(screen, headings, rows, styles=["cyan", "dim", ""], folds=True)
     else:
         for entry in entries:
-            screen.json(msgspec.json.encode(entry))
+            screen.object(entry)
     return 0
 
 
@@ -114,7 +114,9 @@ def markdown(entries: list[Entry]) -> str:
 
 
 def _entry(event: str, action: str, payload: type[msgspec.Struct]) -> Entry:
-    text = inspect.cleandoc(payload.__doc__ or "")
+    if payload.__doc__ is None:
+        raise TelemetryError("Python was told to drop descriptions; run it without -OO")
+    text = inspect.cleandoc(payload.__doc__)
     meanings = dict(
         re.findall(r"^([a-z_]+): ((?:.+)(?:\n    .+)*)", text, re.MULTILINE)
     )

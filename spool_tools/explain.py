@@ -78,7 +78,7 @@ def explain(home: Home, environment: Mapping[str, str]) -> Explanation:
 def tell(screen: Screen, explanation: Explanation) -> None:
     """The explanation as a table, or as JSON where nobody looks."""
     if not screen.is_terminal:
-        screen.json(msgspec.json.encode(explanation))
+        screen.object(explanation)
         return
     style = "green" if explanation.telemetry == "on" else "yellow"
     screen.say(

@@ -10,20 +10,23 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import threading
 
+from spool_tools.cli import INTERRUPTED
 from spool_tools.explain import decision_for
-from spool_tools.output import Screen, complain, many
+from spool_tools.output import Screen, complain
 from spool_tools.progress import Bar
 from spool_tools.reading import Spool
 from spool_tools.status_text import moment
 from spool_tools.target import WrongUsageError, add_target, target_home
+from spool_tools.text import many, problem_of
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
 from telemetry.delivery.census import count_letters
+from telemetry.delivery.due import can_send
 from telemetry.delivery.flush import flush
 from telemetry.delivery.http import check_endpoint
-from telemetry.delivery.launch import can_send
 from telemetry.delivery.progress import Progress
 from telemetry.delivery.report import FlushReport
 from telemetry.errors import ConfigError, TelemetryError
@@ -79,9 +82,18 @@ def run(args: argparse.Namespace) -> int:
     spool = Spool(home, "flush")
     dead_before = count_letters(home, spool.snapshot)[0]
     screen = Screen()
-    report = _watched(screen, spool, config, args.timeout)
+    try:
+        report = _watched(screen, spool, config, args.timeout)
+    except KeyboardInterrupt:
+        # The flush goes on in its thread, and what it does while the interpreter is
+        # taken down would crash. A kill costs nothing.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
     screen.tell(report, _summary(report))
-    whole = report.damaged == 0 and report.dead <= dead_before
+    unread = spool.unreadable()
+    for each in unread:
+        complain("flush", f"left alone: {each}")
+    whole = report.damaged == 0 and report.dead <= dead_before and not unread
     return 0 if report.stopped == "drained" and not report.pending and whole else 1
 
 
@@ -126,11 +138,11 @@ def _watched(
                 progress=progress,
             )
         except (TelemetryError, OSError) as error:
-            complain("flush", f"{error}; everything is kept")
+            complain("flush", f"{problem_of(error)}; everything is kept")
         else:
             reports.append(report)
 
-    # Not waited for at the end of the process: Ctrl-C is a kill, which costs nothing.
+    # Not waited for at the end of the process.
     thread = threading.Thread(target=work, name="flush", daemon=True)
     with Bar(screen, "flush", total=spool.count_pending, unit="events") as bar:
         thread.start()
@@ -146,7 +158,10 @@ def _summary(report: FlushReport) -> str:
     counts += [f"{report.dead:,} dead"] if report.dead else []
     counts += [f"{report.damaged:,} damaged"] if report.damaged else []
     text = f"{', '.join(counts)}, in {many(report.requests, 'request')}: "
-    text += _WHAT_TO_DO[report.stopped]
+    if report.stopped == "drained" and report.damaged:
+        text += "all that was whole is delivered, the rest is in quarantine/"
+    else:
+        text += _WHAT_TO_DO[report.stopped]
     if report.stopped in {"waiting", "paused"} and report.next_attempt:
         text += f"; by itself not before {moment(int(report.next_attempt * 1000))}"
     return text
@@ -171,6 +186,6 @@ class _Complaining(TelemetryLogger):
         pass
 
     def debug(self, message: str, *args: object) -> None:
-        complain("flush", message % args)
+        complain("flush", (message % args).removeprefix("flush: "))
 
     info = warning = error = debug

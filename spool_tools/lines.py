@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from spool_tools.output import as_json
 from spool_tools.reading import Spool
 
 
 STATES = ("pending", "dead", "damaged", "all")
-# Every event has them, so that in a table they would say nothing.
+# Every event has them, so that in a table they would say nothing; nor does an empty text.
 _SYSTEM = frozenset({"event_id", "os", "os_language", "user_uuid", "version"})
 # Times that a calendar has a form for, milliseconds since 1970.
 _TIME_MS_MAX = 1 << 47
@@ -45,7 +46,11 @@ class Shown(NamedTuple):
         properties = event.get("properties", event)
         if not isinstance(properties, dict):
             properties = {}
-        pairs = (f"{k}={_shown(v)}" for k, v in properties.items() if k not in _SYSTEM)
+        pairs = (
+            f"{k}={_shown(v)}"
+            for k, v in properties.items()
+            if k not in _SYSTEM and v != ""
+        )
         return (
             _moment(event.get("event_timestamp")),
             self.state,
@@ -64,7 +69,7 @@ def lines(spool: Spool, state: str) -> Iterator[Shown]:
             yield Shown("dead", bytes(letter.event))
     if state in {"damaged", "all"}:
         for stretch in spool.damaged():
-            yield Shown("damaged", msgspec.json.encode(stretch))
+            yield Shown("damaged", as_json(stretch))
 
 
 class _Head(msgspec.Struct):

@@ -8,14 +8,14 @@ are drawn by rich, where it is installed.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import sys
-import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from spool_tools.text import folded, printable
 
 
 if TYPE_CHECKING:
@@ -69,61 +69,50 @@ class Screen:
             # A letter that was edited by hand may hold line ends between its members.
             sys.stdout.buffer.write(line.replace(b"\n", b" ") + b"\n")
 
+    def object(self, told: msgspec.Struct) -> None:
+        """One JSON object as a line."""
+        self.json(as_json(told))
+
     def tell(self, done: msgspec.Struct, sentence: str) -> None:
         """What came of it: a sentence for a person, one JSON object for a program."""
         if self.is_terminal:
             self.say(sentence)
         else:
-            self.json(msgspec.json.encode(done))
+            self.object(done)
 
 
-def printable(text: str) -> str:
-    """The text with everything escaped that a terminal might obey."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+def as_json(told: msgspec.Struct) -> bytes:
+    """The JSON of something told, whatever bytes the names of files in it are made of.
+
+    What no JSON text can hold is spelt out, `\\udcff` for a byte that is no UTF-8.
+    """
+    try:
+        return msgspec.json.encode(told)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_spelt_out(told))
 
 
-def folded(
-    texts: list[tuple[str, str]], width: int, indent: int
-) -> list[list[tuple[str, str]]]:
-    """The lines of a text that may be wider than `width`: broken at blanks only."""
-    if sum(columns(text) for text, _ in texts) <= width:
-        return [texts]
-    lines: list[list[tuple[str, str]]] = [[]]
-    used = 0
-    for text, style in texts:
-        for word in re.findall(r" *[^ ]+| +$", text):
-            wide = columns(word)
-            if used and used + wide > width and word.startswith(" "):
-                lines.append([(" " * indent, "")])
-                word, used = word.lstrip(), indent  # noqa: PLW2901 - its blank is the break
-                wide = columns(word)
-            lines[-1].append((word, style))
-            used += wide
-    return lines
-
-
-def columns(text: str) -> int:
-    """How many columns of a terminal a printable text takes."""
-    return len(text) if text.isascii() else sum(map(column_count, text))
-
-
-def column_count(char: str) -> int:
-    """How many columns of a terminal a character takes: none, one or two."""
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
-
-
-def many(count: int, noun: str) -> str:
-    """A count and its noun: `1 segment`, `1,200 segments`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def _spelt_out(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, list):
+        return [_spelt_out(each) for each in value]
+    if isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+        return {name: _spelt_out(getattr(value, name)) for name in names}
+    return value
 
 
 def complain(command: str, message: object) -> None:
     """One line on standard error: what happened, and what to do."""
-    print(f"spool-tools {command}: {printable(str(message))}", file=sys.stderr)
+    try:
+        print(
+            f"spool-tools {command}: {printable(str(message))}",
+            file=sys.stderr,
+            flush=True,
+        )
+    except OSError:
+        pass  # nobody can be told; the exit code says it, too
 
 
 def is_kept() -> bool:
@@ -141,11 +130,3 @@ def _console() -> Console | None:
         return None
     # Nothing is read into what is printed: no markup, no emoji, no guessed colours.
     return Console(markup=False, emoji=False, highlight=False)
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    if code < 0x10000:
-        return f"\\u{code:04x}"
-    code -= 0x10000
-    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"

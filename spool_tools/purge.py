@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 
 from spool_tools.changing import add_wait, books, flush_lock_held, is_confirmed
-from spool_tools.output import Screen, complain, many
+from spool_tools.output import Screen, complain
 from spool_tools.reading import Spool
 from spool_tools.target import add_target, target_home
+from spool_tools.text import many, problem_of
 from telemetry.errors import LedgerError
 
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         events = many(count, "pending event")
         question = f"Remove {events} and all letters in {home.root}?"
         if not is_confirmed("purge", question):
+            complain("purge", "not confirmed; nothing was removed")
             return 2
     from telemetry.delivery.purge import purge
 
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         with flush_lock_held(home, "purge", wait_s=args.wait), books(home) as accounts:
             done = purge(home, accounts)
     except (LedgerError, OSError) as error:
-        complain("purge", f"{error}; what is left is kept, run it again")
+        complain("purge", f"{problem_of(error)}; what is left is kept, run it again")
         return 1
     Screen().tell(
         done,

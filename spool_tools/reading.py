@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 import msgspec
 
 from spool_tools.output import complain
+from spool_tools.sizes import quarantined
 from telemetry.delivery import dead_letters
 from telemetry.delivery.books import SegmentEntry, Snapshot
 from telemetry.delivery.census import (
@@ -25,7 +26,7 @@ from telemetry.delivery.census import (
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.errors import LedgerError, SpoolError
-from telemetry.files import TEMPORARY, names_in
+from telemetry.files import names_in
 from telemetry.paths import Home
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader, segment_names
@@ -49,10 +50,10 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
 class Spool:
     """One spool as it is being looked at, with what its ledger says.
 
-    `command` is who looks, for complaints.
+    `command` is who looks, for complaints; without one `problems` alone tells of them.
     """
 
-    def __init__(self, home: Home, command: str) -> None:
+    def __init__(self, home: Home, command: str = "") -> None:
         self.home = home
         self.problems: list[str] = []
         self._command = command
@@ -180,7 +181,8 @@ class Spool:
         """Say what could not be read, once."""
         if problem not in self.problems:
             self.problems.append(problem)
-            complain(self._command, problem)
+            if self._command:
+                complain(self._command, problem)
 
 
 def _problem_of(home: Home, name: str) -> str:
@@ -190,28 +192,3 @@ def _problem_of(home: Home, name: str) -> str:
     except SpoolError as error:
         return error.problem if os.path.lexists(error.path) else ""
     return ""
-
-
-def quarantined(home: Home) -> list[tuple[str, int]]:
-    """Name and size in bytes of every quarantined stretch."""
-    return [
-        (name, size)
-        for name, size in sizes(home.quarantine).items()
-        if TEMPORARY not in name
-    ]
-
-
-def sizes(directory: str) -> dict[str, int]:
-    """The files of a directory of ours by name, with their sizes in bytes."""
-    found = {
-        name: size_of(f"{directory}/{name}") for name in sorted(names_in(directory))
-    }
-    return {name: size for name, size in found.items() if size is not None}
-
-
-def size_of(path: str) -> int | None:
-    """The size of a file in bytes; None where it is gone by now."""
-    try:
-        return os.lstat(path).st_size
-    except OSError:
-        return None

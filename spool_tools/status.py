@@ -17,7 +17,8 @@ import msgspec
 from spool_tools import explain
 from spool_tools.holder import flush_lock_holder
 from spool_tools.output import Screen
-from spool_tools.reading import Spool, quarantined, sizes
+from spool_tools.reading import Spool
+from spool_tools.sizes import quarantined, sizes
 from spool_tools.status_text import Status, told
 from spool_tools.target import add_target, target_home
 from telemetry.delivery import schedule
@@ -28,8 +29,9 @@ from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
 
 
-# Beside a flusher, the ledger and the files may be of different moments.
-_LOOKS = 5
+# Beside a flusher, the ledger and the files may be of different moments. Most looks
+# are of one; where segments come and go by the hundred a second, one in three is.
+_LOOKS = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
     if args.explain:
         explanation = explain.explain(home, os.environ)
         if args.json:
-            screen.json(msgspec.json.encode(explanation))
+            screen.object(explanation)
         else:
             explain.tell(screen, explanation)
         return 0
     status = status_of(home)
     if args.json or not screen.is_terminal:
-        screen.json(msgspec.json.encode(status))
+        screen.object(status)
     else:
         for line in told(status, time.time()):
             screen.say(*line, indent=14)
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def status_of(home: Home) -> Status:
     """Everything there is to say of a spool."""
-    spool = Spool(home, "status")
+    spool = Spool(home)
     census = _census(spool)
     decision = explain.decision_for(home, os.environ)
     state = spool.snapshot.state
@@ -107,23 +109,39 @@ def status_of(home: Home) -> Status:
         flusher=holder.state,
         flusher_pid=holder.pid,
         foreign=spool.foreign(),
-        unreadable=[*spool.unreadable(), *spool.problems],
+        unreadable=_unreadable(spool),
     )
 
 
 def _census(spool: Spool) -> Census:
     """The numbers of one moment, as far as there is one.
 
-    Taken again where a segment vanished meanwhile, or where the sides differ: a
-    difference that is still there after some looks is one.
+    Taken again where a segment vanished meanwhile, or where the sides differ although
+    something was settled meanwhile: a difference that was there while the ledger stood
+    still is one.
     """
+    balanced = None
     for _ in range(_LOOKS):
-        before = segment_names(spool.home)
-        census = take_census(spool.home, spool.snapshot, quickly=True)
-        if census.holds() and set(before) <= set(segment_names(spool.home)):
-            break
+        before, snapshot = segment_names(spool.home), spool.snapshot
+        census = take_census(spool.home, snapshot, quickly=True)
+        if census.holds():
+            balanced = census
+            if set(before) <= set(segment_names(spool.home)):
+                break
         spool.look_again()
-    return census
+        if not census.holds() and spool.snapshot == snapshot:
+            return census
+    return balanced or census
+
+
+def _unreadable(spool: Spool) -> list[str]:
+    """What could not be read, each thing once."""
+    found = spool.unreadable()
+    places = [f"/{each.partition(': ')[0]} at byte " for each in found]
+    others = (
+        each for each in spool.problems if not any(place in each for place in places)
+    )
+    return [*found, *others]
 
 
 def _refused(home: Home, totals: Totals) -> dict[str, int]:
@@ -149,9 +167,9 @@ def _oldest_age_s(spool: Spool) -> float | None:
         return None
     try:
         recorded_ms = msgspec.json.decode(oldest, type=_Event).event_timestamp
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return max(time.time() - recorded_ms / 1000, 0.0)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError):
         return None
-    return max(time.time() - recorded_ms / 1000, 0.0)
 
 
 def _milliseconds(seconds: float | None) -> int | None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from spool_tools.output import Part, many
+from spool_tools.output import Part
+from spool_tools.text import many
 from telemetry.delivery import schedule
 
 
@@ -73,7 +74,7 @@ def _equation(status: Status, now: float) -> Iterator[Line]:
         "pending": kept + (f", oldest {age(oldest)} old" if oldest else ""),
         "delivered": f"last {ago(status.last_success_ms, now)}",
         "dead": "`dead list` says why, `dead retry` sends them again",
-        "damaged": "`verify` says where, `dump --state damaged` has the bytes",
+        "damaged": "`dump --state damaged` says where its bytes are",
         "purged": "",
     }
     styles = {"dead": "yellow", "damaged": "red"}
@@ -82,8 +83,8 @@ def _equation(status: Status, now: float) -> Iterator[Line]:
         count: int = getattr(status, name)
         style = styles.get(name, "") if count else "dim"
         note = notes[name] if count else ""
-        number = (f"{sign} {count:>{width},}  {name:<11}", style)
-        yield (number, (note, "dim")) if note else (number,)
+        number = (f"{sign} {count:>{width},}  {name}", style)
+        yield (number, (" " * (11 - len(name)) + note, "dim")) if note else (number,)
     if not status.balanced:
         problem = "something went missing, or came from elsewhere; run verify"
         yield ((f"  THE BOOKS DO NOT BALANCE: {problem}", "bold red"),)
@@ -96,8 +97,8 @@ def _rest(status: Status, now: float) -> Iterator[Line]:
     if status.last_error:
         when = ago(status.last_error_ms, now)
         yield _named("last error", f"{when}: {status.last_error}", "")
-    last = f"{status.last_flush}, " if status.last_flush else ""
-    yield _named("last flush", f"{last}{many(status.requests, 'request')} so far", "")
+    last = f"{status.last_flush}, {many(status.requests, 'request')} so far"
+    yield _named("last flush", last if status.last_flush else "none so far", "")
     yield _named("next flush", next_flush(status, now), "")
     at_work = {"none": "none is at work", "running": "at work", "unknown": "unknown"}
     process = f": process {status.flusher_pid}" if status.flusher_pid else ""
@@ -138,9 +139,10 @@ def ago(milliseconds: int | None, now: float) -> str:
     """How long ago a time was, in milliseconds since 1970."""
     if milliseconds is None:
         return "never"
-    past_s = now - milliseconds / 1000
-    if past_s < 0:
+    # A letter that was edited by hand may say any number.
+    if milliseconds > now * 1000:
         return f"at {moment(milliseconds)}"
+    past_s = now - max(milliseconds, 0) / 1000
     return f"{age(past_s)} ago"
 
 
@@ -154,6 +156,8 @@ def moment(milliseconds: int) -> str:
 
 def next_flush(status: Status, now: float) -> str:
     """When the next flush begins by itself."""
+    if status.telemetry == "off":
+        return "none while telemetry is off"
     ahead_s = (status.next_flush_ms or 0) / 1000 - now
     if ahead_s <= 0 or ahead_s > schedule.HORIZON_S:
         return "at the next launch of the program"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
-from spool_tools.output import Screen, column_count, columns, printable
+from spool_tools.output import Screen
+from spool_tools.text import column_count, columns, printable
 
 
 # Rows that decide on the widths.

@@ -10,45 +10,19 @@ from __future__ import annotations
 import argparse
 import os
 
-import msgspec
-
-from spool_tools.output import Screen, many
+from spool_tools.output import Screen
 from spool_tools.progress import Bar
-from spool_tools.reading import Spool, quarantined, size_of
-from spool_tools.status_text import size
+from spool_tools.reading import Spool
+from spool_tools.sizes import quarantined, size_of
 from spool_tools.target import add_target, target_home
+from spool_tools.text import many
+from spool_tools.verify_text import Finding, Tally, sentence, summary
 from telemetry.delivery import dead_letters
 from telemetry.delivery.books import SegmentEntry
-from telemetry.delivery.census import torn_tail
+from telemetry.delivery.census import borne_out, torn_tail
 from telemetry.errors import SpoolError
 from telemetry.paths import Home
 from telemetry.spool.reader import SegmentReader, segment_names
-
-
-class Finding(msgspec.Struct, kw_only=True):
-    """One damaged place. Offsets are bytes in the segment.
-
-    segment: the segment, or what else it is that cannot be read
-    """
-
-    segment: str
-    offset: int
-    bytes: int
-    problem: str
-
-
-class Tally(msgspec.Struct, kw_only=True):
-    """What was checked."""
-
-    segments: int = 0
-    records: int = 0
-    bytes: int = 0
-    damaged_bytes: int = 0
-    missing_records: int = 0
-    quarantined_files: int = 0
-    quarantined_bytes: int = 0
-    foreign_files: int = 0
-    findings: int = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,13 +71,14 @@ class _Check:
         self.tally.foreign_files = len(self._spool.foreign())
         for each in self._spool.unreadable():
             name, _, problem = each.partition(": ")
-            self._find(name, 0, 0, problem)
+            self._find(name, 0, 0, problem, at_a_byte=False)
         directory = self._spool.home.dead
         for name in dead_letters.names(directory):
             if dead_letters.read(directory, name) is None:
                 length = size_of(f"{directory}/{name}")
                 if length is not None:
-                    self._find(f"dead/{name}", 0, length, "cannot be read")
+                    problem = "cannot be read"
+                    self._find(f"dead/{name}", 0, length, problem, at_a_byte=False)
 
     def segment(self, name: str) -> None:
         """Every record of one segment."""
@@ -111,8 +86,9 @@ class _Check:
             reader = SegmentReader(self._spool.home, name)
         except SpoolError:
             return  # told already, or deleted meanwhile
-        entry = self._spool.snapshot.segments.get(name) or SegmentEntry(offset=0)
         try:
+            # A file that was shortened, or replaced, has its torn end elsewhere.
+            entry = borne_out(reader, self._spool.snapshot.segments.get(name))
             self._records(reader, entry)
         except (SpoolError, OSError) as error:
             self._find(name, 0, 0, str(error))
@@ -121,35 +97,12 @@ class _Check:
 
     def told(self) -> None:
         """The end of the report."""
-        tally = self.tally
         if not self._screen.is_terminal:
-            self._screen.json(msgspec.json.encode(tally))
+            self._screen.object(self.tally)
             return
-        self._screen.say(
-            f"{many(tally.records, 'record')} in {many(tally.segments, 'segment')} "
-            f"checked, {size(tally.bytes)}"
-        )
-        if tally.quarantined_files:
-            self._screen.say(
-                f"in quarantine: {many(tally.quarantined_files, 'file')}, "
-                f"{size(tally.quarantined_bytes)}, in {self._spool.home.quarantine}",
-                indent=2,
-            )
-        if tally.foreign_files:
-            self._screen.say(
-                f"left alone: {many(tally.foreign_files, 'file')} in spool/, of "
-                "another version or not ours",
-                indent=2,
-            )
-        if tally.findings or self._spool.problems:
-            self._screen.say(
-                (f"DAMAGED: {many(tally.findings, 'place')}", "bold red"),
-                f", {size(tally.damaged_bytes)}, "
-                f"{many(tally.missing_records, 'record')} missing; the others are whole",
-                indent=2,
-            )
-        else:
-            self._screen.say(("all is whole", "green"))
+        is_read = not self._spool.problems
+        for line in summary(self.tally, self._spool.home.quarantine, is_read=is_read):
+            self._screen.say(*line, indent=2)
 
     def _records(self, reader: SegmentReader, entry: SegmentEntry) -> None:
         checked = reader.check()
@@ -174,20 +127,22 @@ class _Check:
             problem = "a torn record at the end, whose writer is gone"
             self._find(reader.name, reader.size() - tail, tail, problem)
 
-    def _find(self, segment: str, offset: int, length: int, problem: str) -> None:
+    def _find(
+        self,
+        segment: str,
+        offset: int,
+        length: int,
+        problem: str,
+        *,
+        at_a_byte: bool = True,
+    ) -> None:
         finding = Finding(segment=segment, offset=offset, bytes=length, problem=problem)
         self.tally.findings += 1
         self.tally.damaged_bytes += length
         if self._screen.is_terminal:
-            length_told = f", {size(length)}" if length else ""
-            self._screen.say(
-                (segment, "cyan"),
-                f" at byte {offset:,}{length_told}: ",
-                (problem, "red"),
-                indent=2,
-            )
+            self._screen.say(*sentence(finding, at_a_byte=at_a_byte), indent=2)
         else:
-            self._screen.json(msgspec.json.encode(finding))
+            self._screen.object(finding)
 
 
 def _quarantine(home: Home, segment: str, offset: int) -> str:

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 from spool_tools.collector import Collector
 from spool_tools.collector_request import Limits
-from spool_tools.collector_store import RequestRow, Store, StoreError
+from spool_tools.collector_schema import RequestRow
+from spool_tools.collector_store import Store, StoreError
 from spool_tools.collector_wire import Batch, Refusal, inflate, read_batch, shown_json
 
 

@@ -16,7 +16,8 @@ from tests import misbehaving as bad
 from tests.delivering import KEY, census_of, client_of, record
 from tests.going_on import writers_that_go_on
 from tests.loopback import Exchange, Server
-from tests.tooling import at_terminal, process, tool
+from tests.terminals import at_terminal
+from tests.tooling import process, tool
 from tests.writers import Peer, child, holding, wait_until
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from spool_tools.cli import COMMANDS
+from spool_tools.commands import COMMANDS
 from tests.delivering import KEY, client_of
 from tests.loopback import Exchange, Received, Server
 from tests.surroundings import REPOSITORY
-from tests.tooling import environment, process, ran, tool
+from tests.tooling import environment, tool
 
 
 SPOOLS = ("dump", "status", "verify", "flush", "dead", "purge", "disable", "enable")
@@ -110,6 +108,11 @@ def test_a_misspelt_app_is_guessed(tmp_path: Path) -> None:
     told = tool("status", "--app", "xyz", TELEMETRY_HOME=str(tmp_path))
     assert "There is one of: frobnicate" in told.err
     assert tool("status", "--app", "frobnicate", TELEMETRY_HOME=str(tmp_path)).code == 0
+    told = tool("status", TELEMETRY_HOME=str(tmp_path))
+    assert told.code == 2
+    assert (
+        "which spool? say --app NAME, or --home DIR. There is one of: frob" in told.err
+    )
 
 
 def test_without_a_home_directory_it_says_what_to_set() -> None:
@@ -140,85 +143,6 @@ def test_both_ways_to_start_it_are_the_same() -> None:
         check=True,
     )
     assert started.stdout == tool().out
-
-
-def test_a_pipe_that_is_closed_ends_it_quietly(tmp_path: Path) -> None:
-    """`spool-tools dump | head -1` is the first thing that everybody types."""
-    with client_of(tmp_path / "home", "", events=3000):
-        pass
-    with process("dump", home=tmp_path / "home") as running:
-        assert running.stdout is not None
-        assert running.stderr is not None
-        assert running.stdout.readline().startswith(b'{"event":"tool"')
-        running.stdout.close()
-        assert running.stderr.read() == b""
-    assert running.returncode == 0
-
-
-def test_help_into_a_closed_pipe_ends_quietly() -> None:
-    """Not even the shortest text may end in a complaint of Python's."""
-    ours, its = os.pipe()
-    os.close(ours)
-    for arguments in (["--help"], ["dump", "--help"], ["events"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "spool_tools", *arguments],
-            env=environment(),
-            stdout=its,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, b"")
-    os.close(its)
-
-
-def test_an_output_that_takes_nothing_is_told(home: Path) -> None:
-    """A dump that was not written whole must not look as if it were."""
-    for arguments in (["dump", "--home", str(home)], ["--help"]):
-        with open("/dev/full", "wb") as full:
-            done = subprocess.run(
-                [sys.executable, "-m", "spool_tools", *arguments],
-                env=environment(),
-                stdout=full,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        assert done.returncode == 1
-        assert b"No space left" in done.stderr
-        assert b"Traceback" not in done.stderr
-
-
-def test_closed_streams_are_no_fault(home: Path) -> None:
-    """A daemon's children often have none."""
-    command = f"{sys.executable} -m spool_tools status --home {home}"
-    for closing, code in ((">&-", 0), ("2>&-", 0), (">&- 2>&- <&-", 0)):
-        done = subprocess.run(
-            ["/bin/sh", "-c", f"{command} {closing}"],
-            env=environment(),
-            capture_output=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (code, b"")
-
-
-def test_ctrl_c_is_exit_code_130(home: Path) -> None:
-    """The shell's own convention."""
-    with process("dump", "--follow", home=home) as running:
-        assert running.stdout is not None
-        assert running.stderr is not None
-        running.stdout.readline()
-        running.send_signal(signal.SIGINT)
-        assert running.stderr.read() == b""
-    assert running.returncode == 130
-
-
-@pytest.mark.parametrize("coding", ["ascii", "latin-1"])
-def test_any_text_can_be_shown_in_any_coding(coding: str, home: Path) -> None:
-    """An old terminal must not end a tool with an error about characters."""
-    (home / "spool" / "héé\u202e.v1.jseq").touch()
-    told = ran("status", home=home, PYTHONIOENCODING=coding)
-    assert (told.code, told.err) == (0, "")
-    told = ran("dump", "--format", "table", home=home, PYTHONIOENCODING=coding)
-    assert (told.code, told.err) == (0, "")
 
 
 def _repeats_the_key(request: Received) -> object:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import telemetry.delivery.flush
+from spool_tools.reading import Spool
 from telemetry.delivery import dead_letters
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
@@ -62,6 +63,7 @@ def flusher_that_goes_on(home: Path, endpoint: str) -> Iterator[None]:
         peer.finish()
 
 
+@pytest.mark.proof
 def test_beside_writers_and_a_flusher_every_look_is_a_sound_one(
     tmp_path: Path,
 ) -> None:
@@ -70,7 +72,7 @@ def test_beside_writers_and_a_flusher_every_look_is_a_sound_one(
     pending = delivered = 0
     with (
         Server(choose=_rejects_one_in_a_batch) as server,
-        writers_that_go_on(home, pause_s=0.05, segment_bytes_max=24 * 1024) as writers,
+        writers_that_go_on(home, pause_s=0.05, segment_bytes_max=8000) as writers,
         flusher_that_goes_on(home, server.url),
     ):
         for number in range(LOOKS):
@@ -220,6 +222,17 @@ def test_the_holder_of_the_flush_lock_is_named(home: Path) -> None:
             busy = tool("flush", home=home, **secrets)
             assert (busy.code, busy.line["stopped"]) == (1, "busy")
     assert tool("status", home=home).line["flusher"] == "none"
+
+
+def test_a_segment_that_is_gone_by_now_is_no_problem(home: Path) -> None:
+    """A flusher deletes one between the look at the names and the look into it."""
+    there = Home(str(home))
+    spool = Spool(there, "dump")
+    names = segment_names(there)
+    for name in names:
+        Path(there.segment(name)).unlink()
+    assert [spool.open(name) for name in names] == [None] * len(names)
+    assert spool.problems == []
 
 
 def test_looking_leaves_locks_as_they_are(home: Path) -> None:

@@ -27,7 +27,8 @@ from tests import misbehaving as bad
 from tests.delivering import census_of, client_of, record
 from tests.going_on import writers_that_go_on
 from tests.loopback import Behaviour, Received, Server
-from tests.tooling import at_terminal, process, tool
+from tests.terminals import at_terminal
+from tests.tooling import process, tool
 from tests.writers import Peer, child, holding
 
 
@@ -123,6 +124,7 @@ def test_it_asks_before_it_removes(home: Path) -> None:
     seen = at_terminal("purge", home=home, typed=b"\n")
     assert seen.code == 2
     assert "Remove 10 pending events" in seen.text
+    assert "not confirmed; nothing was removed" in seen.text
     assert census_of(home) == before
     seen = at_terminal("purge", home=home, typed=b"y\n")
     assert seen.code == 0

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import telemetry
 from telemetry.delivery import schedule
-from telemetry.delivery.census import QUICK_BYTES
+from telemetry.delivery.census import QUICK_BYTES, Census, take_census
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
 from tests import misbehaving as bad
 from tests.delivering import KEY, census_of, client_of, record
-from tests.loopback import Server
-from tests.tooling import at_terminal, tool
+from tests.loopback import Behaviour, Received, Server
+from tests.terminals import at_terminal
+from tests.tooling import tool
 from tests.writers import plant, segment_of
 
 
@@ -112,6 +115,53 @@ def test_books_that_do_not_balance_are_told(home: Path) -> None:
     assert "THE BOOKS DO NOT BALANCE" in seen.text
 
 
+def test_nothing_is_promised_while_it_is_off(home: Path) -> None:
+    """A time of a next flush would be read as `it goes on`."""
+    with Server() as server, client_of(home, server.url, events=1) as client:
+        client.flush(timeout_s=20)
+    assert "after" in at_terminal("status", home=home).text
+    tool("disable", home=home)
+    seen = at_terminal("status", home=home)
+    assert "next flush    none while telemetry is off" in seen.text
+    assert "last flush    none so far" in seen.text
+
+
+def test_a_flusher_that_settles_at_every_look_is_no_imbalance(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger and the files are of different moments then: nothing is missing."""
+    with Server(choose=_rejects_all) as server, client_of(home, server.url) as client:
+        client.track(telemetry.CommandEvent(action="run"))
+        client.flush(timeout_s=20)
+        calls = []
+
+        def look(*args: Any, **named: Any) -> Census:
+            calls.append(1)
+            if len(calls) < 9:
+                with client_of(home, server.url, events=2):
+                    pass
+                client.flush(timeout_s=20)
+            return take_census(*args, **named)
+
+        monkeypatch.setattr("spool_tools.status.take_census", look)
+        status = tool("status", home=home)
+        assert len(calls) == 9
+        assert (status.code, status.line["balanced"]) == (0, True)
+        # A difference that is there while nothing is settled is told at the first look.
+        next((home / "dead").iterdir()).unlink()
+        assert tool("status", home=home).code == 1
+        assert len(calls) == 10
+
+
+def _rejects_all(request: Received) -> Behaviour:
+    events = json.loads(request.plain_body)["records"]
+    named = [
+        {"event_id": event["properties"]["event_id"], "reason": "no"}
+        for event in events
+    ]
+    return bad.reply(200, json.dumps({"rejected": named}).encode())
+
+
 def test_counting_by_numbers_agrees_with_counting_by_reading(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,72 +206,6 @@ def test_the_newest_record_may_be_longer_than_one_read(home: Path) -> None:
     long = b'{"text":"%b"}' % (b"x" * 700_000)
     plant(there, 10**18, segment_of(b"{}", long) + b"\x1e{torn")
     assert equation(tool("status", home=home).line) == (3, 2, 0, 0, 1, 0)
-
-
-@pytest.mark.parametrize(
-    ("variables", "command", "telling"),
-    [
-        ({"DO_NOT_TRACK": "1"}, None, ("off", "do-not-track", "DO_NOT_TRACK=1")),
-        (
-            {"DO_NOT_TRACK": "1", "TELEMETRY_ENABLED": "off"},
-            None,
-            ("off", "do-not-track", "DO_NOT_TRACK=1"),
-        ),
-        (
-            {"DO_NOT_TRACK": "0", "TELEMETRY_ENABLED": "Off"},
-            None,
-            ("off", "environment", "TELEMETRY_ENABLED=Off"),
-        ),
-        ({"TELEMETRY_ENABLED": "no"}, "enable", ("off", "environment", "…=no")),
-        ({}, "disable", ("off", "remembered", "the user turned it off")),
-        ({}, "enable", ("on", "remembered", "the user left it on")),
-        ({"TELEMETRY_ENABLED": "true"}, "disable", ("off", "remembered", "the user")),
-        ({}, None, ("on", "default", "nobody turned it off")),
-    ],
-)
-def test_it_explains_which_rule_decided(
-    variables: dict[str, str],
-    command: str | None,
-    telling: tuple[str, str, str],
-    home: Path,
-) -> None:
-    """Whoever finds it on, or off, wants to know by whom."""
-    with client_of(home, ""):
-        pass
-    if command:
-        tool(command, home=home)
-    told = tool("status", "--explain", home=home, **variables)
-    assert (told.code, told.err) == (0, "")
-    line = told.line
-    assert (line["telemetry"], line["rule"]) == telling[:2]
-    assert telling[2].lstrip("…") in line["reason"]
-    assert [each["rule"] for each in line["rules"]][:4] == [
-        "do-not-track",
-        "environment",
-        "program",
-        "remembered",
-    ]
-    seen = at_terminal("status", "--explain", home=home, variables=variables)
-    assert f"telemetry is {telling[0]}: " in seen.text
-    assert f"->  {telling[1]}" in seen.text
-
-
-def test_why_it_is_on_can_be_asked_before_there_is_a_spool(home: Path) -> None:
-    """And asking makes none."""
-    told = tool("status", "--explain", home=home, DO_NOT_TRACK="yes")
-    assert told.line["rule"] == "do-not-track"
-    assert not home.exists()
-    assert tool("status", home=home).code == 3
-
-
-def test_a_text_of_the_environment_cannot_reach_the_terminal_raw(home: Path) -> None:
-    """An environment is as foreign as any other input."""
-    variables = {"DO_NOT_TRACK": "\x1b[31mred", "TELEMETRY_ENABLED": "\x1b[32m"}
-    seen = at_terminal(
-        "status", "--explain", home=home, variables=variables, rich=False
-    )
-    assert b"\x1b" not in seen.raw
-    assert "\\u001b[31mred" in seen.text
 
 
 def test_json_is_one_line_on_a_terminal_too(home: Path) -> None:

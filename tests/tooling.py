@@ -1,22 +1,14 @@
-"""Running the tools: in this process, in one of their own, and in a real terminal."""
+"""Running the tools: in this process, and in one of their own."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
-import os
-import pty
-import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +19,6 @@ from tests.surroundings import REPOSITORY, bare_environment, only_environment
 
 
 PATIENCE_S = 60.0
-# What hides a library from a Python that is started with it.
-_WITHOUT_RICH = "import sys; sys.modules['rich'] = None\n"
-_MAIN = "import sys\nfrom spool_tools.cli import main\nsys.exit(main())"
 
 
 class Ran(NamedTuple):
@@ -56,8 +45,9 @@ class Ran(NamedTuple):
 
 def tool(*arguments: str, home: Path | None = None, **variables: str) -> Ran:
     """A tool in this process, as if its output went into a pipe."""
-    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    said, complained = io.BytesIO(), io.BytesIO()
+    out = io.TextIOWrapper(said, encoding="utf-8", write_through=True)
+    err = io.TextIOWrapper(complained, encoding="utf-8", write_through=True)
     with (
         only_environment(bare_environment(Path("/nonexistent"), **variables)),
         contextlib.redirect_stdout(out),
@@ -67,8 +57,7 @@ def tool(*arguments: str, home: Path | None = None, **variables: str) -> Ran:
             code = main(with_home(arguments, home))
         except SystemExit as exit_:
             code = int(exit_.code or 0)
-    told = [each.buffer.getvalue() for each in (out, err)]  # type: ignore[attr-defined]
-    return Ran(code, told[0], told[1].decode())
+    return Ran(code, said.getvalue(), complained.getvalue().decode())
 
 
 def with_home(arguments: tuple[str, ...], home: Path | None) -> list[str]:
@@ -101,69 +90,6 @@ def ran(*arguments: str, home: Path | None = None, **variables: str) -> Ran:
     with process(*arguments, home=home, **variables) as running:
         out, err = running.communicate(timeout=PATIENCE_S)
     return Ran(running.returncode, out, err.decode())
-
-
-class Terminal(NamedTuple):
-    """What a person at a terminal saw: as it came, and without its colours."""
-
-    code: int
-    raw: bytes
-
-    @property
-    def text(self) -> str:
-        """What came, less the sequences that rich draws with."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw.decode()).replace(
-            "\r\n", "\n"
-        )
-
-
-def at_terminal(
-    *arguments: str,
-    home: Path | None = None,
-    columns: int = 80,
-    rich: bool = True,
-    interrupt_at: bytes | None = None,
-    typed: bytes = b"",
-    variables: Mapping[str, str] | None = None,
-) -> Terminal:
-    """A tool that is run at a terminal of its own, with rich or without.
-
-    `interrupt_at` is what it says before Ctrl-C is pressed; `typed` is what is typed
-    at once.
-    """
-    pid, terminal = pty.fork()
-    if pid == 0:
-        source = ("" if rich else _WITHOUT_RICH) + _MAIN
-        given = environment(TERM="xterm-256color", **(variables or {}))
-        command = [sys.executable, "-c", source, *with_home(arguments, home)]
-        os.execve(sys.executable, command, given)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    try:
-        if typed:
-            os.write(terminal, typed)
-        raw = _heard(terminal, interrupt_at)
-    finally:
-        os.close(terminal)
-        _, status = os.waitpid(pid, 0)
-    return Terminal(os.waitstatus_to_exitcode(status), raw)
-
-
-def _heard(terminal: int, interrupt_at: bytes | None) -> bytes:
-    """All that is said until the other end hangs up."""
-    raw = b""
-    deadline = time.monotonic() + PATIENCE_S
-    while select.select([terminal], [], [], max(deadline - time.monotonic(), 0))[0]:
-        try:
-            more = os.read(terminal, 1 << 16)
-        except OSError:  # how Linux says that nobody is at the other end
-            return raw
-        if not more:
-            return raw
-        raw += more
-        if interrupt_at is not None and interrupt_at in raw:
-            os.write(terminal, b"\x03")
-            interrupt_at = None
-    raise AssertionError(f"it still runs, and has said {raw[-500:]!r}")
 
 
 def fingerprint(directory: Path) -> dict[str, tuple[object, ...]]:

@@ -91,7 +91,10 @@ def read(directory: str, name: str) -> DeadLetter | None:
     """The letter; None where it cannot be read or is damaged."""
     try:
         content = read_small(f"{directory}/{name}", _LETTER_BYTES_MAX)
-        return msgspec.json.decode(content or b"", type=DeadLetter)
+        letter = msgspec.json.decode(content or b"", type=DeadLetter)
+        # JSON is UTF-8 (RFC 8259 §8.1), which nobody has looked at inside the event.
+        bytes(letter.event).decode("utf-8")
+        return letter
     except (OSError, ValueError, RecursionError):
         return None
 

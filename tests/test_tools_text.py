@@ -1,0 +1,45 @@
+"""Text for a terminal: what is escaped, how wide it is, and where it is folded. Pure."""
+
+from __future__ import annotations
+
+import pytest
+
+from spool_tools.table import fitted
+from spool_tools.text import columns, folded, printable
+
+
+def test_text_is_escaped_as_json_escapes_it() -> None:
+    """So that a line on a terminal is still the JSON that it was."""
+    assert printable("plain é 漢") == "plain é 漢"
+    assert printable("\x1b\x9b\u202e\U000e0001\udcff") == (
+        "\\u001b\\u009b\\u202e\\udb40\\udc01\\udcff"
+    )
+
+
+def test_wide_characters_count_twice() -> None:
+    """Columns that do not line up are no columns."""
+    assert columns("ab") == 2
+    assert columns("漢字") == 4
+    assert columns("e\u0301") == 1
+    assert fitted("漢字漢字", 5) == "漢字…"
+    assert fitted("漢字漢字", 6) == "漢字… "
+    assert fitted("ab", 4) == "ab  "
+    assert fitted("abcdef", 4) == "abc…"
+
+
+@pytest.mark.parametrize("width", range(1, 40))
+def test_folding_loses_no_word(width: int) -> None:
+    """What does not fit goes on below, indented, and is broken at blanks only."""
+    texts = [
+        ("one two  ", "bold"),
+        ("three", ""),
+        (": four five-six ", "red"),
+        ("", ""),
+    ]
+    lines = folded(texts, width, 2)
+    words = "".join(text for text, _ in texts).split()
+    said = ["".join(text for text, _ in line) for line in lines]
+    assert " ".join(said).split() == words
+    assert all(line.startswith("  ") for line in said[1:])
+    for line in said:
+        assert len(line.rstrip()) <= width or len(line.split()) == 1
