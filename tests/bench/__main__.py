@@ -21,6 +21,7 @@ from tests.bench import (
     processes,
     queues,
     syslog,
+    tools,
     whole_launch,
 )
 from tests.bench.bench import Bench
@@ -37,6 +38,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "drain": drain.rows,
     "syslog": syslog.rows,
     "memory": memory.rows,
+    "tools": tools.rows,
     "full": full.rows,
 }
 
