@@ -58,12 +58,12 @@ def _load_in_peace() -> None:
     """Load the extension module that crashes where Ctrl-C cuts its loading short."""
     if not hasattr(signal, "pthread_sigmask"):
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         importlib.import_module("msgspec")
     finally:
         # What came meanwhile is raised here.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_output() -> None:

@@ -15,7 +15,7 @@ from spool_tools.progress import Bar
 from spool_tools.reading import Spool
 from spool_tools.sizes import quarantined, size_of
 from spool_tools.target import add_target, target_home
-from spool_tools.text import many
+from spool_tools.text import many, problem_of
 from spool_tools.verify_text import Finding, Tally, sentence, summary
 from telemetry.delivery import dead_letters
 from telemetry.delivery.books import SegmentEntry
@@ -91,7 +91,7 @@ class _Check:
             entry = borne_out(reader, self._spool.snapshot.segments.get(name))
             self._records(reader, entry)
         except (SpoolError, OSError) as error:
-            self._find(name, 0, 0, str(error))
+            self._find(name, 0, 0, problem_of(error), at_a_byte=False)
         finally:
             reader.close()
 

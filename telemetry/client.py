@@ -334,8 +334,10 @@ class Client:
             return
         reason = error.reason if isinstance(error, RefusedError) else "internal"
         # A disk or home that cannot be used is told once, not at each event.
-        if not isinstance(error, (DiskError, HomeError)) or self._told != reason:
+        is_lasting = isinstance(error, (DiskError, HomeError))
+        if not is_lasting or self._told != reason:
             self._debug(f"not recorded ({reason}): %s", error)
+        if is_lasting:
             self._told = reason
         if is_loss and self._pipeline is not None:
             self._pipeline.refuse(reason)

@@ -53,6 +53,7 @@ _NO_LANGUAGE = "en-US"
 _TAGS = "TELEMETRY_TAGS"
 _LANGUAGE = "LANG"
 _NAMES_MAX = 100
+# For a class of which no event was seen: no name is this object.
 _UNNAMED: tuple[object, bytes] = (object(), b"")
 
 
@@ -60,8 +61,9 @@ class Envelope:
     """Makes envelopes for one program on one machine.
 
     `scrub` is None where strings go as they are. `event_bytes_max` bounds the
-    result. `version` and `user_uuid` may be set anew at any time. `warn` takes a sentence about
-    what was changed to keep an event.
+    result, in bytes. `version` and `user_uuid` may be set anew at any time. `warnings`
+    grows by a sentence for each change that was made to keep an event; who reads them
+    clears it.
     """
 
     def __init__(

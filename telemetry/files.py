@@ -75,16 +75,17 @@ def directory_problem(found: os.stat_result) -> str:
 def make_directory(path: str, *, durable: bool = False) -> None:
     """A directory of the home exists afterwards, 0700. Raises OSError.
 
-    With `durable`, one that was made here survives a power loss.
+    With `durable` its name survives a power loss, whoever made it: they may have
+    died before they synced it.
     """
     try:
         os.mkdir(path, 0o700)
-        if durable:
-            sync_directory(os.path.dirname(path))
     except FileExistsError:
         problem = directory_problem(os.lstat(path))
         if problem:
             raise OSError(0, problem, path) from None
+    if durable:
+        sync_directory(os.path.dirname(path))
 
 
 def names_in(directory: str) -> list[str]:

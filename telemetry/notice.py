@@ -64,7 +64,8 @@ def show(
     """Show the notice and remember that; None where one of both cannot be had.
 
     It is shown before a byte is written: a crash between the two costs a second
-    notice. Where nothing can be written it is not shown, or it would be at each launch.
+    notice, and on a full disk each launch shows it. Where nobody may write it is not
+    shown.
     """
     stream = sys.stderr
     try:

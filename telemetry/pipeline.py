@@ -97,7 +97,8 @@ class Pipeline:
     def attend(self) -> None:
         """Log what was changed to keep an event; after the first one, see to a flush.
 
-        To be called until `is_started`, and where `envelope.warnings` has any. Whatever it raises, the events before it are recorded.
+        To be called until `is_started`, and where `envelope.warnings` has any. Whatever
+        it raises, the events before it are recorded.
         """
         if not self.is_started:
             self.is_started = True

@@ -104,9 +104,9 @@ def retry(directory: str, name: str) -> None:
     os.rename(f"{directory}/{name}", f"{directory}/{name}{RETRY}")
 
 
-def remove_for_good(directory: str, names: Iterable[str]) -> None:
-    """The letters are gone on return, and a power loss does not bring them back."""
-    for name in names:
+def remove_for_good(directory: str, letters: Iterable[str]) -> None:
+    """The letters are gone for good on return, after a power loss too. Raises OSError."""
+    for name in letters:
         remove(directory, name)
     if os.path.isdir(directory):
         sync_directory(directory)

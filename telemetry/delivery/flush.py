@@ -36,7 +36,7 @@ from telemetry.delivery.settlement import Settlement
 from telemetry.delivery.transport import Transport
 from telemetry.delivery.verdict import Verdict
 from telemetry.errors import ConfigError, LedgerError, SpoolError
-from telemetry.files import TEMPORARY, write_whole
+from telemetry.files import TEMPORARY, sync_directory, write_whole
 from telemetry.locks import unlock
 from telemetry.logs import TelemetryLogger
 from telemetry.paths import Home
@@ -240,8 +240,12 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
 def _tidy(home: Home, accounts: Accounts) -> None:
     """Finish what a crash left: nothing of it is lost, only not yet written up."""
     _tidy_letters(home, accounts)
-    names = set(segment_names(home))
-    for name in accounts.snapshot.segments.keys() - names:
+    gone = accounts.snapshot.segments.keys() - set(segment_names(home))
+    if gone and os.path.isdir(home.spool):
+        # Who deleted them may have died before that was synced, and once they are
+        # folded nobody would know one that came back.
+        sync_directory(home.spool)
+    for name in gone:
         accounts.gone(name)
     sweep(home.dead, accounts)
     for directory in (home.dead, home.quarantine):

@@ -284,7 +284,7 @@ class Flusher:
         if size > entry.offset + entry.tail:
             self.settlement.settle_tail(reader, entry, size)
         if not self._accounts.is_saved:
-            # The settled offset is on disk before its segment is gone. On a full
+            # The settled offset is in the ledger before its segment is gone. On a full
             # disk it cannot be, and the space is what the disk needs.
             self._accounts.commit()
         if reader.delete(size):

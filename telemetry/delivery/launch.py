@@ -1,4 +1,4 @@
-"""When a flusher is started, and how: a process of its own that outlives the host.
+"""How a flusher is started: a process of its own that outlives the host.
 
 Rules:
 
@@ -13,8 +13,8 @@ Rules:
 - The host is never left with a child: a shell puts the flusher in the
   background and ends, and is reaped here. The flusher belongs to init.
 
-Every launch loads this module, so it loads nothing heavy itself; what the
-flusher needs is loaded in its own process (`detached.py`).
+It is loaded in the host, where `due.py` says that a flush is due, so it loads
+nothing heavy; what the flusher needs is loaded in its own process (`detached.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The ledger: what the flusher knows, kept by diskcache; no other file meets diskcache.
 
 Rules:
-- one commit is one transaction: all of it is on disk on return, or none of it is;
+- one commit is one transaction: all of it survives a kill on return, with `power` a
+  power loss too, or none of it is there;
 - rows only, never a pickle and never a file of their own, in either direction;
 - every setting is named; nothing is ever evicted; nothing retries without end;
 - a ledger is born whole: it is built beside, and put in place by one rename;
@@ -47,10 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "open_ledger", "read_snapshot"]
 
-# FULL, as the file says; OFF, for who asks for no more than surviving a kill. A
-# power loss may take commits then, or spoil the file: that costs duplicates and
-# totals, as any ledger that is older than its spool, or set aside. The five syncs
-# of a commit take longer than the request it is for.
+# FULL for who asks to survive a power loss, and for a diskcache that was not read;
+# OFF for the others, because the five syncs of a commit take longer than the request
+# it is for. A power loss may take commits then, or spoil the file: that costs
+# duplicates and totals, as any ledger does that is older than its spool or set aside.
 _SYNCHRONOUS = 2
 _UNSYNCED = 0
 

@@ -8,6 +8,7 @@ segment, in this order:
                not one, and what it writes goes into another segment
     settle     what the segment holds is in the ledger, as purged
     unlink     both names
+    sync       or a power loss brings it back, behind the fold
     read       its end once more, for what an unlucky writer had added between the
                two unlinks, when the count was one
     fold       its entry goes into the totals
@@ -74,6 +75,7 @@ def purge(home: Home, accounts: Accounts) -> Purged:
     dropped = drop_letters(home, list(standings), accounts)
     _remove_files(home.dead)
     stretches = _remove_files(home.quarantine)
+    _make_durable(home)
     return Purged(events=events, letters=dropped, stretches=stretches)
 
 
@@ -128,7 +130,7 @@ def forget(home: Home) -> None:
 
 
 def _make_durable(home: Home) -> None:
-    """A power loss does not bring back what was removed: an opt-in would send it."""
+    """A power loss does not bring back what was removed: the next flush would send it."""
     for directory in (home.spool, home.dead, home.quarantine, home.root):
         if os.path.isdir(directory):
             sync_directory(directory)
@@ -159,6 +161,8 @@ def _purge_segment(home: Home, name: str, accounts: Accounts) -> int:
         if second:
             os.unlink(second)
         os.unlink(reader.path)
+        # Once it is folded, nobody would know it if it came back: it would be sent.
+        sync_directory(home.spool)
         entry = _settle_as_purged(reader, entry)
         # Written with the next commit: that of the next segment, or the last one.
         accounts.stage(name, entry)

@@ -51,7 +51,8 @@ def together(
     events_max: int,
     bytes_max: int,
 ) -> Iterator[dict[str, dead_letters.DeadLetter]]:
-    """The letters of each request, by name: within both bounds, but always one.
+    """The letters of each request, by name: at most `events_max`, whose events have at
+    most `bytes_max` bytes together, commas included; but always one.
 
     Those that `read` has nothing of are passed over.
     """

@@ -298,7 +298,8 @@ def _tls(environment: Mapping[str, str]) -> ssl.SSLContext:
 
 class _Connection(urllib3.connection.HTTPConnection):
     bounds: ClassVar[Bounds]
-    # In the clear there is only this machine, which takes a body in one go.
+    # In the clear there is only this machine, where no peer is slow: 512 KiB, which is
+    # a batch at its usual bound.
     write_bytes = 32 * WRITE_BYTES
     # A program that debugs its own http.client would print our headers.
     debuglevel = 0

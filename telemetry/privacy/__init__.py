@@ -145,13 +145,13 @@ class Scrubber:
 
         The list itself if there is none.
         """
-        found = [
+        found = {
             place
             for place, option in enumerate(items[:-1], start=1)
             if isinstance(option, str)
             and option[:1] == "-"
             and self._belongs(option, items[place])
-        ]
+        }
         if not found:
             return items
         return [_SECRET if i in found else item for i, item in enumerate(items)]

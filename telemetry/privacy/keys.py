@@ -41,8 +41,9 @@ _NAME_MAX = 96
 # What closes a sentence, a list or a quotation, and seldom a URL or a password.
 TRAILING = ".,;:!?)]}'\"`"
 
-# One of these stands between a name and its secret.
-_NAMING_SIGNS = (":", "=", ">", " is ", "password ", "password\t")
+# A text that gives a secret by its name has one of these: a sign between the two, or
+# the end of the name and the blank behind it.
+_NAMING_SIGNS = (":", "=", ">", " is ", " is\t", "password ", "password\t")
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _IDENTIFIER = _LETTERS + "_-"

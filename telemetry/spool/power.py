@@ -54,16 +54,16 @@ class SharedSync:
             self._waiting += 1
         return self._round
 
-    def wait(self, ticket: Round) -> None:
-        """The record of this ticket survives a power loss on return.
+    def wait(self, covering: Round) -> None:
+        """The records of this round survive a power loss on return.
 
         Raises DiskError where a sync failed that it needed.
         """
         try:
-            with ticket.lock:
-                if not ticket.is_safe:
+            with covering.lock:
+                if not covering.is_safe:
                     with self._turn:
-                        self._sync(ticket)
+                        self._sync(covering)
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -75,7 +75,7 @@ class SharedSync:
             self._closing = True
             self._let_go()
 
-    def _sync(self, ticket: Round) -> None:
+    def _sync(self, covering: Round) -> None:
         if self._failed:
             raise DiskError(self.segment.path, "could not be synced")
         # Whoever took this round has written by now; whoever writes from here on
@@ -88,7 +88,7 @@ class SharedSync:
         except OSError as error:
             problem = f"could not be synced: {error.strerror or error}"
             raise DiskError(self.segment.path, problem) from error
-        ticket.is_safe = True
+        covering.is_safe = True
         self._failed = False
 
     def _let_go(self) -> None:

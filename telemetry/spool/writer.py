@@ -97,19 +97,14 @@ class SpoolWriter:
             return
         with lock:
             segment, size = self._segment, len(event) + frame.OVERHEAD
+            # Nearly always this one, without what surrounds the taking of another.
             if (
                 segment is not None
                 and segment.size + size <= segment.size_max
                 and size <= frame.RECORD_BYTES_MAX
+                and self._put(segment, event)
             ):
-                # Nearly always, and without what surrounds the taking of another.
-                try:
-                    if segment.append(event):
-                        return
-                except DiskError:
-                    self._let_go()
-                    raise
-                self._let_go()
+                return
             self._append(event)
 
     def close(self) -> None:
@@ -138,14 +133,23 @@ class SpoolWriter:
             segment = self._segment
             if segment is None or segment.size + size > segment.size_max:
                 segment = self._take_anew(size)
-            try:
-                if segment.append(event):
-                    return
-            except DiskError:
-                self._let_go()
-                raise
-            self._let_go()
+            if self._put(segment, event):
+                return
         raise DiskError(self._home.spool, "segments are taken away as they are made")
+
+    def _put(self, segment: Segment, event: bytes) -> bool:
+        """Whether the event is in `segment`, which is let go where it is not.
+
+        Raises DiskError; it is let go then, too.
+        """
+        try:
+            if segment.append(event):
+                return True
+        except DiskError:
+            self._let_go()
+            raise
+        self._let_go()
+        return False
 
     def _take_anew(self, size: int) -> Segment:
         """Another segment, which has room for a record of `size` bytes."""
@@ -169,9 +173,9 @@ class SpoolWriter:
                 shared = self._shared_sync
                 if shared is None:  # nothing was appended, or `_append` had raised
                     raise DiskError(self._home.spool, "no segment is open")
-                ticket = shared.written()
+                covering = shared.written()
             try:
-                shared.wait(ticket)
+                shared.wait(covering)
             except DiskError:
                 with self._lock:
                     if self._shared_sync is shared:
