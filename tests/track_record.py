@@ -41,17 +41,17 @@ class Proof(NamedTuple):
 
 
 PROOFS = (
-    Proof("system calls", "-m tests.proofs.syscalls --long"),
+    Proof("system calls", "-m tests.proofs.syscalls --long --count 600"),
     Proof("power loss", "-m tests.power_loss --long"),
     Proof("damage", "-m tests.damage --long"),
     Proof("protocol", "tests/model/explore.py --long"),
     Proof(
         "use",
         "-m pytest -q -s -p no:cacheprovider tests/test_use.py",
-        "USE_EXAMPLES=600 USE_STEPS=40",
+        "USE_EXAMPLES=300 USE_STEPS=40",
     ),
     Proof("races", "-m tests.races --seconds 60"),
-    Proof("fuzz", "-m fuzz --seconds 120"),
+    Proof("fuzz", "-m fuzz --seconds 60"),
 )
 
 
