@@ -16,7 +16,7 @@ import time
 from _thread import RLock
 from _weakref import ref
 
-from telemetry.switches import Decision, environment_decision
+from telemetry.switches import Decision, environment_decision, is_switched_off
 
 
 TYPE_CHECKING = False
@@ -125,7 +125,7 @@ class Client:
         """
         try:
             pipeline = self._pipeline or self._open()
-            if pipeline is None:
+            if pipeline is None or is_switched_off():
                 return False
             pipeline.record(event)
         except Exception as error:
@@ -286,7 +286,9 @@ class Client:
         """Whether it is on, and the rule that decided. Creates nothing."""
         from telemetry.pipeline import decide_for
 
-        return self._off or decide_for(self.config, os.environ, sys.platform)
+        return self._off or decide_for(
+            self.config, os.environ, sys.platform, may_show=False
+        )
 
     def _open(self) -> Pipeline | None:
         """The parts, made once; None where telemetry is off."""

@@ -190,7 +190,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return sound, [*found, *(error for error in more if error.field not in seen)]
 
     def flush_mode(self, environment: Mapping[str, str]) -> FlushMode:
-        """How events leave: what was named, else `exit` in CI, else `launch`."""
+        """How events leave: what was named, else `exit` in CI, else `launch`.
+
+        `TELEMETRY_FLUSH=manual` is stronger than the program: it only holds back.
+        """
+        if environment.get("TELEMETRY_FLUSH", "").lower() == "manual":
+            return "manual"
         if self.flush is not None:
             return self.flush
         return "exit" if environment.get("CI", "") else "launch"

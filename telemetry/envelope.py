@@ -95,8 +95,9 @@ class Envelope:
         self._language_name: object = _LANGUAGE
         # The language as it stands in that table, and as text.
         self._language: tuple[object, str] = (None, _NO_LANGUAGE)
-        # What the events of a class were called last, and that as JSON.
-        self._names: dict[type[object], tuple[object, bytes]] = {}
+        # What the events of a class were called last, and that as JSON. By the id of
+        # the class, which may have no hash: what it was called decides, and is kept.
+        self._names: dict[int, tuple[object, bytes]] = {}
         if self._table is not environment:
             self._tags_name = os.fsencode(_TAGS)
             self._language_name = os.fsencode(_LANGUAGE)
@@ -115,7 +116,7 @@ class Envelope:
             # Its class alone: what it says may be what the user typed.
             problem = f"{type(event).__name__} raised {type(error).__name__}"
             raise InvalidEventError(problem) from error
-        known, name = self._names.get(type(event), _UNNAMED)
+        known, name = self._names.get(id(type(event)), _UNNAMED)
         if known is not given:
             name = self._name(type(event), given)
         properties = self._properties(payload)
@@ -153,11 +154,12 @@ class Envelope:
         # `str` of a member of an enumeration would be its name in the program.
         name = given.value if isinstance(given, Enum) else given
         if not isinstance(name, str) or not name:
-            wrong = f"a {type(name).__name__}" if name else repr(name)
+            wrong = "''" if isinstance(name, str) else f"a {type(name).__name__}"
             raise InvalidEventError(f"{kind.__name__}: {wrong} is no name of an event")
-        encoded = self._encoder.encode(sound(str.__str__(name)))
-        if kind in self._names or len(self._names) < _NAMES_MAX:
-            self._names[kind] = (given, encoded)
+        name = self._text(str.__str__(name), free=False)
+        encoded = self._encoder.encode(sound(name))
+        if id(kind) in self._names or len(self._names) < _NAMES_MAX:
+            self._names[id(kind)] = (given, encoded)
         return encoded
 
     def _properties(self, payload: Any) -> dict[str, Any]:

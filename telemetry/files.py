@@ -198,7 +198,10 @@ def sync_way_to(path: str) -> None:
     while above != path and os.access(above, os.W_OK):
         if os.stat(above).st_dev != device:
             break
-        sync_directory(above)
+        try:
+            sync_directory(above)
+        except PermissionError:
+            os.sync()  # it may be written to and not read, as drop boxes are
         path, above = above, os.path.dirname(above)
 
 

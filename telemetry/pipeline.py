@@ -119,6 +119,8 @@ class Pipeline:
 
     def refuse(self, reason: str) -> None:
         """Count a refusal, where the disk permits; else with the next one."""
+        if not self._may_count():
+            return
         if self._refused is None:
             from telemetry.spool.refusals import Tally
 
@@ -126,12 +128,24 @@ class Pipeline:
         self._refused.count(reason)
 
     def is_allowed(self) -> bool:
-        """Whether the environment and the user's choice still allow it."""
+        """Whether the environment and the user's choice still allow it.
+
+        A home that was removed with its consent has the notice due again.
+        """
+        choice = read_choice(self.home.consent)
+        is_due = False
+        if self.config.notice:
+            from telemetry.notice import is_due as is_notice_due
+
+            is_due = is_notice_due(
+                self.config.notice, self.config.notice_version, choice
+            )
         return decide(
             environment=self._environment,
             enabled=self.config.enabled,
-            choice=read_choice(self.home.consent),
+            choice=choice,
             build=build_values()["enabled"],
+            notice_due=is_due,
         ).on
 
     def after_fork(self) -> None:
@@ -150,8 +164,12 @@ class Pipeline:
         self.writer.close()
         if self._background is not None:
             self._background.close()
-        if self._refused is not None:
+        if self._refused is not None and self._may_count():
             self._refused.write()
+
+    def _may_count(self) -> bool:
+        """Whether the file of counts is there, or may be made: not after an opt-out."""
+        return os.path.lexists(self.home.refused) or self.is_allowed()
 
     def _start(self) -> None:
         """Have events flushed in the way the config says, after the first one."""
@@ -214,12 +232,16 @@ class Pipeline:
 
 
 def decide_for(
-    config: Config, environment: Mapping[str, str], platform: str
+    config: Config,
+    environment: Mapping[str, str],
+    platform: str,
+    *,
+    may_show: bool = True,
 ) -> Decision:
     """Whether telemetry is on for a config, and why. Creates nothing but a choice.
 
     A program with a notice is on only once the notice was shown and that was
-    remembered; where it can be shown now, it is.
+    remembered; where it can be shown now, and `may_show`, it is.
     """
     try:
         home: Home | None = home_of(
@@ -241,6 +263,8 @@ def decide_for(
         notice_due=is_due,
     )
     if decision.rule != "notice" or home is None or config.notice is None:
+        return decision
+    if not may_show:
         return decision
     from telemetry.notice import show
 

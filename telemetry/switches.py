@@ -3,11 +3,13 @@
     do-not-track   DO_NOT_TRACK is set to anything but empty, 0, false, no, off
     environment    TELEMETRY_ENABLED is false, 0, no or off, in any case
 
-Pure, and small on purpose: a program with telemetry off pays for this module
+Small on purpose: a program with telemetry off pays for this module
 and its client alone. The rules that come after them are in `consent.py`.
 """
 
 from __future__ import annotations
+
+import os
 
 
 TYPE_CHECKING = False
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OFF_WORDS = frozenset({"false", "0", "no", "off"})
+# As they stand in the table behind `os.environ`: a look at that costs no decoding.
+_SWITCHES = tuple(
+    os.fsencode(name) if os.name == "posix" else name
+    for name in ("DO_NOT_TRACK", "TELEMETRY_ENABLED")
+)
 
 
 class Decision:
@@ -36,11 +43,30 @@ def is_off(word: str) -> bool:
     return word.lower() in OFF_WORDS
 
 
+# What `telemetry.testing` sets: tests change the environment as they like, and
+# record nothing all the same.
+guard: Decision | None = None
+
+
+def is_switched_off() -> bool:
+    """Whether the environment of this process turns it off now.
+
+    Asked at each event, for a program that turns it off by its own `--no-telemetry`:
+    two look-ups where neither switch is set.
+    """
+    table = getattr(os.environ, "_data", os.environ)
+    if guard is None and not any(name in table for name in _SWITCHES):
+        return False
+    return environment_decision(os.environ) is not None
+
+
 def environment_decision(environment: Mapping[str, str]) -> Decision | None:
     """What the environment alone decides; None where it leaves it open.
 
     It can only turn off: `TELEMETRY_ENABLED=true` overrules no other rule.
     """
+    if guard is not None:
+        return guard
     track = environment.get("DO_NOT_TRACK", "")
     if track and not is_off(track):
         return Decision("do-not-track", f"DO_NOT_TRACK={track[:20]}", on=False)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from telemetry import api
+from telemetry import api, switches
 from telemetry.client import Client
 from telemetry.delivery.census import segment_records
 from telemetry.paths import Home
@@ -80,8 +80,21 @@ class RecordedEvents:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Off, before any conftest is imported: it may import the program."""
+    pytest_configure()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
-    """Off, before any test module is imported, here and in every subprocess."""
+    """Off, before any test module is imported, here and in every subprocess.
+
+    In this process whatever a test makes of its environment; in subprocesses by
+    the environment.
+    """
+    switches.guard = switches.Decision(
+        "environment", "tests record nothing; see telemetry.testing", on=False
+    )
     for variable in _VARIABLES:
         os.environ.pop(variable, None)
     os.environ["TELEMETRY_ENABLED"] = "false"
@@ -98,6 +111,7 @@ def telemetry_events(
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("TELEMETRY_HOME", str(directory))
     monkeypatch.setenv("TELEMETRY_FLUSH", "manual")
+    monkeypatch.setattr(switches, "guard", None)
     api.forget_client()
     yield RecordedEvents(str(directory))
     api.forget_client()

@@ -117,7 +117,7 @@ def remove(directory: str, name: str) -> None:
     path = f"{directory}/{name}"
     try:
         os.unlink(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError:
         # It is not ours to remove, and must not hold up every flush.

@@ -260,13 +260,17 @@ def _tidy(home: Home, accounts: Accounts) -> None:
 def _tidy_letters(home: Home, accounts: Accounts) -> None:
     """Letters that a crash left early go; those that a lost ledger knew are counted."""
     orphans = 0
+    early: list[str] = []
     for name, standing in letters(home, accounts.snapshot).items():
         if standing == "early":
-            # Its segment has the event, which may well be accepted this time.
-            dead_letters.remove(home.dead, name)
+            # Its segment has the event, which may well be accepted this time: back
+            # after a power loss, it would be counted besides.
+            early.append(name)
         elif standing != "done":
             segment, _ = dead_letters.origin_of(name) or ("", 0)
             orphans += segment not in accounts.snapshot.segments
+    if early:
+        dead_letters.remove_for_good(home.dead, early)
     totals = accounts.snapshot.totals
     if orphans and not totals.recorded:
         # The totals began anew: a letter's own segment was folded into the old ones.

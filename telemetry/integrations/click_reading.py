@@ -177,4 +177,9 @@ def _command_name(context: Any) -> str:
     command = context.command
     held = getattr(context.parent.command, "commands", None) or {}
     declared = (name for name, other in held.items() if other is command)
-    return next(declared, None) or command.name or ""
+    name: str | None = next(declared, None)
+    if name is not None:
+        return name
+    # A group that makes commands on the fly may name them as they were typed.
+    known = context.parent.command.list_commands(context.parent)
+    return command.name if command.name and command.name in known else ""

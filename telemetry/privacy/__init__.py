@@ -165,14 +165,20 @@ class Scrubber:
         return option in _SHORT_OPTIONS or self._names_secret(option)
 
     def _item(self, key: object, v: object, *, free: bool) -> object:
-        if v and isinstance(v, str) and isinstance(key, str):
-            return _SECRET if self._names_secret(key) else self.value(v, free=free)
+        if (
+            v
+            and isinstance(key, str)
+            and isinstance(v, (str, list, tuple, dict))
+            and self._names_secret(key)
+        ):
+            return _hidden(v)
         return self.value(v, free=free)
 
     def _names_secret(self, key: str) -> bool:
         known = self._secret_names.get(key)
         if known is None:
-            known = may_name_secret(key.lower())
+            low = key.lower()
+            known = may_name_secret(low) or "cookie" in low
             if known:
                 from telemetry.privacy.patterns import SECRET_KEY
 
@@ -236,6 +242,17 @@ class Scrubber:
             or any(mark in low for mark in self._home_marks)
             or (free and s.count(":") > 1)
         )
+
+
+def _hidden(v: object) -> object:
+    """What a secret's name stands before: each of its strings is one."""
+    if isinstance(v, str):
+        return _SECRET if v else v
+    if isinstance(v, dict):
+        return {key: _hidden(item) for key, item in v.items()}
+    if isinstance(v, (list, tuple)):
+        return type(v)(map(_hidden, v)) if type(v) in (list, tuple) else v
+    return v
 
 
 def describe_exception(error: BaseException, scrubber: Scrubber) -> str:

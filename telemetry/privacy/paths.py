@@ -31,8 +31,16 @@ PATH_MIN = 3
 # exist; what is behind has lost its beginning by then.
 _QUOTED_PATH_MAX = 512
 
-_QUOTES = frozenset("\"'`")
-_INSIDE_QUOTES = frozenset(" ()[]{}&,;")
+# GNU tools, compilers and people write the last ones.
+_CLOSING = {
+    '"': '"',
+    "'": "'",
+    "`": "`",
+    "\u2018": "\u2019",
+    "\u201c": "\u201d",
+    "\u00ab": "\u00bb",
+}
+_INSIDE_QUOTES = frozenset(" ()[]{}&,;|<>\t\"'`")
 
 # Below these people name directories, and volumes.
 _MAY_HAVE_BLANKS = ("/home/", "/Users/", "/Volumes/", "/mnt/", "/media/", "/cygdrive/")
@@ -112,8 +120,13 @@ def path_end(text: str, start: int, end: int, *, personal: bool) -> int:
 
     A quoted one ends at its quote; a `personal` one may go on behind a blank.
     """
-    quote = text[start - 1 : start]
-    if quote in _QUOTES and text[end : end + 1] in _INSIDE_QUOTES:
+    before, behind = text[start - 1 : start], text[end : end + 1]
+    quote = _CLOSING.get(before, "")
+    # Python writes "/home/al's x" where a name holds the other quote.
+    inside = text.find(quote, start, end) if quote and not quote.isascii() else -1
+    if inside > 0:
+        return inside
+    if quote and behind != quote and behind in _INSIDE_QUOTES:
         closing = text.find(quote, end, end + _QUOTED_PATH_MAX)
         if closing > 0 and "\n" not in text[end:closing]:
             return closing

@@ -130,7 +130,7 @@ _NAME = (
 )
 # `pass=3` counts tests.
 _SHORT = r"|(?<![a-z])(?:pass|pw)(?==(?!\d+(?!\w)|true|false))"
-SECRET_KEY = Pattern(_NAME + r"\Z", ANY_CASE)
+SECRET_KEY = Pattern(rf"(?:{_NAME}|authorization|cookie2?)\Z", ANY_CASE)
 _EQUALS = (
     r"(?:(?: is|(?<=password))[ \t](?=(?:[A-Za-z]{1,40}\d|\d{1,40}[A-Za-z])\S{4})"  # `the password is x1…`
     r"|\\*[\"'`]?\]?\s{0,4}(?:[:=]=|[=-]>|=|:(?!:|//)"
