@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OFF_WORDS = frozenset({"false", "0", "no", "off"})
-# As they stand in the table behind `os.environ`: a look at that costs no decoding.
-_SWITCHES = tuple(
+# The table behind `os.environ`, and the switches as they stand in it: a look at that
+# costs no decoding.
+_TABLE = getattr(os.environ, "_data", os.environ)
+_TRACK, _ENABLED = (
     os.fsencode(name) if os.name == "posix" else name
     for name in ("DO_NOT_TRACK", "TELEMETRY_ENABLED")
 )
@@ -54,8 +56,7 @@ def is_switched_off() -> bool:
     Asked at each event, for a program that turns it off by its own `--no-telemetry`:
     two look-ups where neither switch is set.
     """
-    table = getattr(os.environ, "_data", os.environ)
-    if guard is None and not any(name in table for name in _SWITCHES):
+    if guard is None and _TRACK not in _TABLE and _ENABLED not in _TABLE:
         return False
     return environment_decision(os.environ) is not None
 
