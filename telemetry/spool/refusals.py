@@ -123,7 +123,9 @@ def parse(content: bytes) -> dict[str, int]:
     for at in range(0, len(content) - _LINE_BYTES + 1, _LINE_BYTES):
         reason = content[at : at + _REASON_BYTES].decode("ascii", "replace").strip()
         digits = content[at + _REASON_BYTES + 1 : at + _LINE_BYTES - 1]
-        if reason.replace("_", "a").isalnum() and digits.isdigit():
+        ends = content[at + _LINE_BYTES - 1 : at + _LINE_BYTES] == b"\n"
+        # Without its end it would count once another line stands behind it.
+        if ends and reason.replace("_", "a").isalnum() and digits.isdigit():
             # A reason has two lines where damage freed one before its own: the first
             # one goes on from nothing.
             counts[reason] = counts.get(reason, 0) + int(digits)
