@@ -19,7 +19,7 @@ from telemetry.delivery.census import segment_records
 from telemetry.integrations.click import instrument
 from telemetry.paths import Home
 from telemetry.privacy import Scrubber, describe_exception
-from tests.launching import ROOT
+from tests.launching import ROOT, plugins
 
 
 EVENT = telemetry.ToolEvent(action="call")
@@ -159,7 +159,7 @@ def test_the_plugin_holds_whatever_a_test_makes_of_its_environment(
     (tmp_path / "test_theirs.py").write_text(SUITE)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "telemetry.testing",
+        [sys.executable, "-m", "pytest", "-q", *plugins("telemetry.testing"),
          "-p", "no:cacheprovider", "test_theirs.py"],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"),

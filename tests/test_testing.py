@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import telemetry
 from telemetry.testing import RecordingClient
-from tests.launching import ROOT
+from tests.launching import ROOT, plugins
 
 
 # A click program, tests that run it in the process and in a subprocess, and one
@@ -68,15 +67,12 @@ def _run(directory: Path, suite: str, sink: str) -> tuple[str, str]:
     (directory / "test_theirs.py").write_text(suite)
     (directory / "home").mkdir()
     trace = directory / "trace"
-    # As its entry points name them, where the project is not installed.
-    installed = {plugin.value for plugin in entry_points(group="pytest11")}
-    wanted = {"telemetry.testing", "spool_tools.pytest_plugin"} - installed
-    plugins = [part for name in sorted(wanted) for part in ("-p", name)]
+    ours = plugins("telemetry.testing", "spool_tools.pytest_plugin")
     done = subprocess.run(
         [
             *("strace", "-f", "-qq", "-o", str(trace), "-e"),
             "trace=connect,openat,mkdir,rename,unlink",
-            *(sys.executable, "-m", "pytest", "-q", *plugins, "-p", "no:cacheprovider"),
+            *(sys.executable, "-m", "pytest", "-q", *ours, "-p", "no:cacheprovider"),
             "test_theirs.py",
         ],
         cwd=directory,
