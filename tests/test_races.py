@@ -182,7 +182,7 @@ def race(*arguments: str) -> dict[str, object]:
         timeout=120,
         check=False,
     )
-    print(run.stdout)
+    print(run.stdout, run.stderr)
     assert run.stdout, run.stderr
     figures: dict[str, object] = json.loads(run.stdout)
     return figures

@@ -127,7 +127,7 @@ class Laboratory:
         assert fault.was_met(ran.log, ran.status, f"{directory}/state"), ran.log[-5:]
         made = scene._replace(
             name=_AGAIN,
-            directory=f"{self._directory}/again",
+            directory=f"{self._fresh()}-again",
             held={**scene.held, **held_in(Home(f"{directory}/{HOME}"))},
             accepted=frozenset(self._collector.arrived()),
         )
