@@ -41,7 +41,7 @@ class Proof(NamedTuple):
 
 
 PROOFS = (
-    Proof("system calls", "-m tests.proofs.syscalls --long --jobs 2"),
+    Proof("system calls", "-m tests.proofs.syscalls --count 800 --jobs 2"),
     Proof("power loss", "-m tests.power_loss --long"),
     Proof("damage", "-m tests.damage --long"),
     Proof("protocol", "tests/model/explore.py --long"),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 # More writers than this at once each leave a segment of their own behind.
 _ADOPTABLE = 8
 # A segment can be taken away while we take it; so often in a row only by design.
-_ATTEMPTS = 32
+_ATTEMPTS = 20
 # A full spool is measured again after one second, in case space was made elsewhere.
 _FULL_FOR_NS = 1_000_000_000
 
