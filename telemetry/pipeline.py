@@ -59,7 +59,8 @@ class Pipeline:
         self._http = http
         self._logger = logger
         self._pid = os.getpid()
-        self._refused: Tally | None = None
+        # The one that counts refusals, once there was one.
+        self._tallies: dict[str, Tally] = {}
         self._background: Background | None = None
         self.is_started = False
         prepare(self.home)
@@ -121,11 +122,15 @@ class Pipeline:
         """Count a refusal, where the disk permits; else with the next one."""
         if not self._may_count():
             return
-        if self._refused is None:
+        path = self.home.refused
+        tally = self._tallies.get(path)
+        if tally is None:
             from telemetry.spool.refusals import Tally
 
-            self._refused = Tally(self.home.refused)
-        self._refused.count(reason)
+            # One step of the interpreter: threads that refuse first share one, and
+            # what it could not write yet is nobody else's.
+            tally = self._tallies.setdefault(path, Tally(path))
+        tally.count(reason)
 
     def is_allowed(self) -> bool:
         """Whether the environment and the user's choice still allow it.
@@ -151,7 +156,7 @@ class Pipeline:
     def after_fork(self) -> None:
         """Forget what belongs to the parent. Call it in a child."""
         self._pid = os.getpid()
-        self._refused = None
+        self._tallies = {}
         # The parent has asked for its flush. A child asks for one of its own only
         # where the parent's is a thread, which may end with it (a daemon's parent).
         self.is_started = self._background is None
@@ -164,8 +169,9 @@ class Pipeline:
         self.writer.close()
         if self._background is not None:
             self._background.close()
-        if self._refused is not None and self._may_count():
-            self._refused.write()
+        for tally in tuple(self._tallies.values()):
+            if self._may_count():
+                tally.write()
 
     def _may_count(self) -> bool:
         """Whether the file of counts is there, or may be made: not after an opt-out."""

@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from telemetry.client import Client
+from telemetry.events import ToolEvent
 from telemetry.spool import refusals
+from tests.delivering import client_of
 from tests.writers import Peer, child, holding
 
 
@@ -207,3 +210,32 @@ def test_the_first_refusals_of_several_threads_are_all_counted(tmp_path: Path) -
         sys.setswitchinterval(interval)
     counts = [refusals.read(str(tmp_path / f"refused-{n}")) for n in range(rounds)]
     assert counts == [{"busy": counters}] * rounds
+
+
+def test_threads_of_one_client_that_refuse_first_share_one_tally(
+    tmp_path: Path,
+) -> None:
+    """Each had one of its own, and what one of them could not write yet was lost."""
+    rounds, counters = 60, 4
+    interval = sys.getswitchinterval()
+    for number in range(rounds):
+        home = tmp_path / f"home-{number}"
+        with client_of(home, "", events=1, event_bytes_max=600) as client:
+            start = threading.Barrier(counters)
+
+            def work(client: Client = client, start: threading.Barrier = start) -> None:
+                start.wait()
+                assert not client.track(ToolEvent(tool_name="x" * 600))
+
+            threads = [threading.Thread(target=work) for _ in range(counters)]
+            sys.setswitchinterval(1e-6)
+            try:
+                # Nobody can write until all have counted.
+                with holding(str(home / "refused")):
+                    for thread in threads:
+                        thread.start()
+                    for thread in threads:
+                        thread.join()
+            finally:
+                sys.setswitchinterval(interval)
+        assert refusals.read(str(home / "refused")) == {"too_big": counters}
