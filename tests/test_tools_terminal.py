@@ -98,7 +98,7 @@ def test_complaints_are_as_safe_as_output(hostile: Path) -> None:
         ("dump", "--home", str(hostile), "--since", HOSTILE),
         ("flush", "--home", str(hostile), "--endpoint", HOSTILE),
         ("collect", "--database", f"/nowhere/{HOSTILE}"),
-        ("collect", "--listen", f"{HOSTILE}:80"),
+        ("collect", "--listen", f"{HOSTILE}:80", "--database", ":memory:"),
     ):
         seen = forked_at_terminal(*arguments)
         assert seen.code == 2, seen
