@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from tests.surroundings import bare_environment, only_environment, run_python
 platformdirs = pytest.importorskip("platformdirs")
 SYSTEMS = ["linux", "darwin", "win32", "freebsd14"]
 
+# From this version on it takes an environment as we do, without blanks around.
+_STRIPS = (4, 14)
 UNIX_ENVIRONMENTS = [
     {"HOME": "/home/u"},
     {"HOME": "/home/u/"},
@@ -67,6 +70,9 @@ def test_state_is_kept_where_other_programs_keep_it(
     platform: str, theirs: Callable[[], str], environment: dict[str, str]
 ) -> None:
     """Backup, clean-up and the user's own search go by the rules of the system."""
+    blank = any(value != value.strip() for value in environment.values())
+    if blank and tuple(map(int, version("platformdirs").split(".")[:2])) < _STRIPS:
+        pytest.skip("this platformdirs, the last for Python 3.10, keeps such blanks")
     with only_environment(environment):
         assert f"{state_directory(environment, platform)}/app" == theirs()
 
