@@ -14,8 +14,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from telemetry.delivery.books import SegmentEntry, Totals
-from telemetry.delivery.ledger import Ledger, open_ledger, read_snapshot
+from telemetry.books.entries import SegmentEntry, Totals
+from telemetry.books.ledger import Ledger, open_ledger, read_snapshot
 from telemetry.errors import LedgerError, LedgerMalformedError
 
 

@@ -20,12 +20,11 @@ import re
 import zlib
 from typing import Any
 
-from telemetry.delivery.books import DeliveryState
-from telemetry.delivery.conclusion import Delays, conclude
-from telemetry.delivery.http import parse_endpoint
-from telemetry.delivery.reply import read_reply
-from telemetry.delivery.retry_after import retry_after_s
-from telemetry.delivery.verdict import (
+from telemetry.books.entries import DeliveryState
+from telemetry.delivery.backoff import Delays, conclude
+from telemetry.wire.endpoint import parse_endpoint
+from telemetry.wire.reply import read_reply
+from telemetry.wire.verdict import (
     KINDS,
     Action,
     Failure,
@@ -33,6 +32,7 @@ from telemetry.delivery.verdict import (
     Reply,
     Verdict,
     judge,
+    retry_after_s,
 )
 
 

@@ -118,7 +118,7 @@ def check_next_flush(place: Place) -> None:
     at = NOW_S + place.hours * HOUR_S
     if os.path.lexists(place.path):
         os.utime(place.path, (at, at), follow_symlinks=False)
-    due = schedule.is_due(place.path, NOW_S, OURS)
+    due = schedule.is_time_due(place.path, NOW_S, OURS)
     waits = place.is_file and 0 < place.hours <= 24
     assert due != (waits and place.content[:8] == OURS.encode())
     told = schedule.read(place.path)
@@ -130,10 +130,10 @@ def check_next_flush(place: Place) -> None:
         assert not place.is_writable
         return
     assert place.is_writable
-    assert not schedule.is_due(place.path, NOW_S, OURS)
-    assert schedule.is_due(place.path, NOW_S, OTHERS)
-    assert schedule.is_due(place.path, NOW_S + HOUR_S, OURS)
-    assert schedule.is_due(place.path, NOW_S - 25 * HOUR_S, OURS)
+    assert not schedule.is_time_due(place.path, NOW_S, OURS)
+    assert schedule.is_time_due(place.path, NOW_S, OTHERS)
+    assert schedule.is_time_due(place.path, NOW_S + HOUR_S, OURS)
+    assert schedule.is_time_due(place.path, NOW_S - 25 * HOUR_S, OURS)
 
 
 def check_refused(place: Place) -> None:

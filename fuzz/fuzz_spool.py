@@ -38,10 +38,10 @@ from spool_tools import (  # noqa: F401 - loaded late, and to be traced
     verify,
 )
 from spool_tools.cli import main
+from telemetry.books.view import read_snapshot
 from telemetry.config import Config
 from telemetry.delivery.census import take_census
 from telemetry.delivery.flush import flush
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.paths import Home
 
 

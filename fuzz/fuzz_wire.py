@@ -14,9 +14,10 @@ import threading
 from typing import Any
 from unittest import mock
 
-from telemetry.delivery import bounds, transport
-from telemetry.delivery.transport import Transport
-from telemetry.delivery.verdict import Action, Failure, Outcome, Reply, judge
+from telemetry.wire import transport
+from telemetry.wire import transport as bounds
+from telemetry.wire.transport import Transport
+from telemetry.wire.verdict import Action, Failure, Outcome, Reply, judge
 
 
 KEY = "a-key-that-nobody-tells"

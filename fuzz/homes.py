@@ -15,8 +15,8 @@ from typing import NamedTuple
 from zlib import crc32
 
 from fuzz.fuzz_frame import sound
-from telemetry.delivery.books import SegmentEntry, Snapshot, Totals
-from telemetry.delivery.ledger import Ledger
+from telemetry.books.entries import SegmentEntry, Snapshot, Totals
+from telemetry.books.ledger import Ledger
 from telemetry.paths import is_segment
 from telemetry.spool.frame import encode
 

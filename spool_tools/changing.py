@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 
 from spool_tools.output import complain
-from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.launch import flush_lock
+from telemetry.books.books import Accounts
+from telemetry.delivery.schedule import flush_lock
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
 
@@ -66,9 +66,9 @@ def flush_lock_held(home: Home, command: str, *, wait_s: float) -> Iterator[None
 def books(home: Home) -> Iterator[Accounts]:
     """The books of a home whose flush lock is held. Raises LedgerError."""
     # Loaded only where books are written: they bring all that a flush needs.
-    from telemetry.delivery.flush import is_full, relieve
-    from telemetry.delivery.ledger import open_ledger
-    from telemetry.delivery.ledger_view import read_snapshot
+    from telemetry.books.ledger import open_ledger
+    from telemetry.books.view import read_snapshot
+    from telemetry.delivery.upkeep import is_full, relieve
 
     accounts = Accounts(
         open_ledger=lambda: open_ledger(home.ledger)[0],

@@ -23,7 +23,7 @@ from spool_tools.text import many
 from telemetry.delivery import dead_letters
 from telemetry.delivery.census import Standing, letters
 from telemetry.delivery.dead_letters import DeadLetter
-from telemetry.delivery.settling import event_id_of
+from telemetry.wire.formats import event_id_of
 
 
 class Line(msgspec.Struct, kw_only=True):

@@ -24,8 +24,8 @@ from spool_tools import demo_program
 from spool_tools.collector import Collector
 from spool_tools.output import Part, Screen
 from spool_tools.table import fitted
+from telemetry.books.view import read_snapshot
 from telemetry.delivery.census import Census, take_census
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.paths import Home
 
 
@@ -186,7 +186,7 @@ class _Story:
 
     def await_flusher(self) -> None:
         """Return once no flusher runs, so that the books are at rest."""
-        from telemetry.delivery.launch import flush_lock
+        from telemetry.delivery.schedule import flush_lock
 
         until = time.monotonic() + _DELIVERY_S
         while time.monotonic() < until:

@@ -24,13 +24,12 @@ from spool_tools.text import many, problem_of
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
 from telemetry.delivery.census import count_letters
-from telemetry.delivery.due import can_send
 from telemetry.delivery.flush import flush
-from telemetry.delivery.http import check_endpoint
-from telemetry.delivery.progress import Progress
-from telemetry.delivery.report import FlushReport
+from telemetry.delivery.report import FlushReport, Progress
+from telemetry.delivery.schedule import can_send
 from telemetry.errors import ConfigError, TelemetryError
 from telemetry.logs import TelemetryLogger
+from telemetry.wire.endpoint import check_endpoint
 
 
 _LOOK_S = 0.1

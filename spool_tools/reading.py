@@ -14,8 +14,9 @@ import msgspec
 
 from spool_tools.output import complain
 from spool_tools.sizes import quarantined
+from telemetry.books.entries import SegmentEntry, Snapshot
+from telemetry.books.view import read_snapshot
 from telemetry.delivery import dead_letters
-from telemetry.delivery.books import SegmentEntry, Snapshot
 from telemetry.delivery.census import (
     Standing,
     borne_out,
@@ -24,7 +25,6 @@ from telemetry.delivery.census import (
     torn_tail,
 )
 from telemetry.delivery.dead_letters import DeadLetter
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.errors import LedgerError, SpoolError
 from telemetry.files import names_in
 from telemetry.paths import Home

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spool_tools.reading import NO_BOUND, Spool
+from telemetry.books.entries import SegmentEntry
 from telemetry.config import Config
-from telemetry.delivery.batch import batch_of, records_request
-from telemetry.delivery.books import SegmentEntry
 from telemetry.delivery.census import letters
 from telemetry.delivery.resend import together
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader
+from telemetry.wire.formats import batch_of, records_request
 
 
 def as_sent(spool: Spool) -> Iterator[bytes]:

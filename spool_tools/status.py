@@ -21,8 +21,8 @@ from spool_tools.reading import Spool
 from spool_tools.sizes import quarantined, sizes
 from spool_tools.status_text import Status, told
 from spool_tools.target import add_target, target_home
+from telemetry.books.entries import Totals
 from telemetry.delivery import schedule
-from telemetry.delivery.books import Totals
 from telemetry.delivery.census import Census, take_census
 from telemetry.paths import Home
 from telemetry.spool import refusals

@@ -17,8 +17,8 @@ from spool_tools.sizes import quarantined, size_of
 from spool_tools.target import add_target, target_home
 from spool_tools.text import many, problem_of
 from spool_tools.verify_text import Finding, Tally, sentence, summary
+from telemetry.books.entries import SegmentEntry
 from telemetry.delivery import dead_letters
-from telemetry.delivery.books import SegmentEntry
 from telemetry.delivery.census import borne_out, torn_tail
 from telemetry.errors import SpoolError
 from telemetry.paths import Home

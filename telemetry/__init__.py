@@ -47,7 +47,6 @@ if TYPE_CHECKING:
         record_tool_call,
         with_client,
     )
-    from telemetry.delivery.http import HTTPClient
     from telemetry.delivery.report import FlushReport
     from telemetry.errors import (
         BusyError,
@@ -89,6 +88,7 @@ if TYPE_CHECKING:
     )
     from telemetry.logs import TelemetryLogger, new_telemetry_logger
     from telemetry.session import SessionState, SessionTokenUsage
+    from telemetry.wire.endpoint import HTTPClient
 
 __all__ = [
     "NAMES_ONLY",
@@ -183,7 +183,7 @@ _HOMES = {
         "record_tool_call",
         "with_client",
     ),
-    "delivery.http": ("HTTPClient",),
+    "wire.endpoint": ("HTTPClient",),
     "delivery.report": ("FlushReport",),
     "integrations.command": ("NAMES_ONLY", "CommandPolicy", "build_command_info"),
     "logs": ("TelemetryLogger", "new_telemetry_logger"),

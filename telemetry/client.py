@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from telemetry.config import Config
-    from telemetry.delivery.http import HTTPClient
     from telemetry.delivery.report import FlushReport
     from telemetry.events import StructuredEvent
     from telemetry.logs import TelemetryLogger
     from telemetry.pipeline import Pipeline
     from telemetry.session import SessionState
+    from telemetry.wire.endpoint import HTTPClient
 
 
 class Client:
@@ -170,8 +170,8 @@ class Client:
         recorded by its class and its scrubbed message, a text as it is, scrubbed.
         """
         try:
-            from telemetry.arguments import message, milliseconds
             from telemetry.events import ToolEvent
+            from telemetry.session import message, milliseconds
 
             text, duration_ms = message(error), milliseconds(duration)
             with self._lock:
@@ -197,8 +197,8 @@ class Client:
         try:
             from operator import index
 
-            from telemetry.arguments import number
             from telemetry.events import TokenEvent
+            from telemetry.session import number
 
             # Before anything is counted: one bad number must not spoil the sums.
             input_tokens = number("input_tokens", input_tokens, index)
@@ -226,7 +226,7 @@ class Client:
     def record_error(self, message: str) -> None:
         """Count an error of the session; outside of one nothing happens."""
         try:
-            from telemetry.arguments import message as as_text
+            from telemetry.session import message as as_text
 
             with self._lock:
                 self._counted().count_error(as_text(message) or "")

@@ -134,13 +134,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             if self.endpoint:
                 # Only here: a launch that never flushes need not load the check,
                 # and a flush that meets a bad endpoint keeps everything.
-                from telemetry.delivery.http import check_endpoint
+                from telemetry.wire.endpoint import check_endpoint
 
                 check_endpoint(self.endpoint)
 
     def __repr__(self) -> str:
         """All fields but the secrets, which must not reach a log or a traceback."""
-        from telemetry.delivery.http import redact
+        from telemetry.wire.endpoint import redact
 
         values = msgspec.structs.asdict(self)
         values["endpoint"] = redact(str(self.endpoint))

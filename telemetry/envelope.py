@@ -31,7 +31,7 @@ from telemetry.events import (
     TokenPayload,
     ToolPayload,
 )
-from telemetry.ids import EventIds
+from telemetry.identity import EventIds
 from telemetry.text import decode, sound, trim
 
 

@@ -27,12 +27,12 @@ from telemetry.switches import Decision
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from telemetry.delivery.background import Background
-    from telemetry.delivery.http import HTTPClient
     from telemetry.delivery.report import FlushReport
     from telemetry.events import StructuredEvent
     from telemetry.logs import TelemetryLogger
     from telemetry.privacy import Scrubber
     from telemetry.spool.refusals import Tally
+    from telemetry.wire.endpoint import HTTPClient
 
 
 class Pipeline:
@@ -182,13 +182,13 @@ class Pipeline:
         mode = self.config.flush_mode(self._environment)
         if mode == "manual":
             return
-        from telemetry.delivery import due
+        from telemetry.delivery import schedule
 
-        if not due.can_send(self.config):
+        if not schedule.can_send(self.config):
             return
         if mode == "exit":
             self._in_background().at_exit()
-        elif mode == "thread" or self._http is not None or not due.can_spawn():
+        elif mode == "thread" or self._http is not None or not schedule.can_spawn():
             self._in_background().all_along()
         elif self.writer.waiting_bytes:
             self._launch()
@@ -196,15 +196,15 @@ class Pipeline:
     def _launch(self) -> None:
         import time
 
-        from telemetry.delivery import due
+        from telemetry.delivery import schedule
 
-        if not due.is_due(self.config, self.home, time.time()):
+        if not schedule.is_due(self.config, self.home, time.time()):
             return  # nearly every launch: nothing more is loaded
         from telemetry.delivery import launch
         from telemetry.errors import LaunchError
 
         try:
-            lock = launch.claim(self.config, self.home, time.time())
+            lock = schedule.claim(self.config, self.home, time.time())
             if lock is None:
                 return
             if not self.is_allowed():

@@ -6,13 +6,26 @@ start without an end before it begins anew and tells no end.
 
 Pure but for its own state: it records nothing and knows no clock but the one
 that is passed in. The caller holds a lock around each call.
+
+What a program hands over, as the plain values that an event carries.
+
+Pure. Whatever it is, nothing but InvalidEventError comes out: an object whose
+`__str__` raises must not bring down the program that records it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import msgspec
 
+from telemetry.errors import InvalidEventError
 from telemetry.events import SessionEndEvent
+
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 
 # The messages that an end carries; the count goes on. Without a bound a session
@@ -96,3 +109,39 @@ class SessionState(msgspec.Struct):
 def start(session_id: str, agent_name: str, now: float) -> SessionState:
     """A new session; `now` is `time.monotonic()`, seconds."""
     return SessionState(id=session_id, agent_name=agent_name, start_time=now, error=[])
+
+
+def message(error: BaseException | str | None) -> str | None:
+    """The text of an error; None where there is none. Scrubbed when it is recorded."""
+    if error is None or isinstance(error, str):
+        return error
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the `__str__` of others
+        text = ""
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def number(name: str, value: Any, exact: Callable[[Any], Any]) -> Any:
+    """The plain number that a value is. Raises InvalidEventError."""
+    try:
+        return exact(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        # Not its text: a log is pasted, and the value may be anything.
+        kind = type(value).__name__
+        raise InvalidEventError(f"{name}: a {kind} is no such number") from error
+
+
+def milliseconds(duration: timedelta) -> int:
+    """Whole milliseconds, cut toward zero. Raises InvalidEventError."""
+    try:
+        microseconds = (
+            duration.days * 86_400_000_000
+            + duration.seconds * 1_000_000
+            + duration.microseconds
+        )
+    except AttributeError as error:
+        kind = type(duration).__name__
+        raise InvalidEventError(f"duration: a {kind} is no timedelta") from error
+    return int(abs(microseconds) // 1000) * (1 if microseconds >= 0 else -1)

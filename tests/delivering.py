@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import telemetry
+from telemetry.books.view import read_snapshot
 from telemetry.delivery.census import Census, take_census
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.paths import Home
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from telemetry.delivery.transport import Transport
-from telemetry.delivery.verdict import Failure, Outcome
+from telemetry.wire.transport import Transport
+from telemetry.wire.verdict import Failure, Outcome
 
 
 KEY = "a-secret-key-of-some-length"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from telemetry.delivery.books import (
+from telemetry.books.entries import (
     DeadMark,
     DeliveryState,
     Inflight,
@@ -19,7 +19,7 @@ from telemetry.delivery.books import (
     carry_over,
     fold,
 )
-from telemetry.delivery.ledger import Ledger
+from telemetry.books.ledger import Ledger
 
 
 if TYPE_CHECKING:

@@ -181,7 +181,7 @@ def test_a_child_forked_during_a_flush_keeps_no_flusher_out(tmp_path: Path) -> N
             os._exit(0)
         try:
             thread.join(10)
-            lock = launch.flush_lock(Home(str(home)))
+            lock = schedule.flush_lock(Home(str(home)))
             assert lock is not None, "locked by a child that never flushes"
             os.close(lock)
         finally:
@@ -254,7 +254,7 @@ def test_a_daemonised_host_goes_on_flushing_in_its_thread(tmp_path: Path) -> Non
             while not server.requests and time.monotonic() < until:
                 time.sleep(0.01)
             assert server.requests
-            while (lock := launch.flush_lock(Home(str(home)))) is None:
+            while (lock := schedule.flush_lock(Home(str(home)))) is None:
                 time.sleep(0.01)
             os.close(lock)
             child = os.fork()

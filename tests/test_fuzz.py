@@ -21,12 +21,12 @@ import msgspec
 import pytest
 
 from fuzz import engine, run
-from telemetry.delivery.books import SegmentEntry, Snapshot
+from telemetry.books.entries import SegmentEntry, Snapshot
 from telemetry.delivery.report import FlushReport
-from telemetry.delivery.verdict import Action, Reply, Verdict, judge
 from telemetry.spool.frame import Record
 from telemetry.spool.frame import scan as sound_scan
 from telemetry.spool.reader import SegmentReader
+from telemetry.wire.verdict import Action, Reply, Verdict, judge
 from tests.misbehaving import Server, raw
 from tests.posting import post, transport
 from tests.surroundings import REPOSITORY
@@ -152,17 +152,17 @@ TEETH: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("ledger", "fuzz.fuzz_ledger.read_snapshot", double(credulous_snapshot)),
     ("privacy", "fuzz.fuzz_privacy.Scrubber", double(BlindScrubber)),
     ("reply", "fuzz.fuzz_reply.judge", double(gullible_judge)),
-    ("reply", "telemetry.delivery.retry_after.RETRY_AFTER_MAX_S", double(1e9)),
-    ("reply", "telemetry.delivery.reply._mask", double(lambda text, _secrets: text)),
-    ("reply", "telemetry.delivery.verdict._is_html", double(lambda _reply: False)),
+    ("reply", "telemetry.wire.verdict.RETRY_AFTER_MAX_S", double(1e9)),
+    ("reply", "telemetry.wire.reply._mask", double(lambda text, _secrets: text)),
+    ("reply", "telemetry.wire.verdict._is_html", double(lambda _reply: False)),
     (
         "wire",
-        "telemetry.delivery.bounds.BoundedResponse.begin",
+        "telemetry.wire.transport.BoundedResponse.begin",
         double(http.client.HTTPResponse.begin),
     ),
     (
         "wire",
-        "telemetry.delivery.reply._framing_problem",
+        "telemetry.wire.reply._framing_problem",
         double(lambda _headers: ""),
     ),
     ("spool", "telemetry.spool.reader.SegmentReader.check", without_damage),
@@ -243,10 +243,7 @@ def fuzzed(*arguments: str, start: str, directory: Path) -> tuple[int, Any, str]
 
 def test_a_finding_is_kept_and_ends_the_run_with_1(tmp_path: Path) -> None:
     """A finding whose input is gone cannot be looked into."""
-    start = (
-        "import telemetry.delivery.retry_after as broken\n"
-        "broken.RETRY_AFTER_MAX_S = 1e9\n"
-    )
+    start = "import telemetry.wire.verdict as broken\nbroken.RETRY_AFTER_MAX_S = 1e9\n"
     arguments = ("--plain", "--seconds", "1", "tags", "reply")
     code, told, said = fuzzed(*arguments, start=start, directory=tmp_path)
     assert code == 1

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.delivery.http import (
+from telemetry.errors import ConfigError, EndpointError
+from telemetry.wire.endpoint import (
     basic,
     check_endpoint,
     check_header,
@@ -16,7 +17,6 @@ from telemetry.delivery.http import (
     redact,
     split,
 )
-from telemetry.errors import ConfigError, EndpointError
 
 
 SOUND = [

@@ -113,22 +113,24 @@ def test_a_clock_that_was_wrong_by_a_year_holds_nothing_back(
     path = str(tmp_path / "next-flush")
     schedule.make(path)
     now = time.time()
-    identity = schedule.identity_of("https://a/", "x-api-key", "k")
+    identity = schedule.destination_crc("https://a/", "x-api-key", "k")
     schedule.postpone(path, now + ahead_s + 60, identity)
-    assert schedule.is_due(path, now, identity)
+    assert schedule.is_time_due(path, now, identity)
 
 
 def test_no_flush_is_held_back_for_more_than_a_day(tmp_path: Path) -> None:
     """Within the horizon a time is a time; beyond it, a clock that was changed."""
     path = str(tmp_path / "next-flush")
-    identity = schedule.identity_of("https://a/", "x-api-key", "k")
+    identity = schedule.destination_crc("https://a/", "x-api-key", "k")
     for ahead_s in (60.0, 3600.0, 86400.0 - 1):
         schedule.postpone(path, 1e9 + ahead_s, identity)
-        assert not schedule.is_due(path, 1e9, identity)
-        assert schedule.is_due(path, 1e9 + ahead_s + 1, identity)
-        assert schedule.is_due(path, 1e9, schedule.identity_of("https://a/", "", "k"))
+        assert not schedule.is_time_due(path, 1e9, identity)
+        assert schedule.is_time_due(path, 1e9 + ahead_s + 1, identity)
+        assert schedule.is_time_due(
+            path, 1e9, schedule.destination_crc("https://a/", "", "k")
+        )
     schedule.postpone(path, 1e9 + 86400.0 + 2, identity)
-    assert schedule.is_due(path, 1e9, identity)
+    assert schedule.is_time_due(path, 1e9, identity)
 
 
 def test_the_host_is_not_waited_for_and_leaves_no_child(tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import diskcache
 import pytest
 
-from telemetry.delivery import ledger as module
-from telemetry.delivery.books import DeadMark, DeliveryState, SegmentEntry, Totals
-from telemetry.delivery.ledger import SETTINGS, Ledger, open_ledger, read_snapshot
-from telemetry.delivery.ledger_admission import measure
+from telemetry.books import ledger as module
+from telemetry.books.entries import DeadMark, DeliveryState, SegmentEntry, Totals
+from telemetry.books.ledger import SETTINGS, Ledger, measure, open_ledger, read_snapshot
 from telemetry.errors import LedgerError
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import diskcache
 import pytest
 
-from telemetry.delivery.books import DeadMark, DeliveryState, SegmentEntry, Totals
-from telemetry.delivery.ledger import (
+from telemetry.books.entries import DeadMark, DeliveryState, SegmentEntry, Totals
+from telemetry.books.ledger import (
     SETTINGS,
     Ledger,
     _RowsOnly,
@@ -342,7 +342,7 @@ def test_a_view_without_end_keeps_no_reader_busy(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tool that hangs on a file is a tool that does not work."""
-    monkeypatch.setattr("telemetry.delivery.ledger_view.READ_S_MAX", 0.05)
+    monkeypatch.setattr("telemetry.books.view.READ_S_MAX", 0.05)
     edit(
         place,
         "DROP TABLE Cache",

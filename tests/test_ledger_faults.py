@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from telemetry.delivery.books import MemoryLedger, SegmentEntry, Totals, carry_over
-from telemetry.delivery.ledger import Ledger, open_ledger, read_snapshot
-from telemetry.delivery.ledger_file import is_hot
-from telemetry.delivery.ledger_place import JOURNAL_BYTES
+from telemetry.books.entries import MemoryLedger, SegmentEntry, Totals, carry_over
+from telemetry.books.ledger import JOURNAL_BYTES, Ledger, open_ledger, read_snapshot
+from telemetry.books.view import is_hot
 from telemetry.errors import LedgerError
 
 
@@ -57,9 +56,9 @@ def run(script: str, *arguments: str) -> str:
 
 KILLS = """
 import os, random, signal, sys, time
-from telemetry.delivery.books import SegmentEntry, Totals
-from telemetry.delivery.ledger import Ledger, read_snapshot
-from telemetry.delivery.ledger_file import is_hot
+from telemetry.books.entries import SegmentEntry, Totals
+from telemetry.books.ledger import Ledger, read_snapshot
+from telemetry.books.view import is_hot
 
 place, kills = sys.argv[1], int(sys.argv[2])
 dice = random.Random(7)
@@ -276,8 +275,8 @@ def test_a_disk_too_full_for_a_ledger_gets_none_and_memory_is_carried_over(
 
 FILE_SIZE_LIMIT = """
 import resource, sys
-from telemetry.delivery.books import SegmentEntry
-from telemetry.delivery.ledger import Ledger
+from telemetry.books.entries import SegmentEntry
+from telemetry.books.ledger import Ledger
 from telemetry.errors import LedgerError
 
 ledger = Ledger(sys.argv[1])
@@ -308,7 +307,7 @@ def test_a_file_that_may_not_grow_is_a_fault_that_passes(tmp_path: Path) -> None
 
 NO_ROOM_FOR_A_JOURNAL = """
 import os, resource, sys
-from telemetry.delivery.ledger import open_ledger
+from telemetry.books.ledger import open_ledger
 from telemetry.errors import LedgerError
 
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -361,7 +360,7 @@ def test_a_lock_is_waited_for_and_the_ledger_left_alone(
 NOT_PERMITTED = """
 import os, sys
 place = sys.argv[1]
-from telemetry.delivery.ledger import open_ledger, read_snapshot
+from telemetry.books.ledger import open_ledger, read_snapshot
 from telemetry.errors import LedgerError, LedgerMalformedError
 if os.geteuid() == 0:
     os.setgid(65534)

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from telemetry.client import Client
-from telemetry.delivery import dead_letters, flusher
+from telemetry.delivery import dead_letters
+from telemetry.delivery import drain as flusher
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.flush import flush
 from telemetry.paths import Home

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.delivery.proxy import Proxy, proxy_for
+from telemetry.wire.endpoint import Proxy, proxy_for
 
 
 P = "http://proxy:3128"

@@ -22,7 +22,6 @@ HOUSE = """
 0 locks.py
 0 files.py
 0 text.py
-0 ids.py
 0 logs.py
 0 switches.py
 0 _build.py
@@ -40,56 +39,46 @@ HOUSE = """
 0 privacy/scrub.py
 0 privacy/__init__.py
 0 spool/__init__.py
+0 wire/__init__.py
+0 books/__init__.py
 0 delivery/__init__.py
-1 arguments.py
 1 consent.py
 1 identity.py
 1 events.py
 1 spool/frame.py
 1 spool/refusals.py
-1 delivery/http.py
-1 delivery/retry_after.py
-1 delivery/verdict.py
-1 delivery/report.py
-1 delivery/schedule.py
-1 delivery/books.py
-1 delivery/bisection.py
-1 delivery/bounds.py
-1 delivery/worker.py
+1 wire/endpoint.py
 2 config.py
 2 notice.py
 2 envelope.py
 2 session.py
 2 spool/segment.py
 2 spool/power.py
-2 delivery/accounts.py
-2 delivery/dead_letters.py
-2 delivery/conclusion.py
-2 delivery/ledger_file.py
-2 delivery/ledger_place.py
-2 delivery/ledger_rows.py
-2 delivery/ledger_admission.py
-2 delivery/ledger_view.py
-2 delivery/ledger.py
-2 delivery/proxy.py
-2 delivery/request.py
-2 delivery/failure.py
-2 delivery/reply.py
-2 delivery/transport.py
-3 delivery/due.py
-3 spool/writer.py
-3 spool/reader.py
-3 delivery/batch.py
-3 delivery/settling.py
-3 delivery/posting.py
-3 delivery/resend.py
+2 spool/writer.py
+2 spool/reader.py
+3 wire/verdict.py
+3 wire/formats.py
+3 wire/reply.py
+3 wire/deadline.py
+3 wire/transport.py
+3 wire/retry.py
+3 books/entries.py
+3 books/rows.py
+3 books/view.py
+3 books/ledger.py
+3 books/books.py
+4 delivery/schedule.py
+4 delivery/backoff.py
+4 delivery/dead_letters.py
+4 delivery/resend.py
 4 delivery/census.py
-4 delivery/progress.py
+4 delivery/report.py
 4 delivery/settlement.py
 4 delivery/search.py
-4 delivery/flusher.py
+4 delivery/drain.py
 4 delivery/launch.py
 4 delivery/purge.py
+4 delivery/upkeep.py
 4 delivery/flush.py
 4 delivery/background.py
 4 delivery/detached.py
@@ -121,9 +110,9 @@ READERS = {
 }
 # Each library has one owner, who names every option of it; msgspec is everybody's.
 OWNERS = {
-    "diskcache": {"delivery/ledger.py"},
-    "urllib3": {"delivery/transport.py"},
-    "tenacity": {"delivery/posting.py"},
+    "diskcache": {"books/ledger.py"},
+    "urllib3": {"wire/transport.py"},
+    "tenacity": {"wire/retry.py"},
     "click": {"integrations/click.py", "integrations/click_reading.py"},
     "typer": {"integrations/typer.py"},
     "pytest": {"testing.py"},
@@ -276,9 +265,9 @@ def test_tools_import_the_package_and_never_the_reverse() -> None:
         ("paths.py", "import_module('telemetry.api')"),
         ("errors.py", "from telemetry.paths import Home"),
         ("spool/frame.py", "from telemetry.events import EventType"),
-        ("spool/reader.py", "from telemetry.delivery.batch import Batch"),
-        ("delivery/flusher.py", "import diskcache"),
-        ("delivery/flusher.py", "from urllib3.util import Timeout"),
+        ("spool/reader.py", "from telemetry.wire.formats import Batch"),
+        ("delivery/drain.py", "import diskcache"),
+        ("delivery/drain.py", "from urllib3.util import Timeout"),
         ("client.py", "def f():\n    import tenacity"),
         ("files.py", "import fcntl"),
         ("client.py", "import requests"),
@@ -297,7 +286,7 @@ def test_what_breaks_the_rules_is_found(path: str, source: str) -> None:
     [
         ("paths.py", "from telemetry.errors import ConfigError"),
         ("client.py", "import os, sys, msgspec\nfrom telemetry import errors"),
-        ("delivery/ledger.py", "from diskcache import Cache"),
+        ("books/ledger.py", "from diskcache import Cache"),
         ("build_values.py", "from telemetry import _build"),
         ("api.py", "if TYPE_CHECKING:\n    from typing_extensions import Self"),
         (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from telemetry.delivery.verdict import Failure, Reply
+from telemetry.wire.verdict import Failure, Reply
 from tests.misbehaving import (
     Server,
     cut_short,

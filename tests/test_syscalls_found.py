@@ -11,8 +11,8 @@ import pytest
 
 from telemetry.config import Config
 from telemetry.delivery.flush import flush
-from telemetry.delivery.launch import claim, flush_lock
 from telemetry.delivery.report import FlushReport
+from telemetry.delivery.schedule import claim, flush_lock
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from tests.delivering import KEY, census_of, client_of, record

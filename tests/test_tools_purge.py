@@ -14,11 +14,11 @@ import pytest
 # Loaded before the forks, as everything is that a purge needs.
 import telemetry.delivery.flush  # noqa: F401
 from spool_tools.changing import books
+from telemetry.books.entries import DeadMark
+from telemetry.books.ledger import Ledger
+from telemetry.books.view import read_snapshot
 from telemetry.delivery import dead_letters
-from telemetry.delivery.books import DeadMark
 from telemetry.delivery.census import take_census
-from telemetry.delivery.ledger import Ledger
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.delivery.purge import drop_letters, purge
 from telemetry.files import names_in
 from telemetry.paths import Home

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from telemetry.delivery.verdict import Action, Failure, Reply, judge
+from telemetry.wire.verdict import Action, Failure, Reply, judge
 from tests.misbehaving import (
     Behaviour,
     Exchange,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.delivery.verdict import Failure, Outcome
+from telemetry.wire.verdict import Failure, Outcome
 from tests.certificates import make_certificate, server_side, subject_hash
 from tests.misbehaving import (
     Behaviour,

@@ -47,8 +47,8 @@ from hypothesis.stateful import (
 import telemetry
 from spool_tools import dead, disable, enable
 from spool_tools.changing import books, flush_lock_held
+from telemetry.books.view import read_snapshot
 from telemetry.delivery.census import take_census
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.delivery.purge import purge
 from telemetry.delivery.report import FlushReport
 from telemetry.errors import LedgerError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.delivery.verdict import (
+from telemetry.wire.verdict import (
     KINDS,
     Action,
     Failure,

@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from telemetry.delivery.verdict import Failure
-from telemetry.delivery.worker import LEFT_MAX
+from telemetry.wire.deadline import LEFT_MAX
+from telemetry.wire.verdict import Failure
 from tests.misbehaving import Server, drip, head, reply, silent_after
 from tests.posting import (
     LATE_S,
@@ -74,7 +74,7 @@ def test_without_a_thread_the_deadline_holds_too(
 CHILD = """
     import atexit, os, sys
     from tests.posting import post, sign
-    from telemetry.delivery.transport import Transport
+    from telemetry.wire.transport import Transport
 
     to = Transport(
         endpoint=sys.argv[1], header="", api_key="", user_agent="a", gzip=False,

@@ -16,12 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 
 from telemetry.config import Config
-from telemetry.delivery import launch
-from telemetry.delivery.http import HTTPClient
-from telemetry.delivery.progress import Progress
-from telemetry.delivery.report import FlushReport
+from telemetry.delivery import schedule
+from telemetry.delivery.report import FlushReport, Progress
 from telemetry.logs import TelemetryLogger
 from telemetry.paths import Home
+from telemetry.wire.endpoint import HTTPClient
 
 
 # A flush that keeps its own deadline is waited for so much longer.
@@ -109,7 +108,7 @@ class Background:
         def flush_when_due() -> None:
             while not self._stop.is_set():
                 try:
-                    lock = launch.claim(self.config, self._home, time.time())
+                    lock = schedule.claim(self.config, self._home, time.time())
                 except OSError:
                     lock = None
                 if lock is not None:

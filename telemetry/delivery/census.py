@@ -16,8 +16,8 @@ from typing import Literal
 
 import msgspec
 
+from telemetry.books.entries import SegmentEntry, Snapshot
 from telemetry.delivery import dead_letters
-from telemetry.delivery.books import SegmentEntry, Snapshot
 from telemetry.errors import SpoolError
 from telemetry.paths import Home
 from telemetry.spool.frame import Record

@@ -28,17 +28,11 @@ from collections.abc import Mapping
 import msgspec
 
 from telemetry.config import Config
-from telemetry.delivery import schedule
-from telemetry.delivery.due import SHELL, identity_of, is_due
+from telemetry.delivery.schedule import SHELL
 from telemetry.errors import LaunchError
-from telemetry.files import open_regular
-from telemetry.locks import try_lock
 from telemetry.paths import Home
-from telemetry.spool.segment import above_stdio, has_its_name
 
 
-# Until a flusher that was started has set a time of its own.
-WINDOW_S = 60.0
 # One variable of the environment, because argv can be read by every user.
 VARIABLE = "TELEMETRY_FLUSHER"
 # The shell needs about a millisecond to fork; more is not worth a command's time.
@@ -77,46 +71,6 @@ class Told(msgspec.Struct):
     lock: int
     lifetime_s: int
     path: list[str]
-
-
-def flush_lock(home: Home) -> int | None:
-    """A descriptor that holds the flush lock; None where somebody else has it.
-
-    Raises OSError where it cannot be made, or where nothing can be locked.
-    """
-    descriptor = above_stdio(open_regular(home.flush_lock, os.O_RDWR | os.O_CREAT))
-    try:
-        # A home that was removed and made again has another lock by now.
-        if try_lock(descriptor) and has_its_name(home.flush_lock, os.fstat(descriptor)):
-            return descriptor
-    except OSError:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
-def claim(config: Config, home: Home, now: float) -> int | None:
-    """The flush lock, if a flush is due at `now` and nobody else is at it.
-
-    The next flush is one window ahead on return. Raises OSError.
-    """
-    if not is_due(config, home, now):
-        return None
-    lock = flush_lock(home)
-    if lock is None:
-        return None
-    try:
-        # Between our look and our lock another launch may have had its turn.
-        if is_due(config, home, now):
-            schedule.postpone(home.next_flush, now + WINDOW_S, identity_of(config))
-            return lock
-    except OSError:
-        # Kept, it would be locked for as long as this program runs.
-        os.close(lock)
-        raise
-    os.close(lock)
-    return None
 
 
 def spawn(

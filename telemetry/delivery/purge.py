@@ -32,11 +32,10 @@ import shutil
 
 import msgspec
 
+from telemetry.books.books import Accounts
+from telemetry.books.entries import DeadMark, SegmentEntry, settle, settle_tail
 from telemetry.delivery import dead_letters
-from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.books import DeadMark, SegmentEntry
 from telemetry.delivery.census import borne_out, letters
-from telemetry.delivery.settling import settle, settle_tail
 from telemetry.errors import SpoolError
 from telemetry.files import TEMPORARY, make_directory, names_in, sync_directory
 from telemetry.paths import Home

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from telemetry.books.books import Accounts
+from telemetry.books.entries import DeadMark
 from telemetry.delivery import dead_letters
-from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.batch import records_request
-from telemetry.delivery.books import DeadMark
-from telemetry.delivery.settling import event_id_of
-from telemetry.delivery.verdict import Action, Verdict
 from telemetry.files import write_whole
+from telemetry.wire.formats import event_id_of, records_request
+from telemetry.wire.verdict import Action, Verdict
 
 
 _DELIVERED = DeadMark(state="delivered")

@@ -8,26 +8,114 @@ overwritten in place and therefore also works on a full disk.
 
 A time more than 24 hours ahead counts as due: nothing here ever sets one, so a
 clock was changed. Light, as every launch loads it.
+
+Whether a launch has a flush to begin, and may: asked by every launch.
+
+Nearly every one ends here, so this is light and reads one file. Taking the lock
+and starting the flusher is `launch.py`, which is loaded only then.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from zlib import crc32
 
 from telemetry.files import open_regular
+from telemetry.locks import try_lock
+from telemetry.spool.segment import above_stdio, has_its_name
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from telemetry.config import Config
+    from telemetry.paths import Home
+
+# What puts a flusher into the background.
+SHELL = "/bin/sh"
+
+
+def can_send(config: Config) -> bool:
+    """Whether there is somewhere to send: an endpoint, and its key if one is asked for."""
+    return bool(config.endpoint and (config.api_key or not config.header))
+
+
+def can_spawn() -> bool:
+    """Whether `sys.executable` is a Python that runs what it is given."""
+    name = os.path.basename(sys.executable or "").lower()
+    return (
+        name.startswith(("python", "pypy"))
+        and not getattr(sys, "frozen", False)
+        # The first process of a container inherits every orphan: a `wait` of its own
+        # would meet our flusher.
+        and os.getpid() != 1
+        and hasattr(os, "posix_spawn")
+        and os.access(SHELL, os.X_OK)
+    )
+
+
+def is_due(config: Config, home: Home, now: float) -> bool:
+    """Whether the next flush may begin at `now`, in seconds since 1970."""
+    return can_send(config) and is_time_due(
+        home.next_flush, now, destination_of(config)
+    )
+
+
+def destination_of(config: Config) -> str:
+    """What a time for the next flush is set for."""
+    return destination_crc(config.endpoint, config.header, config.api_key)
+
+
+# Until a flusher that was started has set a time of its own.
+WINDOW_S = 60.0
+
+
+def flush_lock(home: Home) -> int | None:
+    """A descriptor that holds the flush lock; None where somebody else has it.
+
+    Raises OSError where it cannot be made, or where nothing can be locked.
+    """
+    descriptor = above_stdio(open_regular(home.flush_lock, os.O_RDWR | os.O_CREAT))
+    try:
+        # A home that was removed and made again has another lock by now.
+        if try_lock(descriptor) and has_its_name(home.flush_lock, os.fstat(descriptor)):
+            return descriptor
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def claim(config: Config, home: Home, now: float) -> int | None:
+    """The flush lock, if a flush is due at `now` and nobody else is at it.
+
+    The next flush is one window ahead on return. Raises OSError.
+    """
+    if not is_due(config, home, now):
+        return None
+    lock = flush_lock(home)
+    if lock is None:
+        return None
+    try:
+        # Between our look and our lock another launch may have had its turn.
+        if is_due(config, home, now):
+            postpone(home.next_flush, now + WINDOW_S, destination_of(config))
+            return lock
+    except OSError:
+        # Kept, it would be locked for as long as this program runs.
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
 
 # The longest that anything may hold a flush back, a server's wish included.
 HORIZON_S = 24 * 3600.0
 _CONTENT_BYTES = 8
 
 
-def identity_of(endpoint: str, header: str, api_key: str) -> str:
+def destination_crc(endpoint: str, header: str, api_key: str) -> str:
     """8 hex digits that change when one of the three does. It tells no secret.
 
     Keys are long random strings: 32 bits of checksum do not narrow one down.
@@ -48,7 +136,7 @@ def make(path: str) -> None:
         os.close(descriptor)
 
 
-def is_due(path: str, now: float, identity: str) -> bool:
+def is_time_due(path: str, now: float, identity: str) -> bool:
     """Whether a flush may begin at `now`, seconds since 1970.
 
     A file that is missing or cannot be read is due: the flush makes a new one.
@@ -88,15 +176,3 @@ def postpone(path: str, until: float, identity: str) -> None:
             os.utime(descriptor, ns=(until_ns, until_ns))
     finally:
         os.close(descriptor)
-
-
-def backoff_s(
-    failures: int, *, first_s: float, max_s: float, random: Callable[[], float]
-) -> float:
-    """Seconds to the next flush after `failures` in a row: exponential, full jitter.
-
-    Uniform between zero and the window, which doubles from `first_s` to `max_s`
-    (the "full jitter" of the AWS Architecture Blog). `random` gives 0 to 1.
-    """
-    window = min(max_s, first_s * 2.0 ** min(max(failures - 1, 0), 62))
-    return random() * window

@@ -3,6 +3,11 @@
 The order is the promise: a damaged stretch is in quarantine and a dead letter
 is written, both synced, before the entry that passes them is staged; what is
 announced is committed before anybody posts it.
+
+What a segment's entry says once some of its records are settled. Pure.
+
+`recorded` is read off the records and their numbers, while `delivered` and
+`dead` are what became of them: that both sides agree is what conservation means.
 """
 
 from __future__ import annotations
@@ -11,22 +16,51 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from telemetry.delivery import dead_letters
-from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.batch import Request
-from telemetry.delivery.books import SegmentEntry
-from telemetry.delivery.dead_letters import DeadLetter
-from telemetry.delivery.settling import (
+from telemetry.books.books import Accounts
+from telemetry.books.entries import (
+    SegmentEntry,
     announce,
-    letter,
-    rejected_numbers,
     settle,
     settle_tail,
 )
-from telemetry.delivery.verdict import Verdict
+from telemetry.delivery import dead_letters
+from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.paths import Home
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader
+from telemetry.wire.formats import Request, event_id_of
+from telemetry.wire.verdict import Verdict
+
+
+# An excerpt of a reply that a person can read; more would be the server's log.
+_REPLY_CHARACTERS = 500
+
+
+def rejected_numbers(records: Sequence[Record], verdict: Verdict) -> dict[int, str]:
+    """The numbers of the records that a reply named as rejected, and its reasons."""
+    if not verdict.rejected:
+        return {}
+    reasons = {each.event_id: each.reason for each in verdict.rejected}
+    found = {}
+    for number, record in enumerate(records):
+        event_id = event_id_of(record.event)
+        if event_id in reasons:
+            found[number] = reasons[event_id]
+    return found
+
+
+def letter(
+    record: Record, verdict: Verdict, *, reply: str, now: float, attempts: int
+) -> DeadLetter:
+    """The dead letter of one record. `now` is in seconds since 1970."""
+    return DeadLetter(
+        event=msgspec.Raw(record.event),
+        reason=verdict.reason,
+        status=int(verdict.reason) if verdict.reason.isdecimal() else 0,
+        reply=reply[:_REPLY_CHARACTERS],
+        time_ms=int(now * 1000),
+        attempts=attempts,
+    )
 
 
 class Settlement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from telemetry.delivery.launch import flush_lock
+from telemetry.delivery.schedule import flush_lock
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.bench.bench import KEY, Bench, remove, wait_until

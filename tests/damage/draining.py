@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from telemetry.books.books import Accounts
+from telemetry.books.entries import MemoryLedger, Snapshot
+from telemetry.books.view import read_snapshot
 from telemetry.config import Config
-from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.books import MemoryLedger, Snapshot
 from telemetry.delivery.census import take_census
+from telemetry.delivery.drain import Flusher
 from telemetry.delivery.flush import flush
-from telemetry.delivery.flusher import Flusher
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.delivery.settlement import Settlement
-from telemetry.delivery.verdict import Action, Verdict
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
 from telemetry.spool.frame import OVERHEAD
+from telemetry.wire.verdict import Action, Verdict
 from tests.damage.spool import sound
 from tests.loopback import Server
 
 
 if TYPE_CHECKING:
-    from telemetry.delivery.batch import Request
+    from telemetry.wire.formats import Request
     from tests.damage.spool import Case
 
 RECORDED = frozenset(each.event for each in sound()[1])

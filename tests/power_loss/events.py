@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from telemetry.config import Config
-from telemetry.delivery.settling import event_id_of
 from telemetry.paths import Home
+from telemetry.wire.formats import event_id_of
 from tests.loopback import Exchange, Server
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from telemetry.client import Client
 from telemetry.delivery import dead_letters
 from telemetry.delivery.flush import flush
-from telemetry.delivery.settling import event_id_of
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
+from telemetry.wire.formats import event_id_of
 from tests.delivering import census_of
 from tests.power_loss.events import (
     STRETCH,

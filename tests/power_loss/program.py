@@ -26,13 +26,13 @@ import msgspec
 import urllib3
 
 from telemetry import locks
+from telemetry.books.books import Accounts
+from telemetry.books.ledger import open_ledger
+from telemetry.books.view import read_snapshot
 from telemetry.delivery import dead_letters
-from telemetry.delivery.accounts import Accounts
 from telemetry.delivery.flush import flush
-from telemetry.delivery.launch import flush_lock
-from telemetry.delivery.ledger import open_ledger
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.delivery.purge import purge
+from telemetry.delivery.schedule import flush_lock
 from telemetry.paths import Home
 from telemetry.spool import power
 from telemetry.spool.reader import segment_names

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from telemetry.delivery import dead_letters
-from telemetry.delivery.launch import flush_lock
+from telemetry.delivery.schedule import flush_lock
 from telemetry.paths import Home
 from tests.proofs.tracing import Ran
 

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from telemetry.books.view import read_snapshot
 from telemetry.delivery.census import Census
-from telemetry.delivery.launch import flush_lock
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.delivery.purge import forget
+from telemetry.delivery.schedule import flush_lock
 from telemetry.paths import Home
 from tests.delivering import census_of
 from tests.proofs.aftermath import (

@@ -130,9 +130,6 @@ def _child(
 
 def _warm_up() -> None:
     """Load what the first event and the first flush load, without a thread."""
-    import telemetry.delivery.posting
-    import telemetry.delivery.transport
-    import telemetry.privacy  # noqa: F401
 
     with tempfile.TemporaryDirectory() as directory:
         told: dict[str, object] = {"home": f"{directory}/home", "endpoint": ""}

@@ -56,7 +56,7 @@ BUGS = (
     ),
     Bug(
         name="a batch is settled before the answer",
-        path="telemetry/delivery/flusher.py",
+        path="telemetry/delivery/drain.py",
         changes=(
             (_POST, f"{_SETTLE[4:]}        self._accounts.commit()\n{_POST}"),
             (f"{_SETTLE}        elif", "            pass\n        elif"),
@@ -68,7 +68,7 @@ BUGS = (
     ),
     Bug(
         name="a segment is deleted before its settling is on disk",
-        path="telemetry/delivery/flusher.py",
+        path="telemetry/delivery/drain.py",
         changes=(("if not self._accounts.is_saved:\n", "if False:\n"),),
         scene="flush-drain",
         kind="kill",

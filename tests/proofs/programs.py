@@ -11,15 +11,15 @@ import os
 import sys
 from collections.abc import Callable
 
+from telemetry.books.books import Accounts
+from telemetry.books.ledger import open_ledger
+from telemetry.books.view import read_snapshot
 from telemetry.client import Client
 from telemetry.config import Config
 from telemetry.consent import decide, read_choice
-from telemetry.delivery.accounts import Accounts
 from telemetry.delivery.flush import flush
-from telemetry.delivery.launch import flush_lock
-from telemetry.delivery.ledger import open_ledger
-from telemetry.delivery.ledger_view import read_snapshot
 from telemetry.delivery.purge import forget, purge
+from telemetry.delivery.schedule import flush_lock
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
 from tests.writers import Numbered

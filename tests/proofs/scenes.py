@@ -18,9 +18,9 @@ from telemetry.delivery import dead_letters
 from telemetry.delivery.census import Census, segment_records
 from telemetry.delivery.flush import flush
 from telemetry.delivery.report import FlushReport
-from telemetry.delivery.settling import event_id_of
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
+from telemetry.wire.formats import event_id_of
 from tests.loopback import Exchange, Server
 from tests.proofs.programs import KEY
 from tests.writers import Numbered

@@ -23,19 +23,18 @@ import os
 
 import msgspec
 
-from telemetry.delivery.accounts import Accounts
-from telemetry.delivery.batch import Batch, batch_of
-from telemetry.delivery.books import SegmentEntry
-from telemetry.delivery.posting import Halted, Poster
-from telemetry.delivery.report import Stopped
+from telemetry.books.books import Accounts
+from telemetry.books.entries import SegmentEntry
 from telemetry.delivery.search import Search
 from telemetry.delivery.settlement import Settlement
-from telemetry.delivery.verdict import Action, Verdict
 from telemetry.errors import SpoolError
 from telemetry.files import sync_directory
 from telemetry.paths import Home
 from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
+from telemetry.wire.formats import Batch, batch_of
+from telemetry.wire.retry import Halted, Poster
+from telemetry.wire.verdict import Action, Stopped, Verdict
 
 
 # After so many flushes that a batch drew server errors in, it is split: one event

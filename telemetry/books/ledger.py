@@ -13,6 +13,33 @@ Rules:
 
 Whoever opens a ledger holds the flush lock: there is one writer. Refuses to work
 across a fork, and keeps no event.
+
+The place of a ledger: how one comes to stand there, and how it is put out of it.
+
+Rules:
+- a ledger is born whole. It is built in a directory of its own inside the place, and
+  the rename of the database is its birth; a kill before that leaves nothing that
+  counts, and the next birth clears it away;
+- directories are 0700 and files 0600 whatever the umask, also those that somebody
+  copied back in;
+- the journal has its size from birth, for a commit on a full disk has no other room;
+- what is malformed is renamed to a sibling, `<ledger>.malformed-<ns>`, never removed
+  at once. The newest two are kept: they hold no event, and nobody asks for more.
+
+Opens no database: what it is given to build with does that.
+
+Whether the database that stands in a ledger's place is let in.
+
+Rules:
+- nothing of it is written, and nothing that it could run is run, before its tables,
+  indexes and triggers are seen to be exactly those that diskcache makes: a planted
+  trigger or view is SQL of somebody else's;
+- then its pages must be sound;
+- planted settings are put right, not obeyed;
+- rows that cannot be believed are deleted and named: one left there could stop the
+  commit that is to replace it.
+
+Knows what tables are right only from those who make them: it is told.
 """
 
 from __future__ import annotations
@@ -27,24 +54,240 @@ import diskcache
 import msgspec
 from diskcache.core import METADATA, MODE_RAW, UNKNOWN
 
-from telemetry.delivery.books import NOTHING, Snapshot
-from telemetry.delivery.ledger_admission import admit
-from telemetry.delivery.ledger_file import DB_NAME, FAULTS, fault, standing
-from telemetry.delivery.ledger_place import bear, set_aside
-from telemetry.delivery.ledger_rows import changed_rows, read_rows
-from telemetry.delivery.ledger_view import read_snapshot
+from telemetry.books.entries import NOTHING, Snapshot
+from telemetry.books.rows import changed_rows, read_rows
+from telemetry.books.view import DB_NAME, FAULTS, fault, read_snapshot, standing
 from telemetry.errors import LedgerError, LedgerMalformedError
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from telemetry.delivery.books import (
-        DeadMark,
-        DeliveryState,
-        SegmentEntry,
-        Totals,
+    from telemetry.books.entries import DeadMark, DeliveryState, SegmentEntry, Totals
+
+
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from telemetry.books.view import JOURNAL_SUFFIX, opened
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+import hashlib
+import tempfile
+from typing import TYPE_CHECKING
+
+from telemetry.books.view import check_header, check_structure, connect, is_hot, recover
+
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Mapping
+
+
+def admit(
+    directory: str,
+    *,
+    busy_s: float,
+    settings: Mapping[str, object],
+    counters: Mapping[str, int],
+    schema: str,
+    build: Callable[[str], None],
+) -> tuple[sqlite3.Connection, tuple[str, ...]]:
+    """A connection to the checked database in `directory`, and the keys it lost.
+
+    `settings` and `counters` are what its table of settings holds; `schema` is the
+    digest that its tables are known by, and `build` makes the measure where they
+    differ. Raises LedgerMalformedError, and what SQLite and the system raise.
+    """
+    path = os.path.join(directory, DB_NAME)
+    make_private(directory)
+    if is_hot(path):
+        recover(path, busy_s=busy_s)
+    check_header(path)
+    with contextlib.suppress(OSError):  # no space: most commits need less
+        reserve_journal(path)
+    connection = connect(path, mode="rw", busy_s=busy_s)
+    try:
+        _check_schema(connection, path, schema, build)
+        check_structure(connection, path)
+        for key, value in settings.items():
+            if key.startswith("sqlite_"):
+                connection.execute(f"PRAGMA {key[7:]} = {value}").fetchall()
+        return connection, _put_right(connection, settings, counters)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _check_schema(
+    connection: sqlite3.Connection,
+    path: str,
+    schema: str,
+    build: Callable[[str], None],
+) -> None:
+    found = digest(connection)
+    # Another diskcache may make other tables: then what it makes is the measure.
+    if found != schema and found != measure(build):
+        raise LedgerMalformedError(path, "its tables are not those of a ledger")
+
+
+def digest(connection: sqlite3.Connection) -> str:
+    """SHA-256 of all tables, indexes, triggers and views."""
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")
+    return hashlib.sha256(ascii(sorted(rows, key=ascii)).encode()).hexdigest()
+
+
+def measure(build: Callable[[str], None]) -> str:
+    """The digest of the tables that `build` makes."""
+    with tempfile.TemporaryDirectory(prefix="ledger-") as directory:
+        build(directory)
+        path = os.path.join(directory, DB_NAME)
+        with contextlib.closing(connect(path, mode="ro", busy_s=0)) as connection:
+            return digest(connection)
+
+
+def _put_right(
+    connection: sqlite3.Connection,
+    settings: Mapping[str, object],
+    counters: Mapping[str, int],
+) -> tuple[str, ...]:
+    """Rewrite settings that are not ours, delete rows that cannot be believed.
+
+    Returns the keys of those rows.
+    """
+    found = connection.execute("SELECT key, value FROM Settings").fetchall()
+    obeyed = {key: value for key, value in found if key not in counters}
+    snapshot, rowids = read_rows(connection)
+    if obeyed == settings and not rowids:
+        return ()
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(
+        "DELETE FROM Cache WHERE rowid = ?", [(rowid,) for rowid in rowids]
     )
+    connection.execute("DELETE FROM Settings")
+    connection.executemany(
+        "INSERT INTO Settings VALUES (?, ?)", [*counters.items(), *settings.items()]
+    )
+    connection.execute(
+        "UPDATE Settings SET value = (SELECT count(*) FROM Cache) WHERE key = 'count'"
+    )
+    connection.execute("COMMIT")
+    return snapshot.unreadable
+
+
+# 31 pages of 4 KiB with their headers, while a commit changes about six.
+JOURNAL_BYTES = 128 * 1024
+
+ASIDE_INFIX = ".malformed-"
+_ASIDE_MAX = 2
+
+_BIRTH_NAME = "birth"
+
+
+def bear(directory: str, build: Callable[[str], None]) -> None:
+    """Put what `build` makes in an empty directory in place, durably.
+
+    A database that stands there already is replaced. Raises OSError or what `build`
+    raises; then none stands there that was not there before.
+    """
+    with contextlib.suppress(FileExistsError):
+        _make_directory(directory)
+    birth = os.path.join(directory, _BIRTH_NAME)
+    _remove(birth)
+    _make_directory(birth)
+    try:
+        built = os.path.join(birth, DB_NAME)
+        # Made here, because SQLite would make it with what the umask leaves.
+        with opened(built, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor:
+            os.fchmod(descriptor, 0o600)
+        build(birth)
+        reserve_journal(built)
+        with opened(built, os.O_RDWR) as descriptor:
+            os.fsync(descriptor)
+        # The journal first: one that an older database left there could be hot, and
+        # would be rolled back into this one.
+        for name in (DB_NAME + JOURNAL_SUFFIX, DB_NAME):
+            os.replace(os.path.join(birth, name), os.path.join(directory, name))
+    finally:
+        _remove(birth)
+    _sync_directory(directory)
+    _sync_directory(os.path.dirname(directory))
+
+
+def reserve_journal(path: str) -> None:
+    """Give the journal beside `path` its size, while nothing is in it.
+
+    Raises OSError where there is no space; what could be had is kept.
+    """
+    with opened(path + JOURNAL_SUFFIX, os.O_RDWR | os.O_CREAT) as descriptor:
+        os.fchmod(descriptor, 0o600)
+        end = os.fstat(descriptor).st_size
+        if end < JOURNAL_BYTES:
+            while end < JOURNAL_BYTES:
+                end += os.pwrite(descriptor, bytes(JOURNAL_BYTES - end), end)
+            os.fsync(descriptor)
+
+
+def make_private(directory: str) -> None:
+    """Take from others whatever access they have to a standing ledger.
+
+    Call it once none of it is known to be a symlink. A file system without modes is
+    no reason to stop.
+    """
+    path = os.path.join(directory, DB_NAME)
+    modes = ((directory, 0o700), (path, 0o600), (path + JOURNAL_SUFFIX, 0o600))
+    for name, mode in modes:
+        with contextlib.suppress(OSError):
+            if os.lstat(name).st_mode & 0o077:
+                os.chmod(name, mode)
+
+
+def set_aside(directory: str) -> str:
+    """Rename whatever stands at `directory`, a symlink itself too; its new name.
+
+    Raises OSError; then it stands where it stood.
+    """
+    parent, name = os.path.split(directory)
+    moment_ns = time.time_ns()
+    while os.path.lexists(f"{directory}{ASIDE_INFIX}{moment_ns}"):
+        moment_ns += 1
+    aside = f"{name}{ASIDE_INFIX}{moment_ns}"
+    os.rename(directory, os.path.join(parent, aside))
+    _sync_directory(parent)
+    others = sorted(n for n in os.listdir(parent) if n.startswith(name + ASIDE_INFIX))
+    for older in others[:-_ASIDE_MAX]:
+        _remove(os.path.join(parent, older))
+    return aside
+
+
+def _make_directory(path: str) -> None:
+    os.mkdir(path, 0o700)
+    os.chmod(path, 0o700)
+
+
+def _remove(path: str) -> None:
+    """Remove a tree, or what stands in its place, as far as one may."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _sync_directory(path: str) -> None:
+    # A file system that cannot sync a directory says so; its renames are its own.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
 
 __all__ = ["Ledger", "open_ledger", "read_snapshot"]
 
@@ -317,10 +560,10 @@ class Ledger:
 
     def _drop(self) -> None:
         """Close what is open; SQLite rolls back what was under way."""
-        for opened in (self._cache, self._connection):
-            if opened is not None:
+        for held in (self._cache, self._connection):
+            if held is not None:
                 with contextlib.suppress(sqlite3.Error):
-                    opened.close()
+                    held.close()
         self._cache = self._connection = None
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from telemetry.delivery.books import (
+from telemetry.books.entries import (
     DeadMark,
     DeliveryState,
     SegmentEntry,

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from telemetry.delivery.http import URL, split
-from telemetry.delivery.verdict import Failure, Outcome, Reply
+from telemetry.wire.endpoint import URL, split
+from telemetry.wire.verdict import Failure, Outcome, Reply
 
 
 _READ_BYTES = 16 * 1024

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from telemetry.delivery.books import (
+from telemetry.books.entries import (
     NOTHING,
     DeadMark,
     DeliveryState,

@@ -10,11 +10,13 @@ Opens no file, knows no clock and no database.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
+
+from telemetry.spool.frame import Damage, Record
 
 
 # What the database and any JSON reader hold exactly; a value beyond it is damage.
@@ -23,7 +25,7 @@ _INT_MAX = 2**63 - 1
 Number = Annotated[int, msgspec.Meta(ge=0, le=_INT_MAX)]
 """A count, a byte offset, or milliseconds since 1970: never negative."""
 
-Sequence = Annotated[int, msgspec.Meta(ge=-1, le=_INT_MAX)]
+SequenceNumber = Annotated[int, msgspec.Meta(ge=-1, le=_INT_MAX)]
 """A record's number in its segment; -1 before the first."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -54,7 +56,7 @@ class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     offset: Number
     """Settled up to here: the first byte that is not."""
-    seq: Sequence = -1
+    seq: SequenceNumber = -1
     """Number of the last settled record; with `crc`, the anchor that ties the
     entry to the bytes of its file."""
     crc: str = ""
@@ -212,4 +214,77 @@ def carry_over(snapshot: Snapshot, into: LedgerLike) -> None:
         totals=snapshot.totals,
         state=snapshot.state,
         dead_marks={**dict.fromkeys(old.dead_marks), **snapshot.dead_marks},
+    )
+
+
+def settle(
+    entry: SegmentEntry, items: Sequence[Record | Damage], *, dead: int
+) -> SegmentEntry:
+    """The entry once `items`, which begin at its offset, are settled.
+
+    Of their records `dead` became dead letters; the others were delivered.
+    Numbers that are missing between them are damaged records. Nothing is in
+    flight afterwards.
+    """
+    seq, records, missing = entry.seq, 0, 0
+    last: Record | None = None
+    for item in items:
+        if type(item) is Record:
+            if item.seq > seq + 1:
+                missing += item.seq - seq - 1
+            seq = item.seq
+            records += 1
+            last = item
+    if last is None:
+        return entry
+    return msgspec.structs.replace(
+        entry,
+        offset=last.end,
+        seq=last.seq,
+        crc=last.crc.decode(),
+        # A tail that was passed is gone where records stand now: a power loss took it.
+        tail=0,
+        recorded=entry.recorded + records + missing,
+        delivered=entry.delivered + records - dead,
+        dead=entry.dead + dead,
+        damaged=entry.damaged + missing,
+        inflight=None,
+    )
+
+
+def settle_tail(entry: SegmentEntry, size: int) -> SegmentEntry:
+    """The entry once what follows the last whole record is quarantined.
+
+    An unclean tail counts as one damaged record, however long it is: what it
+    held cannot be told. Settled twice (it had grown), it still counts once.
+    """
+    again = entry.tail > 0
+    return msgspec.structs.replace(
+        entry,
+        tail=size - entry.offset,
+        recorded=entry.recorded + (0 if again else 1),
+        damaged=entry.damaged + (0 if again else 1),
+        inflight=None,
+    )
+
+
+def announce(
+    entry: SegmentEntry, records: Sequence[Record], *, key: str, digest: str
+) -> SegmentEntry:
+    """The entry with a request in flight, from its offset to the last record's end.
+
+    How often the range drew server errors before stays with what remains of it.
+    """
+    before = entry.inflight
+    return msgspec.structs.replace(
+        entry,
+        inflight=Inflight(
+            start=entry.offset,
+            end=records[-1].end,
+            count=len(records),
+            key=key,
+            digest=digest,
+            windows_5xx=before.windows_5xx if before else 0,
+            refusals=before.refusals if before else 0,
+        ),
     )

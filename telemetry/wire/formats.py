@@ -10,7 +10,25 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
+import msgspec
+
 from telemetry.spool.frame import Damage, Record
+
+
+class _Properties(msgspec.Struct):
+    event_id: str = ""
+
+
+class _Event(msgspec.Struct):
+    properties: _Properties
+
+
+def event_id_of(event: bytes) -> str:
+    """The id of an event; empty where it has none."""
+    try:
+        return msgspec.json.decode(event, type=_Event).properties.event_id
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return ""
 
 
 class Request(NamedTuple):

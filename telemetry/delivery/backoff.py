@@ -15,9 +15,21 @@ from collections.abc import Callable
 
 import msgspec
 
-from telemetry.delivery.books import DeliveryState
-from telemetry.delivery.schedule import HORIZON_S, backoff_s
-from telemetry.delivery.verdict import Verdict
+from telemetry.books.entries import DeliveryState
+from telemetry.delivery.schedule import HORIZON_S
+from telemetry.wire.verdict import Verdict
+
+
+def backoff_s(
+    failures: int, *, first_s: float, max_s: float, random: Callable[[], float]
+) -> float:
+    """Seconds to the next flush after `failures` in a row: exponential, full jitter.
+
+    Uniform between zero and the window, which doubles from `first_s` to `max_s`
+    (the "full jitter" of the AWS Architecture Blog). `random` gives 0 to 1.
+    """
+    window = min(max_s, first_s * 2.0 ** min(max(failures - 1, 0), 62))
+    return random() * window
 
 
 # A server that refuses the key will not take it a minute later; a person who

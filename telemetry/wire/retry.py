@@ -12,9 +12,8 @@ from typing import Protocol
 
 import tenacity
 
-from telemetry.delivery.batch import Request
-from telemetry.delivery.report import Stopped
-from telemetry.delivery.verdict import Action, Outcome, Verdict, judge
+from telemetry.wire.formats import Request
+from telemetry.wire.verdict import Action, Outcome, Stopped, Verdict, judge
 
 
 # Between two tries of one flush: full jitter, from half a second.

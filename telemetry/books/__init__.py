@@ -1,0 +1,1 @@
+"""What is settled: the entries of segments, the ledger that keeps them, the totals."""

@@ -1,0 +1,156 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from telemetry.books.books import Accounts
+from telemetry.books.entries import Snapshot, Totals
+from telemetry.books.view import read_snapshot
+from telemetry.delivery import dead_letters
+from telemetry.delivery.census import letters
+from telemetry.delivery.resend import sweep
+from telemetry.errors import LedgerError, SpoolError
+from telemetry.files import TEMPORARY, sync_directory, write_whole
+from telemetry.paths import Home
+from telemetry.spool import refusals
+from telemetry.spool.reader import SegmentReader, segment_names
+
+
+# Given back when a full disk has to be drained: enough for a ledger.
+RESERVE_BYTES = 256 * 1024
+# What a disk must take for it not to count as full: a ledger's birth, which needs
+# about 220 KiB, and the segments that grow meanwhile.
+_PROBE_BYTES = 2 * RESERVE_BYTES
+_PROBE = "probe"
+# Nobody takes so long between making a temporary file and renaming it.
+_OLD_S = 3600.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def tidy(home: Home, accounts: Accounts) -> None:
+    """Finish what a crash left: nothing of it is lost, only not yet written up."""
+    _tidy_letters(home, accounts)
+    gone = accounts.snapshot.segments.keys() - set(segment_names(home))
+    if gone and os.path.isdir(home.spool):
+        # Who deleted them may have died before that was synced, and once they are
+        # folded nobody would know one that came back.
+        sync_directory(home.spool)
+    for name in gone:
+        accounts.gone(name)
+    sweep(home.dead, accounts)
+    for directory in (home.dead, home.quarantine):
+        _sweep_temporaries(directory)
+    _sweep_old_temporaries(home.root)
+    before = accounts.snapshot.totals
+    totals = fold_refusals(before, refusals.read(home.refused))
+    if totals != before:
+        accounts.commit(totals=totals)
+
+
+def _tidy_letters(home: Home, accounts: Accounts) -> None:
+    """Letters that a crash left early go; those that a lost ledger knew are counted."""
+    orphans = 0
+    early: list[str] = []
+    for name, standing in letters(home, accounts.snapshot).items():
+        if standing == "early":
+            # Its segment has the event, which may well be accepted this time: back
+            # after a power loss, it would be counted besides.
+            early.append(name)
+        elif standing != "done":
+            segment, _ = dead_letters.origin_of(name) or ("", 0)
+            orphans += segment not in accounts.snapshot.segments
+    if early:
+        dead_letters.remove_for_good(home.dead, early)
+    totals = accounts.snapshot.totals
+    if orphans and not totals.recorded:
+        # The totals began anew: a letter's own segment was folded into the old ones.
+        accounts.commit(totals=msgspec.structs.replace(totals, recorded=orphans))
+
+
+def fold_refusals(totals: Totals, counts: Mapping[str, int]) -> Totals:
+    """The totals with what was refused since it was last looked at. Pure.
+
+    A count that is lower than its mark belongs to a new file: all of it is new.
+    """
+    refused, marks = dict(totals.refused), dict(totals.refused_marks)
+    for reason, count in counts.items():
+        mark = marks.get(reason, 0)
+        refused[reason] = refused.get(reason, 0) + (
+            count - mark if count >= mark else count
+        )
+        marks[reason] = count
+    return msgspec.structs.replace(totals, refused=refused, refused_marks=marks)
+
+
+def _sweep_temporaries(directory: str) -> None:
+    """Remove files that were never renamed; only a flush writes here."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return
+    for name in names:
+        if TEMPORARY in name:
+            dead_letters.remove(directory, name)
+
+
+def _sweep_old_temporaries(root: str) -> None:
+    """The same in the home itself, where others write too: one of theirs is new."""
+    for name in os.listdir(root):
+        if TEMPORARY in name or name == _PROBE:
+            path = f"{root}/{name}"
+            try:
+                if time.time() - os.lstat(path).st_mtime > _OLD_S:
+                    os.unlink(path)
+            except OSError:
+                pass  # the next flush tries again
+
+
+def relieve(home: Home) -> None:
+    """Make space: delete segments that are settled for good, then the reserve."""
+    try:
+        snapshot = read_snapshot(home.ledger)
+    except (LedgerError, OSError):
+        snapshot = Snapshot()
+    for name, entry in snapshot.segments.items():
+        try:
+            reader = SegmentReader(home, name)
+        except SpoolError:
+            continue
+        try:
+            if reader.holds(entry.offset, entry.seq, entry.crc) and reader.lock():
+                reader.delete(entry.offset + entry.tail)
+        finally:
+            reader.close()
+    try:
+        os.unlink(home.reserve)
+    except OSError:
+        pass  # given back already
+
+
+def is_full(root: str) -> bool:
+    """Whether the file system of `root` has no room for a ledger."""
+    probe = f"{root}/{_PROBE}"
+    try:
+        write_whole(probe, b"\0" * _PROBE_BYTES)
+        os.unlink(probe)
+    except OSError as error:
+        return error.errno in _FULL
+    return False
+
+
+def keep_reserve(home: Home) -> None:
+    """The reserve is there again, if the disk has room for it and for as much again."""
+    try:
+        if os.path.lexists(home.reserve) or not os.path.isdir(home.root):
+            return
+        free = os.statvfs(home.root)
+        if free.f_bavail * free.f_frsize > 8 * RESERVE_BYTES:
+            write_whole(home.reserve, b"\0" * RESERVE_BYTES)
+    except OSError:
+        pass  # the next flush tries again
