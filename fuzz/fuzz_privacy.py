@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import telemetry.privacy.scrub  # noqa: F401 - loaded late, and to be traced
 from telemetry.privacy import Scrubber
-from tests.canaries import (
+from tests.support.canaries import (
     CANARIES,
     DISGUISES,
     HOMES,

@@ -16,9 +16,9 @@ import threading
 import time
 from pathlib import Path
 
-from tests import misbehaving as bad
-from tests.launching import environment_of, flushers, run
-from tests.loopback import Server
+from tests.support import misbehaving as bad
+from tests.support.launching import environment_of, flushers, run
+from tests.support.loopback import Server
 
 
 LIFETIME_S = 5

@@ -1,0 +1,247 @@
+"""What a client never does to its host: raise, print, hang, or touch what is not its own."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import telemetry
+from telemetry.paths import Home
+from telemetry.spool import refusals
+from tests.support.loopback import Server
+from tests.support.surroundings import (
+    REPOSITORY,
+    bare_environment,
+    only_environment,
+    quiet_config,
+    run_python,
+    spooled,
+)
+
+
+RUN = telemetry.CommandEvent(action="run", success=True)
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path) -> Iterator[None]:
+    with only_environment(bare_environment(tmp_path / "user")):
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def told(home: Path) -> list[dict[str, Any]]:
+    """The properties of every event that waits."""
+    return [event["properties"] for event in spooled(home)]
+
+
+def refused(home: Path) -> dict[str, int]:
+    return refusals.read(Home(str(home)).refused)
+
+
+FORK = """
+import os, sys, telemetry
+client = telemetry.Client(
+    telemetry.Config(app="app", home=sys.argv[1], flush="manual", scrub=False)
+)
+client.record_session_start("root", "s1")
+children = []
+for number in range(4):
+    child = os.fork()
+    if not child:
+        recorded = [client.track(telemetry.CommandEvent(action="child")) for _ in range(5)]
+        client.close()
+        os._exit(0 if all(recorded) else 1)
+    children.append(child)
+assert all(client.track(telemetry.CommandEvent(action="parent")) for _ in range(5))
+assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+client.record_session_end()"""
+
+
+def test_a_forked_child_records_for_itself(tmp_path: Path) -> None:
+    """It must neither write into its parent's segment nor repeat its parent's ids."""
+    environment = bare_environment(tmp_path)
+    child = run_python(FORK, str(tmp_path / "home"), environment=environment)
+    assert child.returncode == 0, child.stderr
+    events = told(tmp_path / "home")
+    assert len(events) == 1 + 4 * 5 + 5 + 1
+    assert len({event["event_id"] for event in events}) == len(events)
+    assert len({event["user_uuid"] for event in events}) == 1
+    assert [event["action"] for event in events].count("child") == 20
+
+
+def test_an_event_inside_an_event_is_refused(home: Path) -> None:
+    """A signal handler that records must never wait for the record it interrupted."""
+    with telemetry.Client(quiet_config(home)) as client:
+        assert client.track(RUN)
+
+        class Reentrant:
+            """Records while the writer is at work, as a signal handler may."""
+
+            answers: list[bool]
+
+            def __init__(self) -> None:
+                self.answers = []
+
+            def handler(self, number: int, frame: object) -> None:
+                self.answers.append(client.track(RUN))
+
+        inside = Reentrant()
+        before = signal.signal(signal.SIGALRM, inside.handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+            deadline = time.monotonic() + 20
+            recorded = 0
+            while refused(home).get("busy", 0) < 3 and time.monotonic() < deadline:
+                recorded += client.track(RUN)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    counted = refused(home)
+    assert set(counted) == {"busy"}
+    assert counted["busy"] >= 3
+    assert len(spooled(home)) == 1 + recorded + sum(inside.answers)
+
+
+class Raising(logging.Handler):
+    """A handler whose trouble comes out, as it does with some frameworks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError("the log is full")
+
+
+def test_a_logger_that_raises_costs_nothing(home: Path) -> None:
+    """Logging is the host's own; an event must not be lost to it, nor raise it."""
+    logger = logging.getLogger("test.raising")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(Raising())
+    logger.propagate = False
+    config = quiet_config(home, debug=True, endpoint="no url", api_key="k")
+    with telemetry.Client(
+        config, logger=telemetry.new_telemetry_logger(logger)
+    ) as client:
+        assert client.track(telemetry.TokenEvent(cost=math.nan))
+        assert not client.track(telemetry.CommandEvent(action=5))  # type: ignore[arg-type]
+        client.record_error("it failed")
+        assert client.flush().stopped == "off"
+    assert len(spooled(home)) == 1
+    assert refused(home) == {"invalid": 1}
+
+
+def test_debug_says_what_happened_and_changes_nothing(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each line starts with the same prefix, so that it can be found and left out."""
+    caplog.set_level(logging.DEBUG)
+    with telemetry.Client(quiet_config(home, debug=True)) as client:
+        client.track(telemetry.TokenEvent(cost=math.inf))
+        client.track(telemetry.CommandEvent(action=5))  # type: ignore[arg-type]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert all(message.startswith("[Telemetry] ") for message in messages)
+    assert "null" in messages[0]
+    assert "invalid" in messages[1]
+    assert len(spooled(home)) == 1
+
+
+def test_a_client_can_be_collected(home: Path) -> None:
+    """A program that makes many must not keep them all for the sake of a fork."""
+    made = []
+    for _ in range(5):
+        client = telemetry.Client(quiet_config(home))
+        client.track(RUN)
+        client.close()
+        made.append(weakref.ref(client))
+    del client
+    gc.collect()
+    assert [reference() for reference in made] == [None] * 5
+
+
+AT_EXIT = """
+import atexit, sys, telemetry
+client = telemetry.Client(telemetry.Config(
+    app="app", home=sys.argv[1], flush=sys.argv[2], scrub=False, strict=True,
+    endpoint=sys.argv[3], api_key="k",
+))
+@atexit.register
+def last():
+    print(client.track(telemetry.CommandEvent(action="run")))
+"""
+
+
+@pytest.mark.parametrize("mode", ["exit", "thread", "launch", "manual"])
+def test_an_event_at_exit_is_recorded_in_every_mode(mode: str, tmp_path: Path) -> None:
+    """From Python 3.12 on no thread starts then; the event is recorded all the same."""
+    with Server() as server:
+        child = run_python(
+            AT_EXIT,
+            str(tmp_path / "home"),
+            mode,
+            server.url,
+            environment=bare_environment(tmp_path),
+        )
+        assert (child.returncode, child.stdout, child.stderr) == (0, "True\n", "")
+        sent = sum(request.body.count(b'"event_id"') for request in server.requests)
+    assert refused(tmp_path / "home") == {}
+    assert len(spooled(tmp_path / "home")) + sent >= 1
+
+
+def test_nothing_is_printed(tmp_path: Path) -> None:
+    """A program's output is read by other programs."""
+    source = """
+import sys, telemetry
+client = telemetry.Client(telemetry.Config(
+    app="app", home=sys.argv[1], flush="manual", endpoint="no url", api_key="k"
+))
+client.track(telemetry.CommandEvent(action=5))
+client.track(telemetry.TokenEvent(cost=float("nan")))
+client.flush(timeout_s=1)
+client.version = object()
+client.track(None)
+"""
+    child = run_python(
+        source, str(tmp_path / "home"), environment=bare_environment(tmp_path)
+    )
+    assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+
+
+def test_the_hosts_descriptors_are_left_alone(tmp_path: Path) -> None:
+    """With 0, 1 and 2 closed, a segment opened as number 1 would get the host's output."""
+    source = f"""
+import os, sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+import telemetry
+for number in (0, 1, 2):
+    os.close(number)
+client = telemetry.Client(
+    telemetry.Config(app="app", home=sys.argv[1], flush="manual", scrub=False)
+)
+recorded = client.track(telemetry.CommandEvent(action="run"))
+try:
+    os.write(1, b"what the host prints")
+except OSError:
+    pass
+os._exit(0 if recorded and client.track(telemetry.CommandEvent(action="run")) else 1)
+"""
+    status = subprocess.run(
+        [sys.executable, "-c", source, str(tmp_path / "home")],
+        env=bare_environment(tmp_path),
+        check=False,
+        timeout=60,
+    ).returncode
+    assert status == 0
+    assert len(spooled(tmp_path / "home")) == 2

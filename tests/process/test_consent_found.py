@@ -1,0 +1,234 @@
+"""Ways around consent, scrubbing and the kit that were found; each failed once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import telemetry
+from telemetry.consent import Choice, remember_choice
+from telemetry.delivery.census import segment_records
+from telemetry.integrations.click import instrument
+from telemetry.paths import Home
+from telemetry.privacy import Scrubber, describe_exception
+from tests.support.launching import ROOT, plugins
+
+
+EVENT = telemetry.ToolEvent(action="call")
+
+
+@pytest.fixture(autouse=True)
+def _on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DO_NOT_TRACK", "TELEMETRY_ENABLED", "CI", "TELEMETRY_FLUSH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _client(home: Path, **more: Any) -> telemetry.Client:
+    return telemetry.Client(
+        telemetry.Config(app="x", home=str(home), **{"flush": "manual", **more})
+    )
+
+
+def _tool(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "spool_tools", *args],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def _files(home: Path) -> set[str]:
+    return {str(p.relative_to(home)) for p in home.rglob("*") if p.is_file()}
+
+
+class Own:
+    def __init__(self, payload: Any, name: str = "own") -> None:
+        self.payload, self.name = payload, name
+
+    def get_event_type(self) -> str:
+        return self.name
+
+    def to_structured_properties(self) -> Any:
+        return self.payload
+
+
+def _sealed(home: Path, event: Any) -> dict[str, Any]:
+    with _client(home) as client:
+        assert client.track(event)
+    return json.loads(list(segment_records(Home(str(home))))[-1].event)
+
+
+# -- consent -----------------------------------------------------------------
+
+
+def test_a_refusal_after_an_opt_out_writes_nothing(tmp_path: Path) -> None:
+    """`refused` came back at the first invalid event."""
+    home = tmp_path / "home"
+    client = _client(home)
+    assert client.track(EVENT)
+    assert _tool("disable", "--home", str(home)).returncode == 0
+    before = _files(home)
+    assert not client.track(object())  # type: ignore[arg-type]
+    assert _files(home) == before
+
+
+@pytest.mark.parametrize("name", ["DO_NOT_TRACK", "TELEMETRY_ENABLED"])
+def test_a_program_that_turns_it_off_by_environment_records_nothing_more(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `--no-telemetry` is often built: the switch is set once arguments are read."""
+    home = tmp_path / "home"
+    client = _client(home)
+    assert client.track(EVENT)
+    monkeypatch.setenv(name, "1" if name == "DO_NOT_TRACK" else "off")
+    assert not client.track(EVENT)
+    assert len(list(segment_records(Home(str(home))))) == 1
+
+
+def test_a_notice_that_was_removed_with_its_home_is_due_again(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    remember_choice(
+        str(home / "consent"), Choice(on=True, date="2026-01-01", notice_version="1")
+    )
+    client = _client(home, notice="we count")
+    assert client.track(EVENT)
+    shutil.rmtree(home)
+    assert not client.track(EVENT)
+    assert not home.exists()
+
+
+# -- The kit -----------------------------------------------------------------
+
+SUITE = """
+import http.server, os, sys, threading, time
+from unittest import mock
+import pytest, telemetry
+EVENT = telemetry.ToolEvent(action="call")
+
+def program(**more):
+    telemetry.configure("theirs", **more)
+    return telemetry.track(EVENT)
+
+def test_a_cleared_environment():
+    with mock.patch.dict(os.environ, {"HOME": os.environ["HOME"]}, clear=True):
+        assert not program()
+
+def test_an_environment_that_says_on(monkeypatch):
+    monkeypatch.setenv("TELEMETRY_ENABLED", "true")
+    assert not program()
+
+KEPT = []
+
+def test_nothing_is_sent(telemetry_events):
+    posted = []
+    class Sink(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            posted.append(self.path)
+            self.send_response(200); self.end_headers()
+    with http.server.HTTPServer(("127.0.0.1", 0), Sink) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        assert program(endpoint=url, api_key="k", flush="thread")
+        KEPT.append(telemetry.get_global_telemetry_client())
+        time.sleep(1)
+        server.shutdown()
+    assert posted == []
+
+def test_a_client_kept_from_another_test_is_off():
+    assert not KEPT[0].track(EVENT)
+"""
+CONFTEST = """
+import telemetry
+assert not telemetry.Client(telemetry.Config(app="conf")).track(
+    telemetry.ToolEvent(action="call"))
+"""
+
+
+def test_the_plugin_holds_whatever_a_test_makes_of_its_environment(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "test_theirs.py").write_text(SUITE)
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugins("telemetry.testing"),
+         "-p", "no:cacheprovider", "test_theirs.py"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"),
+             "PYTHONPATH": ROOT},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _files(tmp_path / "home") == set()
+
+
+# -- privacy -----------------------------------------------------------------
+
+SCRUBBER = Scrubber(homes=("/home/alice",), users=("alice",))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/srv/Bob's files/tax return.pdf", "/Volumes/Bob's Backup/tax return",
+     "/home/alice/Bob's Mac/tax return.pdf", "/srv/a|b c/tax return",
+     "/srv/a<b c/tax return", "/srv/it's \"so\"/tax return"],
+)  # fmt: skip
+def test_a_path_that_python_quotes_is_cut_to_its_quote(path: str) -> None:
+    for error in (FileNotFoundError(2, "No such file", path), KeyError(Path(path))):
+        told = describe_exception(error, SCRUBBER)
+        assert "return" not in told, told
+        assert "<path>" in told, told
+
+
+@pytest.mark.parametrize("quotes", ["\u2018\u2019", "\u201c\u201d", "\xab\xbb"])
+def test_a_path_in_the_quotes_of_gnu_tools_is_cut_to_its_quote(quotes: str) -> None:
+    begin, end = quotes
+    text = f"mv: {begin}/srv/acme corp/tax return{end} to {begin}/srv/b{end} failed"
+    assert SCRUBBER.free_text(text) == (
+        f"mv: {begin}<path>{end} to {begin}<path>{end} failed"
+    )
+
+
+def test_an_events_name_is_scrubbed(tmp_path: Path) -> None:
+    sealed = _sealed(tmp_path / "home", Own({}, "opened bob@example.com"))
+    assert sealed["event"] == "opened <email>"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"headers": {"Authorization": "token abc"}}, {"headers": {"Cookie": "sid=abc"}},
+     {"password": ["abc"]}, {"password": {"value": "abc"}}],
+)  # fmt: skip
+def test_what_a_name_calls_secret_is_secret_below_it_too(
+    payload: Any, tmp_path: Path
+) -> None:
+    properties = _sealed(tmp_path / "home", Own(payload))["properties"]
+    assert "abc" not in json.dumps({name: properties[name] for name in payload})
+
+
+def test_a_command_made_from_what_was_typed_has_no_name() -> None:
+    """A group that answers to anything (task runners, `llm 'a prompt'`)."""
+
+    class Anything(click.Group):
+        def get_command(self, ctx: click.Context, name: str) -> click.Command:
+            return click.Command(name, callback=lambda: None)
+
+    class Tracker:
+        def track(self, event: Any) -> bool:
+            told.append(event.action)
+            return True
+
+    told: list[str] = []
+    cli = instrument(Anything("cli"), client=Tracker())
+    cli.main(["my secret prompt"], prog_name="cli", standalone_mode=False)
+    assert told == ["cli"]
+    info = telemetry.build_command_info(cli, ["my secret prompt"], None)
+    assert info.action == "cli"

@@ -1,0 +1,339 @@
+"""Promises that were found broken by reading; each test failed when it was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from telemetry.delivery import dead_letters, schedule
+from telemetry.paths import Home
+from telemetry.spool.reader import segment_names
+from tests.support import misbehaving as bad
+from tests.support.delivering import census_of, client_of, record
+from tests.support.launching import ROOT
+from tests.support.loopback import Behaviour, Received, Server
+
+
+FINE = bad.reply(200)
+
+
+def _tools(request: Received) -> list[str]:
+    events = json.loads(request.plain_body)["records"]
+    return [event["properties"]["tool_name"] for event in events]
+
+
+def _refusing(*bad_tools: str, status: int = 400) -> object:
+    def choose(request: Received) -> Behaviour:
+        return bad.reply(status) if set(bad_tools) & set(_tools(request)) else FINE
+
+    return choose
+
+
+def test_one_bad_event_holds_back_none_behind_it_in_its_segment(tmp_path: Path) -> None:
+    """It was announced alone, so it is posted alone, and nothing else was tried."""
+    home = tmp_path / "home"
+    with Server(choose=_refusing("tool-0")) as server:  # type: ignore[arg-type]
+        with client_of(home, server.url, events=1) as client:
+            assert client.flush(timeout_s=5).stopped == "waiting"
+            record(client, 50, first=1)
+            reports = [client.flush(timeout_s=5) for _ in range(3)]
+    assert [(each.delivered, each.pending) for each in reports][-1] == (0, 0), reports
+    assert census_of(home).holds()
+
+
+def test_a_search_cut_short_holds_back_nothing(tmp_path: Path) -> None:
+    """The server failed once during a search; the bad event stayed announced alone."""
+    home = tmp_path / "home"
+    asked = 0
+
+    def choose(request: Received) -> Behaviour:
+        nonlocal asked
+        if "tool-0" in _tools(request):
+            return bad.reply(400)
+        asked += 1
+        return bad.reply(401) if asked == 1 else FINE  # once only
+
+    with Server(choose=choose) as server:
+        with client_of(home, server.url, events=50) as client:
+            assert client.flush(timeout_s=5).stopped == "paused"
+            reports = [client.flush(timeout_s=5) for _ in range(3)]
+    assert reports[-1].pending == 0, reports
+    assert census_of(home).holds()
+
+
+def test_two_bad_events_in_two_segments_hold_back_no_other(tmp_path: Path) -> None:
+    """Two programs that began with a bad event each blocked everybody for ever."""
+    home = tmp_path / "home"
+    with (
+        Server(choose=_refusing("tool-0", "tool-1")) as server,  # type: ignore[arg-type]
+        client_of(home, server.url, events=1),
+        client_of(home, server.url) as other,
+    ):
+        record(other, 50, first=1)
+        assert len(segment_names(Home(str(home)))) == 2
+        reports = [other.flush(timeout_s=5) for _ in range(3)]
+        assert reports[-1].pending == 0, reports
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_no_good_event_is_given_up_for_a_server_that_recovers(
+    status: int, tmp_path: Path
+) -> None:
+    """The evidence came after the refusal, so it says nothing about that event."""
+    home = tmp_path / "home"
+    failing = True
+    served = 0
+
+    def choose(request: Received) -> Behaviour:
+        nonlocal served
+        served += 1
+        first_alone = _tools(request) == ["tool-0"]
+        # Down until the first event was tried alone, as often as it ever is; then up.
+        answer = bad.reply(status) if failing and served <= limit else FINE
+        del first_alone
+        return answer
+
+    with Server(choose=choose) as server, client_of(home, server.url, events=8) as it:
+        if status == 503:
+            limit = 10**9
+            for _ in range(5):
+                while it.flush(timeout_s=0.8).stopped != "waiting":
+                    time.sleep(0.05)
+            served, limit = 0, 1 + 2 + 3  # whole, 4, 2, then one event three times
+        else:
+            limit = 4  # whole, 4, 2, 1
+        report = it.flush(timeout_s=5)
+    assert (report.dead, report.pending) == (0, 0), report
+
+
+def test_a_letter_of_an_event_that_was_accepted_after_a_kill_counts_once(
+    tmp_path: Path,
+) -> None:
+    """Killed between the letter and the commit; then the server took the event."""
+    home = tmp_path / "home"
+    with Server(FINE) as server, client_of(home, server.url, events=3) as client:
+        there = Home(str(home))
+        (segment,) = segment_names(there)
+        letter = dead_letters.DeadLetter(
+            event=msgspec.Raw(b"{}"),
+            reason="400",
+            status=400,
+            reply="",
+            time_ms=1,
+            attempts=1,
+        )
+        dead_letters.write(there.dead, dead_letters.name_of(segment, 0), letter)
+        assert census_of(home).holds()
+        assert client.flush(timeout_s=5).delivered == 3
+        census = census_of(home)
+        assert census.holds(), census
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+def test_the_equation_holds_after_a_ledger_is_lost_beside_dead_letters(
+    how: str, tmp_path: Path
+) -> None:
+    """Letters outlive the ledger; a new one that began at 0 was wrong for ever."""
+    home = tmp_path / "home"
+    with Server(choose=_refusing("tool-1")) as server:  # type: ignore[arg-type]
+        with client_of(home, server.url, events=3) as client:
+            assert client.flush(timeout_s=5).dead == 1
+        with client_of(home, server.url) as client:
+            assert client.flush(timeout_s=5).dead == 1  # its segment is gone now
+            assert segment_names(Home(str(home))) == []
+            if how == "removed":
+                shutil.rmtree(home / "ledger")
+            else:
+                (home / "ledger" / "cache.db").write_bytes(b"no database" * 1000)
+            record(client, 1, first=10)
+            client.flush(timeout_s=5)
+            census = census_of(home)
+            assert census.holds(), census
+
+
+def test_a_child_forked_during_a_flush_keeps_no_flusher_out(tmp_path: Path) -> None:
+    """The lock lived on in the child's copy of the descriptor, as long as the child."""
+    home = tmp_path / "home"
+    arrived = threading.Event()
+
+    def answer(exchange: object) -> None:
+        arrived.set()
+        time.sleep(0.3)
+        FINE(exchange)  # type: ignore[arg-type]
+
+    with Server(answer) as server, client_of(home, server.url, events=1) as client:
+        thread = threading.Thread(target=client.flush)
+        thread.start()
+        assert arrived.wait(10)
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+            os._exit(0)
+        try:
+            thread.join(10)
+            lock = schedule.flush_lock(Home(str(home)))
+            assert lock is not None, "locked by a child that never flushes"
+            os.close(lock)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def test_retry_after_zero_does_not_end_the_backoff(tmp_path: Path) -> None:
+    """Each launch would start a flusher against a server that is down."""
+    home = tmp_path / "home"
+    ahead = []
+    with Server(bad.retry_after("0")) as server:
+        with client_of(home, server.url, events=1) as client:
+            for _ in range(4):
+                report = client.flush(timeout_s=1.0)
+                assert report.stopped == "waiting"
+                ahead.append((report.next_attempt or 0) - time.time())
+    assert max(ahead) > 1, ahead
+
+
+def test_a_flush_in_a_thread_prints_nothing_whatever_breaks(tmp_path: Path) -> None:
+    """What escapes a thread is printed by Python into the host's stderr."""
+    program = """
+import os, sys, telemetry
+from telemetry.delivery import flush as module
+c = telemetry.Client(telemetry.Config(app="a", home=sys.argv[1], flush="exit",
+    endpoint="http://127.0.0.1:9/", api_key="k"))
+assert c.track(telemetry.ToolEvent(action="call", tool_name="t"))
+# A segment that vanishes while it is looked at, an installation that is replaced ...
+sys.modules["telemetry.delivery.flush"] = None
+c.flush(timeout_s=1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "home")],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_flush_keeps_its_time_beside_a_full_spool(tmp_path: Path) -> None:
+    """The report was counted from 64 MiB after the time was up."""
+    home = tmp_path / "home"
+    with (
+        Server(at_accept=bad.never_read) as server,
+        client_of(home, server.url, events=1) as client,
+    ):
+        (segment,) = (home / "spool").iterdir()
+        content = segment.read_bytes()
+        for number in range(15):
+            path = home / "spool" / f"{10**18 + number:020d}-00000000.v1.jseq"
+            path.write_bytes(content * (4 * 2**20 // len(content)))
+        client.flush(timeout_s=0.2)  # loads what it needs
+        began = time.monotonic()
+        client.flush(timeout_s=0.2)
+        assert time.monotonic() - began <= 0.25
+
+
+def test_a_daemonised_host_goes_on_flushing_in_its_thread(tmp_path: Path) -> None:
+    """The thread stayed in the parent that ended; the daemon's events waited for ever."""
+    home = tmp_path / "home"
+    with Server(FINE) as server:
+        config = {"flush": "thread", "flush_interval_s": 1.0}
+        with client_of(home, server.url, **config) as client:
+            record(client, 1)
+            until = time.monotonic() + 10
+            while not server.requests and time.monotonic() < until:
+                time.sleep(0.01)
+            assert server.requests
+            while (lock := schedule.flush_lock(Home(str(home)))) is None:
+                time.sleep(0.01)
+            os.close(lock)
+            child = os.fork()
+            if child == 0:
+                client.close()  # no thread of its parent's is here
+                record(client, 5, first=1)
+                signal.pause()
+                os._exit(0)
+            try:
+                client._pipeline._background.close()  # type: ignore[union-attr]
+                until = time.monotonic() + 6
+                while len(server.requests) < 2 and time.monotonic() < until:
+                    time.sleep(0.05)
+            finally:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+        assert len(server.requests) >= 2
+
+
+def test_one_poisonous_retried_letter_holds_back_no_other(tmp_path: Path) -> None:
+    """A letter that draws server errors, retried by hand, held all others for ever."""
+    home = tmp_path / "home"
+    there = Home(str(home))
+    with Server(choose=_refusing("tool-1", "tool-2")) as server:  # type: ignore[arg-type]
+        with client_of(home, server.url, events=5) as client:
+            assert client.flush(timeout_s=5).dead == 2
+    for name in dead_letters.names(there.dead):
+        dead_letters.retry(there.dead, name)
+    with Server(choose=_refusing("tool-1", status=500)) as server:  # type: ignore[arg-type]
+        with client_of(home, server.url) as client:
+            reports = [client.flush(timeout_s=0.4) for _ in range(7)]
+    assert reports[-1].pending <= 1, reports[-1]
+
+
+def test_a_storm_of_server_errors_costs_hardly_an_event(tmp_path: Path) -> None:
+    """One answer among many errors made a dead letter of every good event left."""
+    home = tmp_path / "home"
+    served = 0
+    storm = True
+
+    def choose(_: Received) -> Behaviour:
+        nonlocal served
+        served += 1
+        # In the sixth flush one request is accepted, and every other one fails.
+        return FINE if not storm and served == 10 else bad.reply(503)
+
+    with Server(choose=choose) as server, client_of(home, server.url, events=32) as it:
+        for _ in range(5):
+            while it.flush(timeout_s=0.8).stopped != "waiting":
+                time.sleep(0.05)
+        served, storm = 0, False
+        report = it.flush(timeout_s=5)
+    assert report.dead <= 1, report
+
+
+def test_letters_that_are_sent_again_keep_to_the_bound_of_bytes(tmp_path: Path) -> None:
+    """Bounded by their number alone, large ones made a body of 128 MB in memory."""
+    home = tmp_path / "home"
+    there = Home(str(home))
+    bad_ones = [f"tool-{number}" for number in range(20, 26)]
+    with Server(choose=_refusing(*bad_ones)) as server:  # type: ignore[arg-type]
+        with client_of(home, server.url, events=26) as client:
+            assert client.flush(timeout_s=10).dead == 6
+    for name in dead_letters.names(there.dead):
+        dead_letters.retry(there.dead, name)
+    with Server() as server:
+        with client_of(home, server.url, batch_bytes_max=1000) as client:
+            assert client.flush(timeout_s=5).delivered == 6
+        bodies = [json.loads(each.body)["records"] for each in server.requests]
+        assert [len(records) for records in bodies] == [2, 2, 2]
+    assert census_of(home).holds()
+
+
+def test_a_file_in_a_directorys_place_refuses_no_event(tmp_path: Path) -> None:
+    """What stood where dead letters go kept every event from being recorded."""
+    home = tmp_path / "home"
+    with client_of(home, "", events=1):
+        pass
+    for name in ("dead", "quarantine"):
+        (home / name).touch()
+    with client_of(home, "", events=2):  # it asserts that they are recorded
+        pass

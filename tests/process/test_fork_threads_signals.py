@@ -1,0 +1,405 @@
+"""Whatever a host does with processes, threads and signals, `track` keeps its word."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from telemetry import pipeline as pipeline_module
+from telemetry.client import Client
+from telemetry.paths import Home
+from telemetry.spool import refusals
+from telemetry.spool.reader import SegmentReader, segment_names
+from tests.support.writers import (
+    PATIENCE_S,
+    Numbered,
+    Peer,
+    child,
+    client_of,
+    event_ids,
+    fork,
+    home_at,
+    numbered,
+    record_some,
+    wait_until,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with an empty spool."""
+    return home_at(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment of the tests turns it off."""
+    for name in ("DO_NOT_TRACK", "TELEMETRY_ENABLED", "TELEMETRY_TAGS", "CI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def is_free(home: Home, name: str) -> bool:
+    """Whether nobody writes to a segment."""
+    reader = SegmentReader(home, name)
+    try:
+        return reader.lock()
+    finally:
+        reader.close()
+
+
+def test_forked_child_writes_elsewhere(home: Home) -> None:
+    """Two processes that append with one number after the other would collide."""
+    with client_of(home) as client:
+        assert client.track(Numbered(0))
+        [parents] = segment_names(home)
+
+        def work(peer: Peer) -> None:
+            for number in range(1, 4):
+                assert client.track(Numbered(number, "child"))
+            peer.tell("recorded")
+            peer.hear()
+
+        with child(work) as peer:
+            assert peer.hear() == "recorded"
+            assert client.track(Numbered(1))
+            first, childs = segment_names(home)
+            assert first == parents
+            assert not is_free(home, parents)
+            assert not is_free(home, childs)
+            peer.tell("end")
+            peer.finish()
+        # The child's end has unlocked what was its own, and nothing else.
+        assert is_free(home, childs)
+        assert not is_free(home, parents)
+        assert client.track(Numbered(2))
+        assert segment_names(home) == [parents, childs]
+    assert sorted(numbered(home)) == sorted(
+        [("w", 0), ("w", 1), ("w", 2), ("child", 1), ("child", 2), ("child", 3)]
+    )
+    assert len(set(event_ids(home))) == 6
+
+
+def test_ids_of_parent_and_children_differ(home: Home) -> None:
+    """They count up from one draw: without another, siblings would be duplicates."""
+    with client_of(home) as client:
+        assert client.track(Numbered(0))
+
+        def work(_: Peer) -> None:
+            for number in range(20):
+                assert client.track(Numbered(number, str(os.getpid())))
+
+        peers = [fork(work) for _ in range(5)]
+        for number in range(20):
+            assert client.track(Numbered(number + 1))
+        for peer in peers:
+            peer.finish()
+            peer.close()
+    ids = event_ids(home)
+    # What follows the time in an id, which may be the same for all of them.
+    assert len({each[14:] for each in ids}) == len(ids) == 121
+
+
+def test_fork_that_tells_nobody(home: Home) -> None:
+    """A library in C forks without Python's hooks: each event compares the pid."""
+    library = ctypes.PyDLL(None)
+
+    def work(_: Peer) -> None:
+        client = client_of(home)
+        assert client.track(Numbered(0))
+        pid = library.fork()
+        if pid == 0:
+            ok = all(client.track(Numbered(number, "child")) for number in range(3))
+            os._exit(0 if ok else 1)
+        for number in range(1, 4):
+            assert client.track(Numbered(number))
+        assert os.waitpid(pid, 0)[1] == 0
+        assert client.track(Numbered(4))
+
+    with child(work) as peer:
+        peer.finish()
+    assert len(numbered(home)) == len(set(numbered(home))) == 8
+    assert len({each[14:] for each in event_ids(home)}) == 8
+    assert len(segment_names(home)) == 2
+
+
+def test_fork_while_a_thread_is_inside_an_event(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child has the mutex locked and not the thread that would unlock it."""
+    inside, go_on = threading.Event(), threading.Event()
+    write = os.write
+
+    def slow(descriptor: int, content: bytes) -> int:
+        if b"numbered" in content and threading.current_thread() is thread:
+            inside.set()
+            assert go_on.wait(PATIENCE_S)
+        return write(descriptor, content)
+
+    with client_of(home) as client:
+        assert client.track(Numbered(0))
+        thread = threading.Thread(target=client.track, args=(Numbered(1),))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", slow)
+            thread.start()
+            assert inside.wait(PATIENCE_S)
+
+            def work(peer: Peer) -> None:
+                os.write = write
+                peer.tell(str(client.track(Numbered(0, "child"))))
+
+            with child(work) as peer:
+                assert peer.hear() == "True"
+            go_on.set()
+            thread.join(PATIENCE_S)
+        assert client.track(Numbered(2))
+    assert sorted(numbered(home)) == [("child", 0), ("w", 0), ("w", 1), ("w", 2)]
+
+
+def test_fork_while_a_thread_makes_the_pipeline(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first event of all takes longest, and holds the client's own mutex."""
+    inside, go_on = threading.Event(), threading.Event()
+    prepare = pipeline_module.prepare
+
+    def slow(where: Home) -> None:
+        if threading.current_thread() is thread:
+            inside.set()
+            assert go_on.wait(PATIENCE_S)
+        prepare(where)
+
+    monkeypatch.setattr(pipeline_module, "prepare", slow)
+    with client_of(home) as client:
+        thread = threading.Thread(target=client.track, args=(Numbered(0),))
+        thread.start()
+        assert inside.wait(PATIENCE_S)
+        with child(
+            lambda peer: peer.tell(str(client.track(Numbered(0, "child"))))
+        ) as peer:
+            assert peer.hear() == "True"
+        go_on.set()
+        thread.join(PATIENCE_S)
+    assert sorted(numbered(home)) == [("child", 0), ("w", 0)]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(home: Home, method: str) -> None:
+    """However the host makes its workers: each event is there once, with its own id."""
+    context = multiprocessing.get_context(method)
+    record_some(home.root, "parent", 5)
+    workers = [
+        context.Process(target=record_some, args=(home.root, f"worker{number}", 50))
+        for number in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(PATIENCE_S)
+        assert worker.exitcode == 0
+        worker.close()
+    assert len(set(numbered(home))) == len(numbered(home)) == 155
+    assert len(set(event_ids(home))) == 155
+
+
+def test_threads_record_each_event_once_and_in_their_order(home: Home) -> None:
+    """Eight threads, one client, and segments that are full all the time."""
+    with client_of(home, segment_bytes_max=20_000) as client:
+        answers: list[bool] = []
+
+        def work(by: str) -> None:
+            answers.extend(client.track(Numbered(number, by)) for number in range(500))
+
+        threads = [threading.Thread(target=work, args=(f"t{n}",)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+    assert answers == [True] * 4000
+    found = numbered(home)
+    assert len(found) == len(set(found)) == 4000
+    for n in range(8):
+        mine = [number for by, number in found if by == f"t{n}"]
+        assert mine == list(range(500))
+    assert len(set(event_ids(home))) == 4000
+
+
+def test_first_events_of_many_threads_make_one_pipeline(home: Home) -> None:
+    """Two of them would write to two segments and count refusals apart."""
+    start = threading.Barrier(8)
+    with client_of(home) as client:
+
+        def work(number: int) -> None:
+            start.wait(PATIENCE_S)
+            assert client.track(Numbered(number))
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert sorted(number for _, number in numbered(home)) == list(range(8))
+        assert len(segment_names(home)) == 1
+
+
+def test_refusals_of_many_threads_are_all_counted(home: Home) -> None:
+    """A loss that is not counted is worse than the loss."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with client_of(home, event_bytes_max=500) as client:
+
+            def work(by: str) -> None:
+                for number in range(300):
+                    assert not client.track(Numbered(number, by, "x" * 600))
+                    assert not client.track(Numbered(float("nan"), by, object()))  # type: ignore[arg-type]
+
+            threads = [threading.Thread(target=work, args=(f"t{n}",)) for n in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE_S)
+            assert client.track(Numbered(0))
+            assert not client.track(Numbered(0, "w", "x" * 600))
+    finally:
+        sys.setswitchinterval(interval)
+    assert refusals.read(home.refused) == {"too_big": 1801, "invalid": 1800}
+
+
+def storm(
+    home: Home,
+    rounds: int,
+    strike: Callable[[Client, int], object],
+    *,
+    twice: bool = False,
+) -> list[tuple[str, int]]:
+    """Signals at every step inside `track`; what was acknowledged, of the others too.
+
+    Afterwards it still works, in this thread and in another one.
+    """
+
+    def work(peer: Peer) -> None:
+        client = client_of(home, segment_bytes_max=50_000)
+        chance = random.Random(7)
+        strikes = number = 0
+        told: list[tuple[str, int]] = []
+        inside = Client.track.__code__
+
+        def handle(_: int, frame: FrameType | None) -> None:
+            nonlocal strikes
+            # Only what is interrupted inside of ours is ours to answer for.
+            while frame is not None and frame.f_code is not inside:
+                frame = frame.f_back
+            if frame is not None:
+                strikes += 1
+                if strike(client, strikes):
+                    told.append(("handler", strikes))
+
+        sys.unraisablehook = lambda _: None  # what is interrupted in a `__del__`
+        signal.signal(signal.SIGALRM, handle)
+        while strikes < rounds:
+            number += 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + chance.random() * 3e-4)
+                if client.track(Numbered(number)):
+                    told.append(("w", number))
+            except KeyboardInterrupt:
+                pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert client.track(Numbered(0, "end"))
+        thread = threading.Thread(
+            target=client.track, args=(Numbered(1, "end"),), daemon=True
+        )
+        thread.start()
+        thread.join(PATIENCE_S / 4)
+        assert not thread.is_alive(), "another thread waits for ever"
+        client.close()
+        for by, each in [*told, ("end", 0), ("end", 1)]:
+            peer.tell(f"{by} {each}")
+
+    with child(work) as peer:
+        lines = [line.split() for line in peer.finish().splitlines()]
+    told = [(by, int(number)) for by, number in lines]
+    found = numbered(home)
+    # One that is there twice is known as such by its id.
+    assert len(set(event_ids(home))) == len(set(found))
+    assert twice or len(found) == len(set(found)), "an event is there twice"
+    assert set(told) <= set(found), "an acknowledged event is missing"
+    return told
+
+
+def test_signal_handlers_that_record(home: Home) -> None:
+    """An event inside an event is recorded or refused at once, never waited for."""
+
+    def strike(client: Client, strikes: int) -> bool:
+        return client.track(Numbered(strikes, "handler"))
+
+    told = storm(home, 3000, strike)
+    handlers = sum(by == "handler" for by, _ in told)
+    assert sum(by == "w" for by, _ in told) > 1000
+    assert 0 < handlers < 3000
+    # Each is accounted for: recorded, or refused and counted.
+    assert refusals.read(home.refused) == {"busy": 3000 - handlers}
+
+
+def test_interrupts_at_every_step(home: Home) -> None:
+    """Ctrl-C belongs to the host; what it must not do is leave a lock behind."""
+
+    def strike(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    told = storm(home, 3000, strike)
+    assert len(told) > 300
+
+
+def test_signal_handlers_that_fork(home: Home) -> None:
+    """A child that is born inside an event records its own and loses none of ours."""
+
+    def strike(client: Client, strikes: int) -> bool:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if client.track(Numbered(strikes, "handler")) else 1)
+        return os.waitpid(pid, 0)[1] == 0
+
+    told = storm(home, 100, strike)
+    assert sum(by == "handler" for by, _ in told) == 100
+
+
+def test_signal_handlers_that_close(home: Home) -> None:
+    """A handler of SIGTERM cleans up, and the event that it interrupted goes on."""
+
+    def strike(client: Client, _: int) -> bool:
+        client.close()
+        return False
+
+    # The one that it closed upon was perhaps written, and is written once more.
+    told = storm(home, 1500, strike, twice=True)
+    assert len(told) > 300
+
+
+def test_child_that_outlives_its_parent_keeps_nothing_locked(home: Home) -> None:
+    """A daemon that is started by a command: the command's segment is free after it."""
+
+    def command(peer: Peer) -> None:
+        client = client_of(home)
+        assert client.track(Numbered(0))
+        if os.fork() == 0:
+            peer.tell("daemon")
+            peer.hear()
+            os._exit(0)
+
+    with child(command) as peer:
+        assert peer.hear() == "daemon"
+        peer.wait()
+        [name] = segment_names(home)
+        wait_until(lambda: is_free(home, name))
+        peer.tell("end")

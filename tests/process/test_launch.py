@@ -1,0 +1,292 @@
+"""When a flusher of its own is started, and what it leaves of its host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from telemetry.delivery import schedule
+from telemetry.delivery.launch import import_path
+from tests.support import misbehaving as bad
+from tests.support.delivering import census_of
+from tests.support.launching import (
+    PROGRAM,
+    ROOT,
+    await_no_flusher,
+    environment_of,
+    flushers,
+    launch,
+    run,
+)
+from tests.support.loopback import Exchange, Server
+
+
+pytestmark = pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="looks for processes in /proc"
+)
+
+
+def _due(directory: Path) -> None:
+    """The next flush may begin now."""
+    os.utime(directory / "app" / "next-flush", (0, 0))
+
+
+def _await(condition: object, timeout_s: float = 20.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_the_second_launch_delivers_what_the_first_recorded(tmp_path: Path) -> None:
+    """Recorded now, flushed at the next launch: the promise of the whole library."""
+    with Server() as server:
+        environment = environment_of(tmp_path, server.url)
+        run(environment, "first")
+        assert not server.requests
+        assert not flushers(tmp_path)
+        run(environment, "second")
+        _await(lambda: server.requests)
+        await_no_flusher(tmp_path)
+        bodies = b"".join(request.body for request in server.requests)
+        assert b'"first"' in bodies
+        assert b'"second"' in bodies
+    assert census_of(tmp_path / "app").delivered == 2
+
+
+def test_fifty_launches_at_once_start_one_flusher(tmp_path: Path) -> None:
+    """After an outage every shell prompt and cron job comes back at the same time."""
+
+    def slowly(exchange: Exchange) -> None:
+        # Long enough for all to come while it is at work, and once only.
+        exchange.pause(1.0 if len(server.requests) == 1 else 0.0)
+        bad.reply(200)(exchange)
+
+    with Server(slowly) as server:
+        run(environment_of(tmp_path))
+        environment = environment_of(tmp_path, server.url)
+        seen: set[int] = set()
+        programs = [launch(environment, f"tool-{n}") for n in range(50)]
+        while any(program.poll() is None for program in programs):
+            seen.update(flushers(tmp_path))
+        for program in programs:
+            assert program.communicate() == ("True\n", "")
+        seen.update(flushers(tmp_path))
+        await_no_flusher(tmp_path)
+        assert len(seen) == 1
+        assert server.connections == 1
+    census = census_of(tmp_path / "app")
+    assert (census.recorded, census.holds()) == (51, True)
+
+
+def test_retry_after_is_obeyed_across_launches(tmp_path: Path) -> None:
+    """A server that asks for an hour of peace gets it, whoever launches what."""
+    with Server(bad.retry_after("3600"), bad.reply(200)) as server:
+        run(environment_of(tmp_path))
+        environment = environment_of(tmp_path, server.url)
+        run(environment)
+        _await(lambda: server.requests)
+        await_no_flusher(tmp_path)
+        ahead = (schedule.read(str(tmp_path / "app/next-flush")) or 0) - time.time()
+        assert 3500 < ahead <= 3600
+        for number in range(10):
+            run(environment, f"tool-{number}")
+            assert not flushers(tmp_path)
+        assert len(server.requests) == 1
+        # Another key is another identity: the wait was not meant for it.
+        run({**environment, "TELEMETRY_API_KEY": "another"})
+        _await(lambda: len(server.requests) >= 2)
+        await_no_flusher(tmp_path)
+    assert census_of(tmp_path / "app").delivered == 13
+
+
+@pytest.mark.parametrize("ahead_s", [365 * 86400.0, -365 * 86400.0])
+def test_a_clock_that_was_wrong_by_a_year_holds_nothing_back(
+    ahead_s: float, tmp_path: Path
+) -> None:
+    """A laptop with an empty battery wakes up in another year."""
+    path = str(tmp_path / "next-flush")
+    schedule.make(path)
+    now = time.time()
+    identity = schedule.destination_crc("https://a/", "x-api-key", "k")
+    schedule.postpone(path, now + ahead_s + 60, identity)
+    assert schedule.is_time_due(path, now, identity)
+
+
+def test_no_flush_is_held_back_for_more_than_a_day(tmp_path: Path) -> None:
+    """Within the horizon a time is a time; beyond it, a clock that was changed."""
+    path = str(tmp_path / "next-flush")
+    identity = schedule.destination_crc("https://a/", "x-api-key", "k")
+    for ahead_s in (60.0, 3600.0, 86400.0 - 1):
+        schedule.postpone(path, 1e9 + ahead_s, identity)
+        assert not schedule.is_time_due(path, 1e9, identity)
+        assert schedule.is_time_due(path, 1e9 + ahead_s + 1, identity)
+        assert schedule.is_time_due(
+            path, 1e9, schedule.destination_crc("https://a/", "", "k")
+        )
+    schedule.postpone(path, 1e9 + 86400.0 + 2, identity)
+    assert schedule.is_time_due(path, 1e9, identity)
+
+
+def test_the_host_is_not_waited_for_and_leaves_no_child(tmp_path: Path) -> None:
+    """`$(command)` returns with the command, and the command's own `wait` is its own."""
+    program = (
+        PROGRAM
+        + """
+import os
+try:
+    os.waitpid(-1, os.WNOHANG)
+    print("a child")
+except ChildProcessError:
+    print("no child")
+"""
+    )
+    with Server(bad.silent_after(b"")) as server:
+        run(environment_of(tmp_path))
+        environment = environment_of(tmp_path, server.url)
+        began = time.monotonic()
+        # The pipe ends once nobody holds it: not the flusher either, nor a number
+        # above 2 that the shell has opened.
+        done = subprocess.run(
+            [
+                *("bash", "-c", 'out=$("$@" 4>&1); echo "$out"', "bash"),
+                *(sys.executable, "-c", program),
+                *("{'flusher_lifetime_s': 4}", "tool"),
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        took_s = time.monotonic() - began
+        assert done.stdout == "True\nno child\n"
+        _await(lambda: server.requests)
+        assert took_s < 3.0, "the flusher was still at it, and waited for"
+        (pid,) = flushers(tmp_path)
+        home = str(tmp_path / "app")
+        assert os.readlink(f"/proc/{pid}/cwd") == home
+        opened = {
+            os.readlink(f"/proc/{pid}/fd/{name}")
+            for name in os.listdir(f"/proc/{pid}/fd")
+        }
+        assert f"{home}/flush.lock" in opened
+        assert not {name for name in opened if name.startswith("pipe:")}
+        assert Path(f"/proc/{pid}/stat").read_text().split()[5] == str(pid)
+        await_no_flusher(tmp_path, timeout_s=10)
+
+
+def test_a_flusher_ends_after_its_lifetime_whatever_the_server_does(
+    tmp_path: Path,
+) -> None:
+    """A process that nobody knows of must not outlive its purpose."""
+    with Server(
+        bad.drip(b"HTTP/1.1 200 OK\r\n" + b"x" * 10_000, every_s=0.1)
+    ) as server:
+        run(environment_of(tmp_path))
+        run(environment_of(tmp_path, server.url), flusher_lifetime_s=2)
+        _await(lambda: server.requests)
+        began = time.monotonic()
+        await_no_flusher(tmp_path, timeout_s=5)
+        assert time.monotonic() - began < 4
+    assert census_of(tmp_path / "app").pending == 2
+
+
+HOSTILE = ("telemetry/__init__.py", "msgspec.py", "sitecustomize.py", "json.py")
+
+
+@pytest.mark.parametrize("how", ["-c", "-m", "script elsewhere"])
+def test_nothing_of_the_working_directory_is_run(how: str, tmp_path: Path) -> None:
+    """People run their tools in directories that they have cloned from strangers."""
+    hostile = tmp_path / "hostile"
+    for name in HOSTILE:
+        path = hostile / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"open({str(tmp_path / 'owned')!r}, 'a').write({name!r})\n")
+    safe = tmp_path / "safe"
+    safe.mkdir()
+    (safe / "safe_program.py").write_text(
+        # The program itself was started with care; its flusher has to be, too.
+        f"import sys; sys.path[:] = [p for p in sys.path if p]\n"
+        f"sys.path.insert(0, {ROOT!r})\n{PROGRAM}"
+    )
+    arguments = {
+        "-c": ["-c", (safe / "safe_program.py").read_text()],
+        "-m": ["-m", "safe_program"],
+        "script elsewhere": [str(safe / "safe_program.py")],
+    }[how]
+    with Server() as server:
+        environment = environment_of(tmp_path, server.url)
+        run(environment)
+        _due(tmp_path)
+        environment["PYTHONPATH"] = os.pathsep.join([ROOT, str(safe)])
+        done = subprocess.run(
+            [sys.executable, *arguments, "{}", "tool"],
+            env=environment,
+            cwd=safe if how == "-m" else hostile,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "True\n", done.stderr
+        _await(lambda: server.requests)
+        await_no_flusher(tmp_path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_the_import_path_loses_the_working_directory_and_relative_entries() -> None:
+    """`''` and `.` mean another directory in another process."""
+    path = ["", ".", "/cwd", "/lib", "relative", "/cwd/../cwd"]
+    assert import_path(path, lambda: "/cwd", "/lib") == ["/lib"]
+    assert import_path(path, lambda: "/cwd", "/cwd") == ["/cwd", "/lib", "/cwd/../cwd"]
+
+
+def test_a_killed_flusher_costs_one_window(tmp_path: Path) -> None:
+    """The time is moved ahead before the start: a flusher that dies is not restarted."""
+    with Server(bad.silent_after(b"")) as server:
+        run(environment_of(tmp_path))
+        environment = environment_of(tmp_path, server.url)
+        run(environment)
+        _await(lambda: flushers(tmp_path))
+        os.kill(flushers(tmp_path)[0], 9)
+        await_no_flusher(tmp_path)
+        run(environment)
+        assert not flushers(tmp_path)
+        ahead = (schedule.read(str(tmp_path / "app/next-flush")) or 0) - time.time()
+        assert 0 < ahead <= 60
+        _due(tmp_path)
+        run(environment, flusher_lifetime_s=2)
+        _await(lambda: flushers(tmp_path))
+        await_no_flusher(tmp_path, timeout_s=8)
+
+
+def test_exit_mode_delivers_and_is_bounded(tmp_path: Path) -> None:
+    """In CI the machine is gone after the program; but a build must not hang."""
+    with Server() as server:
+        run(environment_of(tmp_path, server.url, CI="true"))
+        assert len(server.requests) == 1
+    with Server(bad.silent_after(b"")) as server:
+        environment = environment_of(tmp_path, server.url, CI="true")
+        began = time.monotonic()
+        run(environment, exit_timeout_s=0.5)
+        bounded_s = time.monotonic() - began
+        began = time.monotonic()
+        run({**environment, "TELEMETRY_FLUSH": "manual"})
+        assert bounded_s - (time.monotonic() - began) < 0.5 + 1.0
+    assert census_of(tmp_path / "app").pending == 2
+
+
+def test_thread_mode_delivers_while_the_program_runs(tmp_path: Path) -> None:
+    """A program that lives long need not wait for its next launch."""
+    program = PROGRAM + "\nimport time\ntime.sleep(float(sys.argv[3]))\n"
+    with Server() as server:
+        environment = environment_of(tmp_path, server.url, TELEMETRY_FLUSH="thread")
+        with subprocess.Popen(
+            [sys.executable, "-c", program, "{}", "tool", "30"], env=environment
+        ) as process:
+            _await(lambda: server.requests)
+            process.kill()

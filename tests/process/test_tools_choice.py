@@ -1,0 +1,229 @@
+"""`disable` and `enable`: the user's choice, and that all programs keep to it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+import telemetry
+from telemetry.consent import read_choice
+from telemetry.delivery import dead_letters
+from tests.support import misbehaving as bad
+from tests.support.delivering import KEY, census_of, client_of, record
+from tests.support.going_on import writers_that_go_on
+from tests.support.loopback import Exchange, Server
+from tests.support.terminals import at_terminal
+from tests.support.tooling import process, tool
+from tests.support.writers import Peer, child, holding, wait_until
+
+
+# What may be left of a home once somebody has opted out: nothing about events.
+LEFT = {"consent", "flush.lock", "next-flush", "spool", "dead", "quarantine"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A spool that has delivered, with a dead letter, a damaged and waiting events."""
+    home = tmp_path / "home"
+    with Server(bad.reply(422)) as server:
+        for _ in range(5):
+            with client_of(home, server.url, events=0 if home.exists() else 1) as it:
+                it.flush(timeout_s=20)
+    assert len(dead_letters.names(str(home / "dead"))) == 1
+    with client_of(home, "", events=5):
+        pass
+    (home / "quarantine").mkdir(mode=0o700)
+    (home / "quarantine" / "x.v1.jseq-0").write_bytes(b"damaged")
+    (home / "ledger.malformed-1").mkdir()
+    (home / "ledger.malformed-1" / "cache.db").write_bytes(b"garbage")
+    (home / "user-uuid.tmp-123-00").write_text("an id that was never put in place")
+    return home
+
+
+def assert_forgotten(home: Path) -> None:
+    """Nothing is left of anything that was recorded, nor of who recorded it."""
+    assert {path.name for path in home.iterdir()} <= LEFT
+    for name in ("spool", "dead", "quarantine"):
+        assert not (home / name).exists() or list((home / name).iterdir()) == []
+
+
+def test_opting_out_removes_everything_that_was_kept(home: Path) -> None:
+    """Somebody who says no does not want to be remembered by an id or by counts."""
+    identity = (home / "user-uuid").read_text()
+    assert uuid.UUID(identity).version == 4
+    done = tool("disable", home=home)
+    assert (done.code, done.err) == (0, "")
+    assert done.line == {"telemetry": "off", "consent": str(home / "consent")}
+    assert_forgotten(home)
+    everything = b"".join(p.read_bytes() for p in home.rglob("*") if p.is_file())
+    assert identity.encode() not in everything
+    # It may be said twice, and by somebody who never had a spool.
+    assert tool("disable", home=home).code == 0
+    fresh = home.parent / "fresh" / "home"
+    assert tool("disable", home=fresh).code == 0
+    assert {path.name for path in fresh.iterdir()} == {"consent", "flush.lock"}
+    assert (fresh.stat().st_mode & 0o777, (fresh / "consent").stat().st_mode) == (
+        0o700,
+        0o100600,
+    )
+
+
+def test_a_program_that_starts_afterwards_records_nothing(home: Path) -> None:
+    """Neither at once nor by way of the pieces that were left."""
+    tool("disable", home=home)
+    with client_of(home, "") as client:
+        assert not client.track(telemetry.CommandEvent(action="run"))
+        assert client.decision().rule == "remembered"
+    assert_forgotten(home)
+
+
+def test_running_processes_see_it_at_their_next_event(tmp_path: Path) -> None:
+    """A shell that runs for weeks must not go on for weeks."""
+    home = tmp_path / "home"
+    event = telemetry.CommandEvent(action="run", success=True)
+
+    def work(peer: Peer) -> None:
+        with client_of(home, "") as client:
+            while client.track(event):
+                peer.tell("recorded")
+                peer.hear()
+            peer.tell(client.decision().rule)
+
+    with child(work) as first, child(work) as second:
+        assert (first.hear(), second.hear()) == ("recorded", "recorded")
+        assert census_of(home).pending == 2
+        assert tool("disable", home=home).code == 0
+        for peer in (first, second):
+            peer.tell("again")
+            assert peer.hear() == "remembered"
+            peer.finish()
+    assert_forgotten(home)
+
+
+def test_opting_out_beside_writers_that_never_pause(tmp_path: Path) -> None:
+    """Each of them stops; what they write meanwhile goes, too."""
+    home = tmp_path / "home"
+    with writers_that_go_on(home, segment_bytes_max=16 * 1024) as writers:
+        done = tool("disable", home=home)
+        writers.stop()
+    assert done.code == 0, done.err
+    left = [path for path in (home / "spool").iterdir() if path.stat().st_size]
+    assert left == []
+    assert not (home / "ledger").exists()
+    assert not (home / "user-uuid").exists()
+
+
+def test_a_running_flusher_stops_before_its_next_request(tmp_path: Path) -> None:
+    """What is on the wire cannot be called back; what follows can."""
+    home = tmp_path / "home"
+    answer = threading.Event()
+
+    def hold(exchange: Exchange) -> None:
+        answer.wait(30)
+        bad.reply(200)(exchange)
+
+    with client_of(home, "", events=1200):
+        pass
+    with Server(hold) as server:
+        secrets = {"TELEMETRY_API_KEY": KEY, "TELEMETRY_ENDPOINT": server.url}
+        with process("flush", home=home, **secrets) as flusher:
+            wait_until(lambda: len(server.requests) == 1)
+            with process("disable", home=home) as disabling:
+                wait_until((home / "consent").exists)
+                assert len(list((home / "spool").iterdir())) == 1
+                answer.set()
+                out, err = disabling.communicate(timeout=60)
+            flusher.communicate(timeout=60)
+        assert (disabling.returncode, out.count(b"\n")) == (0, 1), err
+        assert flusher.returncode == 1
+        assert len(server.requests) == 1
+    assert_forgotten(home)
+
+
+def test_a_flusher_that_does_not_end_leaves_the_choice_made(home: Path) -> None:
+    """The choice does not wait for anybody; what is left is said."""
+    with holding(str(home / "flush.lock")):
+        done = tool("disable", "--wait", "0.1", home=home)
+    assert done.code == 1
+    assert "telemetry is off, but a flusher has not ended yet" in done.err
+    choice = read_choice(str(home / "consent"))
+    assert choice is not None
+    assert not choice.on
+    assert (home / "user-uuid").exists()
+
+
+def test_enabling_again_begins_anew(home: Path) -> None:
+    """With another id, and with counts from zero."""
+    identity = (home / "user-uuid").read_text()
+    tool("disable", home=home)
+    done = tool("enable", home=home)
+    assert (done.code, done.err) == (0, "")
+    assert done.line == {"telemetry": "on", "consent": str(home / "consent")}
+    with client_of(home, "") as client:
+        record(client, 1)
+    assert (home / "user-uuid").read_text() != identity
+    census = census_of(home)
+    assert (census.recorded, census.pending, census.delivered) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("DO_NOT_TRACK", "1"), ("TELEMETRY_ENABLED", "off")]
+)
+def test_enabling_says_what_overrules_it(name: str, value: str, home: Path) -> None:
+    """Or somebody would wonder for a long time why nothing is recorded."""
+    done = tool("enable", home=home, **{name: value})
+    assert done.code == 1
+    assert f"{name}={value} in the environment overrules it" in done.err
+    assert done.line["telemetry"] == "off"
+    choice = read_choice(str(home / "consent"))
+    assert choice is not None
+    assert choice.on
+
+
+def test_the_notice_that_was_read_is_remembered(home: Path) -> None:
+    """Whoever turns it on by hand is not asked again."""
+    (home / "consent").write_text("off 2026-01-01 7\n")
+    assert tool("enable", home=home).code == 0
+    choice = read_choice(str(home / "consent"))
+    assert choice is not None
+    assert (choice.on, choice.notice_version) == (True, "7")
+
+
+@pytest.mark.parametrize("command", ["disable", "enable"])
+def test_a_choice_that_cannot_be_written_is_told(command: str, home: Path) -> None:
+    """Nothing is removed before the choice is safe."""
+    (home / "consent").mkdir()
+    done = tool(command, home=home)
+    assert (done.code, done.out) == (1, b"")
+    assert "the choice is not written, nothing" in done.err
+    assert len(list((home / "spool").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "command", [("disable",), ("enable",), ("purge", "--yes"), ("flush",), ("dead",)]
+)
+def test_a_home_of_somebody_else_is_never_changed(
+    command: tuple[str, ...], home: Path
+) -> None:
+    """`sudo spool-tools purge` would leave files that the owner's programs refuse."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a directory away")
+    os.chown(home, 12345, 12345)
+    before = sorted(home.rglob("*"))
+    if command == ("dead",):
+        command = ("dead", "drop", "--all")
+    done = tool(*command, home=home)
+    assert (done.code, done.out) == (2, b"")
+    assert "belongs to user 12345" in done.err
+    assert sorted(home.rglob("*")) == before
+
+
+def test_whoever_sits_at_a_terminal_reads_a_sentence(home: Path) -> None:
+    """A person is told what happened; a program gets JSON."""
+    assert "telemetry is on\n" in at_terminal("enable", home=home).text
+    off = at_terminal("disable", home=home).text
+    assert "telemetry is off, and everything that was kept is removed" in off

@@ -1,0 +1,246 @@
+"""The inspecting tools beside writers and a flusher, and that they change nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import telemetry.delivery.flush
+from spool_tools.reading import Spool
+from telemetry.delivery import dead_letters
+from telemetry.paths import Home
+from telemetry.spool.reader import segment_names
+from tests.support import misbehaving as bad
+from tests.support.delivering import KEY, census_of, client_of
+from tests.support.going_on import writers_that_go_on
+from tests.support.loopback import Behaviour, Received, Server
+from tests.support.tooling import environment, fingerprint, killed_at_the_end, ran, tool
+from tests.support.writers import Peer, child, plant, segment_of, wait_until
+
+
+LOOKS = 100
+INSPECTING = (
+    ("dump",),
+    ("dump", "--state", "all"),
+    ("dump", "--as-sent"),
+    ("dump", "--format", "table"),
+    ("status",),
+    ("status", "--explain"),
+    ("verify",),
+    ("dead", "list"),
+)
+
+
+def _rejects_one_in_a_batch(request: Received) -> Behaviour:
+    """A server that always has something to complain about."""
+    events = json.loads(request.plain_body)["records"]
+    named = events[len(events) // 2]["properties"]["event_id"]
+    body = json.dumps({"rejected": [{"event_id": named, "reason": "not liked"}]})
+    return bad.reply(200, body.encode())
+
+
+@contextlib.contextmanager
+def flusher_that_goes_on(home: Path, endpoint: str) -> Iterator[None]:
+    """A process that flushes again and again."""
+
+    def flush(peer: Peer) -> None:
+        with client_of(home, endpoint) as client:
+            while not select.select([peer._talk], [], [], 0)[0]:
+                assert client.flush(timeout_s=20).stopped == "drained"
+        peer.hear()
+
+    with child(flush) as peer:
+        yield
+        peer.tell("stop")
+        peer.finish()
+
+
+@pytest.mark.proof
+def test_beside_writers_and_a_flusher_every_look_is_a_sound_one(
+    tmp_path: Path,
+) -> None:
+    """A spool is looked at while it is used; there is no other time."""
+    home = tmp_path / "home"
+    pending = delivered = 0
+    with (
+        Server(choose=_rejects_one_in_a_batch) as server,
+        writers_that_go_on(home, pause_s=0.05, segment_bytes_max=8000) as writers,
+        flusher_that_goes_on(home, server.url),
+    ):
+        for number in range(LOOKS):
+            run = ran if number % 25 == 0 else tool
+            for command in (("dump",), ("status",), ("verify",)):
+                done = run(*command, home=home)
+                assert (done.code, done.err) == (0, ""), (command, done.err)
+                if command == ("status",):
+                    status = done.line
+                    assert status["balanced"], status
+                    assert (status["damaged"], status["unreadable"]) == (0, [])
+                    assert status["delivered"] >= delivered
+                    delivered = status["delivered"]
+                    pending = max(pending, status["pending"])
+                elif command == ("verify",):
+                    assert done.lines[-1]["findings"] == 0
+                else:
+                    assert all(line["event"] == "tool" for line in done.lines)
+        writers.stop()
+    assert min(pending, delivered) > 0
+    census = census_of(home)
+    assert census.holds()
+    # Nothing was made to look lost or damaged by being looked at.
+    assert (census.recorded, census.damaged) == (writers.acknowledged, 0)
+    assert census.dead > 0
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A quiet spool with some of everything, damage included."""
+    home = tmp_path / "home"
+    with (
+        Server(choose=_rejects_one_in_a_batch) as server,
+        client_of(home, server.url, events=20) as client,
+    ):
+        client.flush(timeout_s=20)
+    with client_of(home, "", events=20):
+        pass
+    there = Home(str(home))
+    plant(there, 10**18, segment_of(b"{}", b"{}")[:-7])
+    plant(there, 10**18 + 1, b"garbage" * 100)
+    (home / "spool" / "notes").write_text("not ours")
+    (home / "dead" / f"{10**18:020d}-00000000.v1.jseq-7").write_text("{")
+    (home / "quarantine").mkdir()
+    (home / "quarantine" / f"{10**18:020d}-00000000.v1.jseq-7").write_bytes(b"?")
+    assert tool("enable", home=home).code == 0
+    return home
+
+
+@pytest.mark.parametrize("command", INSPECTING, ids=" ".join)
+def test_inspecting_changes_nothing(command: tuple[str, ...], home: Path) -> None:
+    """Not a byte, a time, a link count or a file more, in a process of its own."""
+    before = fingerprint(home)
+    done = ran(*command, home=home)
+    assert done.code in {0, 1}
+    assert fingerprint(home) == before
+
+
+@pytest.mark.parametrize("command", INSPECTING, ids=" ".join)
+def test_a_spool_that_nobody_may_write_is_read(
+    command: tuple[str, ...], home: Path
+) -> None:
+    """A home on a medium that is read-only, or a copy of somebody else's."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    options = ["mount", "--bind", "-o", "ro", str(home), str(home)]
+    done = subprocess.run(options, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.decode().strip()}")
+    try:
+        read = ran(*command, home=home)
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+    assert read.code in {0, 1}
+    again = tool(*command, home=home)
+    assert (read.code, read.err) == (again.code, again.err)
+    if command != ("status",):
+        assert read.out == again.out
+
+
+@pytest.mark.parametrize("command", INSPECTING, ids=" ".join)
+def test_a_home_of_somebody_else_is_read_where_that_is_permitted(
+    command: tuple[str, ...], home: Path
+) -> None:
+    """Whoever helps a user looks first, and changes nothing."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    mine = tool(*command, home=home)
+    for path in (home, *home.rglob("*")):
+        os.chown(path, 12345, 12345)
+    before = fingerprint(home)
+    theirs = tool(*command, home=home)
+    assert (theirs.code, theirs.err) == (mine.code, mine.err)
+    assert fingerprint(home) == before
+
+
+def test_a_commit_that_was_cut_off_is_looked_at_without_being_mended(
+    home: Path,
+) -> None:
+    """The journal of a killed flusher is the flusher's to roll back."""
+    with client_of(home, ""):
+        pass
+    source = (
+        "import os, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA journal_mode=PERSIST')\n"
+        "c.execute('PRAGMA cache_size=1')\n"
+        "c.execute('BEGIN IMMEDIATE')\n"
+        "c.execute('UPDATE Cache SET value = zeroblob(20000)')\n"
+        "c.execute('CREATE TABLE more AS SELECT zeroblob(100000)')\n"
+        "print(); sys.stdout.flush(); sys.stdin.read()\n"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", source, str(home / "ledger" / "cache.db")],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with killed_at_the_end(running):
+        assert running.stdout is not None
+        running.stdout.readline()
+    journal = (home / "ledger" / "cache.db-journal").read_bytes()
+    assert journal[:1] not in {b"", b"\0"}, "nothing is left to be rolled back"
+    before = fingerprint(home)
+    status = tool("status", home=home)
+    assert (status.line["delivered"], status.line["balanced"]) == (19, True)
+    assert fingerprint(home) == before
+
+
+def test_the_holder_of_the_flush_lock_is_named(home: Path) -> None:
+    """`busy` is no answer without a name."""
+    assert tool("status", home=home).line["flusher"] == "none"
+    with Server(lambda exchange: exchange.wait_for_end()) as server:
+        secrets = {"TELEMETRY_API_KEY": KEY, "TELEMETRY_ENDPOINT": server.url}
+        running = subprocess.Popen(
+            [sys.executable, "-m", "spool_tools", "flush", "--home", str(home)],
+            env=environment(**secrets),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with killed_at_the_end(running):
+            wait_until(lambda: len(server.requests) > 0)
+            status = tool("status", home=home).line
+            assert status["flusher"] == "running"
+            if sys.platform.startswith("linux"):
+                assert status["flusher_pid"] == running.pid
+            busy = tool("flush", home=home, **secrets)
+            assert (busy.code, busy.line["stopped"]) == (1, "busy")
+    assert tool("status", home=home).line["flusher"] == "none"
+
+
+def test_a_segment_that_is_gone_by_now_is_no_problem(home: Path) -> None:
+    """A flusher deletes one between the look at the names and the look into it."""
+    there = Home(str(home))
+    spool = Spool(there, "dump")
+    names = segment_names(there)
+    for name in names:
+        Path(there.segment(name)).unlink()
+    assert [spool.open(name) for name in names] == [None] * len(names)
+    assert spool.problems == []
+
+
+def test_looking_leaves_locks_as_they_are(home: Path) -> None:
+    """A writer goes on in its segment although somebody has looked at it."""
+    with client_of(home, "", events=1) as client:
+        names = segment_names(Home(str(home)))
+        for command in INSPECTING:
+            tool(*command, home=home)
+        assert client.track(telemetry.CommandEvent(action="run"))
+        assert segment_names(Home(str(home))) == names
+    assert dead_letters.names(str(home / "dead"))

@@ -1,0 +1,295 @@
+"""`purge`: what it removes is counted, whoever writes meanwhile, and wherever it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+# Loaded before the forks, as everything is that a purge needs.
+import telemetry.delivery.flush  # noqa: F401
+from spool_tools.changing import books
+from telemetry.books.entries import DeadMark
+from telemetry.books.ledger import Ledger
+from telemetry.books.view import read_snapshot
+from telemetry.delivery import dead_letters
+from telemetry.delivery.census import take_census
+from telemetry.delivery.purge import drop_letters, purge
+from telemetry.files import names_in
+from telemetry.paths import Home
+from telemetry.spool.reader import segment_names
+from tests.support import misbehaving as bad
+from tests.support.delivering import census_of, client_of, record
+from tests.support.going_on import writers_that_go_on
+from tests.support.loopback import Behaviour, Received, Server
+from tests.support.terminals import at_terminal
+from tests.support.tooling import process, tool
+from tests.support.writers import Peer, child, holding
+
+
+KILLS = 40
+
+
+def refusing(*tools: str) -> Server:
+    """A server that refuses every request with an event of one of these tools."""
+
+    def choose(request: Received) -> Behaviour:
+        events = json.loads(request.plain_body)["records"]
+        names = {event["properties"].get("tool_name") for event in events}
+        return bad.reply(422 if names & set(tools) else 200)
+
+    return Server(choose=choose)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A spool with some of everything: 17 delivered, 2 dead, 1 retried, 1 damaged
+    record in quarantine, 9 pending in two segments and 2 damaged ones between them."""
+    home = tmp_path / "home"
+    with (
+        refusing("tool-3", "tool-9", "tool-11") as server,
+        client_of(home, server.url, events=20) as client,
+    ):
+        assert client.flush(timeout_s=20).dead == 3
+    first, *_ = dead_letters.names(str(home / "dead"))
+    dead_letters.retry(str(home / "dead"), first)
+    with client_of(home, "", events=7):
+        pass
+    (name,) = segment_names(Home(str(home)))
+    path = home / "spool" / name
+    whole = path.read_bytes()
+    at = whole.rindex(b'"tool-2"')
+    path.write_bytes(whole[:at] + b"?" + whole[at + 1 : -5])
+    with client_of(home, "", events=4):
+        pass
+    return home
+
+
+def test_what_is_removed_is_counted_as_purged(home: Path) -> None:
+    """An event that somebody threw away is not one that got lost."""
+    before = census_of(home)
+    assert (before.recorded, before.pending, before.dead) == (31, 5 + 4 + 1, 2)
+    assert (before.delivered, before.damaged, before.purged) == (17, 2, 0)
+    done = tool("purge", "--yes", home=home)
+    assert (done.code, done.err) == (0, "")
+    assert done.line == {"events": 9, "letters": 3, "stretches": 0}
+    after = census_of(home)
+    assert after.holds()
+    assert (after.recorded, after.pending, after.dead) == (31, 0, 0)
+    assert (after.delivered, after.damaged, after.purged) == (17, 2, 9 + 3)
+    for name in ("spool", "dead", "quarantine"):
+        assert list((home / name).iterdir()) == []
+    assert tool("status", home=home).code == 0
+    assert tool("purge", "--yes", home=home).line["events"] == 0
+    assert census_of(home) == after
+
+
+def test_quarantine_goes_and_stays_counted_as_damaged(home: Path) -> None:
+    """Damage is damage, whether its bytes are kept or not."""
+    with Server(bad.reply(503)) as server, client_of(home, server.url) as client:
+        client.flush(timeout_s=0.1)
+    with Server() as server, client_of(home, server.url) as client:
+        assert client.flush(timeout_s=20).pending == 0
+    stretches = list((home / "quarantine").iterdir())
+    before = census_of(home)
+    assert tool("purge", "--yes", home=home).line["stretches"] == len(stretches) > 0
+    after = census_of(home)
+    assert after.holds()
+    assert after.damaged == before.damaged == 2
+
+
+def test_id_choice_and_counts_stay(home: Path) -> None:
+    """It is the events that somebody wants to be rid of."""
+    identity = (home / "user-uuid").read_bytes()
+    assert tool("enable", home=home).code == 0
+    assert tool("purge", "--yes", home=home).code == 0
+    assert (home / "user-uuid").read_bytes() == identity
+    assert (home / "consent").read_text().startswith("on ")
+    with client_of(home, "", events=1):
+        pass
+    assert census_of(home).pending == 1
+
+
+def test_it_asks_before_it_removes(home: Path) -> None:
+    """There is no way back."""
+    before = census_of(home)
+    refused = tool("purge", home=home)
+    assert (refused.code, refused.out) == (2, b"")
+    assert "say --yes" in refused.err
+    seen = at_terminal("purge", home=home, typed=b"\n")
+    assert seen.code == 2
+    assert "Remove 10 pending events" in seen.text
+    assert "not confirmed; nothing was removed" in seen.text
+    assert census_of(home) == before
+    seen = at_terminal("purge", home=home, typed=b"y\n")
+    assert seen.code == 0
+    assert "9 pending events and 3 letters" in seen.text
+    assert census_of(home).purged == 12
+
+
+def test_it_waits_for_a_flusher_and_says_so(home: Path) -> None:
+    """Two that delete would each count what the other removed."""
+    with process("purge", "--yes", home=home) as waiting:
+        with holding(str(home / "flush.lock")):
+            # It may have been quicker than we were: then there is nothing to see.
+            if waiting.poll() is None:
+                assert waiting.stderr is not None
+                assert b"a flusher is at work; waiting" in waiting.stderr.readline()
+        waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
+
+
+def test_letter_of_an_event_that_is_not_settled_is_not_counted_twice(
+    home: Path,
+) -> None:
+    """A flusher that was killed between letter and settling left both behind."""
+    newest = segment_names(Home(str(home)))[-1]
+    some = home / "dead" / dead_letters.names(str(home / "dead"))[-1]
+    (home / "dead" / f"{newest}-0").write_bytes(some.read_bytes())
+    assert tool("purge", "--yes", home=home).line == {
+        "events": 9,
+        "letters": 3,
+        "stretches": 0,
+    }
+    assert census_of(home).holds()
+
+
+def test_letter_that_the_ledger_has_counted_is_not_counted_again(home: Path) -> None:
+    """A flusher that was killed after the commit left its file behind."""
+    name = dead_letters.names(str(home / "dead"))[-1]
+    ledger = Ledger(str(home / "ledger"))
+    totals = ledger.read().totals
+    ledger.commit(
+        totals=type(totals)(
+            **{
+                **{each: getattr(totals, each) for each in totals.__struct_fields__},
+                "delivered": totals.delivered + 1,
+            }
+        ),
+        dead_marks={name: DeadMark(state="delivered")},
+    )
+    ledger.close()
+    assert census_of(home).holds()
+    assert tool("purge", "--yes", home=home).line["letters"] == 2
+    assert census_of(home).holds()
+
+
+def test_four_writers_go_on_while_it_is_purged_again_and_again(tmp_path: Path) -> None:
+    """Each event that was promised is counted exactly once, purged or pending."""
+    home = tmp_path / "home"
+    removed = 0
+    with writers_that_go_on(home, segment_bytes_max=64 * 1024) as writers:
+        for _ in range(15):
+            done = tool("purge", "--yes", home=home)
+            assert done.code == 0
+            removed += done.line["events"]
+            assert census_of(home).holds()
+        writers.stop()
+    census = census_of(home)
+    assert census.holds()
+    assert removed > 500
+    assert census.purged == removed
+    assert census.damaged == 0
+    # One that was written to a segment with two names is written again elsewhere.
+    assert writers.acknowledged <= census.recorded <= writers.acknowledged + 15 * 4
+
+
+@pytest.mark.proof
+def test_a_purge_that_is_killed_loses_no_count(tmp_path: Path) -> None:
+    """Whatever it had removed by then is counted, and whatever it had not is there."""
+    home = tmp_path / "home"
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    moments = random.Random(seed)
+    killed = 0
+    # Found out by trying: how long a purge takes is the machine's affair.
+    latest_s = 0.04
+    there = Home(str(home))
+    with writers_that_go_on(home, segment_bytes_max=32 * 1024) as writers:
+        for _ in range(KILLS):
+            with client_of(home, "") as client:
+                record(client, 30)
+            was_killed = _purge_and_kill(home, moments.uniform(0, latest_s))
+            killed += was_killed
+            latest_s *= 1.1 if was_killed else 0.6
+            census = take_census(there, read_snapshot(there.ledger), quickly=True)
+            assert census.holds()
+        writers.stop()
+    census = census_of(home)
+    assert census.holds()
+    assert census.purged > 0
+    assert killed > KILLS // 4
+    recorded = writers.acknowledged + 30 * KILLS
+    assert recorded <= census.recorded <= recorded + 4 * KILLS
+    # What was left behind is swept up by whoever comes next.
+    assert tool("purge", "--yes", home=home).code == 0
+    assert census_of(home).pending == 0
+    assert names_in(there.quarantine) == []
+
+
+def _purge_and_kill(home: Path, after_s: float) -> bool:
+    """Whether a purge was killed, so long after it began to remove."""
+
+    def work(peer: Peer) -> None:
+        there = Home(str(home))
+        with books(there) as accounts:
+            peer.tell("opened")
+            purge(there, accounts)
+
+    with child(work) as peer:
+        assert peer.hear() == "opened"
+        time.sleep(after_s)
+        os.kill(peer.pid, signal.SIGKILL)
+        return peer.wait() != 0
+
+
+def test_letters_dropped_by_a_process_that_is_killed_are_counted_once(
+    home: Path,
+) -> None:
+    """Between the commit and the removal both the mark and the file are there."""
+    there = Home(str(home))
+    names = dead_letters.names(there.dead)
+    kept = {name: (home / "dead" / name).read_bytes() for name in names}
+    with books(there) as accounts:
+        assert drop_letters(there, names, accounts) == 3
+    after = census_of(home)
+    # As if it had been killed before it removed the files and took back the marks.
+    for name, content in kept.items():
+        (home / "dead" / name).write_bytes(content)
+    ledger = Ledger(there.ledger)
+    ledger.commit(
+        dead_marks={
+            name.removesuffix(dead_letters.RETRY): DeadMark(state="dropped")
+            for name in names
+        }
+    )
+    ledger.close()
+    assert census_of(home) == after
+    with books(there) as accounts:
+        assert drop_letters(there, names, accounts) == 0
+    assert census_of(home) == after
+    assert after.holds()
+
+
+def test_what_is_no_segment_is_left_alone_and_told(home: Path, tmp_path: Path) -> None:
+    """Nothing is removed through a link, and no directory of somebody's."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("data")
+    (home / "spool" / "00000000000000000001-00000000.v1.jseq").symlink_to(
+        outside / "precious"
+    )
+    (home / "quarantine").rmdir() if (home / "quarantine").exists() else None
+    (home / "quarantine").symlink_to(outside)
+    done = tool("purge", "--yes", home=home)
+    assert done.code == 1
+    assert "left alone: quarantine: is a link" in done.err
+    assert "left alone: 00000000000000000001" in done.err
+    assert (outside / "precious").read_text() == "data"
+    assert census_of(home).holds()
+    assert census_of(home).pending == 0

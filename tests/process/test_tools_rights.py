@@ -1,0 +1,259 @@
+"""The tools where something is forbidden, where the disk is full, and beside others."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from telemetry.paths import Home
+from telemetry.spool.reader import segment_names
+from tests.support import misbehaving as bad
+from tests.support.delivering import KEY, census_of, client_of
+from tests.support.loopback import Server
+from tests.support.tooling import Ran, fingerprint, process, tool
+from tests.support.writers import within
+
+
+# Loaded before the forks, or each of them would do it again.
+importlib.import_module("telemetry.delivery.flush")
+
+# A user that nobody is, for where the tests are run by root, who may do anything.
+NOBODY = 54321
+INSPECTING = (
+    ("dump", "--state", "all"),
+    ("dump", "--as-sent"),
+    ("status",),
+    ("status", "--explain"),
+    ("verify",),
+    ("dead", "list"),
+)
+CHANGING = (
+    ("dead", "retry", "--all"),
+    ("dead", "drop", "--all"),
+    ("flush", "--timeout", "2"),
+    ("enable",),
+    ("purge", "--yes"),
+    ("disable",),
+)
+
+
+@pytest.fixture(scope="module")
+def sound() -> Iterator[Path]:
+    """A spool with pending and dead events, where any user may come."""
+    place = Path(tempfile.mkdtemp(prefix="spool-rights-"))
+    place.chmod(0o711)
+    home = place / "home"
+    with Server(bad.reply(422)) as server:
+        for number in range(5):
+            with client_of(home, server.url, events=0 if number else 1) as client:
+                client.flush(timeout_s=20)
+    with client_of(home, "", events=5):
+        pass
+    (home / "quarantine").mkdir(mode=0o700)
+    (home / "quarantine" / f"{segment_names(Home(str(home)))[0]}-0").write_bytes(b"?")
+    assert tool("enable", home=home).code == 0
+    try:
+        yield home
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.fixture
+def home(sound: Path) -> Iterator[Path]:
+    """A copy that belongs to a user who is not root."""
+    place = Path(tempfile.mkdtemp(dir=sound.parent))
+    place.chmod(0o755)
+    home = place / "home"
+    shutil.copytree(sound, home)
+    if os.geteuid() == 0:
+        for path in (home, *home.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+    yield home
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o700)
+    shutil.rmtree(place)
+
+
+def as_nobody(work: Callable[[], None]) -> None:
+    """Do it in a child, as a user who may not do anything."""
+
+    def become() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        work()
+
+    within(60, become)
+
+
+def _is_sensible(command: tuple[str, ...], done: Ran) -> None:
+    told = (command, done)
+    assert done.code in {0, 1, 3}, told
+    assert done.code == 0 or done.err or done.out, told
+    name = f"spool-tools {command[0]}: "
+    assert all(line.startswith(name) for line in done.err.splitlines()), told
+    assert done.code == 3 or done.lines or not done.out
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o500])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".",
+        "spool",
+        "dead",
+        "quarantine",
+        "ledger",
+        "ledger/cache.db",
+        "ledger/cache.db-journal",
+        "consent",
+        "next-flush",
+        "flush.lock",
+        "refused",
+        "user-uuid",
+        "a segment",
+        "a letter",
+    ],
+)
+def test_what_is_forbidden_is_told(name: str, mode: int, home: Path) -> None:
+    """A `sudo` long ago, a restored backup, a careless `chmod -R`."""
+    path = home / name
+    if name in {"a segment", "a letter"}:
+        directory = home / ("spool" if name == "a segment" else "dead")
+        path = next(directory.iterdir())
+    path.chmod(mode)
+
+    def work() -> None:
+        with Server() as server:
+            secrets = {"TELEMETRY_ENDPOINT": server.url, "TELEMETRY_API_KEY": KEY}
+            for command in (*INSPECTING, *CHANGING):
+                _is_sensible(command, tool(*command, home=home, **secrets))
+
+    as_nobody(work)
+
+
+def test_a_forbidden_home_names_its_owner_as_who_to_ask(home: Path) -> None:
+    """Sooner or later somebody helps somebody else."""
+    home.chmod(0o000)
+
+    def work() -> None:
+        for command in (*INSPECTING, *CHANGING):
+            done = tool(*command, home=home)
+            if command == ("status", "--explain"):
+                continue
+            assert (done.code, done.out) == (3, b""), (command, done)
+            assert "run this as the user it belongs to" in done.err
+
+    as_nobody(work)
+
+
+def test_nothing_of_somebody_else_is_changed(home: Path) -> None:
+    """Not even by root: the owner's programs would refuse what root leaves."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may try")
+    before = fingerprint(home)
+    with Server() as server:
+        secrets = {"TELEMETRY_ENDPOINT": server.url, "TELEMETRY_API_KEY": KEY}
+        for command in CHANGING:
+            done = tool(*command, home=home, **secrets)
+            assert (done.code, done.out) == (2, b"")
+            assert f"belongs to user {NOBODY}" in done.err
+    assert fingerprint(home) == before
+
+
+@pytest.mark.parametrize("command", ["disable", "enable", "purge"])
+def test_a_directory_that_is_no_home_is_left_as_it_is(
+    command: str, tmp_path: Path
+) -> None:
+    """`--home ~` is an easy mistake, and a `ledger` of one's own is not ours."""
+    (tmp_path / "ledger").mkdir()
+    for name in ("ledger/2026.dat", "ledger.dat", "notes", "dead.letter"):
+        (tmp_path / name).write_text("mine")
+    for name in ("spool", "dead", "quarantine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("mine")
+    before = fingerprint(tmp_path)
+    yes = ("--yes",) if command == "purge" else ()
+    done = tool(command, *yes, home=tmp_path)
+    assert (done.code, done.out) == (3, b"")
+    assert str(tmp_path) in done.err
+    assert fingerprint(tmp_path) == before
+
+
+def test_purges_at_once_count_everything_once(tmp_path: Path) -> None:
+    """One waits for the other; neither takes the other's work for damage."""
+    home = tmp_path / "home"
+    with client_of(home, "", events=300, segment_bytes_max=2000):
+        pass
+    purges = [process("purge", "--yes", home=home) for _ in range(3)]
+    done = [purge.communicate(timeout=60) for purge in purges]
+    assert [purge.returncode for purge in purges] == [0, 0, 0], done
+    # Whoever waits for more than a second says what for.
+    assert all(b"waiting" in err or err == b"" for _, err in done), done
+    census = census_of(home)
+    assert (census.recorded, census.purged, census.holds()) == (300, 300, True)
+
+
+def test_looking_beside_a_disable_ends_sensibly(tmp_path: Path) -> None:
+    """Everything is removed under the eyes of whoever looks."""
+    for number in range(3):
+        home = tmp_path / str(number)
+        with client_of(home, "", events=300, segment_bytes_max=2000):
+            pass
+        removing = process("disable", home=home)
+        looking = [process(*command, home=home) for command in INSPECTING]
+        out, err = removing.communicate(timeout=60)
+        assert (removing.returncode, err) == (0, b""), out
+        for command, each in zip(INSPECTING, looking, strict=True):
+            out, err = each.communicate(timeout=60)
+            _is_sensible(command, Ran(each.returncode, out, err.decode()))
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system without a free byte, and a spool on it."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=2048k", "none", str(place)]
+    if os.geteuid() != 0 or subprocess.run(options, check=False).returncode:
+        pytest.skip("making a file system needs root")
+    try:
+        home = place / "home"
+        with Server(bad.reply(422)) as server:
+            for number in range(5):
+                with client_of(home, server.url, events=0 if number else 1) as client:
+                    client.flush(timeout_s=20)
+        with client_of(home, "", events=500):
+            pass
+        filler = os.open(place / "filler", os.O_WRONLY | os.O_CREAT)
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while os.write(filler, b"x" * size) == size:
+                    pass
+        os.close(filler)
+        yield home
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("command", [*INSPECTING, *CHANGING], ids=" ".join)
+def test_a_full_disk_is_looked_at_and_mended(
+    command: tuple[str, ...], full_disk: Path
+) -> None:
+    """`purge` is what somebody with a full disk types."""
+    with Server() as server:
+        secrets = {"TELEMETRY_ENDPOINT": server.url, "TELEMETRY_API_KEY": KEY}
+        done = tool(*command, home=full_disk, **secrets)
+    _is_sensible(command, done)
+    if command in INSPECTING or command[0] in {"flush", "purge"}:
+        assert done.code == 0, done
+    assert census_of(full_disk).holds()

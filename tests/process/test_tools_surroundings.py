@@ -1,0 +1,156 @@
+"""The tools where the surroundings are bad: directories, limits, environments."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.bad_places import COMMANDS, NOBODY, ended, ran_in
+from tests.support.delivering import KEY, client_of
+from tests.support.tooling import Ran, tool
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A spool whose path and content are in no narrow coding."""
+    home = tmp_path / "hömé-漢-\udcff"
+    with client_of(home, "", events=3):
+        pass
+    (home / "spool" / "nöt-óurs-\udcfe").touch()
+    return home
+
+
+@pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0),
+    reason="this Python cannot import `socket` where its working directory is gone",
+)
+def test_a_working_directory_that_is_gone_is_no_fault(
+    home: Path, tmp_path: Path
+) -> None:
+    """Somebody else's clean-up removes it under a shell that is still open."""
+    for command in (*COMMANDS[:8], ("flush", "--timeout", "0.2"), ("enable",)):
+        done = _without_directory(tmp_path, *command, "--home", str(home))
+        assert done.code == (1 if command[0] == "flush" else 0), done
+    done = _without_directory(tmp_path, "status", "--home", "home")
+    assert (done.code, done.out) == (3, b"")
+    assert "'home'" in done.err
+    done = _without_directory(tmp_path, "status", "--app", "x", TELEMETRY_HOME="here")
+    assert (done.code, done.out) == (3, b"")
+    done = _without_directory(tmp_path, "dump", TELEMETRY_HOME="here")
+    assert (done.code, done.out) == (2, b"")
+    done = _without_directory(tmp_path, "collect", "--for", "0.1")
+    assert (done.code, done.out) == (2, b"")
+
+
+def _without_directory(tmp_path: Path, *arguments: str, **variables: str) -> Ran:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    # What is run must be found without the directory that it is run from.
+    source = f"""
+import os, sys
+sys.path[:] = [each for each in sys.path if each]
+os.rmdir({str(gone)!r})
+from spool_tools.cli import main
+sys.exit(main())
+"""
+    return ended(
+        [sys.executable, "-c", source, *arguments], cwd=gone, variables=variables
+    )
+
+
+def test_few_descriptors_are_enough(home: Path) -> None:
+    """A service is often given few, and a spool has many segments."""
+    for number in range(40):
+        with client_of(home, "", events=1, segment_bytes_max=200):
+            assert number >= 0
+    for command in COMMANDS:
+        done = ran_in(
+            *command,
+            home=home,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)),
+        )
+        assert done.code == (1 if command[0] == "flush" else 0), done
+
+
+HUGE = "x" * 100_000
+GARBAGE = ("\udcff\udc80", "\x1b[31m", "a\nb", "漢", HUGE, " ", "=", ",=,")
+
+
+@pytest.mark.parametrize("value", GARBAGE, ids=lambda value: ascii(value[:9]))
+def test_an_environment_of_garbage_is_no_fault(value: str, home: Path) -> None:
+    """It is read by every command, and written by anybody."""
+    names = [
+        "ENABLED",
+        "TAGS",
+        "ENDPOINT",
+        "API_KEY",
+        "HEADER",
+        "FLUSH",
+        "DEBUG",
+        "HOME",
+    ]
+    for name in names:
+        variables = {"TELEMETRY_API_KEY": KEY, "TELEMETRY_ENDPOINT": NOBODY}
+        variables[f"TELEMETRY_{name}"] = value
+        for command in COMMANDS[:8]:
+            assert tool(*command, home=home, **variables).code == 0
+        done = tool("flush", "--timeout", "0.1", home=home, **variables)
+        assert done.code in {1, 2}
+        assert KEY not in done.err
+        if name != "HOME":
+            continue
+        done = tool("status", "--app", "x", home=None, **variables)
+        assert (done.code, done.out) == (3, b"")
+
+
+def test_names_of_any_length_are_answered(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that was meant for something else ends up in an option."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").touch()
+    for place in (HUGE, f"{home}/{HUGE}", f"{home}{'/x' * 3000}", "loop/x", "file/x"):
+        for command in (("status",), ("enable",), ("purge", "--yes"), ("disable",)):
+            done = tool(*command, "--home", place)
+            assert done.code in {1, 3}, done
+            assert done.out == b""
+            assert "user it belongs to" not in done.err
+    for arguments, code in (
+        (("dead", "list", HUGE), 2),
+        (("dead", "list", "*a" * 40_000), 2),
+        (("dump", "--event", HUGE), 0),
+        (("dump", "--since", HUGE), 2),
+        (("dump", "--limit", "9" * 5000), 2),
+        (("flush", "--timeout", "1e999"), 2),
+        (("flush", "--endpoint", f"https://{HUGE}/"), 2),
+        (("purge", "--wait", "1e999"), 2),
+        (("purge", "--wait", "nan"), 2),
+    ):
+        assert tool(*arguments, home=home, TELEMETRY_API_KEY=KEY).code == code
+    assert tool("status", "--app", HUGE).code == 2
+    assert tool("status", "--home", "").code == 2
+    assert tool(HUGE).code == 2
+
+
+def test_a_strict_python_finds_nothing_to_complain_about(home: Path) -> None:
+    """Files that are left open, and whatever else is only warned of."""
+    strict = ("-X", "dev", "-W", "error", "-bb")
+    for command in COMMANDS:
+        done = ran_in(*command, home=home, python=strict)
+        assert done.code == (1 if command[0] == "flush" else 0), done
+        assert "Warning" not in done.err
+
+
+def test_a_python_without_descriptions_says_that_they_are_missing(home: Path) -> None:
+    """`-OO` drops what the catalogue is made of; nothing else needs it."""
+    bare = ("-OO",)
+    done = ran_in("events", home=None, python=bare)
+    assert (done.code, done.out) == (1, b"")
+    assert "without -OO" in done.err
+    for command in COMMANDS:
+        done = ran_in(*command, home=home, python=bare)
+        assert done.code == (1 if command[0] == "flush" else 0), done

@@ -1,0 +1,280 @@
+"""What a spool may hold, and what happens where it, or the disk, is full."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from telemetry.errors import DiskError, EventTooBigError, SpoolFullError
+from telemetry.files import make_directory
+from telemetry.paths import Home
+from telemetry.spool import frame
+from telemetry.spool import writer as writer_module
+from telemetry.spool.reader import segment_names
+from telemetry.spool.writer import SpoolWriter, size_of
+from tests.support.writers import (
+    Peer,
+    child,
+    event,
+    home_at,
+    spool_writer,
+    spooled_events,
+)
+
+
+BOUND = 10_000
+EVENT_BYTES = 1000 - frame.OVERHEAD
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with an empty spool."""
+    return home_at(tmp_path)
+
+
+def fill(writer: SpoolWriter, first: int = 0) -> list[bytes]:
+    """Thousand bytes at a time until the spool is full; the events that are in it."""
+    taken: list[bytes] = []
+    while True:
+        each = event(first + len(taken), size=EVENT_BYTES)
+        try:
+            writer.append(each)
+        except SpoolFullError:
+            return taken
+        taken.append(each)
+        assert len(taken) < 1000
+
+
+@pytest.mark.parametrize("segment_bytes_max", [1000, 3500, 1 << 20])
+def test_bound_refuses_the_newest_event(home: Home, segment_bytes_max: int) -> None:
+    """What was recorded first is what led up to it, and it stays."""
+    writer = spool_writer(
+        home, spool_bytes_max=BOUND, segment_bytes_max=segment_bytes_max
+    )
+    taken = fill(writer)
+    assert len(taken) == BOUND // 1000
+    for _ in range(3):
+        with pytest.raises(SpoolFullError) as caught:
+            writer.append(event(99, size=EVENT_BYTES))
+        assert caught.value.size_bytes == caught.value.bound_bytes == BOUND
+    writer.close()
+    assert spooled_events(home) == taken
+    assert size_of(home.spool) == BOUND
+
+
+@pytest.mark.parametrize("place", ["dead", "quarantine", "spool"])
+def test_bound_counts_all_that_is_kept(home: Home, place: str) -> None:
+    """Dead letters and damage take as much of the user's disk as events do."""
+    make_directory(f"{home.root}/{place}")
+    Path(f"{home.root}/{place}/kept").write_bytes(b"x" * 4000)
+    writer = spool_writer(home, spool_bytes_max=BOUND)
+    assert len(fill(writer)) == 6
+    writer.close()
+
+
+def test_bound_is_inclusive_and_smaller_events_still_fit(home: Home) -> None:
+    """An event is refused for its own size, not because a longer one was."""
+    writer = spool_writer(home, spool_bytes_max=BOUND)
+    writer.append(event(0, size=BOUND - 500 - frame.OVERHEAD))
+    with pytest.raises(SpoolFullError):
+        writer.append(event(1, size=501 - frame.OVERHEAD))
+    writer.append(event(2, size=300 - frame.OVERHEAD))
+    with pytest.raises(SpoolFullError):
+        writer.append(event(3, size=201 - frame.OVERHEAD))
+    writer.append(event(4, size=200 - frame.OVERHEAD))
+    writer.close()
+    assert size_of(home.spool) == BOUND
+
+
+def test_takes_events_again_once_a_segment_was_delivered(home: Home) -> None:
+    """At once, and not at the next start of a program that runs for weeks."""
+    writer = spool_writer(home, spool_bytes_max=BOUND, segment_bytes_max=2000)
+    taken = fill(writer)
+    os.utime(home.spool, ns=(0, 0))  # as if the last change were long ago
+    with pytest.raises(SpoolFullError):
+        writer.append(event(98, size=EVENT_BYTES))
+    os.unlink(home.segment(segment_names(home)[0]))
+    more = fill(writer, first=100)
+    assert len(more) == 2
+    writer.close()
+    assert spooled_events(home) == taken[2:] + more
+
+
+def test_takes_events_again_once_dead_letters_are_gone(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their removal does not show in the spool: it is measured again by time."""
+    make_directory(home.dead)
+    Path(f"{home.dead}/letter").write_bytes(b"x" * 4000)
+    writer = spool_writer(home, spool_bytes_max=BOUND)
+    fill(writer)
+    os.unlink(f"{home.dead}/letter")
+    monkeypatch.setattr(writer_module, "_FULL_FOR_NS", -1)
+    assert len(fill(writer)) == 4
+    writer.close()
+
+
+def test_refusing_is_cheap(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in a loop must not list a full spool a thousand times a second."""
+    writer = spool_writer(home, spool_bytes_max=BOUND)
+    taken = fill(writer)
+    calls: list[str] = []
+    scandir, listdir = os.scandir, os.listdir
+    monkeypatch.setattr(writer_module, "_FULL_FOR_NS", 10**15)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", lambda path: calls.append(path) or scandir(path))
+        patch.setattr(os, "listdir", lambda path: calls.append(path) or listdir(path))
+        for number in range(200):
+            with pytest.raises(SpoolFullError):
+                writer.append(event(number, size=EVENT_BYTES))
+    # Once: making the last segment has changed the directory.
+    assert len(calls) <= 4
+    writer.close()
+    assert spooled_events(home) == taken
+
+
+def test_full_spool_costs_no_file_and_no_descriptor(home: Home) -> None:
+    """Refused events leave nothing behind but their count."""
+    writer = spool_writer(home, spool_bytes_max=BOUND)
+    fill(writer)
+    files, descriptors = os.listdir(home.spool), os.listdir("/dev/fd")
+    for number in range(20):
+        with pytest.raises(SpoolFullError):
+            writer.append(event(number, size=EVENT_BYTES))
+    assert os.listdir(home.spool) == files
+    assert len(os.listdir("/dev/fd")) <= len(descriptors)
+    writer.close()
+
+
+def test_bound_is_soft_only_by_what_open_segments_may_grow(home: Home) -> None:
+    """Three processes look once each; together they stay below what each may add."""
+    writers = [
+        spool_writer(home, spool_bytes_max=BOUND, segment_bytes_max=3000)
+        for _ in range(3)
+    ]
+    for number, writer in enumerate(writers):
+        writer.append(event(number, size=EVENT_BYTES))
+    for writer in writers:
+        fill(writer)
+    assert size_of(home.spool) <= BOUND + 2 * 3000
+    for writer in writers:
+        writer.close()
+
+
+def test_longest_record_that_is_written_is_the_longest_that_is_read(home: Home) -> None:
+    """Whatever bound on events a program sets: acknowledged means that it is found."""
+    writer = spool_writer(home, spool_bytes_max=1 << 30)
+    longest = event(0, size=frame.RECORD_BYTES_MAX - frame.OVERHEAD)
+    writer.append(longest)
+    writer.append(event(1))
+    with pytest.raises(EventTooBigError):
+        writer.append(longest + b" ")
+    writer.append(event(2))
+    writer.close()
+    assert sorted(spooled_events(home)) == sorted([longest, event(1), event(2)])
+
+
+@given(st.lists(st.integers(0, 3000), max_size=40), st.integers(100, 4000))
+@settings(max_examples=50, deadline=None)
+def test_one_writer_alone_never_exceeds_the_bound(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], segment_bytes_max: int
+) -> None:
+    """Whatever the sizes are: what is taken is there, and it is never too much."""
+    home = home_at(tmp_path_factory.mktemp("bound"))
+    writer = spool_writer(
+        home, spool_bytes_max=BOUND, segment_bytes_max=segment_bytes_max
+    )
+    taken = set()
+    for number, size in enumerate(sizes):
+        each = event(number, size=size)
+        held = size_of(home.spool)
+        try:
+            writer.append(each)
+            taken.add(each)
+        except SpoolFullError:
+            assert held + len(each) + frame.OVERHEAD > BOUND
+        assert size_of(home.spool) <= BOUND
+    writer.close()
+    assert set(spooled_events(home)) == taken
+
+
+def test_short_write_costs_one_event_and_no_more(home: Home) -> None:
+    """The torn record stays where it is, and the next event goes into a new file."""
+
+    def work(peer: Peer) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        writer = spool_writer(home)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for number in range(60):
+            limit = 2500 if number % 3 else hard
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            try:
+                writer.append(event(number, size=700))
+            except DiskError:
+                # It is let go at once: a flusher may take the rest of it.
+                assert writer._segment is None
+                continue
+            peer.tell(str(number))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        writer.close()
+
+    with child(work) as peer:
+        told = [int(line) for line in peer.finish().split()]
+    assert 20 <= len(told) < 60
+    assert sorted(spooled_events(home)) == sorted(
+        event(number, size=700) for number in told
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB; only root can mount one, and only on Linux."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("size", [300, 5000, 100_000])
+def test_full_disk_costs_the_newest_events_alone(small_disk: Path, size: int) -> None:
+    """What was acknowledged is there, and nothing piles up while it is full."""
+    home = home_at(small_disk)
+    writer = spool_writer(home)
+    told, refused = [], 0
+    while refused < 50:
+        each = event(len(told) + refused, size=size)
+        try:
+            writer.append(each)
+        except DiskError:
+            refused += 1
+        else:
+            told.append(each)
+    assert len(told) > 1
+    # One torn, one that was made after it, and one more for each page left over.
+    assert len(segment_names(home)) <= 4
+    assert spooled_events(home) == told
+    writer.close()
+    os.unlink(home.segment(segment_names(home)[0]))
+    writer.append(event(9999))
+    assert spooled_events(home)[-1] == event(9999)
+    writer.close()

@@ -1,0 +1,108 @@
+"""What comes from outside: a purge, kills, and hosts that close descriptors.
+
+The opt-out writes the choice, takes flush.lock (it waits for the flusher),
+unlinks what it lists, removes the ledger, and syncs the directory. The `rm` is
+what a person does by hand: it takes no lock and leaves consent and ledger.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.proofs.model.books import Ledger
+from tests.proofs.model.flusher import end_flusher
+from tests.proofs.model.rules import Rule
+from tests.proofs.model.scenario import OWNERS, Scenario
+from tests.proofs.model.segment import records
+from tests.proofs.model.world import NO_FILE, Move, World, with_names, with_purge
+from tests.proofs.model.writer import end_process, lose_descriptor, running
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def purge_moves(world: World, scenario: Scenario) -> list[Move]:
+    """What the purge may do next."""
+    purge = world.purge
+    if purge.at == "idle":
+        return _begin(world, scenario)
+    if purge.at == "list" and world.flusher.at == "idle":
+        return _list(world, at="unlink", last="ledger")
+    if purge.at == "unlink":
+        return _unlink(world, last="ledger")
+    if purge.at == "rm":
+        return _unlink(world, last="done")
+    if purge.at == "ledger":
+        gone = world._replace(ledger=Ledger(), ledger_on_disk=Ledger())
+        syncs = world.left.power_losses and scenario.has(Rule.PURGE_SYNC)
+        at = "sync" if syncs else "done"
+        return [("removes the ledger", with_purge(gone, at=at))]
+    if purge.at == "sync":
+        synced = with_names(world, dict(world.names), synced=True)
+        return [("syncs the directory", with_purge(synced, at="done"))]
+    return []
+
+
+def _begin(world: World, scenario: Scenario) -> list[Move]:
+    if len(world.acked) < scenario.purge_after:
+        return []
+    if scenario.purge == "rm":
+        return _list(world, at="rm", last="done")
+    off = world._replace(consent=False)
+    return [("writes consent: off", with_purge(off, at="list"))]
+
+
+def _list(world: World, *, at: str, last: str) -> list[Move]:
+    todo = tuple(name for name, _ in world.names)
+    after = with_purge(world, at=at if todo else last, todo=todo)
+    return [(f"lists the spool: {', '.join(map(str, todo)) or 'empty'}", after)]
+
+
+def _unlink(world: World, *, last: str) -> list[Move]:
+    name, todo = world.purge.todo[0], world.purge.todo[1:]
+    names = dict(world.names)
+    file = names.pop(name, NO_FILE)
+    if file != NO_FILE:
+        events = {event for _, _, event in records(world.inodes[file].units)}
+        world = world._replace(purged=world.purged | events)
+    after = with_purge(world, todo=todo, at=world.purge.at if todo else last)
+    return [(f"unlinks segment {name}", with_names(after, names))]
+
+
+def kill_moves(world: World, scenario: Scenario) -> Iterator[Move]:
+    """SIGKILL, one process at a time."""
+    if not world.left.kills:
+        return
+    left = world.left._replace(kills=world.left.kills - 1)
+    after = world._replace(left=left)
+    for who in range(len(world.writers)):
+        if running(world, who, scenario):
+            yield f"writer {OWNERS[who]} is killed", end_process(after, who)
+    if world.flusher.at != "idle":
+        yield "the flusher is killed", end_flusher(after)
+    if world.purge.is_running:
+        yield "the purge is killed", with_purge(after, at="dead", todo=())
+
+
+def everybody_gone(world: World, scenario: Scenario) -> World:
+    """Every running process is gone at once; nothing else changes."""
+    for who in range(len(world.writers)):
+        if running(world, who, scenario):
+            world = end_process(world, who)
+    if world.flusher.at != "idle":
+        world = end_flusher(world)
+    if world.purge.is_running:
+        world = with_purge(world, at="dead", todo=())
+    return world
+
+
+def host_moves(world: World) -> Iterator[Move]:
+    """Between two events the host closes our descriptor and opens its own file."""
+    if not world.left.closed_by_host:
+        return
+    left = world.left._replace(closed_by_host=world.left.closed_by_host - 1)
+    for who, writer in enumerate(world.writers):
+        if writer.at == "idle" and writer.file >= 0:
+            after = lose_descriptor(world._replace(left=left), who)
+            yield f"the host of {OWNERS[who]} puts a file of its own there", after

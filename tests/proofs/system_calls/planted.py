@@ -1,0 +1,117 @@
+"""Bugs that are planted in a copy of the tree, so that the proof has to find them.
+
+Each is one that somebody might write: a few lines that look right, and lose, alter or
+miscount an event only if a call fails or a kill comes at one moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+_IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "bench")
+# Enough of one kind to meet the moment.
+_CASES = 100
+
+
+class Bug(NamedTuple):
+    """In `path`, each first text of `changes` stands once and becomes the second.
+
+    scene, kind: among which cases it is looked for
+    shown_by: the kind of the findings that show it
+    """
+
+    name: str
+    path: str
+    changes: tuple[tuple[str, str], ...]
+    scene: str
+    kind: str
+    shown_by: str
+
+
+_POST = "        verdict = self.poster.post(batch."
+_SETTLE = "            self.settlement.settle(reader, entry, batch.items, letters)\n"
+_LETTERS = """\
+        for offset, each in letters.items():
+            name = dead_letters.name_of(reader.name, offset)
+            dead_letters.write(self._home.dead, name, each)
+"""
+_SETTLED = "        settled = settle(entry, items, dead=len(letters))\n"
+_COMMIT = "        self._accounts.commit(segments={reader.name: settled})\n"
+BUGS = (
+    Bug(
+        name="a short write passes for a whole one",
+        path="telemetry/spool/segment.py",
+        changes=(("if written != len(record):\n", "if written < 0:\n"),),
+        scene="record-later",
+        kind="length",
+        shown_by="lost",
+    ),
+    Bug(
+        name="a batch is settled before the answer",
+        path="telemetry/delivery/drain.py",
+        changes=(
+            (_POST, f"{_SETTLE[4:]}        self._accounts.commit()\n{_POST}"),
+            (f"{_SETTLE}        elif", "            pass\n        elif"),
+            ("is_patient = windows", "letters = {}\n        is_patient = windows"),
+        ),
+        scene="flush-drain",
+        kind="kill",
+        shown_by="lost",
+    ),
+    Bug(
+        name="a segment is deleted before its settling is on disk",
+        path="telemetry/delivery/drain.py",
+        changes=(("if not self._accounts.is_saved:\n", "if False:\n"),),
+        scene="flush-drain",
+        kind="kill",
+        shown_by="books",
+    ),
+    Bug(
+        name="a dead letter is written after its event is settled",
+        path="telemetry/delivery/settlement.py",
+        changes=((f"{_LETTERS}{_SETTLED}", f"{_SETTLED}{_COMMIT}{_LETTERS}"),),
+        scene="flush-poison",
+        kind="kill",
+        shown_by="lost",
+    ),
+)
+
+
+def found_in(bug: Bug, directory: str) -> dict[str, int]:
+    """The totals of a proof of a tree with this bug, which is made in `directory`."""
+    tree = Path(directory, "tree")
+    tree.mkdir()
+    for name in ("telemetry", "tests", "pyproject.toml"):
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=_IGNORED)
+        else:
+            shutil.copy(source, tree / name)
+    path = tree / bug.path
+    content = path.read_text()
+    for old, new in bug.changes:
+        assert content.count(old) == 1, f"{bug.path} has not, or not once: {old}"
+        content = content.replace(old, new)
+    path.write_text(content)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.proofs.system_calls.syscalls"),
+            *("--scene", bug.scene, "--kind", bug.kind, "--count", str(_CASES)),
+        ],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    totals: dict[str, int] = json.loads(done.stdout)
+    return totals

@@ -1,0 +1,143 @@
+"""Programs to wrap, a client that keeps what it is given, and runs to compare."""
+
+from __future__ import annotations
+
+# ruff: noqa: ARG001, ARG005 - a command's function takes what its options are called
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import typer
+from click.testing import CliRunner
+from typer.testing import CliRunner as TyperRunner
+
+
+REPOSITORY = Path(__file__).parents[2]
+
+# Stands beside each program; only the wrapped run imports it.
+RECORDER = """
+import os
+import msgspec
+
+class Recorder:
+    def track(self, event):
+        with open(os.environ["RECORD_TO"], "ab") as file:
+            file.write(msgspec.json.encode(event) + b"\\n")
+        if "RECORDER_FAILS" in os.environ:
+            raise RuntimeError("the disk is full")
+        return True
+"""
+
+
+class Recorder:
+    """Keeps the events it is given."""
+
+    def __init__(self):
+        self.events = []
+
+    def track(self, event):
+        self.events.append(event)
+        return True
+
+    @property
+    def told(self):
+        return [(event.action, event.error, event.flags) for event in self.events]
+
+
+def click_program():
+    @click.group()
+    @click.option("--verbose/--quiet", "-v/-q")
+    @click.option("--region", envvar="PROGRAM_REGION")
+    def program(verbose, region):
+        pass
+
+    @program.command()
+    @click.argument("files", nargs=-1)
+    @click.option("-o", "--output", type=click.File("w"))
+    def build(files, output):
+        if "broken" in files:
+            raise ValueError("secret")
+        return "built"
+
+    @program.group()
+    @click.pass_context
+    def remote(ctx):
+        ctx.call_on_close(lambda: None)
+
+    @remote.command("add")
+    @click.option("--fetch", is_flag=True, callback=lambda ctx, param, value: value)
+    @click.pass_context
+    def remote_add(ctx, fetch):
+        ctx.invoke(build, files=())
+        return fetch
+
+    @program.command()
+    @click.option("--status", type=int)
+    @click.pass_context
+    def leave(ctx, status):
+        ctx.find_root().exit(status)
+
+    return program
+
+
+def typer_app():
+    app = typer.Typer()
+
+    @app.command()
+    def build(name: str = "x", force: bool = False):
+        if name == "broken":
+            raise ValueError("secret")
+        if force:
+            raise typer.Exit(3)
+
+    return app
+
+
+def parser_and_main():
+    parser = argparse.ArgumentParser(prog="program")
+    parser.add_argument("--status", type=int)
+    build = parser.add_subparsers().add_parser("build")
+    build.add_argument("files", nargs="*")
+
+    def main(given):
+        if "broken" in given.files:
+            raise ValueError("secret")
+        return given.status
+
+    return parser, main
+
+
+def invoke(program, *arguments, **options):
+    runner = TyperRunner() if isinstance(program, typer.Typer) else CliRunner()
+    return runner.invoke(program, arguments, **options)
+
+
+def start(script, arguments, cwd, **environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("COV_")}
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        cwd=cwd,
+        env={**clean, "PYTHONPATH": str(REPOSITORY), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def ended(process):
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout, stderr
+
+
+def both(script, arguments, cwd, **environment):
+    """How the unwrapped and the wrapped program ended, and what was recorded."""
+    record = cwd / "recorded"
+    plain = start(script, arguments, cwd, **environment)
+    wrapped = start(script, arguments, cwd, RECORD_TO=str(record), **environment)
+    endings = ended(plain), ended(wrapped)
+    lines = record.read_text().splitlines() if record.exists() else []
+    return *endings, [json.loads(line) for line in lines]
