@@ -14,7 +14,6 @@ import sys
 import threading
 
 from spool_tools.cli import INTERRUPTED
-from spool_tools.explain import decision_for
 from spool_tools.output import Screen, complain
 from spool_tools.progress import Bar
 from spool_tools.reading import Spool
@@ -23,6 +22,7 @@ from spool_tools.target import WrongUsageError, add_target, target_home
 from spool_tools.text import many, problem_of
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
+from telemetry.consent import consent
 from telemetry.delivery.census import count_letters
 from telemetry.delivery.flush import flush
 from telemetry.delivery.report import FlushReport, Progress
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """Flush; the exit code."""
     home = target_home(args, changes=True)
     config = _config(args)
-    decision = decision_for(home, os.environ)
+    decision = consent(home, os.environ)
     if not decision.on:
         complain("flush", f"telemetry is off: {decision.reason}; nothing is sent")
         return 1
@@ -132,7 +132,7 @@ def _watched(
                 home,
                 timeout_s=timeout_s,
                 environment=os.environ,
-                allowed=lambda: decision_for(home, os.environ).on,
+                allowed=lambda: consent(home, os.environ).on,
                 logger=_Complaining(),
                 progress=progress,
             )

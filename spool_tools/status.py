@@ -22,6 +22,7 @@ from spool_tools.sizes import quarantined, sizes
 from spool_tools.status_text import Status, told
 from spool_tools.target import add_target, target_home
 from telemetry.books.entries import Totals
+from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
 from telemetry.paths import Home
@@ -79,7 +80,7 @@ def status_of(home: Home) -> Status:
     """Everything there is to say of a spool."""
     spool = Spool(home)
     census = _census(spool)
-    decision = explain.decision_for(home, os.environ)
+    decision = consent(home, os.environ)
     state = spool.snapshot.state
     stretches = quarantined(home)
     holder = flush_lock_holder(home)

@@ -1,29 +1,33 @@
-"""Whether telemetry is on, and the rule that decided.
+"""Whether telemetry is on, and the rule that decided. One function: `consent`.
 
-The rules, strongest first:
+The rules, strongest first; the first that has something to say decides:
 
     do-not-track   DO_NOT_TRACK is set to anything but empty, 0, false, no, off
     environment    TELEMETRY_ENABLED is false, 0, no or off, in any case
     program        the program said `enabled=False`
+    notice         the program has a notice that was not shown yet
     remembered     the user's choice, in the file `consent`
     build          the value the program was built with
-    notice         the program has a notice that could not be shown yet
     default        on
 
-The decision is pure: it takes values and returns a value. The thin shell reads
-and writes the one file. Nothing here is loaded from outside the standard
-library, because a program with telemetry off pays for this module alone.
+`rules` is pure: it takes values and returns values. `consent` reads the one file
+and asks it; clients, flushers and tools call nothing else. A program with telemetry
+off pays for this module alone, so it imports only the standard library.
 """
 
 from __future__ import annotations
 
+from telemetry.build_values import build_values
 from telemetry.files import read_small, write_whole
-from telemetry.switches import Decision, environment_decision, is_off
+from telemetry.switches import Decision, environment_rules, is_off
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from telemetry.config import Config
+    from telemetry.paths import Home
 
 # One line of text; more than this was not written by us.
 _FILE_BYTES_MAX = 256
@@ -40,37 +44,79 @@ class Choice:
         self.notice_version = notice_version
 
 
-def decide(
+def consent(
+    home: Home | None, environment: Mapping[str, str], config: Config | None = None
+) -> Decision:
+    """Whether telemetry is on now for one home, and why. Writes nothing.
+
+    `home` is None where there is none to remember a choice; without a `config` the
+    answer is for programs that neither turn it off nor have a notice. Asked before a
+    byte is written, before a flusher is started and before each request.
+    """
+    said = rules_of(home, environment, config).values()
+    return next(decision for decision in said if decision is not None)
+
+
+def rules_of(
+    home: Home | None, environment: Mapping[str, str], config: Config | None = None
+) -> dict[str, Decision | None]:
+    """What each rule says now, strongest first; as `consent` for the rest."""
+    choice = read_choice(home.consent) if home is not None else None
+    return rules(
+        environment=environment,
+        enabled=config is None or config.enabled is True,
+        choice=choice,
+        build=build_values()["enabled"],
+        notice_due=config is not None
+        and is_notice_due(config.notice, config.notice_version, choice),
+    )
+
+
+def rules(
     *,
     environment: Mapping[str, str],
     enabled: bool,
     choice: Choice | None,
     build: str,
     notice_due: bool = False,
-) -> Decision:
-    """The decision for one program on one machine.
+) -> dict[str, Decision | None]:
+    """What each rule says, strongest first; None where it has nothing to say.
 
     `enabled` is what the program said, `choice` what the user is remembered to
     have chosen, `build` the build-time value (empty: none), and `notice_due`
     whether a notice has to be shown before anything may be written.
     """
-    decided = environment_decision(environment)
-    if decided is not None:
-        return decided
+    program = notice = remembered = built = None
     if not enabled:
-        return Decision("program", "the program turned it off", on=False)
-    if choice is not None and not choice.on:
-        return Decision("remembered", f"the user turned it off {choice.date}", on=False)
+        program = Decision("program", "the program turned it off", on=False)
     if notice_due:
-        return Decision("notice", "the notice was not shown yet", on=False)
+        notice = Decision("notice", "the notice was not shown yet", on=False)
     if choice is not None:
-        return Decision("remembered", f"the user left it on {choice.date}", on=True)
+        did = "left it on" if choice.on else "turned it off"
+        reason = f"the user {did} {choice.date}".rstrip()
+        remembered = Decision("remembered", reason, on=choice.on)
     if build:
-        said = "off" if is_off(build) else "on"
-        return Decision(
-            "build", f"the program was built with it {said}", on=said == "on"
-        )
-    return Decision("default", "nobody turned it off", on=True)
+        word = "off" if is_off(build) else "on"
+        reason = f"the program was built with it {word}"
+        built = Decision("build", reason, on=word == "on")
+    return {
+        **environment_rules(environment),
+        "program": program,
+        "notice": notice,
+        "remembered": remembered,
+        "build": built,
+        "default": Decision("default", "no rule turned it off", on=True),
+    }
+
+
+def is_notice_due(notice: str | None, version: str, choice: Choice | None) -> bool:
+    """Whether a notice has to be shown before anything may be recorded.
+
+    A new version is shown again; a user who turned telemetry off is not asked again.
+    """
+    if not notice:
+        return False
+    return choice is None or (choice.on and choice.notice_version != version)
 
 
 def parse_choice(content: bytes) -> Choice:

@@ -24,13 +24,6 @@ from telemetry.paths import Home
 _QUIET_ARGUMENTS = frozenset({"--help", "-h", "--version"})
 
 
-def is_due(notice: str | None, version: str, choice: Choice | None) -> bool:
-    """Whether the notice has to be shown before anything may be recorded."""
-    if not notice:
-        return False
-    return choice is None or (choice.on and choice.notice_version != version)
-
-
 def can_show(
     environment: Mapping[str, str], arguments: list[str], *, is_terminal: bool
 ) -> bool:

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from telemetry.build_values import build_values
 from telemetry.config import Config
-from telemetry.consent import Choice, decide, read_choice
+from telemetry.consent import consent
 from telemetry.envelope import Envelope
 from telemetry.errors import ConfigError, DiskError, HomeError
 from telemetry.files import make_directory, make_empty, make_home
@@ -137,21 +136,7 @@ class Pipeline:
 
         A home that was removed with its consent has the notice due again.
         """
-        choice = read_choice(self.home.consent)
-        is_due = False
-        if self.config.notice:
-            from telemetry.notice import is_due as is_notice_due
-
-            is_due = is_notice_due(
-                self.config.notice, self.config.notice_version, choice
-            )
-        return decide(
-            environment=self._environment,
-            enabled=self.config.enabled,
-            choice=choice,
-            build=build_values()["enabled"],
-            notice_due=is_due,
-        ).on
+        return consent(self.home, self._environment, self.config).on
 
     def after_fork(self) -> None:
         """Forget what belongs to the parent. Call it in a child."""
@@ -255,33 +240,13 @@ def decide_for(
         )
     except (HomeError, ConfigError, TypeError):
         home = None  # recording will say so; consent does not depend on it
-    choice = read_choice(home.consent) if home else None
-    is_due = False
-    if config.notice:
-        from telemetry.notice import is_due as is_notice_due
+    decision = consent(home, environment, config)
+    if may_show and decision.rule == "notice" and home and config.notice:
+        from telemetry.notice import show
 
-        is_due = is_notice_due(config.notice, config.notice_version, choice)
-    decision = decide(
-        environment=environment,
-        enabled=config.enabled is True,
-        choice=choice,
-        build=build_values()["enabled"],
-        notice_due=is_due,
-    )
-    if decision.rule != "notice" or home is None or config.notice is None:
-        return decision
-    if not may_show:
-        return decision
-    from telemetry.notice import show
-
-    shown: Choice | None = show(config.notice, config.notice_version, home, environment)
-    return decide(
-        environment=environment,
-        enabled=config.enabled is True,
-        choice=shown,
-        build=build_values()["enabled"],
-        notice_due=shown is None,
-    )
+        show(config.notice, config.notice_version, home, environment)
+        return consent(home, environment, config)
+    return decision
 
 
 def prepare(home: Home) -> None:

@@ -62,16 +62,27 @@ def is_switched_off() -> bool:
 
 
 def environment_decision(environment: Mapping[str, str]) -> Decision | None:
-    """What the environment alone decides; None where it leaves it open.
+    """What the environment alone decides; None where it leaves it open."""
+    track, enabled = environment_rules(environment).values()
+    return track or enabled
 
-    It can only turn off: `TELEMETRY_ENABLED=true` overrules no other rule.
+
+def environment_rules(environment: Mapping[str, str]) -> dict[str, Decision | None]:
+    """What each of the two variables says, the stronger first.
+
+    They can only turn off: `TELEMETRY_ENABLED=true` overrules no other rule.
     """
     if guard is not None:
-        return guard
+        return {"do-not-track": None, "environment": guard}
     track = environment.get("DO_NOT_TRACK", "")
-    if track and not is_off(track):
-        return Decision("do-not-track", f"DO_NOT_TRACK={track[:20]}", on=False)
     enabled = environment.get("TELEMETRY_ENABLED", "")
-    if is_off(enabled):
-        return Decision("environment", f"TELEMETRY_ENABLED={enabled[:20]}", on=False)
-    return None
+    return {
+        "do-not-track": Decision("do-not-track", f"DO_NOT_TRACK={track[:20]}", on=False)
+        if track and not is_off(track)
+        else None,
+        "environment": Decision(
+            "environment", f"TELEMETRY_ENABLED={enabled[:20]}", on=False
+        )
+        if is_off(enabled)
+        else None,
+    }

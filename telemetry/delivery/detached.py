@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from telemetry.consent import decide, read_choice
+from telemetry.consent import consent
 from telemetry.delivery.flush import flush
 from telemetry.delivery.launch import Told
 from telemetry.paths import Home
@@ -27,22 +27,13 @@ def main(told_values: dict[str, Any]) -> None:
     """Flush as told. Never returns: the process ends here."""
     told = msgspec.convert(told_values, Told)
     home = Home(told.home)
-
-    def allowed() -> bool:
-        return decide(
-            environment=os.environ,
-            enabled=told.config.enabled,
-            choice=read_choice(home.consent),
-            build="",
-        ).on
-
     lifetime_s = float(told.lifetime_s)
     flush(
         told.config,
         home,
         timeout_s=max(lifetime_s - _MARGIN_S, lifetime_s / 2),
         environment=os.environ,
-        allowed=allowed,
+        allowed=lambda: consent(home, os.environ, told.config).on,
         lock=told.lock,
     )
     sys.exit(0)

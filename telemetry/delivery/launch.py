@@ -83,7 +83,10 @@ def spawn(
     # Another number than ours, so that it is inherited there and only there.
     theirs = 3 if lock != 3 else 4
     told = Told(
-        config=msgspec.structs.replace(config, notice=None, home=home.root),
+        # Of the notice only that there is one: it decides whether it may go on.
+        config=msgspec.structs.replace(
+            config, notice="shown" if config.notice else None, home=home.root
+        ),
         home=home.root,
         lock=theirs,
         lifetime_s=max(int(config.flusher_lifetime_s), 1),

@@ -35,7 +35,7 @@ def home(tmp_path: Path) -> Path:
         ({}, "disable", ("off", "remembered", "the user turned it off")),
         ({}, "enable", ("on", "remembered", "the user left it on")),
         ({"TELEMETRY_ENABLED": "true"}, "disable", ("off", "remembered", "the user")),
-        ({}, None, ("on", "default", "nobody turned it off")),
+        ({}, None, ("on", "default", "no rule turned it off")),
     ],
 )
 def test_it_explains_which_rule_decided(
@@ -54,11 +54,14 @@ def test_it_explains_which_rule_decided(
     line = told.line
     assert (line["telemetry"], line["rule"]) == telling[:2]
     assert telling[2].lstrip("…") in line["reason"]
-    assert [each["rule"] for each in line["rules"]][:4] == [
+    assert [each["rule"] for each in line["rules"]] == [
         "do-not-track",
         "environment",
         "program",
+        "notice",
         "remembered",
+        "build",
+        "default",
     ]
     seen = at_terminal("status", "--explain", home=home, variables=variables)
     assert f"telemetry is {telling[0]}: " in seen.text

@@ -11,6 +11,7 @@ import itertools
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,11 +20,12 @@ from hypothesis import strategies as st
 import telemetry
 from telemetry.consent import (
     Choice,
-    decide,
+    consent,
     format_choice,
     parse_choice,
     read_choice,
     remember_choice,
+    rules,
 )
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
@@ -35,6 +37,11 @@ from tests.support.surroundings import (
     quiet_config,
     spooled,
 )
+
+
+def decide(**values: Any) -> Decision:
+    """What the strongest rule says that says anything."""
+    return next(said for said in rules(**values).values() if said is not None)
 
 
 OFF = ["false", "False", "FALSE", "0", "no", "NO", "off", "Off", "oFF"]
@@ -98,8 +105,8 @@ def test_the_strongest_rule_decides() -> None:
             (track, "do-not-track"),
             (off, "environment"),
             (program, "program"),
-            (said_no, "remembered"),
             (due, "notice"),
+            (said_no, "remembered"),
             (built_off, "build"),
         ]
         expected = next((rule for applies, rule in rules if applies), "default")
@@ -126,6 +133,7 @@ def test_a_variable_is_not_repeated_at_length() -> None:
 
 CHOICES = st.builds(
     Choice,
+    consent,
     on=st.booleans(),
     date=st.dates().map(str),
     notice_version=st.from_regex(r"[A-Za-z0-9.]{0,20}", fullmatch=True),
@@ -285,3 +293,17 @@ def telemetry_is_quiet(client: telemetry.Client) -> bool:
     except TelemetryError:
         return False
     return client.flush().stopped == "off"
+
+
+def test_one_function_answers_for_the_program_and_its_flusher(tmp_path: Path) -> None:
+    """A home that was removed with its consent has the notice due again, everywhere."""
+    home = Home(str(tmp_path))
+    config = quiet_config(tmp_path, notice="we count")
+    assert consent(None, {}, config).rule == "notice"
+    assert consent(home, {}, config).rule == "notice"
+    assert consent(home, {}).rule == "default"
+    remember_choice(home.consent, Choice(on=True, notice_version="1"))
+    assert consent(home, {}, config).rule == "remembered"
+    remember_choice(home.consent, Choice(on=False))
+    assert consent(home, {}, config).rule == consent(home, {}).rule == "remembered"
+    assert consent(home, {}, quiet_config(tmp_path, enabled=False)).rule == "program"

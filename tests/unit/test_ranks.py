@@ -42,13 +42,13 @@ HOUSE = """
 0 wire/__init__.py
 0 books/__init__.py
 0 delivery/__init__.py
-1 consent.py
 1 identity.py
 1 events.py
 1 spool/frame.py
 1 spool/refusals.py
 1 wire/endpoint.py
 2 config.py
+2 consent.py
 2 notice.py
 2 envelope.py
 2 session.py

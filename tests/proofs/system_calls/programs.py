@@ -16,7 +16,7 @@ from telemetry.books.ledger import open_ledger
 from telemetry.books.view import read_snapshot
 from telemetry.client import Client
 from telemetry.config import Config
-from telemetry.consent import decide, read_choice
+from telemetry.consent import consent
 from telemetry.delivery.flush import flush
 from telemetry.delivery.purge import forget, purge
 from telemetry.delivery.schedule import flush_lock
@@ -79,8 +79,7 @@ def drain(told: dict[str, object], tell: Tell) -> int:
     )
 
     def is_allowed() -> bool:
-        choice = read_choice(home.consent)
-        return decide(environment={}, enabled=True, choice=choice, build="").on
+        return consent(home, {}).on
 
     report = flush(config, home, timeout_s=10.0, environment={}, allowed=is_allowed)
     tell(f"stopped {report.stopped}")
