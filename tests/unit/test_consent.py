@@ -133,7 +133,6 @@ def test_a_variable_is_not_repeated_at_length() -> None:
 
 CHOICES = st.builds(
     Choice,
-    consent,
     on=st.booleans(),
     date=st.dates().map(str),
     notice_version=st.from_regex(r"[A-Za-z0-9.]{0,20}", fullmatch=True),
@@ -302,7 +301,9 @@ def test_one_function_answers_for_the_program_and_its_flusher(tmp_path: Path) ->
     assert consent(None, {}, config).rule == "notice"
     assert consent(home, {}, config).rule == "notice"
     assert consent(home, {}).rule == "default"
-    remember_choice(home.consent, Choice(on=True, notice_version="1"))
+    remember_choice(
+        home.consent, Choice(on=True, date="2026-01-02", notice_version="1")
+    )
     assert consent(home, {}, config).rule == "remembered"
     remember_choice(home.consent, Choice(on=False))
     assert consent(home, {}, config).rule == consent(home, {}).rule == "remembered"
