@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from spool_tools.output import complain
 from telemetry.books.books import Accounts
+from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.schedule import flush_lock
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
@@ -42,7 +43,10 @@ class BusyError(TelemetryError):
 
 @contextlib.contextmanager
 def flush_lock_held(home: Home, command: str, *, wait_s: float) -> Iterator[None]:
-    """No flusher runs within. Raises BusyError, and OSError."""
+    """No flusher runs within, and no opt-out is left unfinished.
+
+    Raises BusyError, and OSError.
+    """
     began = time.monotonic()
     is_told = False
     while (lock := flush_lock(home)) is None:
@@ -57,6 +61,7 @@ def flush_lock_held(home: Home, command: str, *, wait_s: float) -> Iterator[None
             complain(command, f"a flusher is at work; waiting {wait_s:.0f} s at most")
         time.sleep(_PAUSE_S)
     try:
+        finish_opt_out(home, lock=lock)
         yield
     finally:
         os.close(lock)

@@ -1,15 +1,15 @@
 """`disable`: turns telemetry off for good, and removes everything that is kept.
 
-The choice is on disk before anything is removed, so a program that starts
-meanwhile finds it. Segments, dead letters, quarantine, ledger and the user's
-id go. A flusher that is at work stops before its next request. Exit codes: 0 it
-is done, 1 the choice is made, or could not be, and something is left.
+Recording has stopped and nothing is sent any more before the flush lock is asked
+for; then segments, dead letters, quarantine, ledger and the user's id are removed.
+What is interrupted there is finished by the next tool, flusher or launch. Exit
+codes: 0 it is done, 1 the choice could not be made, or something is left, 130
+interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 
 import msgspec
 
@@ -17,7 +17,7 @@ from spool_tools.changing import BusyError, add_wait, flush_lock_held
 from spool_tools.output import Screen, complain
 from spool_tools.target import add_target, target_home
 from spool_tools.text import problem_of
-from telemetry.consent import Choice, remember_choice
+from telemetry.delivery.opt_out import opt_out
 from telemetry.errors import HomeError
 from telemetry.files import make_home
 
@@ -49,32 +49,27 @@ def run(args: argparse.Namespace) -> int:
     home = target_home(args, changes=True, must_exist=False)
     try:
         make_home(home.root)
-        remember_choice(
-            home.consent,
-            Choice(on=False, date=time.strftime("%Y-%m-%d", time.gmtime())),
-        )
+        opt_out(home)
     except (HomeError, OSError) as error:
         complain(
             "disable",
             f"{problem_of(error)}; the choice is not written, nothing was removed",
         )
         return 1
-    from telemetry.delivery.purge import forget
-
+    done = "telemetry is off: nothing more is recorded or sent"
+    later = "the next run of the program or of a tool removes what is kept"
     try:
+        # It removes what was kept as soon as no flusher is at work any more.
         with flush_lock_held(home, "disable", wait_s=args.wait):
-            forget(home)
+            pass
+    except KeyboardInterrupt:
+        complain("disable", f"{done}, but this was interrupted; {later}")
+        raise
     except BusyError:
-        complain(
-            "disable",
-            "telemetry is off, but a flusher has not ended yet; run this again to "
-            "remove what is kept",
-        )
+        complain("disable", f"{done}, but a flusher has not ended yet; {later}")
         return 1
     except OSError as error:
-        complain(
-            "disable", f"telemetry is off, but not all is removed: {problem_of(error)}"
-        )
+        complain("disable", f"{done}, but not all is removed: {problem_of(error)}")
         return 1
     Screen().tell(
         Chosen(telemetry="off", consent=home.consent),

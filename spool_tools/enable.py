@@ -9,6 +9,7 @@ import argparse
 import os
 import time
 
+from spool_tools.changing import BusyError, add_wait, flush_lock_held
 from spool_tools.disable import Chosen
 from spool_tools.output import Screen, complain
 from spool_tools.target import add_target, target_home
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "not\nbe written; 2 wrong usage\n"
     )
     add_target(parser)
+    add_wait(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,6 +43,10 @@ def run(args: argparse.Namespace) -> int:
     before = read_choice(home.consent)
     try:
         make_home(home.root)
+        if before is not None and not before.is_finished:
+            # Nothing that was kept at the opt-out may be sent after this.
+            with flush_lock_held(home, "enable", wait_s=args.wait):
+                pass
         remember_choice(
             home.consent,
             Choice(
@@ -50,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
                 notice_version=before.notice_version if before else "",
             ),
         )
-    except (HomeError, OSError) as error:
+    except (BusyError, HomeError, OSError) as error:
         complain(
             "enable", f"{problem_of(error)}; the choice is not written, nothing changed"
         )

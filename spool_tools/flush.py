@@ -25,6 +25,7 @@ from telemetry.config import Config, resolve
 from telemetry.consent import consent
 from telemetry.delivery.census import count_letters
 from telemetry.delivery.flush import flush
+from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.report import FlushReport, Progress
 from telemetry.delivery.schedule import can_send
 from telemetry.errors import ConfigError, TelemetryError
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     config = _config(args)
     decision = consent(home, os.environ)
     if not decision.on:
+        finish_opt_out(home)
         complain("flush", f"telemetry is off: {decision.reason}; nothing is sent")
         return 1
     spool = Spool(home, "flush")

@@ -31,17 +31,30 @@ if TYPE_CHECKING:
 
 # One line of text; more than this was not written by us.
 _FILE_BYTES_MAX = 256
+# Stands behind the date from an opt-out until what was kept is removed.
+_UNFINISHED = "(what was kept is still being removed)"
 
 
 class Choice:
-    """What the user chose: `on`, the date as text, and the notice's version."""
+    """What the user chose: `on`, the date as text, and the notice's version.
 
-    __slots__ = ("date", "notice_version", "on")
+    `is_finished` is False from an opt-out until what was kept is removed.
+    """
 
-    def __init__(self, *, on: bool, date: str = "", notice_version: str = "") -> None:
+    __slots__ = ("date", "is_finished", "notice_version", "on")
+
+    def __init__(
+        self,
+        *,
+        on: bool,
+        date: str = "",
+        notice_version: str = "",
+        is_finished: bool = True,
+    ) -> None:
         self.on = on
         self.date = date
         self.notice_version = notice_version
+        self.is_finished = is_finished
 
 
 def consent(
@@ -95,6 +108,7 @@ def rules(
         did = "left it on" if choice.on else "turned it off"
         reason = f"the user {did} {choice.date}".rstrip()
         remembered = Decision("remembered", reason, on=choice.on)
+        remembered.is_finished = choice.is_finished
     if build:
         word = "off" if is_off(build) else "on"
         reason = f"the program was built with it {word}"
@@ -125,19 +139,22 @@ def parse_choice(content: bytes) -> Choice:
     Whatever does not plainly say `on` means off: a damaged file must not turn
     on what somebody may have turned off.
     """
-    words = content.decode("utf-8", "replace").split(maxsplit=2)
-    on = bool(words) and words[0] == "on"
+    words = [*content.decode("utf-8", "replace").split(maxsplit=2), "", "", ""]
+    version = words[2].strip()
+    is_finished = words[0] != "off" or version != _UNFINISHED
     return Choice(
-        on=on,
-        date=words[1] if len(words) > 1 else "",
-        notice_version=words[2].strip() if len(words) > 2 else "",
+        on=words[0] == "on",
+        date=words[1],
+        notice_version=version if is_finished else "",
+        is_finished=is_finished,
     )
 
 
 def format_choice(choice: Choice) -> bytes:
     """The content of a consent file."""
     word = "on" if choice.on else "off"
-    return f"{word} {choice.date} {choice.notice_version}".rstrip().encode() + b"\n"
+    version = choice.notice_version if choice.is_finished else _UNFINISHED
+    return f"{word} {choice.date} {version}".rstrip().encode() + b"\n"
 
 
 def read_choice(path: str) -> Choice | None:

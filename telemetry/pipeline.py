@@ -246,6 +246,13 @@ def decide_for(
 
         show(config.notice, config.notice_version, home, environment)
         return consent(home, environment, config)
+    if may_show and home and not decision.is_finished:
+        from telemetry.delivery.opt_out import finish_opt_out
+
+        try:
+            finish_opt_out(home)
+        except OSError:
+            pass  # the next launch tries again, and `disable` says what is left
     return decision
 
 

@@ -27,14 +27,18 @@ _TRACK, _ENABLED = (
 
 
 class Decision:
-    """On or off, the rule that decided, and a sentence about it."""
+    """On or off, the rule that decided, and a sentence about it.
 
-    __slots__ = ("on", "reason", "rule")
+    `is_finished` is False where an opt-out has left something to be removed.
+    """
+
+    __slots__ = ("is_finished", "on", "reason", "rule")
 
     def __init__(self, rule: str, reason: str, *, on: bool) -> None:
         self.on = on
         self.rule = rule
         self.reason = reason
+        self.is_finished = True
 
     def __repr__(self) -> str:
         return f"Decision({'on' if self.on else 'off'}, {self.rule}: {self.reason})"

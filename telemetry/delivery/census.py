@@ -18,6 +18,7 @@ import msgspec
 
 from telemetry.books.entries import SegmentEntry, Snapshot
 from telemetry.delivery import dead_letters
+from telemetry.delivery.opt_out import directories_set_aside
 from telemetry.errors import SpoolError
 from telemetry.paths import Home
 from telemetry.spool.frame import Record
@@ -83,11 +84,20 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
         delivered += entry.delivered
         damaged += entry.damaged
         purged += entry.purged
-    for count in _counts(home, names, snapshot, quickly=quickly, bytes_max=QUICK_BYTES):
-        broken = count.missing + (1 if count.tail else 0)
-        recorded += count.pending + broken
-        pending += count.pending
+    for each in _counts(home, names, snapshot, quickly=quickly, bytes_max=QUICK_BYTES):
+        broken = each.missing + (1 if each.tail else 0)
+        recorded += each.pending + broken
+        pending += each.pending
         damaged += broken
+    for directory in directories_set_aside(home):
+        # A purge was killed: what it has set aside is purged from then on.
+        for name in segment_names(home, directory):
+            known = snapshot.segments.get(name)
+            each = _count_set_aside(home, name, directory, known)
+            broken = each.missing + (1 if each.tail else 0)
+            recorded += each.pending + broken
+            purged += each.pending
+            damaged += broken
     return Census(
         recorded=recorded,
         pending=pending + retried,
@@ -96,6 +106,19 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
         damaged=damaged,
         purged=purged,
     )
+
+
+def _count_set_aside(
+    home: Home, name: str, directory: str, entry: SegmentEntry | None
+) -> SegmentCount:
+    try:
+        reader = SegmentReader(home, name, directory)
+        try:
+            return count(reader, entry)
+        finally:
+            reader.close()
+    except (SpoolError, OSError):
+        return SegmentCount(pending=0, missing=0, tail=0)
 
 
 def _counts(

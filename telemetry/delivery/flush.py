@@ -21,6 +21,8 @@ from telemetry.delivery import schedule
 from telemetry.delivery.backoff import Delays, conclude
 from telemetry.delivery.census import count_pending_quickly
 from telemetry.delivery.drain import Flusher
+from telemetry.delivery.opt_out import finish_opt_out
+from telemetry.delivery.purge import finish_purge
 from telemetry.delivery.report import FlushReport, Progress
 from telemetry.delivery.resend import resend
 from telemetry.delivery.schedule import can_send, flush_lock
@@ -56,17 +58,20 @@ def flush(
     """
     progress = progress or Progress()
     deadline = time.monotonic() + timeout_s
-    if not allowed():
-        return progress.report(home, "off")
     held = lock
     try:
+        if not allowed():
+            _finish_opt_out(home, held)
+            return progress.report(home, "off")
         if held is None:
             held = flush_lock(home)
         if held is None:
             return progress.report(home, "busy")
-        return _flush_locked(
+        report = _flush_locked(
             config, home, deadline, environment, allowed, http, logger, progress
         )
+        _finish_opt_out(home, held)
+        return report
     except (LedgerError, OSError) as error:
         if logger is not None:
             logger.debug("flush: %s; everything is kept", error)
@@ -81,6 +86,13 @@ def flush(
                     os.close(held)
             except OSError:
                 pass  # it is closed all the same
+
+
+def _finish_opt_out(home: Home, lock: int | None) -> None:
+    try:
+        finish_opt_out(home, lock=lock)
+    except OSError:
+        pass  # the next flush tries again, and `disable` says what is left
 
 
 def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
@@ -104,6 +116,7 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
     transport = None
     try:
         progress.snapshot = accounts.snapshot
+        finish_purge(home, accounts)
         tidy(home, accounts)
         if not can_send(config):
             return progress.report(home, "off")

@@ -42,9 +42,9 @@ from telemetry.spool.segment import record_ending_at
 CHUNK_BYTES = 256 * 1024
 
 
-def segment_names(home: Home) -> list[str]:
+def segment_names(home: Home, directory: str = "") -> list[str]:
     """The segments of a spool, oldest first; none where there is no spool."""
-    return sorted(filter(is_segment, names_in(home.spool)))
+    return sorted(filter(is_segment, names_in(directory or home.spool)))
 
 
 class Checked(NamedTuple):
@@ -66,12 +66,13 @@ class Checked(NamedTuple):
 class SegmentReader:
     """One segment, open for reading from a whole record's end on.
 
-    Raises SpoolError where it is no regular file or cannot be read.
+    `directory` is where it stands, if not in `spool/`. Raises SpoolError where it is
+    no regular file or cannot be read.
     """
 
-    def __init__(self, home: Home, name: str) -> None:
+    def __init__(self, home: Home, name: str, directory: str = "") -> None:
         self.name = name
-        self.path = home.segment(name)
+        self.path = f"{directory or home.spool}/{name}"
         self._home = home
         try:
             self._descriptor = open_regular(self.path, os.O_RDONLY)

@@ -12,8 +12,9 @@ purge found an event lost without:
 - An event is one `write` at the place where the last one ended. If the position
   is another one, the descriptor is not ours any more (a host that closes all
   descriptors and opens its database): nothing is written and it is not closed.
-- After the write the file must still have its one name. A file without a name
-  was purged, and what was written to it will be read by nobody.
+- After the write the path must still lead to this file. A file that was purged,
+  moved with its home or renamed is read by no flusher, however many links to it
+  there are elsewhere; a second link does no harm.
 
 A crash between any two system calls leaves at worst a torn tail, which no
 reader takes for a record and no writer appends to. This module creates no
@@ -55,7 +56,7 @@ class Segment:
     def append(self, event: bytes) -> bool:
         """Whether the event now stands in a segment that a flusher will read.
 
-        False: the segment is not ours or has no name any more; the caller lets
+        False: the segment is not ours or its path leads elsewhere; the caller lets
         it go and takes another one. Raises DiskError where the disk took less
         than all of it: then a torn record may stand at the end, and the caller
         lets the segment go and tells its own caller that the event is lost.
@@ -79,9 +80,10 @@ class Segment:
         self.seq += 1
         self.size += written
         try:
-            return os.fstat(descriptor).st_nlink == 1
+            named = os.lstat(self.path)
         except OSError:
             return False
+        return (named.st_dev, named.st_ino) == self._identity
 
     def close(self) -> None:
         """Let go of the segment: its lock ends with the last copy of the descriptor.
@@ -156,16 +158,11 @@ def create(path: str) -> Segment | None:
 
 
 def has_its_name(path: str, found: os.stat_result) -> bool:
-    """Whether `path` leads to the file of this `fstat`, by its only name."""
+    """Whether `path` leads to the file of this `fstat`, whatever else does."""
     try:
-        named = os.lstat(path)
+        return os.path.samestat(os.lstat(path), found)
     except OSError:
         return False
-    return (named.st_dev, named.st_ino, named.st_nlink) == (
-        found.st_dev,
-        found.st_ino,
-        1,
-    )
 
 
 def record_ending_at(descriptor: int, end: int) -> frame.Record | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import threading
 import uuid
 from pathlib import Path
@@ -10,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import telemetry
-from telemetry.consent import read_choice
+from telemetry.consent import consent, read_choice
 from telemetry.delivery import dead_letters
+from telemetry.delivery.flush import flush
+from telemetry.paths import Home
 from tests.support import misbehaving as bad
 from tests.support.delivering import KEY, census_of, client_of, record
 from tests.support.going_on import writers_that_go_on
@@ -134,7 +138,6 @@ def test_a_running_flusher_stops_before_its_next_request(tmp_path: Path) -> None
             wait_until(lambda: len(server.requests) == 1)
             with process("disable", home=home) as disabling:
                 wait_until((home / "consent").exists)
-                assert len(list((home / "spool").iterdir())) == 1
                 answer.set()
                 out, err = disabling.communicate(timeout=60)
             flusher.communicate(timeout=60)
@@ -144,16 +147,78 @@ def test_a_running_flusher_stops_before_its_next_request(tmp_path: Path) -> None
     assert_forgotten(home)
 
 
-def test_a_flusher_that_does_not_end_leaves_the_choice_made(home: Path) -> None:
-    """The choice does not wait for anybody; what is left is said."""
-    with holding(str(home / "flush.lock")):
-        done = tool("disable", "--wait", "0.1", home=home)
-    assert done.code == 1
-    assert "telemetry is off, but a flusher has not ended yet" in done.err
+@pytest.mark.parametrize("finisher", ["launch", "flusher", "tool", "enable"])
+def test_a_flusher_that_does_not_end_holds_back_the_removal_alone(
+    finisher: str, home: Path
+) -> None:
+    """Recording has stopped at once, and whoever comes next removes what was kept."""
+    event = telemetry.CommandEvent(action="run", success=True)
+    with client_of(home, "") as running:
+        assert running.track(event)
+        with holding(str(home / "flush.lock")):
+            done = tool("disable", "--wait", "0.1", home=home)
+            assert done.code == 1
+            assert "nothing more is recorded or sent" in done.err
+            assert "a flusher has not ended yet" in done.err
+            assert not any(running.track(event) for _ in range(3))
+            choice = read_choice(str(home / "consent"))
+            assert choice is not None
+            assert (choice.on, choice.is_finished) == (False, False)
+            assert (home / "user-uuid").exists()
+            busy = tool("enable", "--wait", "0.1", home=home)
+            assert busy.code == 1
+            assert "the choice is not written, nothing changed" in busy.err
+            assert running.decision().rule == "remembered"
+    if finisher == "launch":
+        with client_of(home, "") as client:
+            assert not client.track(event)
+    elif finisher == "flusher":
+        report = flush(
+            telemetry.Config(app="app"),
+            Home(str(home)),
+            timeout_s=5.0,
+            environment={},
+            allowed=lambda: consent(Home(str(home)), {}).on,
+        )
+        assert report.stopped == "off"
+    elif finisher == "tool":
+        secrets = {"TELEMETRY_API_KEY": KEY, "TELEMETRY_ENDPOINT": "https://example.com"}
+        assert tool("flush", home=home, **secrets).code == 1
+    else:
+        assert tool("enable", home=home).code == 0
+    assert_forgotten(home)
     choice = read_choice(str(home / "consent"))
     assert choice is not None
-    assert not choice.on
-    assert (home / "user-uuid").exists()
+    assert choice.is_finished
+
+
+def test_an_interrupted_opt_out_says_what_holds(home: Path) -> None:
+    """Ctrl-C while it waits takes back nothing."""
+    with holding(str(home / "flush.lock")):
+        with process("disable", home=home) as waiting:
+            assert waiting.stderr is not None
+            assert b"a flusher is at work; waiting" in waiting.stderr.readline()
+            waiting.send_signal(signal.SIGINT)
+            _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert b"nothing more is recorded or sent, but this was interrupted" in err
+    assert tool("disable", home=home).code == 0
+    assert_forgotten(home)
+
+
+def test_what_cannot_be_removed_is_named(home: Path) -> None:
+    """Something that is not ours stands in the way; the choice holds all the same."""
+    (home / "dead" / "theirs").mkdir()
+    (home / "dead" / "theirs" / "file").write_text("")
+    done = tool("disable", home=home)
+    assert done.code == 1
+    assert "not all is removed" in done.err
+    assert "theirs" in done.err
+    with client_of(home, "") as client:
+        assert not client.track(telemetry.CommandEvent(action="run"))
+    shutil.rmtree(home / "dead" / "theirs")
+    assert tool("disable", home=home).code == 0
+    assert_forgotten(home)
 
 
 def test_enabling_again_begins_anew(home: Path) -> None:

@@ -83,7 +83,7 @@ def test_what_is_removed_is_counted_as_purged(home: Path) -> None:
     assert (after.recorded, after.pending, after.dead) == (31, 0, 0)
     assert (after.delivered, after.damaged, after.purged) == (17, 2, 9 + 3)
     for name in ("spool", "dead", "quarantine"):
-        assert list((home / name).iterdir()) == []
+        assert names_in(str(home / name)) == []
     assert tool("status", home=home).code == 0
     assert tool("purge", "--yes", home=home).line["events"] == 0
     assert census_of(home) == after

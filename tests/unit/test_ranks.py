@@ -69,15 +69,16 @@ HOUSE = """
 3 books/books.py
 4 delivery/schedule.py
 4 delivery/backoff.py
+4 delivery/opt_out.py
 4 delivery/dead_letters.py
 4 delivery/resend.py
 4 delivery/census.py
 4 delivery/report.py
+4 delivery/purge.py
 4 delivery/settlement.py
 4 delivery/search.py
 4 delivery/drain.py
 4 delivery/launch.py
-4 delivery/purge.py
 4 delivery/upkeep.py
 4 delivery/flush.py
 4 delivery/background.py

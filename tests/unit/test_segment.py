@@ -246,10 +246,15 @@ def test_torn_tail_is_not_adopted_and_not_cut(path: str) -> None:
         not_adopted(path)
 
 
-def test_file_with_two_names_is_not_adopted(written: str, tmp_path: Path) -> None:
-    """With a second name the link count no longer says that the first is gone."""
+def test_second_link_does_no_harm(written: str, tmp_path: Path) -> None:
+    """A backup by hard links, made before or meanwhile, takes nothing from the spool."""
+    os.link(written, tmp_path / "first")
+    ours = taken(written)
+    assert ours.append(event(3))
     os.link(written, tmp_path / "second")
-    not_adopted(written)
+    assert ours.append(event(4))
+    ours.close()
+    assert len(events_in(written)) == 5
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
@@ -410,12 +415,22 @@ def test_event_in_a_file_without_a_name_is_not_acknowledged(written: str) -> Non
     ours.close()
 
 
-def test_event_in_a_file_with_a_second_name_is_not_acknowledged(
-    written: str, tmp_path: Path
+@pytest.mark.parametrize("how", ["renamed", "moved", "replaced", "linked and removed"])
+def test_event_in_a_file_that_its_path_does_not_lead_to_is_not_acknowledged(
+    how: str, written: str, tmp_path: Path
 ) -> None:
-    """From then on one unlink would go unnoticed."""
+    """The file lives on under another name, and no flusher looks for it there."""
     ours = taken(written)
-    os.link(written, tmp_path / "second")
+    if how == "renamed":
+        os.rename(written, f"{written}.old")
+    elif how == "moved":
+        os.rename(tmp_path, f"{tmp_path}-trash")
+    elif how == "replaced":
+        Path(f"{written}.new").write_bytes(Path(written).read_bytes())
+        os.replace(f"{written}.new", written)
+    else:
+        os.link(written, tmp_path / "backup")
+        os.unlink(written)
     assert not ours.append(event(3))
     ours.close()
 

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telemetry.books.view import read_snapshot
+from telemetry.client import Client
+from telemetry.consent import consent, read_choice
 from telemetry.delivery.census import Census
-from telemetry.delivery.purge import forget
-from telemetry.delivery.schedule import flush_lock
+from telemetry.delivery.flush import flush
+from telemetry.delivery.opt_out import finish_opt_out, opt_out
 from telemetry.paths import Home
 from tests.proofs.system_calls.aftermath import (
     answers_of,
@@ -31,11 +33,18 @@ from tests.proofs.system_calls.aftermath import (
 from tests.proofs.system_calls.arrivals import events_problems
 from tests.proofs.system_calls.calls import KILL, Fault
 from tests.proofs.system_calls.programs import HOST_CODE, HOST_SAYS
-from tests.proofs.system_calls.scenes import Collector, Scene, clean_flush, play, record
+from tests.proofs.system_calls.scenes import (
+    Collector,
+    Scene,
+    clean_flush,
+    config_of,
+    play,
+    record,
+)
 from tests.proofs.system_calls.tolerated import is_tolerated
 from tests.proofs.system_calls.tracing import Ran
 from tests.support.delivering import census_of
-from tests.support.writers import wait_until
+from tests.support.writers import Numbered, wait_until
 
 
 # Refused alone, the only one pending is given up in its fifth flush.
@@ -92,7 +101,7 @@ class Judge:
             # The tracer fails a close by not letting it happen.
             found += [f"leak: {line}" for line in ran.said if line.startswith("leaked")]
         if self.scene.told.get("forget"):
-            return found + self._of_the_forgotten(home)
+            return found + self._of_the_forgotten(home, ran)
         with telling("hang: somebody flushes on", found):
             wait_until(lambda: is_free(home))
         if os.path.isdir(home.root):
@@ -196,17 +205,39 @@ class Judge:
                 found.append("identity: the user's id is another one")
         return found
 
-    def _of_the_forgotten(self, home: Home) -> list[str]:
+    def _of_the_forgotten(self, home: Home, ran: Ran) -> list[str]:
+        """All as it was, or off for good; whoever comes next removes what was kept."""
         found: list[str] = []
-        with telling("stuck: clean forget", found):
-            lock = flush_lock(home)
-            assert lock is not None
-            try:
-                forget(home)
-            finally:
-                os.close(lock)
-        if not Path(home.consent).read_bytes().startswith(b"off"):
+        choice = read_choice(home.consent)
+        if choice is None or choice.on:
+            if "stopped recording" in ran.said:
+                found.append("consent: it said that it is off")
+            census = census_of(Path(home.root))
+            if census != self.scene.start:
+                found.append(f"altered: {census} before the choice")
+            opt_out(home)
+        if clean_flush_is_sent(home, self.collector):
+            found.append("consent: sent after the choice")
+        with telling("stuck: the removal is not finished", found):
+            with Client(config_of(home, "")) as client:
+                if client.track(Numbered(1, "after", "")):
+                    found.append("consent: recorded after the choice")
+            assert finish_opt_out(home)
+        if not re.fullmatch(rb"off [0-9-]{10}\n", Path(home.consent).read_bytes()):
             found.append("altered: the choice")
         return found + [
             f"litter: {name}" for name in files_in(home.root) if name not in _FORGOTTEN
         ]
+
+
+def clean_flush_is_sent(home: Home, collector: Collector) -> bool:
+    """Whether a flusher of the program sends anything."""
+    config = config_of(home, collector.server.url)
+    report = flush(
+        config,
+        home,
+        timeout_s=10.0,
+        environment={},
+        allowed=lambda: consent(home, {}, config).on,
+    )
+    return bool(report.requests)

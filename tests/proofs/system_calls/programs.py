@@ -18,7 +18,8 @@ from telemetry.client import Client
 from telemetry.config import Config
 from telemetry.consent import consent
 from telemetry.delivery.flush import flush
-from telemetry.delivery.purge import forget, purge
+from telemetry.delivery.opt_out import finish_opt_out, opt_out
+from telemetry.delivery.purge import purge
 from telemetry.delivery.schedule import flush_lock
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
@@ -89,14 +90,17 @@ def drain(told: dict[str, object], tell: Tell) -> int:
 
 
 def purging(told: dict[str, object], tell: Tell) -> int:
-    """What `spool-tools purge` does, and `disable` once the choice is written."""
+    """What `spool-tools purge` does, and `disable`."""
     home = Home(str(told["home"]))
     lock = None
     try:
+        if told.get("forget"):
+            opt_out(home)
+            tell("stopped recording")
         lock = flush_lock(home)
         if lock is not None:
             if told.get("forget"):
-                forget(home)
+                finish_opt_out(home, lock=lock)
             else:
                 _purge(home)
             tell("stopped purged")

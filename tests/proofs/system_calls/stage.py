@@ -211,5 +211,4 @@ class Stage:
         """Everything is to go without a trace."""
         home = self._with_letters("forget")
         record(home, range(80, 82), "before")
-        remember_choice(home.consent, Choice(on=False, date="2026-01-01"))
         return self._scene("purge", home, forget=True)
