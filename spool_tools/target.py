@@ -17,7 +17,7 @@ import sys
 
 from telemetry.errors import ConfigError, HomeError
 from telemetry.files import directory_problem, names_in
-from telemetry.paths import Home, home_of, is_segment, state_directory
+from telemetry.paths import Home, home_of, is_segment, named_base, state_directory
 
 
 NO_SUCH_SPOOL = 3
@@ -139,9 +139,9 @@ def _listed(apps: list[str]) -> str:
 
 def known_apps() -> list[str]:
     """The programs that have a spool where `--app` looks for it."""
-    base = os.environ.get("TELEMETRY_HOME", "")
-    directory = base or state_directory(os.environ, sys.platform)
     try:
+        base = named_base(os.environ)
+        directory = base or state_directory(os.environ, sys.platform)
         names = sorted(os.listdir(directory)) if directory else []
     except OSError:
         return []

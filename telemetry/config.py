@@ -3,7 +3,8 @@
 Whatever `configure` does not name comes from the environment, then from the
 values the wheel was built with, then from the defaults below. `enabled` is the
 exception: it, the environment and the build can each only turn off, and
-`consent.py` says in which order they are asked.
+`consent.py` says in which order they are asked. Texts are trimmed: a key from a file,
+or a variable from an env-file, has ends that nobody meant.
 
 Sizes are bytes, times are seconds. A value that cannot be used raises
 ConfigError where `strict` is set; elsewhere `Config.sound()` puts the default
@@ -18,12 +19,13 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from telemetry.errors import ConfigError
-from telemetry.switches import is_off
+from telemetry.switches import ci_variable, is_set, trimmed
 
 
 KIB = 1024
 MIB = 1024 * KIB
 
+Format = Literal["records"]
 FlushMode = Literal["launch", "thread", "exit", "manual"]
 Durability = Literal["process", "power"]
 
@@ -47,6 +49,7 @@ _POSITIVE = (
     "request_timeout_s",
     "retry_first_s",
     "retry_max_s",
+    "failure_spread_s",
     "flusher_lifetime_s",
     "exit_timeout_s",
     "reply_bytes_max",
@@ -58,22 +61,59 @@ _ON_ONE_LINE = ("app", "version", "source", "api_key", "header", "endpoint")
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one pipeline can be told. Only `app` has no default.
 
-    app: the program's name; the directory of its events is named after it
-    version: the program's version, sent with every event and as User-Agent
-    endpoint: where events go, an https URL (http to loopback only); empty: nowhere
-        yet, events wait in the spool
-    api_key: the secret sent with each request; empty: nothing is sent
-    header: the header that carries it; empty: requests go without a key
-    source: the program's name on the wire; empty: `app`
-    home: the exact directory to use; None: by the system's rules
-    enabled: False turns telemetry off for this client
-    flush: `launch`, `thread`, `exit` or `manual`; None: `exit` in CI, else `launch`
-    durability: `process` survives a kill, `power` a power loss as well
-    scrub: False lets strings through as they are, for comparisons only
-    strict: True raises what is otherwise counted, for tests
-    debug: True logs what happens, and changes nothing else
-    notice: text to show once before anything is recorded; None: no notice
-    notice_version: a new one shows the notice again
+    Args:
+        app: the program's name; the directory of its events is named after it
+        version: the program's version, sent with every event and as User-Agent
+        endpoint: where events go, an https URL (http to loopback only); empty:
+            nowhere yet, events wait in the spool
+        api_key: the secret sent with each request; empty: nothing is sent
+        header: the header that carries it; empty: requests go without a key
+        source: the program's name on the wire; empty: `app`
+        format: how a batch is written in a request
+        home: the exact directory to use, `~` for the user's home; None: by the
+            system's rules
+        enabled: False turns telemetry off for this client; True overrules nothing
+        flush: `launch` (a process of its own), `thread`, `exit` or `manual`; None:
+            `exit` in continuous integration, else `launch`
+        durability: `process` survives a kill, `power` a power loss as well, for one
+            sync of the disk an event
+        scrub: False leaves strings as they are, for comparisons only
+        strict: True raises what is otherwise counted, for tests
+        debug: True logs what happens, and changes nothing else
+        notice: text to show once before anything is recorded; None: no notice
+        notice_version: another one shows the notice again
+        spool_bytes_max: bytes that waiting events may take of the user's disk; the
+            newest event is refused beyond it
+        segment_bytes_max: bytes of one file of events; so much is given back at once,
+            and a file that is damaged costs at most so much
+        event_bytes_max: bytes of one event; what collectors commonly take
+        batch_events_max: events in one request; a lost reply costs so many again
+        batch_bytes_max: bytes in one request, a common bound of collectors
+        flush_interval_s: seconds without a flush after one that emptied the spool
+        connect_timeout_s: seconds for a TCP handshake; longer ones rarely end well
+        read_timeout_s: seconds of silence between two bytes of a reply
+        request_timeout_s: seconds for one whole request
+        retry_first_s: seconds until the flush after one that delivered nothing
+        retry_max_s: seconds up to which that time doubles from flush to flush
+        failure_spread_s: seconds of which a detached flusher that follows a failure
+            first waits a random part, so that a fleet does not arrive at once
+        flusher_lifetime_s: seconds after which a detached flusher ends itself
+        exit_timeout_s: seconds that `exit` mode may hold the program
+        reply_bytes_max: bytes that are read of a reply: enough to name every event
+            of a batch as rejected
+        accept_statuses: HTTP statuses that count as acceptance; empty: every 2xx
+        gzip: True compresses requests
+
+    Raises:
+        ConfigError: a value cannot be used; only with `strict`. Without it
+            `Config.sound` says which default takes its place.
+
+    Example:
+        >>> config = Config(app="frobnicate", version="1.2.3\\n", retry_first_s=0)
+        >>> config.version
+        '1.2.3'
+        >>> print(*config.problems())
+        retry_first_s: must be a number above zero
     """
 
     app: str
@@ -82,6 +122,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str = ""
     header: str = "x-api-key"
     source: str = ""
+    format: Format = "records"
     home: str | None = None
     enabled: bool = True
     flush: FlushMode | None = None
@@ -92,34 +133,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     notice: str | None = None
     notice_version: str = "1"
 
-    # What a user's disk may be asked to hold of events nobody could deliver.
     spool_bytes_max: int = 64 * MIB
-    # One deletion gives this much back; a damaged file costs at most this much.
     segment_bytes_max: int = 4 * MIB
-    # What collectors commonly take in one event.
     event_bytes_max: int = 256 * KIB
-    # Common bounds of ingestion endpoints; a lost reply costs one batch again.
     batch_events_max: int = 500
     batch_bytes_max: int = 512 * KIB
-    # After a flush that emptied the spool, launches leave the network alone so long.
     flush_interval_s: float = 60.0
 
-    # A TCP handshake that takes longer than this will rarely end well.
     connect_timeout_s: float = 5.0
-    # The longest silence between two bytes of a reply.
     read_timeout_s: float = 10.0
-    # One whole request, whatever the server does meanwhile.
     request_timeout_s: float = 15.0
-    # The first and the longest pause between flushes that deliver nothing.
     retry_first_s: float = 60.0
     retry_max_s: float = 6 * 3600.0
-    # A flusher of `launch` mode ends itself after this long, whatever it does.
+    failure_spread_s: float = 300.0
     flusher_lifetime_s: float = 60.0
-    # `exit` mode holds the program no longer than this.
     exit_timeout_s: float = 1.0
-    # What is read of a reply: enough to name every event of a batch as rejected.
     reply_bytes_max: int = 256 * KIB
-    # Statuses that count as acceptance; empty: every 2xx.
     accept_statuses: tuple[int, ...] = ()
     gzip: bool = False
 
@@ -128,6 +157,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         path = getattr(self.home, "__fspath__", None)
         if path is not None:
             msgspec.structs.force_setattr(self, "home", path())
+        for name in _ON_ONE_LINE:
+            # A key that was read from a file ends in a line end.
+            text = getattr(self, name)
+            if type(text) is str and text != text.strip():
+                msgspec.structs.force_setattr(self, name, text.strip())
         if self.strict is True:
             for error in self.problems():
                 raise error
@@ -194,11 +228,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
         `TELEMETRY_FLUSH=manual` is stronger than the program: it only holds back.
         """
-        if environment.get("TELEMETRY_FLUSH", "").lower() == "manual":
+        if trimmed(environment.get("TELEMETRY_FLUSH", "")).lower() == "manual":
             return "manual"
         if self.flush is not None:
             return self.flush
-        return "exit" if environment.get("CI", "") else "launch"
+        return "exit" if ci_variable(environment) else "launch"
 
     def wire_source(self) -> str:
         """The program's name on the wire."""
@@ -246,15 +280,16 @@ def resolve(
     values = {name: value for name, value in named.items() if value is not None}
     for field, variable in _FROM_ENVIRONMENT.items():
         # An empty header is a choice (send without a key); elsewhere it is unset.
-        said = environment.get(variable)
-        if field not in values and (said or (said == "" and field == "header")):
+        said = trimmed(environment.get(variable, ""))
+        if field not in values and (
+            said or (field == "header" and variable in environment)
+        ):
             values[field] = said
-    for field, said in build.items():
-        if field not in values and said:
-            values[field] = said
+    for field, built in build.items():
+        if field not in values and trimmed(built):
+            values[field] = trimmed(built)
     if "debug" not in values:
-        debug = environment.get("TELEMETRY_DEBUG", "")
-        values["debug"] = bool(debug) and not is_off(debug)
+        values["debug"] = is_set(environment.get("TELEMETRY_DEBUG", ""))
     if values.get("flush") not in (None, *get_args(FlushMode)):
         values["flush"] = str(values["flush"]).lower()
     try:

@@ -3,7 +3,7 @@
 The rules, strongest first; the first that has something to say decides:
 
     do-not-track   DO_NOT_TRACK is set to anything but empty, 0, false, no, off
-    environment    TELEMETRY_ENABLED is false, 0, no or off, in any case
+    environment    TELEMETRY_ENABLED is set to anything but empty, 1, true, yes, on
     program        the program said `enabled=False`
     notice         the program has a notice that was not shown yet
     remembered     the user's choice, in the file `consent`

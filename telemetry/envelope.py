@@ -32,6 +32,7 @@ from telemetry.events import (
     ToolPayload,
 )
 from telemetry.identity import EventIds
+from telemetry.switches import trimmed
 from telemetry.text import decode, sound, trim
 
 
@@ -121,13 +122,15 @@ class Envelope:
             name = self._name(type(event), given)
         properties = self._properties(payload)
         if self._tags_name in self._table:
-            properties.update(self._read_tags(self._environment.get(_TAGS, "")))
+            properties.update(
+                self._read_tags(trimmed(self._environment.get(_TAGS, "")))
+            )
         timestamp_ms = time.time_ns() // 1_000_000
         properties["event_id"] = self.ids.new(timestamp_ms)
         properties["os"] = self._os
         language = self._table.get(self._language_name)
         if language != self._language[0]:
-            text = self._environment.get(_LANGUAGE) or _NO_LANGUAGE
+            text = trimmed(self._environment.get(_LANGUAGE, "")) or _NO_LANGUAGE
             self._language = (language, text)
         properties["os_language"] = self._language[1]
         properties["user_uuid"] = self.user_uuid

@@ -18,6 +18,7 @@ from telemetry.consent import Choice, remember_choice
 from telemetry.errors import HomeError
 from telemetry.files import make_home
 from telemetry.paths import Home
+from telemetry.switches import ci_variable
 
 
 # Their output is read by other programs, or asked for without any command.
@@ -28,7 +29,7 @@ def can_show(
     environment: Mapping[str, str], arguments: list[str], *, is_terminal: bool
 ) -> bool:
     """Whether a person would read it now. Pure."""
-    if not is_terminal or environment.get("CI", ""):
+    if not is_terminal or ci_variable(environment):
         return False
     if is_completing(environment):
         return False

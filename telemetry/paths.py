@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 
 from telemetry.errors import ConfigError, HomeError
+from telemetry.switches import trimmed
 
 
 TYPE_CHECKING = False
@@ -117,11 +118,11 @@ def state_directory(environment: Mapping[str, str], platform: str) -> str:
     `platform` is spelt as in `sys.platform`.
     """
     if platform == "win32":
-        local = environment.get("LOCALAPPDATA", "")
+        local = trimmed(environment.get("LOCALAPPDATA", ""))
         profile = environment.get("USERPROFILE", "")
         return local or (f"{profile}\\AppData\\Local" if profile else "")
     # XDG base directories: a relative value is invalid and is ignored.
-    state = environment.get("XDG_STATE_HOME", "")
+    state = trimmed(environment.get("XDG_STATE_HOME", ""))
     if state.startswith("/"):
         return state
     home = environment.get("HOME", "")
@@ -129,6 +130,24 @@ def state_directory(environment: Mapping[str, str], platform: str) -> str:
         return ""
     inside = "Library/Application Support" if platform == "darwin" else ".local/state"
     return f"{home.rstrip('/')}/{inside}"
+
+
+def named_base(environment: Mapping[str, str]) -> str:
+    """The directory that TELEMETRY_HOME names, absolute; empty where it names none.
+
+    Raises FileNotFoundError where it is relative to a directory that is gone.
+    """
+    base = trimmed(environment.get("TELEMETRY_HOME", ""))
+    return os.path.abspath(_expanded(base, environment)) if base else ""
+
+
+def _expanded(path: str, environment: Mapping[str, str]) -> str:
+    """The path with `~` for the user's home, as in what no shell has read."""
+    first, separator, rest = path.partition("/")
+    home = environment.get("HOME", "")
+    if first == "~" and home.startswith("/"):
+        return home.rstrip("/") + separator + rest
+    return os.path.expanduser(path)
 
 
 def home_of(
@@ -141,7 +160,7 @@ def home_of(
     """
     if home:
         try:
-            root = os.path.abspath(os.fsdecode(home))
+            root = os.path.abspath(_expanded(os.fsdecode(home), environment))
             is_path = b"\0" not in os.fsencode(root)
         except (OSError, TypeError, ValueError):
             is_path = False  # no text, or relative to a directory that is gone
@@ -153,9 +172,9 @@ def home_of(
             "app",
             f"{app!r} is no name for a directory; use letters, digits, '.', '_', '-'",
         )
-    base = environment.get("TELEMETRY_HOME", "")
+    base = named_base(environment)
     if base:
-        return Home(os.path.join(os.path.abspath(base), app))
+        return Home(os.path.join(base, app))
     state = state_directory(environment, platform)
     if not state:
         raise HomeError(

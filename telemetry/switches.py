@@ -1,10 +1,15 @@
-"""The switches that turn telemetry off before anything of it is loaded.
+"""Settings as people write them, and the switches that turn telemetry off.
 
     do-not-track   DO_NOT_TRACK is set to anything but empty, 0, false, no, off
-    environment    TELEMETRY_ENABLED is false, 0, no or off, in any case
+    environment    TELEMETRY_ENABLED is set to anything but empty, 1, true, yes, on
 
-Small on purpose: a program with telemetry off pays for this module
-and its client alone. The rules that come after them are in `consent.py`.
+Both variables can only turn off. Whoever sets TELEMETRY_ENABLED to something that is
+no plain yes wants less telemetry, not more. A text from the environment or from a
+file is trimmed first: an env-file with CRLF ends, `docker --env-file`, which keeps
+quotes, and a mounted secret all add what was not meant.
+
+Small on purpose: a program with telemetry off pays for this module and its client
+alone. The rules that come after these two are in `consent.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +21,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-OFF_WORDS = frozenset({"false", "0", "no", "off"})
+_YES = frozenset({"", "1", "true", "yes", "on"})
+_NO = frozenset({"", "0", "false", "no", "off"})
+# What says that a program runs in continuous integration, besides CI itself.
+_CI_VARIABLES = (
+    "CI",
+    "GITHUB_ACTIONS",
+    "GITLAB_CI",
+    "BUILDKITE",
+    "TF_BUILD",
+    "JENKINS_URL",
+    "TEAMCITY_VERSION",
+    "CODEBUILD_BUILD_ID",
+)
 # The table behind `os.environ`, and the switches as they stand in it: a look at that
 # costs no decoding.
 _TABLE = getattr(os.environ, "_data", os.environ)
@@ -44,9 +61,30 @@ class Decision:
         return f"Decision({'on' if self.on else 'off'}, {self.rule}: {self.reason})"
 
 
-def is_off(word: str) -> bool:
-    """Whether a setting's text says off: false, 0, no, off, in any case."""
-    return word.lower() in OFF_WORDS
+def trimmed(text: str) -> str:
+    """The text without blanks and line ends around it, and without one pair of quotes."""
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    return text
+
+
+def is_off(text: str) -> bool:
+    """Whether a switch for telemetry says anything but a plain yes."""
+    return trimmed(text).lower() not in _YES
+
+
+def is_set(text: str) -> bool:
+    """Whether another variable says something, and that is no plain no."""
+    return trimmed(text).lower() not in _NO
+
+
+def ci_variable(environment: Mapping[str, str]) -> str:
+    """The variable that says that this is continuous integration; empty if none does."""
+    for name in _CI_VARIABLES:
+        if is_set(environment.get(name, "")):
+            return name
+    return ""
 
 
 # What `telemetry.testing` sets: tests change the environment as they like, and
@@ -72,17 +110,14 @@ def environment_decision(environment: Mapping[str, str]) -> Decision | None:
 
 
 def environment_rules(environment: Mapping[str, str]) -> dict[str, Decision | None]:
-    """What each of the two variables says, the stronger first.
-
-    They can only turn off: `TELEMETRY_ENABLED=true` overrules no other rule.
-    """
+    """What each of the two variables says, the stronger first; None for nothing."""
     if guard is not None:
         return {"do-not-track": None, "environment": guard}
     track = environment.get("DO_NOT_TRACK", "")
     enabled = environment.get("TELEMETRY_ENABLED", "")
     return {
         "do-not-track": Decision("do-not-track", f"DO_NOT_TRACK={track[:20]}", on=False)
-        if track and not is_off(track)
+        if is_set(track)
         else None,
         "environment": Decision(
             "environment", f"TELEMETRY_ENABLED={enabled[:20]}", on=False

@@ -182,7 +182,10 @@ def test_a_flusher_that_does_not_end_holds_back_the_removal_alone(
         )
         assert report.stopped == "off"
     elif finisher == "tool":
-        secrets = {"TELEMETRY_API_KEY": KEY, "TELEMETRY_ENDPOINT": "https://example.com"}
+        secrets = {
+            "TELEMETRY_API_KEY": KEY,
+            "TELEMETRY_ENDPOINT": "https://example.com",
+        }
         assert tool("flush", home=home, **secrets).code == 1
     else:
         assert tool("enable", home=home).code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import doctest
 import itertools
 import string
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import telemetry
+import telemetry.config
 from telemetry.config import Config, resolve
 from telemetry.errors import ConfigError, EndpointError
 
@@ -64,6 +65,8 @@ def test_an_empty_variable_says_nothing_but_for_the_header() -> None:
         ({}, None, "launch"),
         ({"CI": "true"}, None, "exit"),
         ({"CI": ""}, None, "launch"),
+        ({"CI": "false"}, None, "launch"),
+        ({"GITHUB_ACTIONS": "true"}, None, "exit"),
         ({"CI": "true"}, "launch", "launch"),
         ({"CI": "true", "TELEMETRY_FLUSH": "manual"}, None, "manual"),
         ({"TELEMETRY_FLUSH": "EXIT"}, None, "exit"),
@@ -138,13 +141,49 @@ def test_a_bound_is_a_number_above_zero(name: str, value: float) -> None:
     assert getattr(sound, name) == getattr(Config(app="app"), name)
 
 
-@pytest.mark.parametrize("text", ["a\nb", "a\r\nX-Evil: 1", "\0", "\x7f", "\u2028"])
 @pytest.mark.parametrize("name", ["version", "source", "api_key", "header", "endpoint"])
-def test_what_goes_into_a_header_is_one_line(name: str, text: str) -> None:
+def test_what_goes_into_a_header_is_one_line(name: str) -> None:
     """A line's end would start another header, of the text's own choice."""
-    config = Config(**{"app": "app", name: text})  # type: ignore[arg-type]
-    assert [problem.field for problem in config.problems()] == [name]
-    assert text not in str(config.problems()[0])
+    for text in ("a\nb", "a\r\nX-Evil: 1", "\0", "\x7f", "a\u2028b"):
+        config = Config(**{"app": "app", name: text})  # type: ignore[arg-type]
+        assert [problem.field for problem in config.problems()] == [name], text
+        assert text not in str(config.problems()[0])
+
+
+def test_an_end_that_nobody_meant_is_no_part_of_a_setting() -> None:
+    """A secret that is read from a file ends in a line end, an env-file in CRLF."""
+    named = ["app", "version", "source", "api_key", "header", "endpoint"]
+    for ends in ("{}\n", "{}\r\n", "\t{} ", "{}"):
+        config = Config(**{name: ends.format("value") for name in named})
+        assert {getattr(config, name) for name in named} == {"value"}, ends
+        replaced = msgspec.structs.replace(config, version=ends.format("2"))
+        assert replaced.version == "2"
+    for ends in ("{}\n", "{}\r", ' "{}" ', "'{}'\r\n", "{} "):
+        said = {variable: ends.format("said") for _, variable, _ in LAYERED}
+        config = resolve({"app": "app"}, environment=said, build={})
+        assert {getattr(config, field) for field, _, _ in LAYERED} == {"said"}, ends
+        built = {field: ends.format("built") for field, _, _ in LAYERED}
+        config = resolve({"app": "app"}, environment={}, build=built)
+        assert {getattr(config, field) for field, _, _ in LAYERED} == {"built"}, ends
+        for mode in ("manual", "MANUAL"):
+            environment = {"TELEMETRY_FLUSH": ends.format(mode)}
+            config, problems = resolved(environment).sound()
+            assert (config.flush_mode(environment), problems) == ("manual", []), ends
+    assert resolved({"TELEMETRY_HEADER": '""'}).header == ""
+
+
+def test_no_value_is_dropped_in_silence() -> None:
+    """A mode that does not exist is told, and its default is used."""
+    config = resolved({"TELEMETRY_FLUSH": "sometimes"})
+    assert [problem.field for problem in config.problems()] == ["flush"]
+
+
+def test_every_field_is_documented_where_help_finds_it() -> None:
+    """And what the example shows is what happens."""
+    assert Config.__doc__ is not None
+    for field in msgspec.structs.fields(Config):
+        assert f"    {field.name}: " in Config.__doc__
+    assert doctest.testmod(telemetry.config) == (0, 3)
 
 
 def test_two_kinds_of_faults_are_both_put_right() -> None:

@@ -29,7 +29,7 @@ from telemetry.consent import (
 )
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
-from telemetry.switches import Decision, environment_decision, is_off
+from telemetry.switches import Decision, ci_variable, environment_decision
 from tests.support.surroundings import (
     bare_environment,
     fresh_process,
@@ -44,47 +44,87 @@ def decide(**values: Any) -> Decision:
     return next(said for said in rules(**values).values() if said is not None)
 
 
-OFF = ["false", "False", "FALSE", "0", "no", "NO", "off", "Off", "oFF"]
-# What the original took for on, and what says nothing at all.
-ON = ["", "true", "1", "yes", "on", " false", "false ", " ", "f", "n", "2", "disabled"]
+# What makes a text of an env-file, a shell or a mounted secret another one.
+SPELLINGS = ("{}", " {}", "{} ", "{}\r", "{}\n", "{}\r\n", '"{}"', "'{}'", '" {} "\r')
+ON = ["", "1", "true", "yes", "on", "True", "YES", "oN"]
+OFF = [
+    "0",
+    "false",
+    "no",
+    "off",
+    "n",
+    "f",
+    "disabled",
+    "never",
+    "none",
+    "2",
+    "x y",
+    '"',
+]
 
 
-@pytest.mark.parametrize("word", OFF)
-def test_the_words_for_off_turn_it_off(word: str) -> None:
-    """Somebody who writes `no` has said no, whatever the word was meant to be."""
-    assert is_off(word)
-    decision = environment_decision({"TELEMETRY_ENABLED": word})
-    assert decision is not None
-    assert (decision.on, decision.rule) == (False, "environment")
+def spelt(words: list[str]) -> list[str]:
+    """Every word in every spelling, in every case."""
+    return [
+        spelling.format(word)
+        for word in words
+        for spelling in SPELLINGS
+        for word in {word, word.upper(), word.capitalize()}
+    ]
 
 
-@pytest.mark.parametrize("word", ON)
-def test_other_words_leave_it_open(word: str) -> None:
-    """The variable can only turn off; `true` overrules nobody else's no."""
-    assert not is_off(word)
-    environment = {"TELEMETRY_ENABLED": word}
-    assert environment_decision(environment) is None
-    for enabled, choice in ((False, None), (True, Choice(on=False))):
-        decision = decide(
-            environment=environment, enabled=enabled, choice=choice, build=""
-        )
-        assert not decision.on
+def test_anything_but_a_plain_yes_turns_it_off() -> None:
+    """Whoever sets the variable to something else wants less telemetry, not more."""
+    for text in spelt(OFF):
+        decision = environment_decision({"TELEMETRY_ENABLED": text})
+        assert decision is not None, text
+        assert (decision.on, decision.rule) == (False, "environment"), text
+    for text in spelt(ON):
+        environment = {"TELEMETRY_ENABLED": text}
+        assert environment_decision(environment) is None, text
+        # It can only turn off; `true` overrules nobody else's no.
+        for enabled, choice in ((False, None), (True, Choice(on=False))):
+            assert not decide(
+                environment=environment, enabled=enabled, choice=choice, build=""
+            ).on
 
 
-@pytest.mark.parametrize("word", ["1", "true", "yes", "on", "2", " ", "anything"])
-def test_do_not_track_wins(word: str) -> None:
+def test_do_not_track_wins_unless_it_says_no() -> None:
     """The variable is shared by many programs: it is set once and meant for all."""
-    everything = {"DO_NOT_TRACK": word, "TELEMETRY_ENABLED": "true"}
-    decision = decide(
-        environment=everything, enabled=True, choice=Choice(on=True), build="true"
-    )
-    assert (decision.on, decision.rule) == (False, "do-not-track")
+    no = ["", "0", "false", "no", "off"]
+    for text in spelt(no):
+        assert environment_decision({"DO_NOT_TRACK": text}) is None, text
+    for text in spelt(["1", "true", "yes", "on", "2", "anything", "n", "f"]):
+        everything = {"DO_NOT_TRACK": text, "TELEMETRY_ENABLED": "true"}
+        decision = decide(
+            environment=everything, enabled=True, choice=Choice(on=True), build="true"
+        )
+        assert (decision.on, decision.rule) == (False, "do-not-track"), text
 
 
-@pytest.mark.parametrize("word", ["", "0", "false", "no", "off", "False"])
-def test_do_not_track_turned_off_is_not_set(word: str) -> None:
-    """`DO_NOT_TRACK=0` means that one may."""
-    assert environment_decision({"DO_NOT_TRACK": word}) is None
+def test_a_build_that_says_no_is_off_however_it_is_spelt() -> None:
+    """The build machine has env-files, too."""
+    for text in spelt(OFF):
+        decision = decide(environment={}, enabled=True, choice=None, build=text)
+        assert (decision.on, decision.rule) == (False, "build"), text
+
+
+def test_continuous_integration_is_known_by_many_names() -> None:
+    """`CI=false` is how a developer says that this is no such machine."""
+    assert ci_variable({}) == ""
+    names = [
+        "CI",
+        "GITHUB_ACTIONS",
+        "GITLAB_CI",
+        "BUILDKITE",
+        "TF_BUILD",
+        "JENKINS_URL",
+    ]
+    for name in [*names, "TEAMCITY_VERSION", "CODEBUILD_BUILD_ID"]:
+        for text in spelt(["", "0", "false", "no", "off"]):
+            assert ci_variable({name: text}) == "", text
+        for text in spelt(["1", "true", "https://ci.example.com/"]):
+            assert ci_variable({name: text}) == name, text
 
 
 def test_the_strongest_rule_decides() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import string
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,6 @@ from tests.support.surroundings import bare_environment, only_environment, run_p
 platformdirs = pytest.importorskip("platformdirs")
 SYSTEMS = ["linux", "darwin", "win32", "freebsd14"]
 
-# From this version on it takes an environment as we do, without blanks around.
-_STRIPS = (4, 14)
 UNIX_ENVIRONMENTS = [
     {"HOME": "/home/u"},
     {"HOME": "/home/u/"},
@@ -37,8 +35,6 @@ UNIX_ENVIRONMENTS = [
     {"HOME": "/home/u", "XDG_STATE_HOME": "/var/state"},
     {"HOME": "/home/u", "XDG_STATE_HOME": "relative/state"},
     {"HOME": "/home/u", "XDG_STATE_HOME": "~/state"},
-    {"HOME": "/home/u", "XDG_STATE_HOME": " /var/state"},
-    {"HOME": "/home/u", "XDG_STATE_HOME": "/var/state "},
     {"HOME": "/home/u", "XDG_CONFIG_HOME": "/c", "XDG_DATA_HOME": "/d"},
     {"XDG_STATE_HOME": "/var/state"},
     {"HOME": "relative", "XDG_STATE_HOME": "/var/state"},
@@ -70,11 +66,15 @@ def test_state_is_kept_where_other_programs_keep_it(
     platform: str, theirs: Callable[[], str], environment: dict[str, str]
 ) -> None:
     """Backup, clean-up and the user's own search go by the rules of the system."""
-    blank = any(value != value.strip() for value in environment.values())
-    if blank and tuple(map(int, version("platformdirs").split(".")[:2])) < _STRIPS:
-        pytest.skip("this platformdirs, the last for Python 3.10, keeps such blanks")
     with only_environment(environment):
         assert f"{state_directory(environment, platform)}/app" == theirs()
+
+
+def test_a_state_directory_is_trimmed_as_every_text_is() -> None:
+    """An env-file with CRLF ends must not make a directory with a line end."""
+    for text in ("/var/state\r", " /var/state", '"/var/state" '):
+        environment = {"HOME": "/home/u", "XDG_STATE_HOME": text}
+        assert state_directory(environment, "linux") == "/var/state"
 
 
 @pytest.mark.parametrize("local", [r"C:\Users\u\AppData\Local", r"D:\Profiles\u"])
@@ -114,6 +114,24 @@ def test_the_home_is_what_was_named_most_exactly(tmp_path: Path) -> None:
     assert root(None, {"HOME": "/home/u"}) == "/home/u/.local/state/app/telemetry"
     assert root(None, {"TELEMETRY_HOME": str(tmp_path)}) == f"{tmp_path}/app"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_users_home_in_every_path_that_a_person_sets() -> None:
+    """No shell has read an env-file, nor a program's default."""
+    environment = {"HOME": "/home/u"}
+    for named, root in (
+        ("~", "/home/u"),
+        ("~/x", "/home/u/x"),
+        ("./~", f"{os.getcwd()}/~"),
+        ("/x/~", "/x/~"),
+        ("~nobody-at-all/x", f"{os.getcwd()}/~nobody-at-all/x"),
+    ):
+        home = home_of("app", home=named, environment=environment, platform="linux")
+        assert home.root == root
+        for ends in ("{}", ' "{}"\r', "{}\n"):
+            variables = {**environment, "TELEMETRY_HOME": ends.format(named)}
+            home = home_of("app", home=None, environment=variables, platform="linux")
+            assert home.root == os.path.join(root, "app")
 
 
 @pytest.mark.parametrize("home", ["a\0b", "\ud800", 5, ["a"], object()], ids=ascii)

@@ -18,12 +18,12 @@ from tests.support.surroundings import REPOSITORY
 
 HOUSE = """
 0 errors.py
+0 switches.py
 0 paths.py
 0 locks.py
 0 files.py
 0 text.py
 0 logs.py
-0 switches.py
 0 _build.py
 0 build_values.py
 0 privacy/patterns.py
