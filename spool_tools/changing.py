@@ -8,15 +8,19 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from spool_tools.output import complain
-from telemetry.books.books import Accounts
 from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.schedule import flush_lock
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
 
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from telemetry.books.books import Books
 
 # A flusher that was launched lives for a minute, and one that learns that it is to
 # stop ends with its request, which takes 15 s at most.
@@ -68,23 +72,21 @@ def flush_lock_held(home: Home, command: str, *, wait_s: float) -> Iterator[None
 
 
 @contextlib.contextmanager
-def books(home: Home) -> Iterator[Accounts]:
+def open_books(home: Home) -> Iterator[Books]:
     """The books of a home whose flush lock is held. Raises LedgerError."""
     # Loaded only where books are written: they bring all that a flush needs.
-    from telemetry.books.ledger import open_ledger
-    from telemetry.books.view import read_snapshot
+    from telemetry.books.books import Books
     from telemetry.delivery.upkeep import is_full, relieve
 
-    accounts = Accounts(
-        open_ledger=lambda: open_ledger(home.ledger)[0],
-        read_ledger=lambda: read_snapshot(home.ledger),
+    books = Books(
+        home.ledger,
         relieve=lambda: relieve(home),
         is_full=lambda: is_full(home.root),
     )
     try:
-        yield accounts
+        yield books
     finally:
-        accounts.close()
+        books.close()
 
 
 def _seconds(text: str) -> float:

@@ -14,7 +14,7 @@ import time
 
 import msgspec
 
-from spool_tools.changing import add_wait, books, flush_lock_held
+from spool_tools.changing import add_wait, flush_lock_held, open_books
 from spool_tools.output import Screen
 from spool_tools.reading import Spool
 from spool_tools.status_text import ago
@@ -134,9 +134,9 @@ def _drop(spool: Spool, patterns: list[str], wait_s: float) -> int:
     if names:
         with (
             flush_lock_held(spool.home, "dead", wait_s=wait_s),
-            books(spool.home) as accounts,
+            open_books(spool.home) as books,
         ):
-            count = drop_letters(spool.home, names, accounts)
+            count = drop_letters(spool.home, names, books)
     Screen().tell(
         Done(dropped=count), f"{many(count, 'letter')} dropped, and counted as purged"
     )

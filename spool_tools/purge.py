@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from spool_tools.changing import add_wait, books, flush_lock_held, is_confirmed
+from spool_tools.changing import add_wait, flush_lock_held, is_confirmed, open_books
 from spool_tools.output import Screen, complain
 from spool_tools.reading import Spool
 from spool_tools.target import add_target, target_home
@@ -49,8 +49,11 @@ def run(args: argparse.Namespace) -> int:
     from telemetry.delivery.purge import purge
 
     try:
-        with flush_lock_held(home, "purge", wait_s=args.wait), books(home) as accounts:
-            done = purge(home, accounts)
+        with (
+            flush_lock_held(home, "purge", wait_s=args.wait),
+            open_books(home) as books,
+        ):
+            done = purge(home, books)
     except (LedgerError, OSError) as error:
         complain("purge", f"{problem_of(error)}; what is left is kept, run it again")
         return 1

@@ -1,70 +1,74 @@
-"""The books as the flusher uses them: in memory, and written through to the ledger.
+"""The books of one flush: a snapshot in memory, written through to the ledger.
 
-Every commit goes to the ledger on disk, one transaction each. Where that fails,
-space is made and it is tried once more; where it still fails because the disk
-is full, the flusher works on from memory and the ledger catches up with the
-next commit that succeeds. A kill in that window costs duplicates, no event.
+Every commit goes to the ledger on disk, one transaction each. If that fails, space
+is made and the ledger is opened again. If it still fails and the disk is full, the
+flush goes on from memory, and the next commit that succeeds writes everything. A
+kill in between costs duplicates, no event.
 
-A ledger that cannot be opened for any other reason is waited for: LedgerError.
+Any other fault of the ledger ends the flush with LedgerError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
 
 from telemetry.books.entries import (
     NOTHING,
     DeadMark,
     DeliveryState,
-    LedgerLike,
-    MemoryLedger,
     SegmentEntry,
     Snapshot,
     Totals,
-    carry_over,
     fold,
 )
+from telemetry.books.ledger import Ledger, open_ledger
+from telemetry.books.view import read_snapshot
 from telemetry.errors import LedgerError
 
 
-class Accounts:
-    """What is known of every segment, and the totals.
+class Books:
+    """What is known of every segment, and the totals. Its user holds the flush lock.
 
-    `open_ledger` opens the ledger on disk and `read_ledger` only reads it; both
-    raise LedgerError. `relieve` makes space on a full disk. `is_full` says
-    whether the disk takes nothing more.
+    `relieve` makes space on a full disk; `is_full` says whether the disk is full.
+    `power`: whether a commit survives a power loss, besides a kill.
     """
 
     def __init__(
         self,
+        directory: str,
         *,
-        open_ledger: Callable[[], LedgerLike],
-        read_ledger: Callable[[], Snapshot],
         relieve: Callable[[], None],
         is_full: Callable[[], bool],
+        power: bool = True,
     ) -> None:
-        self._open_ledger = open_ledger
+        """Open the ledger in `directory`, or on a full disk only read it.
+
+        Raises LedgerError for any other fault.
+        """
+        self._directory = directory
         self._relieve = relieve
         self._is_full = is_full
-        self._ledger: LedgerLike | None = None
-        # Segments that are gone, and entries that changed: they are written with
-        # the next commit.
+        self._power = power
+        self._ledger: Ledger | None = None
+        # Entries that the next commit folds, and entries that it writes.
         self._gone: dict[str, SegmentEntry] = {}
         self._staged: dict[str, SegmentEntry] = {}
         try:
             self._ledger = self._open_with_relief()
-            snapshot = self._ledger.read()
+            self._snapshot = self._ledger.read()
         except LedgerError:
             self._drop()
             if not is_full():
                 raise
-            snapshot = read_ledger()
-        self._memory = MemoryLedger(snapshot)
+            self._snapshot = read_snapshot(directory)
 
     @property
     def snapshot(self) -> Snapshot:
         """What is known now, saved or not."""
-        return self._memory.read()
+        return self._snapshot
 
     @property
     def is_saved(self) -> bool:
@@ -72,18 +76,18 @@ class Accounts:
         return self._ledger is not None and not self._gone and not self._staged
 
     def entry(self, name: str) -> SegmentEntry:
-        """What is settled of a segment; nothing where it is not known."""
+        """What is settled of a segment; an empty entry if the segment is unknown."""
         if name in self._gone and name not in self._staged:
             return SegmentEntry(offset=0)
-        return self.snapshot.segments.get(name) or SegmentEntry(offset=0)
+        return self._snapshot.segments.get(name) or SegmentEntry(offset=0)
 
     def gone(self, name: str) -> None:
         """The segment is deleted, or another file has its name: fold its entry.
 
-        It is written with the next commit: killed before, the entry is found to
-        be without a file and folded then.
+        It is written with the next commit. After a kill before that, the next flush
+        finds an entry without a file, and folds it then.
         """
-        entry = self.snapshot.segments.get(name)
+        entry = self._snapshot.segments.get(name)
         if entry is not None and name not in self._gone:
             self._gone[name] = entry
         # What is folded must not be written as an entry as well.
@@ -92,11 +96,11 @@ class Accounts:
     def stage(self, name: str, entry: SegmentEntry) -> None:
         """The entry holds from now on, and is written with the next commit.
 
-        So one transaction settles a batch and announces the next. Killed before
+        So one transaction settles a batch and announces the next. After a kill before
         it, the batch is sent again.
         """
         self._staged[name] = entry
-        self._memory.commit(segments={name: entry})
+        self._apply(segments={name: entry})
 
     def commit(
         self,
@@ -108,8 +112,8 @@ class Accounts:
     ) -> bool:
         """Whether the change is on disk; it holds in memory in any case.
 
-        Raises LedgerError where it is not, and that for another reason than a
-        full disk: whoever went on would have everything sent twice.
+        Raises LedgerError if the ledger fails for another reason than a full disk:
+        to go on without it would send everything twice.
         """
         # A name that is gone and known again is that of another file.
         changed: dict[str, SegmentEntry | None] = dict.fromkeys(self._gone)
@@ -117,20 +121,20 @@ class Accounts:
         changed.update(segments)
         self._staged = {}
         if self._gone:
-            totals = totals or self.snapshot.totals
+            totals = totals or self._snapshot.totals
             for entry in self._gone.values():
                 totals = fold(totals, entry)
             self._gone = {}
-        change = {
+        change: dict[str, Any] = {
             "segments": changed,
             "totals": totals,
             "state": state,
             "dead_marks": dead_marks,
         }
-        self._memory.commit(**change)  # type: ignore[arg-type]
+        self._apply(**change)
         if self._ledger is not None:
             try:
-                self._ledger.commit(**change)  # type: ignore[arg-type]
+                self._ledger.commit(**change)
             except LedgerError:
                 self._drop()
             else:
@@ -138,18 +142,44 @@ class Accounts:
         return self._catch_up()
 
     def close(self) -> None:
-        """Write what is not written yet, if that can be had, and let go."""
+        """Write what is not written yet, if the disk allows it, and close the ledger."""
         try:
-            if self._gone or self._staged or self._ledger is None:
+            if not self.is_saved:
                 self.commit()
         except LedgerError:
-            pass  # as if it had been killed here: the next flush finds out
+            pass  # the same as a kill here
         self._drop()
 
+    def _apply(
+        self,
+        *,
+        segments: Mapping[str, SegmentEntry | None],
+        totals: Totals | None = None,
+        state: DeliveryState | None = None,
+        dead_marks: Mapping[str, DeadMark | None] = NOTHING,
+    ) -> None:
+        """Replace the snapshot; those handed out before do not change."""
+        old = self._snapshot
+        self._snapshot = msgspec.structs.replace(
+            old,
+            segments=_merged(old.segments, segments),
+            totals=totals or old.totals,
+            state=state or old.state,
+            dead_marks=_merged(old.dead_marks, dead_marks),
+        )
+
     def _catch_up(self) -> bool:
+        """Open the ledger and make it say what memory says, and nothing else."""
+        now = self._snapshot
         try:
             self._ledger = self._open_with_relief()
-            carry_over(self.snapshot, into=self._ledger)
+            old = self._ledger.read()
+            self._ledger.commit(
+                segments={**dict.fromkeys(old.segments), **now.segments},
+                totals=now.totals,
+                state=now.state,
+                dead_marks={**dict.fromkeys(old.dead_marks), **now.dead_marks},
+            )
         except LedgerError:
             self._drop()
             if not self._is_full():
@@ -157,14 +187,25 @@ class Accounts:
             return False
         return True
 
-    def _open_with_relief(self) -> LedgerLike:
+    def _open_with_relief(self) -> Ledger:
         try:
-            return self._open_ledger()
+            return self._open()
         except LedgerError:
             self._relieve()
-            return self._open_ledger()
+            return self._open()
+
+    def _open(self) -> Ledger:
+        return open_ledger(self._directory, power=self._power)[0]
 
     def _drop(self) -> None:
         ledger, self._ledger = self._ledger, None
         if ledger is not None:
             ledger.close()
+
+
+def _merged(
+    old: Mapping[str, Any], changes: Mapping[str, Any | None]
+) -> dict[str, Any]:
+    """`old` with `changes`; None removes."""
+    merged = {**old, **changes}
+    return {name: value for name, value in merged.items() if value is not None}

@@ -2,8 +2,7 @@
 
 Rules: every value is frozen and says all it means by itself, so that writing it
 twice does no harm; what counts an event counts it in one place (a segment's entry
-while the segment stands, the totals once it is gone); whoever writes the flusher
-writes it against `LedgerLike`, which a disk and a full disk's stand-in both keep.
+while the segment stands, the totals once it is gone).
 
 Opens no file, knows no clock and no database.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -124,70 +123,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     the totals begin again), named so that it is not silent."""
 
 
-class LedgerLike(Protocol):
-    """What the flusher asks of a ledger, on disk or in memory."""
-
-    def read(self) -> Snapshot:
-        """Everything, at one moment."""
-
-    def commit(
-        self,
-        *,
-        segments: Mapping[str, SegmentEntry | None] = NOTHING,
-        totals: Totals | None = None,
-        state: DeliveryState | None = None,
-        dead_marks: Mapping[str, DeadMark | None] = NOTHING,
-    ) -> None:
-        """Write all of it or nothing; None in a mapping removes, elsewhere keeps."""
-
-    def close(self) -> None:
-        """Let go of it; what was committed stays."""
-
-
-class MemoryLedger:
-    """A ledger for a disk so full that none can be opened.
-
-    What it holds dies with the process, which costs duplicates. `carry_over` brings
-    it to disk once there is space.
-    """
-
-    def __init__(self, snapshot: Snapshot | None = None) -> None:
-        """Start from `snapshot`: what could still be read of the one on disk."""
-        self._snapshot = snapshot or Snapshot()
-
-    def read(self) -> Snapshot:
-        """What was committed so far."""
-        return self._snapshot
-
-    def commit(
-        self,
-        *,
-        segments: Mapping[str, SegmentEntry | None] = NOTHING,
-        totals: Totals | None = None,
-        state: DeliveryState | None = None,
-        dead_marks: Mapping[str, DeadMark | None] = NOTHING,
-    ) -> None:
-        """Replace the snapshot; those read before are not affected."""
-        old = self._snapshot
-        self._snapshot = Snapshot(
-            segments=_changed(old.segments, segments),
-            totals=old.totals if totals is None else totals,
-            state=old.state if state is None else state,
-            dead_marks=_changed(old.dead_marks, dead_marks),
-            unreadable=old.unreadable,
-        )
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-def _changed(
-    old: Mapping[str, Any], changes: Mapping[str, Any | None]
-) -> dict[str, Any]:
-    merged = {**old, **changes}
-    return {name: value for name, value in merged.items() if value is not None}
-
-
 def fold(totals: Totals, entry: SegmentEntry) -> Totals:
     """`totals` with `entry` in them: its segment is gone, or is another one now.
 
@@ -200,20 +135,6 @@ def fold(totals: Totals, entry: SegmentEntry) -> Totals:
         delivered=totals.delivered + entry.delivered,
         damaged=totals.damaged + entry.damaged,
         purged=totals.purged + entry.purged,
-    )
-
-
-def carry_over(snapshot: Snapshot, into: LedgerLike) -> None:
-    """Make `into` say what `snapshot` says and nothing else, in one commit.
-
-    Raises what `into.commit` raises, and then `into` is unchanged.
-    """
-    old = into.read()
-    into.commit(
-        segments={**dict.fromkeys(old.segments), **snapshot.segments},
-        totals=snapshot.totals,
-        state=snapshot.state,
-        dead_marks={**dict.fromkeys(old.dead_marks), **snapshot.dead_marks},
     )
 
 

@@ -442,7 +442,7 @@ def _build(directory: str) -> None:
 
 
 class Ledger:
-    """One open ledger; `books.LedgerLike` says what may be asked of it.
+    """One open ledger.
 
     Any thread may use it, one at a time.
     """

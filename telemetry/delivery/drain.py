@@ -23,7 +23,7 @@ import os
 
 import msgspec
 
-from telemetry.books.books import Accounts
+from telemetry.books.books import Books
 from telemetry.books.entries import SegmentEntry
 from telemetry.delivery.search import Search
 from telemetry.delivery.settlement import Settlement
@@ -64,7 +64,7 @@ class Flusher:
         self,
         *,
         home: Home,
-        accounts: Accounts,
+        books: Books,
         poster: Poster,
         settlement: Settlement,
         batch_events_max: int,
@@ -75,7 +75,7 @@ class Flusher:
         self._power = power
         self.settlement = settlement
         self._home = home
-        self._accounts = accounts
+        self._books = books
         self._batch_events_max = batch_events_max
         self._batch_bytes_max = batch_bytes_max
         # Whether the disk kept something from being settled.
@@ -116,7 +116,7 @@ class Flusher:
         if pending != 1 or len(names) != 1:
             return "paused"
         name = names[0]
-        entry = self._accounts.entry(name)
+        entry = self._books.entry(name)
         known = entry.inflight
         if known is None:
             return "waiting"
@@ -124,7 +124,7 @@ class Flusher:
         if refusals < REFUSALS_MAX:
             known = msgspec.structs.replace(known, refusals=refusals)
             entry = msgspec.structs.replace(entry, inflight=known)
-            self._accounts.commit(segments={name: entry})
+            self._books.commit(segments={name: entry})
             return "waiting"
         reader = SegmentReader(self._home, name)
         try:
@@ -157,7 +157,7 @@ class Flusher:
                         return
                 else:
                     self._deliver(reader, entry, batch)
-                entry = self._accounts.entry(name)
+                entry = self._books.entry(name)
         except _SetAsideError:
             self._set_aside.add(name)
         except (OSError, SpoolError):
@@ -173,10 +173,10 @@ class Flusher:
         A power loss may have shortened it, and another file may have its name:
         then what was settled is folded and the segment begins anew.
         """
-        entry = self._accounts.entry(reader.name)
+        entry = self._books.entry(reader.name)
         behind = reader.size() < entry.offset + entry.tail
         if behind or not reader.holds(entry.offset, entry.seq, entry.crc):
-            self._accounts.gone(reader.name)
+            self._books.gone(reader.name)
             entry = SegmentEntry(offset=0)
         reader.start_at(entry.offset)
         return entry
@@ -222,7 +222,7 @@ class Flusher:
             if verdict.server_error and known is not None:
                 known = msgspec.structs.replace(known, windows_5xx=windows + 1)
                 entry = msgspec.structs.replace(entry, inflight=known)
-                self._accounts.commit(segments={reader.name: entry})
+                self._books.commit(segments={reader.name: entry})
             is_pause = verdict.action is Action.PAUSE
             raise Halted("paused" if is_pause else "waiting", verdict)
 
@@ -252,7 +252,7 @@ class Flusher:
         An earlier search ended at that part. Only beside its neighbours can it be
         told whether it is the events or the server. Once a flush.
         """
-        entry = self._accounts.entry(reader.name)
+        entry = self._books.entry(reader.name)
         reader.start_at(entry.offset)
         whole = reader.take(self._batch_events_max, self._batch_bytes_max)
         if (
@@ -264,7 +264,7 @@ class Flusher:
         self._widened.add(reader.name)
         void = msgspec.structs.replace(entry.inflight, digest="")
         entry = msgspec.structs.replace(entry, inflight=void)
-        self._accounts.commit(segments={reader.name: entry})
+        self._books.commit(segments={reader.name: entry})
         return True
 
     def _finish(self, reader: SegmentReader, entry: SegmentEntry) -> bool:
@@ -282,13 +282,13 @@ class Flusher:
         size = reader.size()
         if size > entry.offset + entry.tail:
             self.settlement.settle_tail(reader, entry, size)
-        if not self._accounts.is_saved:
+        if not self._books.is_saved:
             # The settled offset is in the ledger before its segment is gone. On a full
             # disk it cannot be, and the space is what the disk needs.
-            self._accounts.commit()
+            self._books.commit()
         if reader.delete(size):
             if self._power:
                 # Once it is folded, nobody would know it if it came back.
                 sync_directory(self._home.spool)
-            self._accounts.gone(reader.name)
+            self._books.gone(reader.name)
         return True

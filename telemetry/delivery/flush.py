@@ -13,9 +13,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 
-from telemetry.books.books import Accounts
-from telemetry.books.ledger import open_ledger
-from telemetry.books.view import read_snapshot
+from telemetry.books.books import Books
 from telemetry.config import Config
 from telemetry.delivery import schedule
 from telemetry.delivery.backoff import Delays, conclude
@@ -105,19 +103,17 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
     logger: TelemetryLogger | None,
     progress: Progress,
 ) -> FlushReport:
-    accounts = Accounts(
-        open_ledger=lambda: open_ledger(
-            home.ledger, power=config.durability == "power"
-        )[0],
-        read_ledger=lambda: read_snapshot(home.ledger),
+    books = Books(
+        home.ledger,
         relieve=lambda: relieve(home),
         is_full=lambda: is_full(home.root),
+        power=config.durability == "power",
     )
     transport = None
     try:
-        progress.snapshot = accounts.snapshot
-        finish_purge(home, accounts)
-        tidy(home, accounts)
+        progress.snapshot = books.snapshot
+        finish_purge(home, books)
+        tidy(home, books)
         if not can_send(config):
             return progress.report(home, "off")
         try:
@@ -148,10 +144,10 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
             sleep=time.sleep,
             deadline=deadline,
         )
-        settlement = Settlement(home, accounts, clock=time.time)
+        settlement = Settlement(home, books, clock=time.time)
         flusher = Flusher(
             home=home,
-            accounts=accounts,
+            books=books,
             poster=poster,
             settlement=settlement,
             batch_events_max=config.batch_events_max,
@@ -159,21 +155,21 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
             power=config.durability == "power",
         )
         progress.poster, progress.settlement = poster, settlement
-        stopped, verdict = _drain(home, config, flusher, accounts)
-        _conclude(home, config, flusher, accounts, stopped, verdict)
-        progress.snapshot = accounts.snapshot
+        stopped, verdict = _drain(home, config, flusher, books)
+        _conclude(home, config, flusher, books, stopped, verdict)
+        progress.snapshot = books.snapshot
         if logger is not None and verdict is not None:
             logger.debug("flush: %s: %s", stopped, verdict.detail or verdict.reason)
         return progress.report(home, stopped)
     finally:
         if transport is not None:
             transport.close()
-        accounts.close()
+        books.close()
         keep_reserve(home)
 
 
 def _drain(
-    home: Home, config: Config, flusher: Flusher, accounts: Accounts
+    home: Home, config: Config, flusher: Flusher, books: Books
 ) -> tuple[Stopped, Verdict | None]:
     """Run the loop, then the retried letters; why it ended, and on what verdict."""
     try:
@@ -181,11 +177,11 @@ def _drain(
         if flusher.suspects:
             refused = next(iter(flusher.suspects.values()))
             return flusher.give_up_alone(
-                count_pending_quickly(home, accounts.snapshot)
+                count_pending_quickly(home, books.snapshot)
             ), refused
         delivered, verdict = resend(
             home.dead,
-            accounts,
+            books,
             flusher.poster.post,
             events_max=config.batch_events_max,
             bytes_max=config.batch_bytes_max,
@@ -202,7 +198,7 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
     home: Home,
     config: Config,
     flusher: Flusher,
-    accounts: Accounts,
+    books: Books,
     stopped: Stopped,
     verdict: Verdict | None,
 ) -> None:
@@ -210,7 +206,7 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
         return
     identity = schedule.destination_crc(config.endpoint, config.header, config.api_key)
     state = conclude(
-        accounts.snapshot.state,
+        books.snapshot.state,
         stopped=stopped,
         verdict=verdict,
         delivered=flusher.settlement.delivered,
@@ -224,7 +220,7 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
         ),
         random=random.SystemRandom().random,
     )
-    accounts.commit(state=state)
+    books.commit(state=state)
     try:
         schedule.postpone(home.next_flush, state.next_attempt_ms / 1000, identity)
     except OSError:

@@ -23,7 +23,7 @@ import os
 
 import msgspec
 
-from telemetry.books.books import Accounts
+from telemetry.books.books import Books
 from telemetry.books.entries import DeadMark, SegmentEntry, settle, settle_tail
 from telemetry.delivery import dead_letters
 from telemetry.delivery.census import borne_out, letters
@@ -52,47 +52,47 @@ class Purged(msgspec.Struct, frozen=True, kw_only=True):
     stretches: int
 
 
-def purge(home: Home, accounts: Accounts) -> Purged:
+def purge(home: Home, books: Books) -> Purged:
     """Remove segments, letters and quarantine, and count them as purged.
 
     What cannot be opened as a segment is left for a person to look at. Raises
     LedgerError and OSError; what was not removed by then is kept.
     """
-    standings = letters(home, accounts.snapshot)
+    standings = letters(home, books.snapshot)
     for name, standing in standings.items():
         if standing == "early":
             # It counts for nothing while its segment has the event, so it goes first.
             dead_letters.remove(home.dead, name)
     set_aside(home)
-    events = finish_purge(home, accounts)
-    dropped = drop_letters(home, list(standings), accounts)
+    events = finish_purge(home, books)
+    dropped = drop_letters(home, list(standings), books)
     remove_files(home.dead)
     stretches = remove_files(home.quarantine)
     _make_durable(home)
     return Purged(events=events, letters=dropped, stretches=stretches)
 
 
-def drop_letters(home: Home, names: list[str], accounts: Accounts) -> int:
+def drop_letters(home: Home, names: list[str], books: Books) -> int:
     """Remove letters and count them as purged; how many of them counted.
 
     One transaction counts and marks them; then their files go, then the marks:
     killed on the way, the next flush goes on. Raises LedgerError and OSError.
     """
-    standings = letters(home, accounts.snapshot)
+    standings = letters(home, books.snapshot)
     counted = [name for name in names if standings.get(name) in {"dead", "retried"}]
-    totals = accounts.snapshot.totals
+    totals = books.snapshot.totals
     if counted:
-        accounts.commit(
+        books.commit(
             totals=msgspec.structs.replace(totals, purged=totals.purged + len(counted)),
             dead_marks=dict.fromkeys(map(_stem, counted), _DROPPED),
         )
     if names:
         dead_letters.remove_for_good(home.dead, names)
-        accounts.commit(dead_marks=dict.fromkeys(map(_stem, names)))
+        books.commit(dead_marks=dict.fromkeys(map(_stem, names)))
     return len(counted)
 
 
-def finish_purge(home: Home, accounts: Accounts) -> int:
+def finish_purge(home: Home, books: Books) -> int:
     """Remove and count what a purge has set aside; how many events were pending.
 
     Names that are no segments, or cannot be opened, go back into `spool/` for a
@@ -107,15 +107,15 @@ def finish_purge(home: Home, accounts: Accounts) -> int:
             except SpoolError:
                 continue
             try:
-                known = accounts.entry(name)
+                known = books.entry(name)
                 entry = borne_out(reader, known)
                 if entry != known:
-                    accounts.gone(name)
+                    books.gone(name)
                 settled[name] = _settle_all_as_purged(reader, entry)
                 events += settled[name].purged - entry.purged
             finally:
                 reader.close()
-        accounts.commit(segments=settled)
+        books.commit(segments=settled)
         make_directory(home.spool)
         for name in names_in(directory):
             if name in settled:
@@ -125,8 +125,8 @@ def finish_purge(home: Home, accounts: Accounts) -> int:
         sync_directory(directory)
         sync_directory(home.spool)
         for name in settled:
-            accounts.gone(name)
-        accounts.commit()
+            books.gone(name)
+        books.commit()
         if not names_in(directory):
             os.rmdir(directory)
     return events

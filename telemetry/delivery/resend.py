@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from telemetry.books.books import Accounts
+from telemetry.books.books import Books
 from telemetry.books.entries import DeadMark
 from telemetry.delivery import dead_letters
 from telemetry.files import write_whole
@@ -25,13 +25,13 @@ from telemetry.wire.verdict import Action, Verdict
 _DELIVERED = DeadMark(state="delivered")
 
 
-def sweep(directory: str, accounts: Accounts) -> None:
+def sweep(directory: str, books: Books) -> None:
     """Remove the files of letters that are accounted for already, and their marks."""
-    marks = accounts.snapshot.dead_marks
+    marks = books.snapshot.dead_marks
     if marks:
         retried = [name + dead_letters.RETRY for name in marks]
         dead_letters.remove_for_good(directory, [*marks, *retried])
-        accounts.commit(dead_marks=dict.fromkeys(marks))
+        books.commit(dead_marks=dict.fromkeys(marks))
 
 
 def waiting(directory: str) -> list[str]:
@@ -73,7 +73,7 @@ def together(
 
 def resend(
     directory: str,
-    accounts: Accounts,
+    books: Books,
     post: Callable[..., Verdict],
     *,
     events_max: int,
@@ -106,7 +106,7 @@ def resend(
                     patient=False,
                 )
             if verdict.action is Action.ACCEPTED:
-                delivered += _accept(directory, accounts, group, verdict)
+                delivered += _accept(directory, books, group, verdict)
             elif verdict.action is Action.SPLIT:
                 _refuse(directory, group, verdict)
             elif verdict.server_error:
@@ -118,7 +118,7 @@ def resend(
 
 def _accept(
     directory: str,
-    accounts: Accounts,
+    books: Books,
     letters: dict[str, dead_letters.DeadLetter],
     verdict: Verdict,
 ) -> int:
@@ -130,16 +130,16 @@ def _accept(
     }
     _refuse(directory, refused, verdict)
     accepted = [name for name in letters if name not in refused]
-    totals = accounts.snapshot.totals
+    totals = books.snapshot.totals
     marks = {name.removesuffix(dead_letters.RETRY): _DELIVERED for name in accepted}
-    accounts.commit(
+    books.commit(
         totals=msgspec.structs.replace(
             totals, delivered=totals.delivered + len(accepted)
         ),
         dead_marks=marks,
     )
     dead_letters.remove_for_good(directory, accepted)
-    accounts.commit(dead_marks=dict.fromkeys(marks))
+    books.commit(dead_marks=dict.fromkeys(marks))
     return len(accepted)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from telemetry.books.books import Accounts
+from telemetry.books.books import Books
 from telemetry.books.entries import (
     SegmentEntry,
     announce,
@@ -70,13 +70,11 @@ class Settlement:
     something from being stored; nothing is staged then.
     """
 
-    def __init__(
-        self, home: Home, accounts: Accounts, *, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, home: Home, books: Books, *, clock: Callable[[], float]) -> None:
         self.delivered = 0
         self.damaged = 0
         self._home = home
-        self._accounts = accounts
+        self._books = books
         self._clock = clock
 
     def announce(
@@ -88,7 +86,7 @@ class Settlement:
     ) -> SegmentEntry:
         """What is settled and what is posted next are in the ledger on return."""
         entry = announce(entry, records, key=request.key, digest=request.digest)
-        self._accounts.commit(segments={name: entry})
+        self._books.commit(segments={name: entry})
         return entry
 
     def settle(
@@ -154,4 +152,4 @@ class Settlement:
 
     def _stage(self, name: str, before: SegmentEntry, after: SegmentEntry) -> None:
         self.damaged += after.damaged - before.damaged
-        self._accounts.stage(name, after)
+        self._books.stage(name, after)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from telemetry.books.books import Accounts
+from telemetry.books.books import Books
 from telemetry.books.entries import Snapshot, Totals
 from telemetry.books.view import read_snapshot
 from telemetry.delivery import dead_letters
@@ -33,44 +33,44 @@ _OLD_S = 3600.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def tidy(home: Home, accounts: Accounts) -> None:
+def tidy(home: Home, books: Books) -> None:
     """Finish what a crash left: nothing of it is lost, only not yet written up."""
-    _tidy_letters(home, accounts)
-    gone = accounts.snapshot.segments.keys() - set(segment_names(home))
+    _tidy_letters(home, books)
+    gone = books.snapshot.segments.keys() - set(segment_names(home))
     if gone and os.path.isdir(home.spool):
         # Who deleted them may have died before that was synced, and once they are
         # folded nobody would know one that came back.
         sync_directory(home.spool)
     for name in gone:
-        accounts.gone(name)
-    sweep(home.dead, accounts)
+        books.gone(name)
+    sweep(home.dead, books)
     for directory in (home.dead, home.quarantine):
         _sweep_temporaries(directory)
     _sweep_old_temporaries(home.root)
-    before = accounts.snapshot.totals
+    before = books.snapshot.totals
     totals = fold_refusals(before, refusals.read(home.refused))
     if totals != before:
-        accounts.commit(totals=totals)
+        books.commit(totals=totals)
 
 
-def _tidy_letters(home: Home, accounts: Accounts) -> None:
+def _tidy_letters(home: Home, books: Books) -> None:
     """Letters that a crash left early go; those that a lost ledger knew are counted."""
     orphans = 0
     early: list[str] = []
-    for name, standing in letters(home, accounts.snapshot).items():
+    for name, standing in letters(home, books.snapshot).items():
         if standing == "early":
             # Its segment has the event, which may well be accepted this time: back
             # after a power loss, it would be counted besides.
             early.append(name)
         elif standing != "done":
             segment, _ = dead_letters.origin_of(name) or ("", 0)
-            orphans += segment not in accounts.snapshot.segments
+            orphans += segment not in books.snapshot.segments
     if early:
         dead_letters.remove_for_good(home.dead, early)
-    totals = accounts.snapshot.totals
+    totals = books.snapshot.totals
     if orphans and not totals.recorded:
         # The totals began anew: a letter's own segment was folded into the old ones.
-        accounts.commit(totals=msgspec.structs.replace(totals, recorded=orphans))
+        books.commit(totals=msgspec.structs.replace(totals, recorded=orphans))
 
 
 def fold_refusals(totals: Totals, counts: Mapping[str, int]) -> Totals:

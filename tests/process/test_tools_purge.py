@@ -13,7 +13,7 @@ import pytest
 
 # Loaded before the forks, as everything is that a purge needs.
 import telemetry.delivery.flush  # noqa: F401
-from spool_tools.changing import books
+from spool_tools.changing import open_books
 from telemetry.books.entries import DeadMark
 from telemetry.books.ledger import Ledger
 from telemetry.books.view import read_snapshot
@@ -237,9 +237,9 @@ def _purge_and_kill(home: Path, after_s: float) -> bool:
 
     def work(peer: Peer) -> None:
         there = Home(str(home))
-        with books(there) as accounts:
+        with open_books(there) as books:
             peer.tell("opened")
-            purge(there, accounts)
+            purge(there, books)
 
     with child(work) as peer:
         assert peer.hear() == "opened"
@@ -255,8 +255,8 @@ def test_letters_dropped_by_a_process_that_is_killed_are_counted_once(
     there = Home(str(home))
     names = dead_letters.names(there.dead)
     kept = {name: (home / "dead" / name).read_bytes() for name in names}
-    with books(there) as accounts:
-        assert drop_letters(there, names, accounts) == 3
+    with open_books(there) as books:
+        assert drop_letters(there, names, books) == 3
     after = census_of(home)
     # As if it had been killed before it removed the files and took back the marks.
     for name, content in kept.items():
@@ -270,8 +270,8 @@ def test_letters_dropped_by_a_process_that_is_killed_are_counted_once(
     )
     ledger.close()
     assert census_of(home) == after
-    with books(there) as accounts:
-        assert drop_letters(there, names, accounts) == 0
+    with open_books(there) as books:
+        assert drop_letters(there, names, books) == 0
     assert census_of(home) == after
     assert after.holds()
 

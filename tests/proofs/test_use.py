@@ -46,7 +46,7 @@ from hypothesis.stateful import (
 
 import telemetry
 from spool_tools import dead, disable, enable
-from spool_tools.changing import books, flush_lock_held
+from spool_tools.changing import flush_lock_held, open_books
 from telemetry.books.view import read_snapshot
 from telemetry.delivery.census import take_census
 from telemetry.delivery.purge import purge
@@ -209,9 +209,9 @@ class Use(RuleBasedStateMachine):
         self.oracle.purge()
         with (
             flush_lock_held(self.home, "purge", wait_s=PATIENCE_S),
-            books(self.home) as accounts,
+            open_books(self.home) as books,
         ):
-            SEEN["purge"] += purge(self.home, accounts).events > 0
+            SEEN["purge"] += purge(self.home, books).events > 0
 
     @rule(which=numbers, action=st.sampled_from(("retry", "drop")))
     def letter(self, which: int, action: str) -> None:

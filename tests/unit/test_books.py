@@ -1,25 +1,26 @@
-"""The books as values: what folds, what is replaced, and one contract for both ledgers."""
+"""The books as the flusher uses them: in memory, written through, and on a full disk."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from telemetry.books.books import Books
 from telemetry.books.entries import (
     DeadMark,
     DeliveryState,
     Inflight,
-    LedgerLike,
-    MemoryLedger,
     SegmentEntry,
     Snapshot,
     Totals,
-    carry_over,
     fold,
 )
 from telemetry.books.ledger import Ledger
+from telemetry.books.view import read_snapshot
+from telemetry.errors import LedgerError
 
 
 if TYPE_CHECKING:
@@ -40,12 +41,46 @@ ENTRY = SegmentEntry(
 )
 TOTALS = Totals(recorded=100, delivered=90, refused={"busy": 3}, refused_marks={"x": 1})
 STATE = DeliveryState(failures=2, last_error="503", stopped="waiting", requests=7)
+MARK = DeadMark(state="dropped")
 
 
-@pytest.fixture(params=["memory", "disk"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LedgerLike]:
-    made: LedgerLike
-    made = MemoryLedger() if request.param == "memory" else Ledger(f"{tmp_path}/ledger")
+class Disk:
+    """Where a ledger can be made, as long as `parent` stands; else the disk is full."""
+
+    def __init__(self, parent: Path, *, is_full: bool) -> None:
+        self.parent = parent
+        self.place = f"{parent}/ledger"
+        self.relieved = 0
+        if not is_full:
+            self.empty()
+
+    def empty(self) -> None:
+        """It has room again."""
+        self.parent.mkdir()
+
+    def fill(self) -> None:
+        """It takes nothing more."""
+        os.rename(self.parent, f"{self.parent}.away")
+
+    def relieve(self) -> None:
+        self.relieved += 1
+
+    def books(self) -> Books:
+        return Books(
+            self.place,
+            relieve=self.relieve,
+            is_full=lambda: not self.parent.exists(),
+        )
+
+
+@pytest.fixture(params=[False, True], ids=["disk", "full disk"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Disk:
+    return Disk(tmp_path / "home", is_full=request.param)
+
+
+@pytest.fixture
+def books(disk: Disk) -> Iterator[Books]:
+    made = disk.books()
     yield made
     made.close()
 
@@ -64,59 +99,155 @@ def test_fold_counts_nothing_that_was_only_in_flight() -> None:
     assert fold(TOTALS, ENTRY) == fold(TOTALS, landed)
 
 
-def test_a_new_ledger_says_nothing(ledger: LedgerLike) -> None:
-    """The flusher starts from zero without asking whether there was a ledger."""
-    assert ledger.read() == Snapshot()
-
-
-def test_a_commit_is_read_back_whole(ledger: LedgerLike) -> None:
-    """Each field survives, the batch in flight above all: a retry needs its bytes."""
-    ledger.commit(
-        segments={"a": ENTRY},
-        totals=TOTALS,
-        state=STATE,
-        dead_marks={"a-10": DeadMark(state="delivered")},
-    )
-    assert ledger.read() == Snapshot(
-        segments={"a": ENTRY},
-        totals=TOTALS,
-        state=STATE,
-        dead_marks={"a-10": DeadMark(state="delivered")},
-    )
-
-
-def test_none_removes_and_silence_keeps(ledger: LedgerLike) -> None:
-    """Forgetting is always asked for by name."""
-    marks = {"m": DeadMark(state="dropped"), "n": DeadMark(state="delivered")}
-    ledger.commit(segments={"a": ENTRY, "b": ENTRY}, totals=TOTALS, dead_marks=marks)
-    ledger.commit(segments={"a": None, "never": None}, dead_marks={"m": None})
-    assert ledger.read() == Snapshot(
-        segments={"b": ENTRY}, totals=TOTALS, dead_marks={"n": marks["n"]}
-    )
-
-
-def test_an_earlier_snapshot_stays_as_it_was(ledger: LedgerLike) -> None:
-    """The flusher decides from a snapshot while it commits: it must not shift."""
-    ledger.commit(segments={"a": ENTRY})
-    before = ledger.read()
-    ledger.commit(segments={"a": None, "b": ENTRY})
-    assert list(before.segments) == ["a"]
-
-
-def test_carrying_over_leaves_nothing_else_behind(ledger: LedgerLike) -> None:
-    """After a full disk, what memory knows replaces the ledger, gone entries included."""
-    ledger.commit(
-        segments={"old": ENTRY}, dead_marks={"old-0": DeadMark(state="dropped")}
-    )
-    memory = MemoryLedger(ledger.read())
-    memory.commit(segments={"old": None, "new": ENTRY}, totals=TOTALS, state=STATE)
-    memory.commit(dead_marks={"old-0": None})
-    carry_over(memory.read(), into=ledger)
-    assert ledger.read() == memory.read()
-
-
-def test_an_inflight_batch_says_no_negative_number() -> None:
+def test_a_negative_number_is_damage() -> None:
     """A value out of bounds in a row is damage, not an offset to seek to."""
     row = msgspec.json.encode({"offset": -1})
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(row, type=SegmentEntry)
+
+
+def test_new_books_say_nothing(books: Books) -> None:
+    """The flusher starts from zero without asking whether there was a ledger."""
+    assert books.snapshot == Snapshot()
+    assert books.entry("any") == SegmentEntry(offset=0)
+
+
+WHOLE: dict[str, Any] = {
+    "segments": {"a": ENTRY},
+    "totals": TOTALS,
+    "state": STATE,
+    "dead_marks": {"a-10": MARK},
+}
+
+
+def test_a_commit_holds_in_memory_and_on_disk(disk: Disk, books: Books) -> None:
+    """Each field survives, the batch in flight above all: a retry needs its bytes."""
+    saved = books.commit(**WHOLE)
+    assert books.snapshot == Snapshot(**WHOLE)
+    assert saved == books.is_saved == disk.parent.exists()
+    assert read_snapshot(disk.place) == (books.snapshot if saved else Snapshot())
+
+
+def test_none_removes_and_silence_keeps(books: Books) -> None:
+    """Forgetting is always asked for by name."""
+    books.commit(
+        segments={"a": ENTRY}, totals=TOTALS, dead_marks={"m": MARK, "n": MARK}
+    )
+    books.commit(dead_marks={"m": None, "never": None})
+    assert books.snapshot == Snapshot(
+        segments={"a": ENTRY}, totals=TOTALS, dead_marks={"n": MARK}
+    )
+
+
+def test_an_earlier_snapshot_stays_as_it_was(books: Books) -> None:
+    """The flusher decides from a snapshot while it commits: it must not shift."""
+    books.commit(segments={"a": ENTRY})
+    before = books.snapshot
+    books.gone("a")
+    books.commit(segments={"b": ENTRY})
+    assert list(before.segments) == ["a"]
+
+
+def test_what_is_gone_is_folded_once_with_the_next_commit(
+    disk: Disk, books: Books
+) -> None:
+    """A segment's events are counted in its entry or in the totals, in one of them."""
+    books.commit(segments={"a": ENTRY}, totals=TOTALS)
+    books.stage("a", msgspec.structs.replace(ENTRY, purged=3))
+    for _ in range(2):
+        books.gone("a")
+    books.gone("never known")
+    assert books.entry("a") == SegmentEntry(offset=0)
+    assert not books.is_saved
+    assert books.commit() == disk.parent.exists()
+    books.commit()
+    entry = msgspec.structs.replace(ENTRY, purged=3)
+    assert books.snapshot == Snapshot(totals=fold(TOTALS, entry))
+
+
+def test_a_name_that_is_gone_may_be_known_again(books: Books) -> None:
+    """Another file with its name: the old entry is folded, the new one stands."""
+    again = SegmentEntry(offset=1)
+    books.commit(segments={"a": ENTRY, "b": ENTRY}, totals=TOTALS)
+    books.gone("a")
+    books.gone("b")
+    books.stage("a", again)
+    assert (books.entry("a"), books.entry("b")) == (again, SegmentEntry(offset=0))
+    books.commit(segments={"b": again})
+    folded = fold(fold(TOTALS, ENTRY), ENTRY)
+    assert books.snapshot == Snapshot(segments={"a": again, "b": again}, totals=folded)
+
+
+def test_one_commit_writes_what_was_staged(disk: Disk, books: Books) -> None:
+    """It settles one batch and announces the next; before it, nothing is written."""
+    books.stage("a", ENTRY)
+    assert books.entry("a") == ENTRY
+    assert not books.is_saved
+    assert read_snapshot(disk.place).segments == {}
+    books.commit(segments={"b": ENTRY})
+    assert books.snapshot.segments == {"a": ENTRY, "b": ENTRY}
+    if books.is_saved:
+        assert read_snapshot(disk.place) == books.snapshot
+
+
+def test_closing_writes_what_is_not_written_yet(disk: Disk) -> None:
+    """The last segment's end is found after the last commit."""
+    books = disk.books()
+    books.stage("a", ENTRY)
+    books.close()
+    written = {"a": ENTRY} if disk.parent.exists() else {}
+    assert read_snapshot(disk.place).segments == written
+
+
+def test_memory_replaces_the_ledger_once_there_is_room(tmp_path: Path) -> None:
+    """What a full disk kept out arrives whole, and what went meanwhile is gone."""
+    disk = Disk(tmp_path / "home", is_full=False)
+    books = disk.books()
+    books.commit(segments={"old": ENTRY}, dead_marks={"old-0": MARK})
+    disk.fill()
+    books.gone("old")
+    assert not books.commit(segments={"new": ENTRY}, state=STATE)
+    assert not books.commit(dead_marks={"old-0": None})
+    assert disk.relieved > 0
+    os.rename(f"{disk.parent}.away", disk.parent)
+    assert list(read_snapshot(disk.place).segments) == ["old"]
+    assert books.commit(segments={"newer": ENTRY})
+    assert read_snapshot(disk.place) == books.snapshot
+    assert books.snapshot == Snapshot(
+        segments={"new": ENTRY, "newer": ENTRY},
+        totals=fold(Totals(), ENTRY),
+        state=STATE,
+    )
+    books.close()
+
+
+def test_what_a_full_disk_still_says_is_read(tmp_path: Path) -> None:
+    """To begin at zero there would send everything again."""
+    disk = Disk(tmp_path / "home", is_full=False)
+    made = Ledger(disk.place)
+    made.commit(segments={"a": ENTRY})
+    made.close()
+
+    class Unopened(Books):
+        def _open(self) -> Ledger:
+            raise LedgerError(disk.place, "full")
+
+    books = Unopened(disk.place, relieve=disk.relieve, is_full=lambda: True)
+    assert books.snapshot.segments == {"a": ENTRY}
+    books.close()
+
+
+def test_a_fault_that_is_no_full_disk_ends_the_flush(tmp_path: Path) -> None:
+    """To go on would send everything twice, flush after flush."""
+    disk = Disk(tmp_path / "home", is_full=False)
+    books = disk.books()
+    disk.fill()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home").chmod(0o500)
+    disk.place = f"{disk.parent}/absent/ledger"
+    with pytest.raises(LedgerError):
+        disk.books()
+    books._directory = disk.place
+    with pytest.raises(LedgerError):
+        books.commit(segments={"a": ENTRY})
+    books.close()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from telemetry.books.books import Accounts
-from telemetry.books.entries import MemoryLedger, Snapshot
+from telemetry.books.books import Books
+from telemetry.books.entries import Snapshot
 from telemetry.books.view import read_snapshot
 from telemetry.config import Config
 from telemetry.delivery.census import take_census
@@ -32,6 +32,7 @@ from tests.support.loopback import Server
 
 
 if TYPE_CHECKING:
+    from telemetry.books.ledger import Ledger
     from telemetry.wire.formats import Request
     from tests.proofs.damage.spool import Case
 
@@ -56,6 +57,26 @@ class _Accepting:
         return _ACCEPTED
 
 
+class _SayingYes:
+    """A ledger that keeps nothing."""
+
+    def read(self) -> Snapshot:
+        return Snapshot()
+
+    def commit(self, **change: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _InMemory(Books):
+    """Books without a disk: a whole ledger for each of many cases takes too long."""
+
+    def _open(self) -> Ledger:
+        return _SayingYes()  # type: ignore[return-value]
+
+
 class Bench:
     """A directory in which one spool after the other is laid out and drained."""
 
@@ -66,27 +87,22 @@ class Bench:
         """What is wrong after the flusher's loop; empty where nothing is."""
         self._lay_out(case)
         poster = _Accepting()
-        accounts = Accounts(
-            open_ledger=MemoryLedger,
-            read_ledger=Snapshot,
-            relieve=lambda: None,
-            is_full=lambda: False,
-        )
+        books = _InMemory("", relieve=lambda: None, is_full=lambda: False)
         flusher = Flusher(
             home=self.home,
-            accounts=accounts,
+            books=books,
             poster=poster,  # type: ignore[arg-type]
-            settlement=Settlement(self.home, accounts, clock=lambda: 0.0),
+            settlement=Settlement(self.home, books, clock=lambda: 0.0),
             batch_events_max=40,
             batch_bytes_max=1 << 20,
         )
         try:
             flusher.drain()
-            accounts.commit()
+            books.commit()
         except Exception as error:
             return [f"raised: {type(error).__name__}: {error}"]
         found = ["blocked: something was set aside"] if flusher.blocked else []
-        return found + self._problems(case, poster.bodies, accounts.snapshot)
+        return found + self._problems(case, poster.bodies, books.snapshot)
 
     def flushed(self, case: Case, server: Server) -> list[str]:
         """The same after a whole flush."""

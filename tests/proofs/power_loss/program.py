@@ -26,9 +26,7 @@ import msgspec
 import urllib3
 
 from telemetry import locks
-from telemetry.books.books import Accounts
-from telemetry.books.ledger import open_ledger
-from telemetry.books.view import read_snapshot
+from telemetry.books.books import Books
 from telemetry.delivery import dead_letters
 from telemetry.delivery.flush import flush
 from telemetry.delivery.purge import purge
@@ -139,16 +137,11 @@ def remove(home: Home, tell: Teller) -> None:
     lock = flush_lock(home)
     assert lock is not None
     tell("purge")
-    accounts = Accounts(
-        open_ledger=lambda: open_ledger(home.ledger)[0],
-        read_ledger=lambda: read_snapshot(home.ledger),
-        relieve=lambda: None,
-        is_full=lambda: False,
-    )
+    books = Books(home.ledger, relieve=lambda: None, is_full=lambda: False)
     try:
-        purge(home, accounts)
+        purge(home, books)
     finally:
-        accounts.close()
+        books.close()
         os.close(lock)
 
 

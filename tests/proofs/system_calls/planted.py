@@ -44,7 +44,7 @@ _LETTERS = """\
             dead_letters.write(self._home.dead, name, each)
 """
 _SETTLED = "        settled = settle(entry, items, dead=len(letters))\n"
-_COMMIT = "        self._accounts.commit(segments={reader.name: settled})\n"
+_COMMIT = "        self._books.commit(segments={reader.name: settled})\n"
 BUGS = (
     Bug(
         name="a short write passes for a whole one",
@@ -58,7 +58,7 @@ BUGS = (
         name="a batch is settled before the answer",
         path="telemetry/delivery/drain.py",
         changes=(
-            (_POST, f"{_SETTLE[4:]}        self._accounts.commit()\n{_POST}"),
+            (_POST, f"{_SETTLE[4:]}        self._books.commit()\n{_POST}"),
             (f"{_SETTLE}        elif", "            pass\n        elif"),
             ("is_patient = windows", "letters = {}\n        is_patient = windows"),
         ),
@@ -69,7 +69,7 @@ BUGS = (
     Bug(
         name="a segment is deleted before its settling is on disk",
         path="telemetry/delivery/drain.py",
-        changes=(("if not self._accounts.is_saved:\n", "if False:\n"),),
+        changes=(("if not self._books.is_saved:\n", "if False:\n"),),
         scene="flush-drain",
         kind="kill",
         shown_by="books",

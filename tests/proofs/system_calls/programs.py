@@ -11,9 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from telemetry.books.books import Accounts
-from telemetry.books.ledger import open_ledger
-from telemetry.books.view import read_snapshot
+from telemetry.books.books import Books
 from telemetry.client import Client
 from telemetry.config import Config
 from telemetry.consent import consent
@@ -118,16 +116,11 @@ def purging(told: dict[str, object], tell: Tell) -> int:
 
 
 def _purge(home: Home) -> None:
-    accounts = Accounts(
-        open_ledger=lambda: open_ledger(home.ledger)[0],
-        read_ledger=lambda: read_snapshot(home.ledger),
-        relieve=lambda: None,
-        is_full=lambda: False,
-    )
+    books = Books(home.ledger, relieve=lambda: None, is_full=lambda: False)
     try:
-        purge(home, accounts)
+        purge(home, books)
     finally:
-        accounts.close()
+        books.close()
 
 
 def _tell_leaks(root: str, tell: Tell) -> None:
