@@ -130,7 +130,7 @@ class Envelope:
         properties["os"] = self._os
         language = self._table.get(self._language_name)
         if language != self._language[0]:
-            text = trimmed(self._environment.get(_LANGUAGE, "")) or _NO_LANGUAGE
+            text = self._environment.get(_LANGUAGE) or _NO_LANGUAGE
             self._language = (language, text)
         properties["os_language"] = self._language[1]
         properties["user_uuid"] = self.user_uuid

@@ -17,7 +17,7 @@ SESSION_END = (
 )
 INTEGERS = "integers beyond 2^53 are rounded, int64 sums wrap"
 NOT_FINITE = "NaN or infinity as a cost drops the event"
-OFF_WORDS = "only `false` turns it off"
+OFF_WORDS = "only `false` turns it off, with nothing around it"
 TEST_FLAG = "`enabled/test_flag_disables`: off under `go test`"
 NO_HOME = "without `HOME` the id lives in the shared temporary directory"
 UNWRITABLE = "a home that cannot be written: the event is sent anyway"
@@ -123,7 +123,9 @@ DIFFERENT = {
     },
     "enabled/0": Different(OFF_WORDS, silent=True),
     "enabled/FALSE": Different(OFF_WORDS, silent=True),
+    "enabled/f": Different(OFF_WORDS, silent=True),
     "enabled/no": Different(OFF_WORDS, silent=True),
+    "enabled/space_false": Different(OFF_WORDS, silent=True),
     "enabled/test_flag_disables": Different(
         TEST_FLAG,
         added={
