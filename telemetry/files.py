@@ -34,29 +34,86 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 def make_home(root: str) -> bool:
     """The home exists afterwards and is ours alone; True if it was made just now.
 
-    Raises HomeError where it cannot be made, is no directory, is a symlink, or
-    belongs to or can be written by somebody else (`sudo` with a kept HOME).
+    One of ours that lacks permissions of its owner is mended. Raises HomeError where
+    it cannot be made, is no directory, is a symlink, belongs to or can be written by
+    another user, or would be made by root below another user's directory (`sudo`
+    with a kept HOME): that user's programs would be shut out.
     """
     made = False
     try:
         found = os.lstat(root)
     except OSError:
         try:
-            os.makedirs(os.path.dirname(root), mode=0o700, exist_ok=True)
-            os.mkdir(root, 0o700)
-            made = True
-        except FileExistsError:
-            pass  # another first launch was quicker
-        except OSError as error:
-            raise HomeError(root, f"cannot be made: {error.strerror}") from error
-        try:
+            refuse_below_others(root)
+            made = _make_with_parents(root)
             found = os.lstat(root)
         except OSError as error:
-            raise HomeError(root, f"cannot be reached: {error.strerror}") from error
+            problem = f"cannot be made: {error.strerror or error}"
+            raise HomeError(root, problem) from error
     problem = directory_problem(found)
     if problem:
         raise HomeError(root, problem)
+    if _lacks_owner_bits(found):
+        try:
+            _give_owner_bits(root)
+        except OSError as error:
+            problem = f"cannot be opened by its owner: {error.strerror}"
+            raise HomeError(root, problem) from error
     return made
+
+
+def refuse_below_others(root: str) -> None:
+    """Raise HomeError where we are root and a directory above is another user's.
+
+    In a user's home whatever root makes shuts that user's programs out.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    place = root
+    while place != (above := os.path.dirname(place)):
+        place = above
+        try:
+            owner = os.stat(place).st_uid
+        except OSError:
+            continue  # not there yet
+        if owner != 0:
+            problem = f"is below {place} of user {owner}, where root makes nothing"
+            raise HomeError(root, problem)
+
+
+def _make_with_parents(path: str) -> bool:
+    """Whether the directory was made just now, all with 0700. Raises OSError."""
+    above = os.path.dirname(path)
+    if above != path and not os.path.isdir(above):
+        _make_with_parents(above)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return False  # another first launch was quicker
+    if _lacks_owner_bits(os.lstat(path)):
+        _give_owner_bits(path)
+    return True
+
+
+def _lacks_owner_bits(found: os.stat_result) -> bool:
+    """Whether an unusual umask, or a person, took permissions from the owner."""
+    return os.name == "posix" and found.st_mode & stat.S_IRWXU != stat.S_IRWXU
+
+
+def _give_owner_bits(path: str) -> None:
+    """A directory of ours is 0700 afterwards. Follows no link. Raises OSError."""
+    if not hasattr(os, "O_PATH"):
+        os.chmod(path, 0o700, follow_symlinks=False)
+        return
+    # A descriptor that needs no permission, so that nothing can be put in its place.
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | NOFOLLOW | CLOEXEC)
+    try:
+        problem = directory_problem(os.fstat(descriptor))
+        if problem:
+            raise OSError(0, problem, path)
+        os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def directory_problem(found: os.stat_result) -> str:
@@ -75,15 +132,19 @@ def directory_problem(found: os.stat_result) -> str:
 def make_directory(path: str, *, durable: bool = False) -> None:
     """A directory of the home exists afterwards, 0700. Raises OSError.
 
-    With `durable` its name survives a power loss, whoever made it: they may have
-    died before they synced it.
+    With `durable` its name survives a power loss, also if another process made it
+    and died before it was synced.
     """
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        problem = directory_problem(os.lstat(path))
-        if problem:
-            raise OSError(0, problem, path) from None
+        pass
+    found = os.lstat(path)
+    problem = directory_problem(found)
+    if problem:
+        raise OSError(0, problem, path)
+    if _lacks_owner_bits(found):
+        _give_owner_bits(path)
     if durable:
         sync_directory(os.path.dirname(path))
 
@@ -104,13 +165,22 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
     descriptor = os.open(path, flags | COMMON, mode)
     try:
         found = os.fstat(descriptor)
+        is_regular = stat.S_ISREG(found.st_mode)
+        if is_regular and flags & os.O_CREAT:
+            give_owner(descriptor, found)
     except OSError:
         os.close(descriptor)
         raise
-    if not stat.S_ISREG(found.st_mode):
+    if not is_regular:
         os.close(descriptor)
         raise OSError(0, "is no regular file", path)
     return descriptor
+
+
+def give_owner(descriptor: int, found: os.stat_result) -> None:
+    """The owner may read and write a new file, whatever the umask. Raises OSError."""
+    if os.name == "posix" and found.st_mode & 0o600 != 0o600:
+        os.fchmod(descriptor, 0o600)
 
 
 def make_empty(path: str) -> None:
@@ -150,9 +220,7 @@ def write_whole(
     what was there before.
     """
     temporary = f"{path}{TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}"
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | COMMON, 0o600
-    )
+    descriptor = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         try:
             write_all(descriptor, content)
@@ -190,9 +258,9 @@ def sync_directory(path: str) -> None:
 def sync_way_to(path: str) -> None:
     """A directory's own name survives a power loss on return, and those above it.
 
-    Whoever made them may have died before they were synced. What stands in a directory
-    that we may not write to, or on another file system, was not made by us. Raises
-    OSError.
+    The process that made them may have died before it synced them. What stands in a
+    directory that we may not write to, or on another file system, was not made by us.
+    Raises OSError.
     """
     above, device = os.path.dirname(path), os.stat(path).st_dev
     while above != path and os.access(above, os.W_OK):
@@ -203,8 +271,3 @@ def sync_way_to(path: str) -> None:
         except PermissionError:
             os.sync()  # it may be written to and not read, as drop boxes are
         path, above = above, os.path.dirname(above)
-
-
-def is_regular(found: os.stat_result) -> bool:
-    """Whether this `lstat` or `fstat` is that of a regular file."""
-    return stat.S_ISREG(found.st_mode)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from telemetry.consent import Choice, remember_choice
 from telemetry.errors import HomeError
-from telemetry.files import make_home
+from telemetry.files import make_home, refuse_below_others
 from telemetry.paths import Home
 from telemetry.switches import ci_variable
 
@@ -46,6 +46,10 @@ def is_completing(environment: Mapping[str, str]) -> bool:
 
 def _can_be_remembered(home: Home) -> bool:
     """Whether the home, or the nearest directory above it, can be written to."""
+    try:
+        refuse_below_others(home.root)
+    except HomeError:
+        return False
     place = home.root
     while not os.path.lexists(place) and place != os.path.dirname(place):
         place = os.path.dirname(place)

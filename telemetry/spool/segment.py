@@ -27,7 +27,7 @@ import os
 import stat
 
 from telemetry.errors import DiskError
-from telemetry.files import COMMON
+from telemetry.files import COMMON, give_owner
 from telemetry.locks import try_lock
 from telemetry.spool import frame
 
@@ -147,6 +147,7 @@ def create(path: str) -> Segment | None:
             # No locks here at all: then nobody adopts, and nobody deletes.
             locked = True
         found = os.fstat(descriptor)
+        give_owner(descriptor, found)
         # One that is not empty was adopted and let go between our open and our lock.
         if locked and found.st_size == 0 and has_its_name(path, found):
             return Segment(path, descriptor, 0, 0)

@@ -113,6 +113,39 @@ def test_two_users_share_nothing_but_the_name_of_the_program(place: Path) -> Non
     assert (shared / "app").stat().st_uid == NOBODY
 
 
+@as_root
+def test_sudo_before_the_first_run_leaves_nothing_of_roots(place: Path) -> None:
+    """Made by root, `~/.local` would be closed to the user and all their programs."""
+    os.chown(place, NOBODY, NOBODY)
+    answer, lines = _run({"HOME": str(place)})
+    assert (answer, len(lines)) == ("False", 1)
+    assert "below" in lines[0]
+    for command in (("disable",), ("enable",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "spool_tools", *command, "--app", "app"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "HOME": str(place)},
+            cwd="/", capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert f"below {place} of user 65534" in done.stderr
+    assert list(place.iterdir()) == []
+    assert _run({"HOME": str(place)}, user=NOBODY)[0] == "True"
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o277, 0o777])
+@as_root
+def test_a_closed_umask_closes_nothing_to_its_owner(umask: int, place: Path) -> None:
+    """The next launch and the flusher have to get at what this one recorded."""
+    os.chown(place, NOBODY, NOBODY)
+    for _ in range(2):
+        assert _run({"HOME": str(place)}, user=NOBODY, umask=umask)[0] == "True"
+    home = place / ".local/state/app/telemetry"
+    for path in (home, *home.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+
+
 def test_an_open_umask_opens_nothing(tmp_path: Path) -> None:
     """`umask 0` is common in containers and daemons."""
     answer, _ = _run({"HOME": str(tmp_path)}, umask=0)

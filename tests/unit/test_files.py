@@ -22,6 +22,7 @@ from telemetry.files import (
     write_all,
     write_whole,
 )
+from telemetry.spool.segment import create
 from tests.support.writers import Peer, child, within
 
 
@@ -30,7 +31,7 @@ def mode(path: str | Path) -> int:
     return stat.S_IMODE(os.lstat(path).st_mode)
 
 
-@pytest.fixture(params=[0, 0o022, 0o077])
+@pytest.fixture(params=[0, 0o022, 0o077, 0o277, 0o777])
 def umask(request: pytest.FixtureRequest) -> object:
     """Whatever the user has set: it is not what protects the files."""
     before = os.umask(request.param)
@@ -40,14 +41,51 @@ def umask(request: pytest.FixtureRequest) -> object:
 
 @pytest.mark.usefixtures("umask")
 def test_home_is_made_private(tmp_path: Path) -> None:
-    """What somebody runs is nobody else's affair."""
+    """What a user runs is no other user's affair, and the user can read it."""
     root = f"{tmp_path}/state/app/telemetry"
     assert make_home(root)
     assert not make_home(root)
-    assert mode(root) == 0o700
     make_directory(f"{root}/spool")
     make_directory(f"{root}/spool")
-    assert mode(f"{root}/spool") == 0o700
+    for place in (
+        "state",
+        "state/app",
+        "state/app/telemetry",
+        "state/app/telemetry/spool",
+    ):
+        assert mode(tmp_path / place) == 0o700, place
+    write_whole(f"{root}/whole", b"")
+    os.close(open_regular(f"{root}/opened", os.O_WRONLY | os.O_CREAT))
+    made = create(f"{root}/segment")
+    assert made is not None
+    made.close()
+    assert [mode(f"{root}/{name}") for name in ("whole", "opened", "segment")] == [
+        0o600
+    ] * 3
+
+
+def test_home_of_ours_that_lacks_permissions_is_mended(tmp_path: Path) -> None:
+    """A backup that was restored under an unusual umask records nothing otherwise."""
+    for bits in (0, 0o400, 0o500, 0o600, 0o300, 0o555):
+        root = tmp_path / f"{bits:o}"
+        (root / "spool").mkdir(parents=True)
+        (root / "spool").chmod(bits)
+        root.chmod(bits)
+        assert not make_home(str(root))
+        make_directory(str(root / "spool"))
+        assert (mode(root), mode(root / "spool")) == (0o700, 0o700), oct(bits)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_makes_nothing_below_the_directory_of_another_user(tmp_path: Path) -> None:
+    """`sudo` with a kept HOME, on the first run of a program."""
+    home = tmp_path / "home"
+    (home / "roots").mkdir(parents=True)
+    os.chown(home, 12345, 12345)
+    for below in ("telemetry", ".local/state/app/telemetry", "roots/telemetry"):
+        with pytest.raises(HomeError, match=f"below {home} of user 12345"):
+            make_home(f"{home}/{below}")
+    assert [path.name for path in home.iterdir()] == ["roots"]
 
 
 def test_home_is_made_once_by_many(tmp_path: Path) -> None:
