@@ -1,145 +1,75 @@
-"""Who may import what: the house, file by file, and a walk through every import.
+"""Who may import what: layers of the house, owners of libraries, and no circles.
 
-The number is the rank. A file imports only lower ranks, or its own rank inside its
-own folder where the list puts it after. Imports inside functions count, and so do
-those under TYPE_CHECKING: they load nothing, but they tie one file to another.
+An import goes to a lower layer, or sideways within one wing, never up. Imports inside
+functions count, and so do those under TYPE_CHECKING: they load nothing, but they tie
+one file to another.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
 from tests.support.surroundings import REPOSITORY
 
 
-HOUSE = """
-0 errors.py
-0 switches.py
-0 paths.py
-0 locks.py
-0 files.py
-0 text.py
-0 logs.py
-0 _build.py
-0 build_values.py
-0 privacy/patterns.py
-0 privacy/place_patterns.py
-0 privacy/signs.py
-0 privacy/marks.py
-0 privacy/views.py
-0 privacy/names.py
-0 privacy/paths.py
-0 privacy/randomness.py
-0 privacy/keys.py
-0 privacy/finders.py
-0 privacy/scrub.py
-0 privacy/__init__.py
-0 spool/__init__.py
-0 wire/__init__.py
-0 books/__init__.py
-0 delivery/__init__.py
-1 identity.py
-1 events.py
-1 spool/frame.py
-1 spool/refusals.py
-1 wire/endpoint.py
-2 config.py
-2 consent.py
-2 notice.py
-2 envelope.py
-2 session.py
-2 spool/segment.py
-2 spool/power.py
-2 spool/writer.py
-2 spool/reader.py
-3 wire/verdict.py
-3 wire/formats.py
-3 wire/reply.py
-3 wire/deadline.py
-3 wire/transport.py
-3 wire/retry.py
-3 books/entries.py
-3 books/rows.py
-3 books/view.py
-3 books/ledger.py
-3 books/books.py
-4 delivery/schedule.py
-4 delivery/backoff.py
-4 delivery/opt_out.py
-4 delivery/dead_letters.py
-4 delivery/resend.py
-4 delivery/census.py
-4 delivery/report.py
-4 delivery/purge.py
-4 delivery/settlement.py
-4 delivery/search.py
-4 delivery/drain.py
-4 delivery/launch.py
-4 delivery/upkeep.py
-4 delivery/flush.py
-4 delivery/background.py
-4 delivery/detached.py
-5 pipeline.py
-5 client.py
-5 context.py
-6 api.py
-7 integrations/command.py
-7 integrations/recording.py
-7 integrations/argparse_reading.py
-7 integrations/argparse.py
-7 integrations/click_reading.py
-7 integrations/click.py
-7 integrations/typer.py
-7 integrations/__init__.py
-7 testing.py
-8 __init__.py
-"""
-# Written by the build hook, into wheels only.
-GENERATED = "_build.py"
-# What the house is built with, not a part of it: it imports nothing of it.
-BUILD_HOOK = "build_hook.py"
-# `build_command_info` looks at what it is given and asks the one who can read that.
-DISPATCH = "integrations/command.py"
-READERS = {
-    "integrations/argparse_reading.py",
-    "integrations/click_reading.py",
-    "integrations/typer.py",
+# From the ground up. A name is a wing (a folder, with all its files) or a file; a wing
+# may import sideways, single files of one layer may as well, if no circle arises.
+LAYERS: tuple[frozenset[str], ...] = tuple(
+    frozenset(layer.split())
+    for layer in (
+        "errors paths locks files text logs switches _build build_values privacy",
+        "identity events envelope session spool",
+        "wire",
+        "config consent notice",
+        "books",
+        "delivery",
+        "pipeline client context",
+        "api",
+        "integrations testing",
+        "__init__",
+    )
+)
+# One file owns each library: it names every option and translates every error.
+OWNERS: Mapping[str, frozenset[str]] = {
+    "diskcache": frozenset({"books/ledger.py"}),
+    "urllib3": frozenset({"wire/endpoint.py", "wire/transport.py", "wire/reply.py"}),
+    "tenacity": frozenset({"wire/retry.py"}),
+    "click": frozenset({"integrations/click.py"}),
+    "typer": frozenset({"integrations/typer.py"}),
+    "pytest": frozenset({"testing.py"}),
+    "hatchling": frozenset({"build_hook.py"}),
+    "fcntl": frozenset({"locks.py"}),
+    "msvcrt": frozenset({"locks.py"}),
 }
-# Each library has one owner, who names every option of it; msgspec is everybody's.
-OWNERS = {
-    "diskcache": {"books/ledger.py"},
-    "urllib3": {"wire/transport.py"},
-    "tenacity": {"wire/retry.py"},
-    "click": {"integrations/click.py", "integrations/click_reading.py"},
-    "typer": {"integrations/typer.py"},
-    "pytest": {"testing.py"},
-    "hatchling": {BUILD_HOOK},
-}
-# Named here although every file of the standard library would do: one owner each.
-OWNERS |= {"fcntl": {"locks.py"}, "msvcrt": {"locks.py"}}
-EVERYBODYS = {"msgspec", "telemetry"}
-# Known to every type checker, installed by nobody: never at run time.
+ANYBODY = frozenset({"msgspec"})
+# Type checkers know it, and no program installs it: never at run time.
 FOR_TYPES = "typing_extensions"
+# Used when a wheel is built; it imports nothing of the package.
+BUILD_HOOK = "build_hook.py"
 
-OTHERS = EVERYBODYS | OWNERS.keys()
+# It asks the readers below it, which import what they share from it.
+DISPATCH = "integrations/command.py"
 
-RANKS = {
-    path: (int(rank), number)
-    for number, (rank, path) in enumerate(map(str.split, HOUSE.split("\n")[1:-1]))
-}
 PACKAGE = REPOSITORY / "telemetry"
-FILES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
+SOURCES = {
+    path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8")
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def layer_of(path: str) -> int | None:
+    """The number of a file's layer; None where no layer names it."""
+    name = path.partition("/")[0].removesuffix(".py")
+    return next((n for n, names in enumerate(LAYERS) if name in names), None)
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """The names of everything that is imported anywhere, dots included.
-
-    `from a import b` may mean the module `a.b` or a name in `a`: both are given.
-    """
+    """What each import names, with dots. `from a import b` gives `a|b`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -152,150 +82,161 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 yield str(first.value)
 
 
-def at_run_time(tree: ast.Module) -> ast.Module:
-    """The module as it runs, without what stands under `if TYPE_CHECKING`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith(
-            "TYPE_CHECKING"
-        ):
-            node.body = [ast.Pass()]
-    return tree
-
-
-def tops(names: Iterator[str]) -> set[str]:
-    """The packages that imports lead to."""
-    return {name.partition(".")[0].partition("|")[0] for name in names}
-
-
 def _is_import_call(function: ast.expr) -> bool:
     name = getattr(function, "attr", getattr(function, "id", ""))
     return name in {"import_module", "__import__"}
 
 
-def file_of(name: str) -> str | None:
-    """The file of the package that an import leads to; None outside of it."""
+def at_run_time(tree: ast.Module) -> ast.Module:
+    """The module without what stands under `if TYPE_CHECKING`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = [ast.Pass()]
+    return tree
+
+
+def top(name: str) -> str:
+    """The package that an import leads to."""
+    return name.partition("|")[0].partition(".")[0]
+
+
+def target_of(name: str, files: Mapping[str, object]) -> str:
+    """The file of `telemetry` that an import leads to; the name itself if none is."""
     module, _, member = name.partition("|")
-    if module.partition(".")[0] != "telemetry":
-        return None
     inner = module.split(".")[1:]
     for parts in ([*inner, member], inner) if member else (inner,):
         for path in ("/".join(parts) + ".py", "/".join([*parts, "__init__.py"])):
-            if path in RANKS:
+            if path in files or path == "_build.py":
                 return path
-    return f"{module}: no file of the house"
+    return name
 
 
 def problems(path: str, source: str) -> list[str]:
     """Which imports of `source`, standing in `path`, break the rules."""
     found = []
-    for name in imported(ast.parse(source)):
-        top = name.partition(".")[0].partition("|")[0]
-        target = file_of(name)
+    tree = ast.parse(source)
+    for name in imported(tree):
+        library = top(name)
         if name.startswith("."):
             found.append(f"{path} imports {name!r}, which is relative")
-        elif target is not None:
+        elif library == "telemetry":
+            target = target_of(name, SOURCES)
             if not may_import(path, target):
                 found.append(f"{path} imports {target}")
-        elif path not in OWNERS.get(top, {path}):
-            found.append(f"{path} imports {top}, which belongs to {OWNERS[top]}")
-        elif top not in sys.stdlib_module_names | {FOR_TYPES} | OTHERS:
-            found.append(f"{path} imports {top}, which nobody may")
-    if FOR_TYPES in tops(imported(at_run_time(ast.parse(source)))):
+        elif path not in OWNERS.get(library, {path}):
+            found.append(f"{path} imports {library}, which {OWNERS[library]} owns")
+        elif library not in sys.stdlib_module_names | ANYBODY | OWNERS.keys() | {
+            FOR_TYPES
+        }:
+            found.append(f"{path} imports {library}, which is no dependency")
+    if FOR_TYPES in map(top, imported(at_run_time(tree))):
         found.append(f"{path} needs {FOR_TYPES} at run time")
     return found
 
 
 def may_import(path: str, target: str) -> bool:
-    if target not in RANKS or path not in RANKS:
+    mine, theirs = layer_of(path), layer_of(target)
+    if mine is None or theirs is None or target == "__init__.py":
         return False
-    if path == DISPATCH and target in READERS:
-        return True
-    (rank, place), (of_rank, of_place) = RANKS[path], RANKS[target]
-    if rank != of_rank:
-        return of_rank < rank
-    same_folder = path.rpartition("/")[0] == target.rpartition("/")[0]
-    return same_folder and of_place < place
+    if theirs != mine:
+        return theirs < mine
+    wing, of_wing = path.rpartition("/")[0], target.rpartition("/")[0]
+    return wing == of_wing or not (wing and of_wing)
 
 
-def test_every_file_has_a_rank() -> None:
-    """A file that nobody placed is imported by everybody before long."""
-    assert set(FILES) - {BUILD_HOOK} == set(RANKS) - {GENERATED}
-    numbers = [rank for rank, _ in RANKS.values()]
-    assert numbers == sorted(numbers)
+def test_each_file_stands_in_a_layer() -> None:
+    """A file outside the layers would be imported from everywhere before long."""
+    assert [p for p in SOURCES if layer_of(p) is None] == [BUILD_HOOK]
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_a_file_imports_only_what_stands_below_it(path: str) -> None:
+def test_imports_go_down_or_stay_in_their_wing() -> None:
     """Without layers a launch ends up loading the flusher."""
-    source = (PACKAGE / path).read_text("utf-8")
-    assert problems(path, source) == []
+    assert [
+        each for path, text in SOURCES.items() for each in problems(path, text)
+    ] == []
 
 
-@pytest.mark.parametrize("library", ["diskcache", "urllib3", "tenacity"])
-def test_a_library_has_one_owner(library: str) -> None:
-    """Its surprises are then translated in one place, and it can be replaced."""
-    trees = {path: ast.parse((PACKAGE / path).read_text("utf-8")) for path in FILES}
-    users = {path for path, tree in trees.items() if library in tops(imported(tree))}
-    assert users == OWNERS[library]
+def test_imports_make_no_circle() -> None:
+    """What is tied in a circle can be neither read nor replaced alone."""
+    graph = {
+        path: {
+            target
+            for name in imported(ast.parse(text))
+            if top(name) == "telemetry"
+            and (target := target_of(name, SOURCES)) in SOURCES
+            and target != path
+            and path != DISPATCH
+        }
+        for path, text in SOURCES.items()
+    }
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle: {' <- '.join(error.args[1])}")
+
+
+def test_each_library_is_used_by_its_owner() -> None:
+    """An owner that no longer uses its library is a stale permission."""
+    users = {
+        path: {top(name) for name in imported(ast.parse(text))}
+        for path, text in SOURCES.items()
+    }
+    for library in ("diskcache", "urllib3", "tenacity"):
+        using = {path for path, libraries in users.items() if library in libraries}
+        assert using, library
+        assert using <= OWNERS[library], library
 
 
 def test_tools_import_the_package_and_never_the_reverse() -> None:
-    """Programs install the package; the tools are for whoever looks into a spool."""
-    allowed = EVERYBODYS | {"spool_tools", "rich", "pytest"} | sys.stdlib_module_names
+    """Programs install the package; the tools are for people who inspect a spool."""
+    allowed = ANYBODY | {"telemetry", "spool_tools", "rich", "pytest"}
     for path in sorted((REPOSITORY / "spool_tools").rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        assert tops(imported(tree)) <= allowed | {FOR_TYPES}, path
-        assert tops(imported(at_run_time(tree))) <= allowed, path
-    with_tools = "from telemetry import Config\nimport spool_tools.cli\n"
-    assert problems("testing.py", with_tools) == [
-        "testing.py imports __init__.py",
-        "testing.py imports spool_tools, which nobody may",
-    ]
+        wanted = {top(name) for name in imported(tree)} - sys.stdlib_module_names
+        assert wanted <= allowed | {FOR_TYPES}, path
+        needed = {top(name) for name in imported(at_run_time(tree))}
+        assert needed - sys.stdlib_module_names <= allowed, path
+    assert len(problems("testing.py", "import spool_tools.cli\n")) == 1
 
 
-@pytest.mark.parametrize(
-    ("path", "source"),
-    [
-        ("paths.py", "from telemetry.api import track"),
-        ("paths.py", "from telemetry import api"),
-        ("paths.py", "import telemetry.api as somewhere"),
-        ("paths.py", "def f():\n    from telemetry.api import track"),
-        ("paths.py", "if TYPE_CHECKING:\n    from telemetry.api import track"),
-        ("paths.py", "from telemetry import track"),
-        ("paths.py", "from . import errors"),
-        ("paths.py", "import_module('telemetry.api')"),
-        ("errors.py", "from telemetry.paths import Home"),
-        ("spool/frame.py", "from telemetry.events import EventType"),
-        ("spool/reader.py", "from telemetry.wire.formats import Batch"),
-        ("delivery/drain.py", "import diskcache"),
-        ("delivery/drain.py", "from urllib3.util import Timeout"),
-        ("client.py", "def f():\n    import tenacity"),
-        ("files.py", "import fcntl"),
-        ("client.py", "import requests"),
-        ("client.py", "from typing_extensions import Self"),
-        ("nowhere.py", "from telemetry.errors import TelemetryError"),
-        ("paths.py", "from telemetry.nowhere import something"),
-    ],
+BREAKING = (
+    ("paths.py", "from telemetry.api import track"),
+    ("paths.py", "from telemetry import api"),
+    ("paths.py", "import telemetry.api as somewhere"),
+    ("paths.py", "def f():\n    from telemetry.api import track"),
+    ("paths.py", "if TYPE_CHECKING:\n    from telemetry.api import track"),
+    ("paths.py", "from telemetry import track"),
+    ("paths.py", "from . import errors"),
+    ("paths.py", "import_module('telemetry.api')"),
+    ("spool/reader.py", "from telemetry.wire.verdict import judge"),
+    ("wire/verdict.py", "from telemetry.books.books import Books"),
+    ("books/books.py", "from telemetry.delivery.drain import Drain"),
+    ("delivery/drain.py", "import diskcache"),
+    ("delivery/drain.py", "from urllib3.util import Timeout"),
+    ("client.py", "def f():\n    import tenacity"),
+    ("files.py", "import fcntl"),
+    ("client.py", "import requests"),
+    ("client.py", "from typing_extensions import Self"),
+    ("nowhere.py", "from telemetry.errors import TelemetryError"),
+    ("paths.py", "from telemetry.nowhere import something"),
 )
-def test_what_breaks_the_rules_is_found(path: str, source: str) -> None:
+KEEPING = (
+    ("paths.py", "from telemetry.errors import ConfigError"),
+    ("client.py", "import os, sys, msgspec\nfrom telemetry import errors"),
+    ("books/ledger.py", "from diskcache import Cache"),
+    ("build_values.py", "from telemetry import _build"),
+    ("api.py", "if TYPE_CHECKING:\n    from typing_extensions import Self"),
+    ("spool/writer.py", "def f():\n    from telemetry.spool.power import SharedSync"),
+)
+
+
+def test_each_way_to_break_the_rules_is_found() -> None:
     """A walk that overlooks one way of importing holds nothing."""
-    assert len(problems(path, source)) == 1
+    for path, source in BREAKING:
+        assert len(problems(path, source)) == 1, (path, source)
 
 
-@pytest.mark.parametrize(
-    ("path", "source"),
-    [
-        ("paths.py", "from telemetry.errors import ConfigError"),
-        ("client.py", "import os, sys, msgspec\nfrom telemetry import errors"),
-        ("books/ledger.py", "from diskcache import Cache"),
-        ("build_values.py", "from telemetry import _build"),
-        ("api.py", "if TYPE_CHECKING:\n    from typing_extensions import Self"),
-        (
-            "spool/writer.py",
-            "def f():\n    from telemetry.spool.power import SharedSync",
-        ),
-    ],
-)
-def test_what_keeps_the_rules_is_let_through(path: str, source: str) -> None:
+def test_what_keeps_the_rules_is_let_through() -> None:
     """A walk that refuses what is right would soon be switched off."""
-    assert problems(path, source) == []
+    for path, source in KEEPING:
+        assert problems(path, source) == [], (path, source)
