@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from telemetry.errors import ConfigError
-from telemetry.switches import ci_variable, is_set, trimmed
+from telemetry.switches import ci_variable, is_set, is_testing, trimmed
 
 
 KIB = 1024
@@ -226,9 +226,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def flush_mode(self, environment: Mapping[str, str]) -> FlushMode:
         """How events leave: what was named, else `exit` in CI, else `launch`.
 
-        `TELEMETRY_FLUSH=manual` is stronger than the program: it only holds back.
+        `TELEMETRY_FLUSH=manual` is stronger than the program: it only holds back. In
+        a test nothing leaves unless TELEMETRY_FLUSH names another mode.
         """
-        if trimmed(environment.get("TELEMETRY_FLUSH", "")).lower() == "manual":
+        said = trimmed(environment.get("TELEMETRY_FLUSH", "")).lower()
+        if said == "manual" or (not said and is_testing(environment)):
             return "manual"
         if self.flush is not None:
             return self.flush

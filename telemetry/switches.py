@@ -15,11 +15,13 @@ alone. The rules that come after these two are in `consent.py`.
 from __future__ import annotations
 
 import os
+import sys
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import FrameType
 
 _YES = frozenset({"", "1", "true", "yes", "on"})
 _NO = frozenset({"", "0", "false", "no", "off"})
@@ -87,9 +89,51 @@ def ci_variable(environment: Mapping[str, str]) -> str:
     return ""
 
 
-# What `telemetry.testing` sets: tests change the environment as they like, and
-# record nothing all the same.
+# What `telemetry.testing` and the pytest plugin set: tests change the environment as
+# they like, and record nothing all the same. The plugin imports nothing of this
+# package, since a project may have a `telemetry` of its own; it is asked for here.
 guard: Decision | None = None
+_PLUGIN = "spool_tools.pytest_plugin"
+# Whether flushes begin by themselves also in tests; see `is_testing`.
+tests_may_send = False
+
+
+def record_nothing() -> None:
+    """This process records nothing from now on, whatever the environment says."""
+    global guard  # noqa: PLW0603 - one for the process, as the environment is
+    reason = "tests record nothing; see telemetry.testing"
+    guard = Decision("environment", reason, on=False)
+
+
+if _PLUGIN in sys.modules:
+    record_nothing()
+
+
+def is_testing(environment: Mapping[str, str]) -> bool:
+    """Whether a test is running: then no flush begins by itself.
+
+    Under pytest also in the processes that a test starts. Asked where a flush would
+    begin, which is once in a process.
+    """
+    if tests_may_send:
+        return False
+    if "PYTEST_CURRENT_TEST" in environment:
+        return True
+    if "unittest" not in sys.modules:
+        return False
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return (spec is not None and spec.name == "unittest.__main__") or any(
+        _is_run_by_unittest(frame)
+        for frame in sys._current_frames().values()  # noqa: SLF001 - its only name
+    )
+
+
+def _is_run_by_unittest(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") in ("unittest.case", "unittest.suite"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_switched_off() -> bool:

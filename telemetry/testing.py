@@ -1,43 +1,48 @@
-"""For those who embed the library: a recording client, and a pytest plugin.
+"""For the tests of programs that record: nothing is written or sent, unless asked for.
 
-The plugin is found by pytest once the package is installed, and by itself keeps
-every test from writing or sending anything real, in the process and in those
-it starts: telemetry is off by environment. The fixture `telemetry_events` turns
-it on for one test, in a directory of that test, and nothing is ever sent:
+With pytest there is nothing to do: a plugin (`spool_tools.pytest_plugin`) is found
+once the package is installed, and keeps every test, and the processes that it
+starts, from recording. Its fixture `telemetry_events` turns recording on for one test:
 
     def test_build_is_recorded(telemetry_events):
         run_my_program(["build"])            # or a subprocess
         (event,) = telemetry_events()
         assert event["properties"]["action"] == "build"
 
-The fixture `telemetry_collector`, a server on loopback that can misbehave, comes
-with `spool_tools`. What escapes the plugin is a subprocess that is started
-without the environment of the test.
+With unittest, `record_nothing()` does what the plugin does, and `recorded` what the
+fixture does:
+
+    with tempfile.TemporaryDirectory() as directory, recorded(directory) as events:
+        run_my_program(["build"])
+        (event,) = events()
+
+Without either, a test records as the program does, but no flush begins by itself
+while pytest or unittest runs one; `TELEMETRY_FLUSH` with the name of a mode, or a call
+of `flush`, asks for it. A subprocess that is started without the environment of the
+test escapes all of this. This module imports no test framework.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pytest
 
 from telemetry import api, switches
 from telemetry.client import Client
+from telemetry.config import Config
 from telemetry.delivery.census import segment_records
 from telemetry.paths import Home
 
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from telemetry.events import StructuredEvent
 
 # What could turn telemetry on, off, or elsewhere from outside of a test.
 _VARIABLES = (
-    "CI",
     "DO_NOT_TRACK",
     "TELEMETRY_API_KEY",
     "TELEMETRY_DEBUG",
@@ -54,7 +59,7 @@ class RecordingClient(Client):
     """A client that keeps events in `events` and writes nothing anywhere."""
 
     def __init__(self) -> None:
-        super().__init__(_nowhere())
+        super().__init__(Config(app="recording", enabled=False))
         self.events: list[StructuredEvent] = []
 
     def track(self, event: StructuredEvent) -> bool:
@@ -79,45 +84,34 @@ class RecordedEvents:
         return [event for event in found if name is None or event["event"] == name]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests() -> None:
-    """Off, before any conftest is imported: it may import the program."""
-    pytest_configure()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure() -> None:
-    """Off, before any test module is imported, here and in every subprocess.
-
-    In this process whatever a test makes of its environment; in subprocesses by
-    the environment.
-    """
-    switches.guard = switches.Decision(
-        "environment", "tests record nothing; see telemetry.testing", on=False
-    )
-    for variable in _VARIABLES:
-        os.environ.pop(variable, None)
+def record_nothing() -> None:
+    """Nothing is recorded or sent from now on, here and in every process started here."""
     os.environ["TELEMETRY_ENABLED"] = "false"
+    switches.record_nothing()
 
 
-@pytest.fixture
-def telemetry_events(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[RecordedEvents]:
-    """Telemetry is on for this test, in a directory of its own; answers what it got."""
-    directory = tmp_path / "telemetry"
-    directory.mkdir()
-    for variable in _VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("TELEMETRY_HOME", str(directory))
-    monkeypatch.setenv("TELEMETRY_FLUSH", "manual")
-    monkeypatch.setattr(switches, "guard", None)
+@contextmanager
+def recorded(directory: str | os.PathLike[str]) -> Iterator[RecordedEvents]:
+    """Telemetry is on within, in `directory`, which exists; nothing is sent by itself.
+
+    Args:
+        directory: where events are recorded, by this process and by those that it
+            starts; give each test an empty one.
+
+    Returns:
+        A context manager; what it gives answers the events when it is called.
+    """
+    before = {name: os.environ.pop(name, None) for name in _VARIABLES}
+    guard, switches.guard = switches.guard, None
+    os.environ["TELEMETRY_HOME"] = os.fspath(directory)
+    os.environ["TELEMETRY_FLUSH"] = "manual"
     api.forget_client()
-    yield RecordedEvents(str(directory))
-    api.forget_client()
-
-
-def _nowhere() -> Any:
-    from telemetry.config import Config
-
-    return Config(app="recording", enabled=False)
+    try:
+        yield RecordedEvents(os.fspath(directory))
+    finally:
+        api.forget_client()
+        switches.guard = guard
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -159,7 +159,7 @@ def test_the_plugin_holds_whatever_a_test_makes_of_its_environment(
     (tmp_path / "test_theirs.py").write_text(SUITE)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *plugins("telemetry.testing"),
+        [sys.executable, "-m", "pytest", "-q", *plugins("spool_tools.pytest_plugin"),
          "-p", "no:cacheprovider", "test_theirs.py"],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"),

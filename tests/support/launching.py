@@ -33,7 +33,8 @@ def environment_of(directory: Path, endpoint: str = "", **more: str) -> dict[str
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("TELEMETRY_") and name not in {"CI", "DO_NOT_TRACK"}
+        if not name.startswith("TELEMETRY_")
+        and name not in {"CI", "DO_NOT_TRACK", "PYTEST_CURRENT_TEST"}
     }
     ours = {
         "TELEMETRY_HOME": str(directory),
