@@ -123,7 +123,7 @@ def test_every_field_is_held_against_its_type(field: msgspec.structs.FieldInfo) 
 
 
 @pytest.mark.parametrize(
-    "value", [b"bytes", dt.date(2026, 1, 2), None, ["a"], object()], ids=repr
+    "value", [b"bytes", dt.date(2026, 1, 2), None, ["a"], 3.5], ids=repr
 )
 def test_what_is_no_text_is_no_key(value: object) -> None:
     """Bytes and dates have a form as JSON; as a header they would be nonsense."""
