@@ -148,5 +148,4 @@ DIFFERENT = {
     ),
     "uuid/home_unset": Different(NO_HOME, silent=True),
     "uuid/config_dir_is_a_file": Different(UNWRITABLE, silent=True),
-    "uuid/unwritable_dir_nonroot": Different(UNWRITABLE, silent=True),
 }
