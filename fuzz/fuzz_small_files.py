@@ -74,12 +74,8 @@ def check_consent(place: Place) -> None:
     else:
         assert found is None or not found.on
     for turned_off in ({"DO_NOT_TRACK": "1"}, {"TELEMETRY_ENABLED": "off"}):
-        decision = consent.decide(
-            environment=turned_off, enabled=True, choice=found, build="on"
-        )
-        assert not decision.on
-    decision = consent.decide(environment={}, enabled=True, choice=found, build="")
-    assert decision.on == (found is None or found.on)
+        assert not decided(turned_off, found, "on")
+    assert decided({}, found, "") == (found is None or found.on)
     if found is None or not place.is_writable:
         return
     consent.remember_choice(place.path, found)
@@ -88,6 +84,17 @@ def check_consent(place: Place) -> None:
     assert again.on == found.on
     if len(consent.format_choice(found)) <= _CONSENT_BYTES:
         assert (again.date, again.notice_version) == (found.date, found.notice_version)
+        assert again.is_finished == found.is_finished
+
+
+def decided(
+    environment: dict[str, str], choice: consent.Choice | None, build: str
+) -> bool:
+    """Whether the first rule that has something to say says on."""
+    said = consent.rules(
+        environment=environment, enabled=True, choice=choice, build=build
+    )
+    return next(decision.on for decision in said.values() if decision is not None)
 
 
 def check_id(place: Place) -> None:

@@ -12,6 +12,7 @@ import json
 import re
 import unicodedata
 
+from telemetry import switches
 from telemetry.envelope import Envelope, parse_tags
 from telemetry.errors import EventTooBigError
 from telemetry.events import TokenEvent, TokenPayload
@@ -107,6 +108,8 @@ def one(data: bytes) -> None:
     else:
         # A tag wins over the event's field, the system's own over any tag.
         ours = {*SYSTEM, "event_id", "os"}
+        # An env-file keeps the quotes around a value.
+        tags = parse_tags(switches.trimmed(text))
         told = {name: value for name, value in tags.items() if name not in ours}
         assert told.items() <= properties.items()
         assert properties.keys() - told.keys() <= ours | fields()

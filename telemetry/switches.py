@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
+# Also what editors put at the beginning of a file or take for a blank.
+_BLANKS = " \t\r\n\v\f\xa0\ufeff"
 _YES = frozenset({"", "1", "true", "yes", "on"})
 _NO = frozenset({"", "0", "false", "no", "off"})
 # What says that a program runs in continuous integration, besides CI itself.
@@ -65,9 +67,9 @@ class Decision:
 
 def trimmed(text: str) -> str:
     """The text without blanks and line ends around it, and without one pair of quotes."""
-    text = text.strip()
+    text = text.strip(_BLANKS)
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        text = text[1:-1].strip()
+        text = text[1:-1].strip(_BLANKS)
     return text
 
 

@@ -87,25 +87,6 @@ class Scan(msgspec.Struct, frozen=True):
     resume: int
 
 
-class Survey(msgspec.Struct, frozen=True):
-    """What some bytes of a segment hold, for who wants no record: otherwise a Scan.
-
-    records: whole records
-    gaps: where numbers are missing: the offset of the record behind, and how many
-    repeated: where a record begins whose number is not above the one before
-    damage: the damaged stretches, as pairs of offsets
-    seq: the number of the last whole record
-    """
-
-    records: int
-    gaps: list[tuple[int, int]]
-    repeated: list[int]
-    damage: list[tuple[int, int]]
-    seq: int
-    answered: int
-    resume: int
-
-
 def encode(seq: int, event: bytes) -> bytes:
     """One record. `event` is compact JSON without raw control characters."""
     summed = b'"seq":"%08x","rec":%b}' % (seq, event)
@@ -184,51 +165,6 @@ def scan(content: bytes, *, at: int, answered: int) -> Scan:
                 items.append(Record(start, answered, seq, whole))
         start = end
     return Scan(items, damaged, answered, resume)
-
-
-def survey(content: bytes, *, at: int, answered: int, seq: int) -> Survey:
-    """The records of `content`, each checked, none made. As `scan` for the rest.
-
-    `seq` is the number of the last record before; -1 where there is none.
-    """
-    records = 0
-    gaps: list[tuple[int, int]] = []
-    repeated: list[int] = []
-    damage: list[tuple[int, int]] = []
-    stop = at + len(content)
-    resume = stop
-    before, *texts = content.split(RS)
-    start = at + len(before)
-    for text in texts:
-        end = start + 1 + len(text)
-        # The record with the next number and nothing behind it is the usual case:
-        # its whole prefix is known, so that one comparison says nearly all.
-        if (
-            text.startswith(_PREFIX % (crc32(text[_SUMMED_AT:-1]), seq + 1))
-            and text.find(LF) == len(text) - 1 >= _EMPTY
-            and text.endswith(_END)
-            and answered == start
-            and seq < SEQ_MAX
-        ):
-            records += 1
-            seq += 1
-            answered = start = end
-            continue
-        found = scan(RS + text, at=start, answered=answered)
-        for item in found.items:
-            if isinstance(item, Damage):
-                damage.append((item.start, item.end))
-                continue
-            records += 1
-            if item.seq > seq + 1:
-                gaps.append((item.start, item.seq - seq - 1))
-            elif item.seq <= seq:
-                repeated.append(item.start)
-            seq, answered = item.seq, item.end
-        if end == stop:
-            resume = found.resume
-        start = end
-    return Survey(records, gaps, repeated, damage, seq, answered, resume)
 
 
 def last_record(content: bytes, *, at: int) -> Record | None:

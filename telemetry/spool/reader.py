@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import os
 from itertools import islice
-from typing import NamedTuple
+
+import msgspec
 
 from telemetry.errors import SpoolError
 from telemetry.files import (
@@ -40,6 +41,9 @@ from telemetry.spool.segment import record_ending_at
 # One read. Large enough that parsing, not reading, is what takes time; small
 # enough that memory stays the same however large the spool is.
 CHUNK_BYTES = 256 * 1024
+# Records taken at once while counting: bounds memory, not the count.
+_AT_ONCE = 1000
+_NO_BOUND = 1 << 62
 
 
 def segment_names(home: Home, directory: str = "") -> list[str]:
@@ -47,7 +51,7 @@ def segment_names(home: Home, directory: str = "") -> list[str]:
     return sorted(filter(is_segment, names_in(directory or home.spool)))
 
 
-class Checked(NamedTuple):
+class Checked(msgspec.Struct):
     """What a segment holds up to `end`, the end of its last whole record.
 
     records: whole records
@@ -56,11 +60,11 @@ class Checked(NamedTuple):
     damage: damaged stretches, as pairs of offsets
     """
 
-    records: int
-    gaps: list[tuple[int, int]]
-    repeated: list[int]
-    damage: list[tuple[int, int]]
-    end: int
+    records: int = 0
+    gaps: list[tuple[int, int]] = []
+    repeated: list[int] = []
+    damage: list[tuple[int, int]] = []
+    end: int = 0
 
 
 class SegmentReader:
@@ -156,56 +160,46 @@ class SegmentReader:
         return length - len(items) * (frame.OVERHEAD - 1)
 
     def _read(self) -> bool:
-        """Whether one more read brought an item."""
-        while content := self._content():
-            found = frame.scan(content, at=self._resume, answered=self._answered)
-            if not self._goes_on(content, found.answered, found.resume):
-                return False
+        """Whether one more read brought an item. Raises SpoolError."""
+        while True:
+            at = self._resume
+            try:
+                content = os.pread(self._descriptor, self._chunk_bytes, at)
+            except OSError as error:
+                problem = error.strerror or str(error)
+                raise SpoolError(self.path, at, problem) from error
+            found = frame.scan(content, at=at, answered=self._answered)
+            self._answered, self._resume = found.answered, found.resume
             if found.items:
                 self._items, self._next = found.items, 0
                 self._damaged = found.damaged
                 return True
-        return False
-
-    def _content(self) -> bytes:
-        """What stands where reading goes on. Raises SpoolError."""
-        try:
-            return os.pread(self._descriptor, self._chunk_bytes, self._resume)
-        except OSError as error:
-            raise SpoolError(
-                self.path, self._resume, error.strerror or str(error)
-            ) from error
-
-    def _goes_on(self, content: bytes, answered: int, resume: int) -> bool:
-        """Take note of how far `content` was read; False where that is all there is."""
-        if resume == self._resume:
-            # One record is longer than what was read of it.
-            if len(content) < self._chunk_bytes:
+            if not content:
                 return False
-            self._chunk_bytes = min(4 * self._chunk_bytes, frame.RECORD_BYTES_MAX + 1)
-        self._answered, self._resume = answered, resume
-        return True
+            if found.resume == at:
+                # One record is longer than what was read of it, or not yet whole.
+                if len(content) < self._chunk_bytes:
+                    return False
+                longer = 4 * self._chunk_bytes
+                self._chunk_bytes = min(longer, frame.RECORD_BYTES_MAX + 1)
 
     def check(self) -> Checked:
         """Every record from the segment's start, by its checksum. Raises SpoolError."""
         self.start_at(0)
-        records = 0
-        gaps: list[tuple[int, int]] = []
-        repeated: list[int] = []
-        damage: list[tuple[int, int]] = []
+        checked = Checked()
         seq = -1
-        while content := self._content():
-            found = frame.survey(
-                content, at=self._resume, answered=self._answered, seq=seq
-            )
-            if not self._goes_on(content, found.answered, found.resume):
-                break
-            records += found.records
-            gaps += found.gaps
-            repeated += found.repeated
-            damage += found.damage
-            seq = found.seq
-        return Checked(records, gaps, repeated, damage, self._answered)
+        while items := self.take(_AT_ONCE, _NO_BOUND):
+            for item in items:
+                if isinstance(item, frame.Damage):
+                    checked.damage.append((item.start, item.end))
+                    continue
+                checked.records += 1
+                if item.seq > seq + 1:
+                    checked.gaps.append((item.start, item.seq - seq - 1))
+                elif item.seq <= seq:
+                    checked.repeated.append(item.start)
+                seq, checked.end = item.seq, item.end
+        return checked
 
     def last(self, size: int) -> frame.Record | None:
         """The last whole record among the first `size` bytes; None where there is none.

@@ -103,7 +103,7 @@ def gullible_judge(outcome: Any, **_: object) -> Verdict:
 
 
 def without_damage(check: Callable[[SegmentReader], Any]) -> Callable[..., Any]:
-    return lambda reader: check(reader)._replace(damage=[])
+    return lambda reader: msgspec.structs.replace(check(reader), damage=[])
 
 
 def without_the_last(take: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,11 +21,9 @@ from telemetry.spool.frame import (
     Damage,
     Record,
     Scan,
-    Survey,
     encode,
     last_record,
     scan,
-    survey,
 )
 from tests.support.surroundings import REPOSITORY
 
@@ -357,65 +355,6 @@ def test_offsets_count_from_the_start_of_the_segment(content: bytes, at: int) ->
     assert (there.answered - at, there.resume - at) == (here.answered, here.resume)
 
 
-def surveyed(content: bytes, looks: list[int]) -> Survey:
-    """What a survey says of a file that has each of these lengths in turn."""
-    whole = Survey(0, [], [], [], -1, 0, 0)
-    for end in [*looks, len(content)]:
-        at = whole.resume
-        more = survey(content[at:end], at=at, answered=whole.answered, seq=whole.seq)
-        whole = Survey(
-            whole.records + more.records,
-            whole.gaps + more.gaps,
-            whole.repeated + more.repeated,
-            whole.damage + more.damage,
-            more.seq,
-            more.answered,
-            more.resume,
-        )
-    return whole
-
-
-def expected_survey(content: bytes) -> Survey:
-    """The same, by way of every record."""
-    found = scan(content, at=0, answered=0)
-    damage = [(item.start, item.end) for item in found.items if type(item) is Damage]
-    records = [item for item in found.items if isinstance(item, Record)]
-    seqs = [-1, *(record.seq for record in records)]
-    pairs = list(zip(seqs, records, strict=False))
-    return Survey(
-        len(records),
-        [
-            (record.start, record.seq - before - 1)
-            for before, record in pairs
-            if record.seq > before + 1
-        ],
-        [record.start for before, record in pairs if record.seq <= before],
-        damage,
-        seqs[-1],
-        found.answered,
-        found.resume,
-    )
-
-
-in_a_row = st.lists(st.binary(min_size=1, max_size=30), max_size=6).map(
-    lambda events: b"".join(encode(seq, event) for seq, event in enumerate(events))
-)
-
-
-@given(
-    st.lists(pieces | in_a_row, max_size=8).map(b"".join),
-    st.lists(st.integers(0, 600), max_size=4),
-)
-@example(encode(frame.SEQ_MAX, b"{}") + encode(frame.SEQ_MAX + 1, b"{}"), [])
-@example(encode(0, b"") + encode(0, b"{}") + encode(1, b"") + encode(1, b"{}"), [])
-@example(encode(0, b"a\nb") + encode(0, b"{}"), [])
-@settings(max_examples=400, deadline=None)
-def test_survey_says_what_the_records_say(content: bytes, looks: list[int]) -> None:
-    """It is the quick way to the same numbers; the books are held against them."""
-    ends = sorted(min(look, len(content)) for look in looks)
-    assert surveyed(content, ends) == expected_survey(content)
-
-
 @pytest.mark.parametrize(
     "path", sorted((REPOSITORY / "fuzz/corpus/frame").iterdir()), ids=lambda it: it.name
 )
@@ -424,4 +363,3 @@ def test_corpus_of_the_fuzzer(path: Path) -> None:
     content = path.read_bytes()
     items = check(content)
     assert growing(content, list(range(len(content)))).items == items
-    assert surveyed(content, []) == expected_survey(content)
