@@ -120,6 +120,8 @@ KINDS = frozenset(
 )
 
 _PAUSES = frozenset({401, 402, 403, 404, 405, 407, 410, 451})
+# A firewall refuses a word with any status, or closes the connection.
+_CONTENT_KINDS = frozenset({"reset", "protocol", "timeout", "other"})
 _NO_BODY = frozenset({204, 205})
 _DETAIL_MAX = 200
 # A reason is kept in a dead letter; an id longer than this is not one of ours.
@@ -188,6 +190,7 @@ class Verdict(msgspec.Struct, frozen=True):
     retry_after_s: what the server asked for, 0 to 24 h; None if nothing usable
     by_size: a split halves the bytes, not the events
     server_error: a 5xx
+    narrow: it may be about what was posted: another batch may fare better
     rejected: the events a 2xx named; all others of the batch are delivered
     """
 
@@ -197,6 +200,7 @@ class Verdict(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
     by_size: bool = False
     server_error: bool = False
+    narrow: bool = False
     rejected: tuple[Rejection, ...] = ()
 
 
@@ -214,17 +218,25 @@ def judge(
     """
     if isinstance(outcome, Failure):
         reason = outcome.kind if outcome.kind in KINDS else "other"
-        return Verdict(Action.WAIT, reason, printable(outcome.detail, _DETAIL_MAX))
+        return Verdict(
+            Action.WAIT,
+            reason,
+            printable(outcome.detail, _DETAIL_MAX),
+            narrow=reason in _CONTENT_KINDS,
+        )
     action, reason = _sort(outcome, accept_statuses)
     if action is Action.ACCEPTED:
         return Verdict(action, reason, rejected=_rejected(outcome))
+    asked_s = retry_after_s(outcome.headers, now=now)
     return Verdict(
         action,
         reason,
         _detail(outcome),
-        retry_after_s=retry_after_s(outcome.headers, now=now),
+        retry_after_s=asked_s,
         by_size=outcome.status == 413 and action is Action.SPLIT,
         server_error=500 <= outcome.status <= 599 and action is Action.WAIT,
+        # One that says when to come again speaks of itself.
+        narrow=not asked_s,
     )
 
 
