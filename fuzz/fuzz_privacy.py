@@ -15,14 +15,12 @@ from tests.support.canaries import (
     CANARIES,
     DISGUISES,
     HOMES,
-    KEY_DISGUISES,
     USERS,
     undisguised,
 )
 
 
 _PLAIN = tuple(DISGUISES.values())
-_FOR_KEYS = (*_PLAIN, *KEY_DISGUISES.values())
 
 
 def one(data: bytes) -> None:
@@ -30,8 +28,7 @@ def one(data: bytes) -> None:
     if len(data) < 3:
         return
     canary = CANARIES[data[0] % len(CANARIES)]
-    disguises = _FOR_KEYS if canary.key else _PLAIN
-    planted = disguises[data[1] % len(disguises)](canary.text)
+    planted = _PLAIN[data[1] % len(_PLAIN)](canary.text)
     before, _, behind = data[3:].decode("utf-8", "surrogateescape").partition("\0")
     scrubber = Scrubber(homes=HOMES, users=USERS)
     scrub = scrubber.free_text if canary.free or data[2] & 1 == 0 else scrubber.text

@@ -67,7 +67,7 @@ class Pipeline:
             source=self.config.wire_source(),
             version=self.config.version,
             user_uuid=user_uuid(self.home.user_uuid),
-            scrub=_scrubber(environment, platform) if self.config.scrub else None,
+            scrub=_scrubber(self.config, environment, platform),
             event_bytes_max=self.config.event_bytes_max,
             environment=environment,
         )
@@ -277,8 +277,12 @@ def prepare(home: Home) -> None:
         raise DiskError(home.root, error.strerror or str(error)) from error
 
 
-def _scrubber(environment: Mapping[str, str], platform: str) -> Scrubber:
+def _scrubber(
+    config: Config, environment: Mapping[str, str], platform: str
+) -> Scrubber | None:
+    if not config.scrub:
+        return None
     from telemetry.privacy import Scrubber, identity_from
 
     homes, users = identity_from(environment, platform)
-    return Scrubber(homes=homes, users=users)
+    return Scrubber(homes=homes, users=users, key=config.api_key)

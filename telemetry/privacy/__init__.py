@@ -5,6 +5,7 @@
     absolute paths, `~/x`, `$HOME/x`, file: URLs           `<path>`
     the user's name, as a word of its own, in any case     `<user>`
     e-mail addresses, `user@host:path`                     `<email>`
+    the program's own API key, or eight characters of it   `<secret>`
     keys and tokens of known shape, JWTs, PEM blocks,
       URL credentials, cookies, `password=…`               `<secret>`
     a URL's query and fragment                             `<query>`
@@ -14,21 +15,32 @@
     IP addresses with their ports, hardware addresses      `<ip>`
     UUIDs, hex, base64 of 20 characters or more            `<random>`
     ------------------------------------------------------ ------------
-    a text that is little else, or made to be misread      `<scrubbed>`
+    a text that is little else                             `<scrubbed>`
 
 Rules:
 - In doubt it cuts. What stays: relative paths (less the user's name), a URL's
   scheme, host and path (less homes and keys), versions, names, dates, and in
   ordinary strings UUIDs, hexadecimal ids and addresses.
-- Disguises do not help: escapes of URLs, JSON and HTML (four deep), full width,
-  look-alikes, accents either way, invisible characters, colour codes, wrapped lines.
+- Escapes of URLs, JSON and HTML are undone to look, four deep. The own key is found in
+  base64, hexadecimal and reversed as well (see `own_key`).
 - To scrub twice is to scrub once; nothing is raised for any string; time is linear;
   the result is at most twice as long as the text, and 32 characters.
-- A name that is also a word (`root`, `test`, `mark`), or shorter than three letters,
-  is not removed: that would tell nothing and spoil much. Its home is removed.
 
-Cost: a string seen before and found clean is one lookup. A new one is first looked at
-without regular expressions; only one that may hold something loads `scrub`.
+Not found, and not promised:
+- what only a program that attacks itself would write: letters of other scripts that
+  look alike, full width, invisible characters or colours inside a key, a key of others
+  that is wrapped over two lines or encoded again;
+- a secret of no known shape without a name before it; a password in a sentence;
+- a name that is also a word (`root`, `test`, `mark`), or shorter than three letters:
+  it would tell nothing and spoil much. Its home is removed;
+- names of other people, where the text does not say that they are names.
+
+Files: `rules` is the table of secrets, `places` that of names and places, `finders`
+what a pattern cannot say, `escapes` what a text reads as, `own_key` the program's own
+key, `scrub` applies them. A new maker's key is a line in `rules`.
+
+Cost: a string seen before and found clean is one lookup. A new short one is looked at
+by an index of the rules' literals; only one that may hold something loads `scrub`.
 
 It reads no environment, opens no file, and knows no event.
 """
@@ -38,21 +50,19 @@ from __future__ import annotations
 from operator import is_
 from typing import TYPE_CHECKING
 
-from telemetry.privacy.marks import (
-    RUN_MIN,
-    SCHEME_WORDS,
-    has_word,
-    may_be_address,
-    may_hold_key,
-    may_name_secret,
-)
-from telemetry.privacy.names import identity_from as identity_from
-from telemetry.privacy.names import (
+from telemetry.privacy.own_key import OwnKey
+from telemetry.privacy.own_key import without_secret as without_secret
+from telemetry.privacy.places import (
+    ADDRESSES,
+    FREE,
+    PATHS,
     last_component,
     once,
     searchable_home,
     searchable_name,
 )
+from telemetry.privacy.places import identity_from as identity_from
+from telemetry.privacy.rules import SECRET, SECRET_KEY, SECRET_WORDS, SECRETS, Index
 
 
 if TYPE_CHECKING:
@@ -60,44 +70,44 @@ if TYPE_CHECKING:
 
     from telemetry.privacy.scrub import Identity
 
+EVERYWHERE = (*PATHS, *ADDRESSES, *SECRETS)
+IN_FREE_TEXT = (*EVERYWHERE, *FREE)
+_INDEX = Index(IN_FREE_TEXT)
 
 # Strings found clean are remembered up to this length, so many for each kind of
 # text: names of commands, models and tools recur, messages do not. 256 KiB at most.
 _REMEMBERED_CHARS_MAX = 128
 _REMEMBERED_MAX = 1024
 
-# Longer strings are not worth a quick look.
-_QUICK_CHARS_MAX = 128
-
-# Characters that start nothing by themselves. Letters that are not deleted with
-# them, and digits, may make a key; any other character may make a path, an address,
-# a URL, a disguise.
-_QUIET = b"abcdefghijklmnopqrstuvwxyz -_.,;!?'\"()[]{}<*+&^|`#"
-
-# An IPv4 address has so many dots, a network card's so many dashes.
-_DOTS_MIN = 3
-_DASHES_MIN = 5
-
 # Options that do not say by their names that a secret follows.
 _ACCOUNT_OPTIONS = frozenset({"-u", "--user", "--proxy-user"})
 _SHORT_OPTIONS = frozenset({"--pass", "--pw"})
 
-_SECRET = "<secret>"  # noqa: S105  # what stands in its place
-
 
 class Scrubber:
-    """Knows one user's homes and names; made once for a client.
+    """Removes one user's homes and names, one key, and what the rules find.
 
-    `homes` are absolute paths, `users` are names as the system gives them. What is
-    too short or too common to be searched for is left out. Threads may share one.
+    Made once for a client; threads may share one.
+
+    Args:
+        homes: absolute paths.
+        users: names as the system gives them.
+        key: the program's own API key; empty where there is none.
+
+    Homes and names that are too short or too common are not searched for.
     """
 
-    def __init__(self, *, homes: tuple[str, ...], users: tuple[str, ...]) -> None:
+    def __init__(
+        self, *, homes: tuple[str, ...], users: tuple[str, ...], key: str = ""
+    ) -> None:
         self._homes = once(map(searchable_home, homes))
         self._users = once(map(searchable_name, users))
         # A text without the longest part of a name is without the name.
-        self._marks = tuple(max(user.split(), key=len) for user in self._users)
-        self._home_marks = tuple(map(last_component, self._homes))
+        self._marks = (
+            *(max(user.split(), key=len) for user in self._users),
+            *map(last_component, self._homes),
+        )
+        self._key = OwnKey(key)
         self._identity: Identity | None = None
         # Strings that were found clean: who is in a hurry looks here first.
         self.clean: dict[str, bool] = {}
@@ -119,10 +129,17 @@ class Scrubber:
     def value(self, v: object, *, free: bool = False) -> object:
         """The value with its strings scrubbed, inside dicts, lists and tuples too.
 
-        Keys are scrubbed as well; of two that become one, the last wins. A string
-        whose key calls it a secret is one. Whatever else is inside comes back as it
-        is, and so does `v` itself where nothing changed. Raises RecursionError where
-        a value contains itself, or nests as deep as Python does.
+        Args:
+            v: any value. What is no string, dict, list or tuple stays as it is.
+            free: whether its strings are free text.
+
+        Returns:
+            The new value, or `v` itself where nothing changed. Keys are scrubbed as
+            well; of two that become one, the last wins. A string whose key names a
+            secret is one.
+
+        Raises:
+            RecursionError: a value contains itself, or nests as deep as Python does.
         """
         if isinstance(v, str):
             return self.free_text(v) if free else self.text(v)
@@ -154,14 +171,14 @@ class Scrubber:
         }
         if not found:
             return items
-        return [_SECRET if i in found else item for i, item in enumerate(items)]
+        return [SECRET if i in found else item for i, item in enumerate(items)]
 
-    def _belongs(self, option: str, said: object) -> bool:
-        """Whether this is a secret, behind this option."""
-        if not isinstance(said, str) or said[:1] in ("", "-") or said == _SECRET:
+    def _belongs(self, option: str, value: object) -> bool:
+        """Whether this value is a secret behind this option."""
+        if not isinstance(value, str) or value[:1] in ("", "-") or value == SECRET:
             return False
         if option in _ACCOUNT_OPTIONS:  # curl -u name:password
-            return ":" in said
+            return ":" in value
         return option in _SHORT_OPTIONS or self._names_secret(option)
 
     def _item(self, key: object, v: object, *, free: bool) -> object:
@@ -178,11 +195,11 @@ class Scrubber:
         known = self._secret_names.get(key)
         if known is None:
             low = key.lower()
-            known = may_name_secret(low) or "cookie" in low
+            known = any(word in low for word in (*SECRET_WORDS, "cookie"))
             if known:
-                from telemetry.privacy.patterns import SECRET_KEY
+                import re
 
-                known = SECRET_KEY.regex.search(key) is not None
+                known = re.search(SECRET_KEY, key) is not None
             _remember(self._secret_names, key, known=known)
         return known
 
@@ -194,78 +211,41 @@ class Scrubber:
 
             if self._identity is None:
                 self._identity = Identity(self._homes, self._users)
-            scrubbed = scrub(plain, self._identity, free=free)
+            rules = IN_FREE_TEXT if free else EVERYWHERE
+            scrubbed = scrub(plain, rules, self._identity, self._key)
             if scrubbed != plain:
                 return scrubbed
         _remember(clean, plain, known=True)
         return s
 
     def _is_plainly_clean(self, s: str, *, free: bool) -> bool:
-        """Whether a short string holds nothing that any pattern could match.
+        """Whether no rule, name or key can match in a short string or undo it.
 
         It may say no of a clean string, and never says yes of another.
         """
-        if len(s) > _QUICK_CHARS_MAX or not s.isascii():
+        if len(s) > _REMEMBERED_CHARS_MAX or not s.isascii() or not s.isprintable():
+            return False
+        if "\\" in s or "%" in s or ("&" in s and ";" in s):  # an escape
             return False
         low = s.lower()
         for mark in self._marks:
             if mark in low:
                 return False
-        if "&" in s and ";" in s:  # &#47;
-            return False
-        loud = s.encode().translate(None, _QUIET)
-        if loud and not loud.isalnum() and not self._is_a_name(s, low, loud, free=free):
-            return False
-        if " " in s and (
-            may_name_secret(low) or SCHEME_WORDS[0] in low or SCHEME_WORDS[1] in low
-        ):
-            return False
-        # Every key has a digit or a capital, and so has what looks random.
-        if not loud:
-            return True
-        if free and (
-            s.count(".") >= _DOTS_MIN
-            or s.count("-") >= _DASHES_MIN
-            or "ip-" in low
-            or "ec2-" in low
-            or has_word(s, RUN_MIN)
-        ):
-            return False
-        return not may_hold_key(s, low)
-
-    def _is_a_name(self, s: str, low: str, loud: bytes, *, free: bool) -> bool:
-        """Whether nothing is loud in it but slashes and colons inside of names."""
-        rest = loud.translate(None, b"/:")
+        # As `scrub.as_searched` has it: a line's end stands for the start.
         return not (
-            (rest and not rest.isalnum())
-            or may_be_address(s, low)
-            or any(mark in low for mark in self._home_marks)
-            or (free and s.count(":") > 1)
+            self._key.may_be_in(s) or _INDEX.may_match(f"\n{s}", f"\n{low}", free=free)
         )
 
 
 def _hidden(v: object) -> object:
-    """What a secret's name stands before: each of its strings is one."""
+    """A value whose name says that it is a secret: each string in it is replaced."""
     if isinstance(v, str):
-        return _SECRET if v else v
+        return SECRET if v else v
     if isinstance(v, dict):
         return {key: _hidden(item) for key, item in v.items()}
     if isinstance(v, (list, tuple)):
         return type(v)(map(_hidden, v)) if type(v) in (list, tuple) else v
     return v
-
-
-def describe_exception(error: BaseException, scrubber: Scrubber) -> str:
-    """`ClassName: message`, scrubbed as free text; only the name if it has no message.
-
-    Never raises, even if the error cannot say what it is.
-    """
-    name = type(error).__name__
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001  # somebody else's __str__ may raise anything
-        message = "<unprintable>"
-    return scrubber.free_text(f"{name}: {message}" if message else name)
 
 
 def _remember(known_of: dict[str, bool], s: str, *, known: bool) -> None:

@@ -1,13 +1,12 @@
-"""A text without its private parts.
+"""A text without its private parts: every rule applied to every view of the text.
 
 Rules:
-- Every view of the text is searched, and the text as it came is cut.
-- What overlaps is cut once, under the name of what starts first.
 - The result is searched again until nothing changes. So to scrub twice is to scrub
   once, by construction. A text that does not come to rest, that would more than
   double, or that has private parts by the thousand, is replaced whole.
+- A pattern is compiled by the first text that may match it.
 
-It remembers nothing between two texts.
+It remembers nothing of a text.
 """
 
 from __future__ import annotations
@@ -15,23 +14,26 @@ from __future__ import annotations
 import re
 from itertools import islice
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
-from telemetry.privacy.finders import EVERYWHERE, FREE_ONLY
-from telemetry.privacy.keys import tokens, unmarked_keys
-from telemetry.privacy.names import last_component
-from telemetry.privacy.paths import PATH, path_end
-from telemetry.privacy.patterns import Pattern
-from telemetry.privacy.place_patterns import UNSPACED, WINDOWS_REST
-from telemetry.privacy.views import joined, past_accents, views
+from telemetry.privacy.escapes import Span, cut, views
+from telemetry.privacy.finders import FINDERS, path_end
+from telemetry.privacy.places import (
+    PATH,
+    UNSPACED,
+    USER,
+    WINDOWS_REST,
+    last_component,
+)
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from telemetry.privacy.finders import Span
+    from telemetry.privacy.own_key import OwnKey
+    from telemetry.privacy.rules import Rule
 
-
-USER, WHOLE = "<user>", "<scrubbed>"
+WHOLE = "<scrubbed>"
 
 # The first round cuts; the second sees what cutting brought together. A text that
 # still changes in the fifth was made to.
@@ -45,38 +47,40 @@ _PARTS_MAX = 10_000
 _GROWTH_MAX = 2
 _GROWTH_FREE = 32
 
-# The rest of a wrapped key is cut with it if it looks like one, else it is the next
-# line's first word.
-_KEY_LIKE = Pattern(r"[0-9]|[a-z][A-Z]|[A-Za-z]{16}")
-_LINE_END = Pattern(r"\r?\n|\\r?\\n|\\n|%0[aA]")
+# Names of rules and their patterns, compiled.
+_compiled: dict[str, re.Pattern[str]] = {}
 
 
 class Identity:
     """One person's homes and names, and the patterns that find them.
 
-    Both must be fit to be searched for: no `/`, no names that are words.
+    Both must be fit to be searched for: see `places.searchable_name`.
     """
 
     def __init__(self, homes: tuple[str, ...], users: tuple[str, ...]) -> None:
+        # A file system may give back another normal form than it was given.
+        homes, users = _spellings(homes), _spellings(users)
         # What a text must hold, in lower case, to be worth searching.
         self._home_marks = tuple(map(last_component, homes))
         self._user_marks = tuple(max(user.split(), key=len) for user in users)
-        self._home = Pattern(
-            "(?:" + "|".join(map(_home_source, homes)) + rf")(?![\w\-]){WINDOWS_REST}",
-            re.IGNORECASE.value,
+        self._home = "|".join(
+            r"[\\/]{1,8}".join(map(re.escape, re.split(r"[\\/]+", home)))
+            for home in homes
         )
         # `Alice Smith` before `alice`, or half of it would stay.
-        longest_first = sorted(users, key=len, reverse=True)
-        self._user = Pattern(
-            "|".join(map(_user_source, longest_first)), re.IGNORECASE.value
+        self._user = "|".join(
+            r"[\s._\-]{1,3}".join(map(re.escape, user.split()))
+            for user in sorted(users, key=len, reverse=True)
         )
 
     def find(self, text: str, low: str) -> Iterator[Span]:
+        """The spans of the homes and names in a text; `low` is it in lower case."""
         if any(mark in low for mark in self._home_marks):
-            for m in self._home.regex.finditer(text):
+            pattern = rf"(?i)(?:{self._home})(?![\w\-]){WINDOWS_REST}"
+            for m in re.finditer(pattern, text):
                 yield m.start(), path_end(text, *m.span(), personal=True), PATH
         if any(mark in low for mark in self._user_marks):
-            for m in self._user.regex.finditer(text):
+            for m in re.finditer(f"(?i){self._user}", text):
                 start, end = m.span()
                 if not _joins(text[start - 1 : start], text[start]) and not _joins(
                     text[end - 1], text[end : end + 1]
@@ -84,14 +88,14 @@ class Identity:
                     yield start, end, USER
 
 
-def scrub(text: str, identity: Identity, *, free: bool) -> str:
+def scrub(text: str, rules: Iterable[Rule], identity: Identity, key: OwnKey) -> str:
     """The text with each private part replaced; `text` itself if it has none."""
     out = text
     for _ in range(_ROUNDS_MAX):
-        spans = [*islice(_spans(out, identity, free=free), _PARTS_MAX + 1)]
+        spans = [*islice(_spans(out, rules, identity, key), _PARTS_MAX + 1)]
         if len(spans) > _PARTS_MAX:
             return WHOLE
-        again = _cut(out, spans)
+        again = cut(out, spans)
         if again == out:
             grown = len(out) > _GROWTH_MAX * len(text) + _GROWTH_FREE
             return WHOLE if grown else out
@@ -99,47 +103,52 @@ def scrub(text: str, identity: Identity, *, free: bool) -> str:
     return WHOLE
 
 
-def _spans(text: str, identity: Identity, *, free: bool) -> Iterator[Span]:
-    finders = (*EVERYWHERE, *FREE_ONLY) if free else EVERYWHERE
+def _spans(
+    text: str, rules: Iterable[Rule], identity: Identity, key: OwnKey
+) -> Iterator[Span]:
     for view in views(text):
-        low = view.text.lower()
-        for find in (*finders, identity.find):
-            for start, end, label in find(view.text, low):
-                if start < end:
-                    first, last = view.span(start, end)
-                    yield first, past_accents(text, last), label
-        for lines in joined(view, low):
-            for find in (tokens, unmarked_keys):
-                for start, end, label in find(lines.text, lines.text.lower()):
-                    first, last = lines.span(start, end)
-                    yield first, _key_end(text, first, last), label
+        plain, low = as_searched(view.text)
+        for rule in rules:
+            if rule.may_match(plain, low):
+                for start, end, label in _found(view.text, rule):
+                    if start < end:
+                        yield *view.span(start, end), label
+        for start, end, label in (
+            *identity.find(view.text, view.text.lower()),
+            *key.spans(view.text),
+        ):
+            yield *view.span(start, end), label
 
 
-def _key_end(text: str, start: int, end: int) -> int:
-    """The end of a key found in joined lines, less what is the next line's word."""
-    for m in reversed([*_LINE_END.regex.finditer(text, start, end)]):
-        if _KEY_LIKE.regex.search(text, m.end(), end):
-            break
-        end = m.start()
-    return end
+def as_searched(text: str) -> tuple[str, str]:
+    """The text for `Rule.may_match`, and the same in lower case.
+
+    A line's end stands for its start; a blank for all that is neither printable ASCII
+    nor part of a word.
+    """
+    if not (text.isascii() and text.isprintable()):
+        text = text.replace("\uff1a", ":")
+        text = "".join(c if " " <= c <= "~" or c.isalnum() else " " for c in text)
+    text = f"\n{text}"
+    return text, text.lower()
 
 
-def _cut(text: str, spans: list[Span]) -> str:
-    out: list[str] = []
-    done = 0
-    for start, end, label in sorted(spans, key=lambda span: (span[0], -span[1])):
-        if start >= done:
-            out += (text[done:start], label)
-        done = max(done, end)
-    return "".join((*out, text[done:])) if out else text
+def _found(text: str, rule: Rule) -> Iterator[Span]:
+    pattern = _compiled.get(rule.name)
+    if pattern is None:
+        # Two threads may both compile; they get the same thing.
+        pattern = _compiled[rule.name] = re.compile(rule.pattern)
+    finder = FINDERS.get(rule.name)
+    if finder is not None:
+        yield from finder(text, pattern)
+        return
+    for m in pattern.finditer(text):
+        yield *m.span(m.lastindex or 0), rule.label
 
 
-def _home_source(home: str) -> str:
-    return r"[\\/]{1,8}".join(map(re.escape, re.split(r"[\\/]+", home)))
-
-
-def _user_source(user: str) -> str:
-    return r"[\s._\-]{1,3}".join(map(re.escape, user.split()))
+def _spellings(names: tuple[str, ...]) -> tuple[str, ...]:
+    forms = (normalize(form, name) for name in names for form in ("NFC", "NFD"))
+    return tuple(dict.fromkeys(forms))
 
 
 def _joins(before: str, after: str) -> bool:

@@ -18,7 +18,6 @@ from telemetry.consent import Choice, remember_choice
 from telemetry.delivery.census import segment_records
 from telemetry.integrations.click import instrument
 from telemetry.paths import Home
-from telemetry.privacy import Scrubber, describe_exception
 from tests.support.launching import ROOT, plugins
 
 
@@ -171,30 +170,6 @@ def test_the_plugin_holds_whatever_a_test_makes_of_its_environment(
 
 
 # -- privacy -----------------------------------------------------------------
-
-SCRUBBER = Scrubber(homes=("/home/alice",), users=("alice",))
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["/srv/Bob's files/tax return.pdf", "/Volumes/Bob's Backup/tax return",
-     "/home/alice/Bob's Mac/tax return.pdf", "/srv/a|b c/tax return",
-     "/srv/a<b c/tax return", "/srv/it's \"so\"/tax return"],
-)  # fmt: skip
-def test_a_path_that_python_quotes_is_cut_to_its_quote(path: str) -> None:
-    for error in (FileNotFoundError(2, "No such file", path), KeyError(Path(path))):
-        told = describe_exception(error, SCRUBBER)
-        assert "return" not in told, told
-        assert "<path>" in told, told
-
-
-@pytest.mark.parametrize("quotes", ["\u2018\u2019", "\u201c\u201d", "\xab\xbb"])
-def test_a_path_in_the_quotes_of_gnu_tools_is_cut_to_its_quote(quotes: str) -> None:
-    begin, end = quotes
-    text = f"mv: {begin}/srv/acme corp/tax return{end} to {begin}/srv/b{end} failed"
-    assert SCRUBBER.free_text(text) == (
-        f"mv: {begin}<path>{end} to {begin}<path>{end} failed"
-    )
 
 
 def test_an_events_name_is_scrubbed(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 Rules:
 - No key here was ever one: bodies are drawn from a seeded generator.
-- A canary says by which traces it would be recognised, once every disguise is undone.
+- A canary says by which traces it would be recognised, once every escape is undone.
 """
 
 from __future__ import annotations
 
+import base64
+import html
 import json
+import quopri
 import random
 import re
 import string
-import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -41,7 +43,7 @@ class Canary(NamedTuple):
     name: str
     text: str
     traces: tuple[str, ...]  # not in the output, in any case
-    key: bool = False  # one word without blanks, that any disguise leaves a key
+    key: bool = False  # one word without blanks
     free: bool = False  # promised for free text only
 
 
@@ -327,11 +329,6 @@ PATHS = tuple(
         r"%LOCALAPPDATA%\kunden\tax",
         "&#47;home&#47;bob&#47;tax",
         "&#x2F;home&#x2f;bob&#x2F;tax",
-        "&sol;home&sol;bob&sol;tax",
-        "\u2215home\u2215bob\u2215tax",
-        "\u2044Users\u2044bob\u2044tax",
-        "/h\u043eme/bob/tax",
-        "/ho\0me/bob/tax",
         "b'/home/bob/tax'",
         "PosixPath('/home/bob/tax')",
         '"{\\"a\\": \\"{\\\\\\"b\\\\\\": \\\\\\"/home/bob/tax\\\\\\"}\\"}"',
@@ -373,8 +370,6 @@ ADDRESSES = (
     Canary("discord", "https://discord.com/api/webhooks/12/jones", ("jones",)),
     Canary("user", "alice", ("alice",)),
     Canary("user", "ALICE", ("alice",)),
-    Canary("user in Cyrillic", "\u0430lic\u0435", ("\u0430lic\u0435",)),
-    Canary("user with zero", "al\0ice", ("alice", "al\0ice")),
     Canary("user of others", "user=jones", ("jones",)),
     Canary("name of others", '"username": "jones"', ("jones",)),
     Canary("id of others", "Server=db;User ID=jones;x=1", ("jones",)),
@@ -391,7 +386,6 @@ ADDRESSES = (
     Canary("code point", "\\u{2f}home\\u{2f}jones\\u{2f}x", ("jones",)),
     Canary("rsync", "carol@build-7::module", ("carol",)),
     Canary("email in HTML", "carol&#64;example.com", ("carol",)),
-    Canary("email named", "carol&commat;example.com", ("carol",)),
 )
 FREE = (
     Canary("ipv4", "203.0.113.77", ("203.0", "113.77"), free=True),
@@ -428,18 +422,7 @@ FREE = (
 CANARIES = (*KEYS, *_named(), *_pem(), *PATHS, *PATHS_WITH_BLANKS, *ADDRESSES, *FREE)
 
 
-# -- Disguises ---------------------------------------------------------------
-
-
-def _halved(text: str, between: str) -> str:
-    # Behind the prefix, so that what announces the key is still whole.
-    half = max(len(text) // 2, min(len(text), 12))
-    return text[:half] + between + text[half:]
-
-
-def _wide(text: str) -> str:
-    return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
-
+# -- Escapes: the same text as the layers of a program write it ----------------
 
 DISGUISES: dict[str, Callable[[str], str]] = {
     "none": str,
@@ -452,17 +435,31 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "json, twice": lambda s: json.dumps(json.dumps(s)[1:-1])[1:-1],
     "json in percent": lambda s: quote(json.dumps(s)[1:-1], safe=""),
     "unicode escapes": lambda s: "".join(f"\\u{ord(c):04x}" for c in s),
-    "full width": _wide,
 }
-# Only for what is one word: a path with a line end in it is another path.
-KEY_DISGUISES: dict[str, Callable[[str], str]] = {
-    "zero width": lambda s: _halved(s, "\u200b"),
-    "soft hyphen": lambda s: _halved(s, "\xad"),
-    "zero width everywhere": "\u200d".join,
-    "colour": lambda s: _halved(s, "\x1b[31m"),
-    "wrapped": lambda s: _halved(s, "\n"),
-    "wrapped and indented": lambda s: _halved(s, "\r\n    "),
-    "wrapped, escaped": lambda s: _halved(s, "\\n"),
+# The program's own key, as programs and servers write it.
+OWN_KEY = "own+key/0123456789=Quorvexil'&"
+OWN_KEY_WRITTEN: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "JSON": lambda s: json.dumps(s)[1:-1].replace("/", "\\/"),
+    "JSON, all escaped": lambda s: "".join(f"\\u{ord(c):04x}" for c in s),
+    "JSON in JSON": lambda s: json.dumps(json.dumps(s)),
+    "percent": lambda s: quote(s, safe=""),
+    "percent, twice": lambda s: quote(quote(s, safe=""), safe=""),
+    "repr": lambda s: repr(s + '"'),
+    "HTML": html.escape,
+    "HTML, in numbers": lambda s: "".join(f"&#{ord(c)};" for c in s),
+    "reversed slashes": lambda s: s.replace("/", "\\"),
+    "hexadecimal": lambda s: s.encode().hex().upper(),
+    "base64": lambda s: base64.b64encode(s.encode()).decode(),
+    "base64 of an account": lambda s: base64.b64encode(f"me:{s}".encode()).decode(),
+    "base64 of URLs": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
+    "MIME": lambda s: quopri.encodestring(s.encode()).decode(),
+    "upper case": str.upper,
+    "reversed": lambda s: s[::-1],
+    "its beginning": lambda s: s[:8],
+    "its middle": lambda s: s[7:15],
+    "its end": lambda s: s[-8:],
+    "wrapped": lambda s: s[:10] + "\n" + s[10:],
 }
 
 SURROUNDINGS = (
@@ -488,14 +485,10 @@ SURROUNDINGS = (
 
 
 def undisguised(text: str) -> str:
-    """A text with every disguise undone, without regard for what that breaks."""
+    """A text with every escape undone, without regard for what that breaks."""
     for _ in range(4):
         text = re.sub(
             r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), unquote(text)
         )
-        text = re.sub(r"\x1b\[[0-9;]*m|\r?\n *|\\n", "", text)
-        if text.isascii():
-            continue
-        text = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in text if unicodedata.category(c) not in {"Cf", "Mn"})
+        text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     return text.lower()

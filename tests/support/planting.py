@@ -18,7 +18,6 @@ from itertools import chain
 from tests.support.canaries import (
     CANARIES,
     DISGUISES,
-    KEY_DISGUISES,
     SURROUNDINGS,
     Canary,
     undisguised,
@@ -96,10 +95,7 @@ class Dresser:
         self._turn = 0
 
     def dress(self, canary: Canary) -> str:
-        disguises = [
-            *DISGUISES.values(),
-            *(KEY_DISGUISES.values() if canary.key else ()),
-        ]
+        disguises = [*DISGUISES.values()]
         self._turn += 1
         disguise = disguises[self._turn * 7 % len(disguises)]
         return SURROUNDINGS[self._turn % len(SURROUNDINGS)].format(

@@ -6,23 +6,18 @@ import re
 import unicodedata
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.privacy import Scrubber, describe_exception, identity_from
-from telemetry.privacy.keys import tokens
-from telemetry.privacy.marks import may_hold_key
-from telemetry.privacy.patterns import HEADLESS, TOKEN
+from telemetry import privacy
+from telemetry.privacy import Scrubber, identity_from
 from tests.support.canaries import (
     CANARIES,
     DISGUISES,
     HOMES,
-    KEY_DISGUISES,
     KEYS,
     SURROUNDINGS,
     USERS,
-    Canary,
     undisguised,
 )
 
@@ -178,58 +173,69 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("canary", CANARIES, ids=lambda canary: canary.name)
-def test_what_was_planted_never_comes_out(canary: Canary) -> None:
-    """One leak is one too many, and no disguise makes it another secret."""
-    disguises = DISGUISES | KEY_DISGUISES if canary.key else DISGUISES
-    for number, (name, disguise) in enumerate(disguises.items()):
-        planted = disguise(canary.text)
-        # All surroundings undisguised, a different third of them in each disguise.
-        for around in SURROUNDINGS[number % 3 :: 3] if number else SURROUNDINGS:
-            text = around.format(planted)
-            for scrub in (SCRUBBER.text, SCRUBBER.free_text)[canary.free :]:
-                out = scrub(text)
-                left = undisguised(out)
-                leaks = [trace for trace in canary.traces if trace.lower() in left]
-                assert not leaks, (name, text, out)
+def test_what_was_planted_never_comes_out() -> None:
+    """One leak is one too many, and no escape makes it another secret."""
+    leaks = []
+    for canary in CANARIES:
+        for number, (name, disguise) in enumerate(DISGUISES.items()):
+            planted = disguise(canary.text)
+            # All surroundings undisguised, a different third of them in each disguise.
+            for around in SURROUNDINGS[number % 3 :: 3] if number else SURROUNDINGS:
+                text = around.format(planted)
+                for scrub in (SCRUBBER.text, SCRUBBER.free_text)[canary.free :]:
+                    left = undisguised(scrub(text))
+                    if any(trace.lower() in left for trace in canary.traces):
+                        leaks.append((canary.name, name, text))
+    assert leaks == []
 
 
-@pytest.mark.parametrize("text", ORDINARY)
-def test_ordinary_text_comes_through(text: str) -> None:
+def test_ordinary_text_comes_through() -> None:
     """An event that says `<path>` everywhere says nothing."""
-    assert SCRUBBER.text(text) is text
-    assert SCRUBBER.free_text(text) is text
+    texts = [*ORDINARY, *IDENTIFIERS]
+    assert [t for t in texts if SCRUBBER.text(t) is not t] == []
+    assert [t for t in ORDINARY if SCRUBBER.free_text(t) is not t] == []
 
 
-@pytest.mark.parametrize("text", IDENTIFIERS)
-def test_only_free_text_loses_addresses_and_random_strings(text: str) -> None:
+def test_only_free_text_loses_addresses_and_random_strings() -> None:
     """Sessions are counted by their ids; errors quote other people's."""
-    assert SCRUBBER.text(text) is text
-    assert SCRUBBER.free_text(text) != text
+    assert [t for t in IDENTIFIERS if SCRUBBER.free_text(t) == t] == []
 
 
-@pytest.mark.parametrize(("text", "reads"), READS.items())
-def test_what_is_left_can_be_read(text: str, reads: str) -> None:
+def test_what_is_left_can_be_read() -> None:
     """What went wrong has to be seen without what it went wrong with."""
-    assert SCRUBBER.free_text(text) == reads
+    assert {text: SCRUBBER.free_text(text) for text in READS} == READS
 
 
-@pytest.mark.parametrize(
-    "user", ["José", "Jose\u0301", "jose", "\uff2a\uff2f\uff33\uff25"]
-)
-def test_a_name_is_the_same_name_in_every_spelling(user: str) -> None:
+def test_a_path_that_python_or_a_gnu_tool_quotes_is_cut_to_its_quote() -> None:
+    """Blanks, other quotes and brackets are letters of a path there."""
+    for path in (
+        "/srv/Bob's files/tax return.pdf",
+        "/Volumes/Bob's Backup/tax return",
+        "/home/alice/Bob's Mac/tax return.pdf",
+        "/srv/a|b c/tax return",
+        "/srv/a<b c/tax return",
+        '/srv/it\'s "so"/tax return',
+    ):
+        for error in (FileNotFoundError(2, "No such file", path), KeyError(Path(path))):
+            out = SCRUBBER.free_text(str(error))
+            assert "return" not in out, out
+            assert "<path>" in out, out
+    for begin, end in ("\u2018\u2019", "\u201c\u201d", "\xab\xbb"):
+        text = f"mv: {begin}/srv/acme corp/tax return{end} to {begin}/srv/b{end} failed"
+        assert SCRUBBER.free_text(text) == (
+            f"mv: {begin}<path>{end} to {begin}<path>{end} failed"
+        )
+
+
+def test_a_name_is_the_same_name_in_both_normal_forms() -> None:
     """A file system gives back another normal form than it was given."""
-    scrubber = Scrubber(homes=(f"/home/{user}",), users=(user,))
-    for form in ("NFC", "NFD", "NFKC", "NFKD"):
-        for text in (
-            "hola josé!",
-            "hola JOSÉ!",
-            "hola \uff4a\uff4f\uff53\uff45!",
-            "hola jo\u200bsé!",
-        ):
-            spelled = unicodedata.normalize(form, text)
-            assert scrubber.text(spelled) == f"{spelled[:5]}<user>{spelled[-1]}"
-    assert scrubber.text("joseph") == "joseph"
+    for user in ("Jos\u00e9", "Jose\u0301"):
+        scrubber = Scrubber(homes=(f"/home/{user}",), users=(user,))
+        for form in ("NFC", "NFD"):
+            for text in ("hola jos\u00e9!", "hola JOS\u00c9!"):
+                spelled = unicodedata.normalize(form, text)
+                assert scrubber.text(spelled) == "hola <user>!"
+        assert scrubber.text("joseph") == "joseph"
 
 
 def test_a_name_of_several_parts_is_found_however_they_are_divided() -> None:
@@ -241,14 +247,12 @@ def test_a_name_of_several_parts_is_found_however_they_are_divided() -> None:
     assert scrubber.text("alice and smith") == "alice and smith"
 
 
-@pytest.mark.parametrize(
-    "user", ["", "a", "al", "root", "Admin", "test", "user1", "max"]
-)
-def test_a_name_that_is_a_word_stays(user: str) -> None:
+def test_a_name_that_is_a_word_stays() -> None:
     """On a build machine everybody is `root`; in an event that word means the agent."""
-    scrubber = Scrubber(homes=("/", "/root", f"/home/{user}"), users=(user,))
-    assert scrubber.text(f"{user} max root admin") == f"{user} max root admin"
-    assert scrubber.text(f"/home/{user or 'x'}/y") == "<path>"
+    for user in ("", "a", "al", "root", "Admin", "test", "user1", "max"):
+        scrubber = Scrubber(homes=("/", "/root", f"/home/{user}"), users=(user,))
+        assert scrubber.text(f"{user} max root admin") == f"{user} max root admin"
+        assert scrubber.text(f"/home/{user or 'x'}/y") == "<path>"
 
 
 def test_an_unusual_home_is_found_without_its_root() -> None:
@@ -298,28 +302,27 @@ def test_a_value_is_scrubbed_wherever_strings_are() -> None:
     assert SCRUBBER.value(["10.0.0.1"], free=True) == ["<ip>"]
 
 
-@pytest.mark.parametrize(
-    "value", [1, None, 1.5, "a", ["a", ("b",)], {"a": {"b": "c"}}, {}]
-)
-def test_an_unchanged_value_is_the_same_object(value: object) -> None:
+def test_an_unchanged_value_is_the_same_object() -> None:
     """Nothing is copied on the way of an event that has nothing to hide."""
-    assert SCRUBBER.value(value) is value
-    assert SCRUBBER.value(value, free=True) is value
+    for value in (1, None, 1.5, "a", ["a", ("b",)], {"a": {"b": "c"}}, {}):
+        assert SCRUBBER.value(value) is value
+        assert SCRUBBER.value(value, free=True) is value
 
 
-def test_an_exception_is_described_whatever_it_does() -> None:
-    """An error about an error would hide the first one."""
-
-    class RudeError(Exception):
-        def __str__(self) -> str:
-            raise ValueError(self)
-
-    error = FileNotFoundError(2, "No such file or directory", "/home/alice/x y")
-    assert describe_exception(error, SCRUBBER) == (
-        "FileNotFoundError: [Errno 2] No such file or directory: '<path>'"
-    )
-    assert describe_exception(RudeError(), SCRUBBER) == "RudeError: <unprintable>"
-    assert describe_exception(KeyboardInterrupt(), SCRUBBER) == "KeyboardInterrupt"
+def test_a_secret_is_known_by_the_option_before_it() -> None:
+    """A list of arguments is one string to the shell, and several to us."""
+    scrubber = Scrubber(homes=(), users=())
+    assert scrubber.value(["-u", "me:hunter", "-u", "x"])[1:] == ["<secret>", "-u", "x"]
+    for option in ("--password", "-token", "--api-key", "--pass"):
+        items = ["run", option, "hunter", "--keep", "x"]
+        assert scrubber.value(items) == ["run", option, "<secret>", "--keep", "x"]
+        for whole in (
+            [option],
+            [option, "--x"],
+            [f"{option}-count=1", "x"],
+            ["-u", "x"],
+        ):
+            assert scrubber.value(whole) is whole
 
 
 # Pieces that finders look for, so that drawn texts are nearly something.
@@ -357,27 +360,11 @@ def test_a_text_of_nothing_but_private_parts_is_replaced_whole() -> None:
     assert SCRUBBER.text("/ab /cd " * 1_000) == "<path> <path> " * 1_000
 
 
-@settings(max_examples=100, deadline=None)
-@given(key=st.one_of(st.from_regex(TOKEN.regex), st.from_regex(HEADLESS.regex)))
-def test_no_key_is_without_its_mark(key: str) -> None:
-    """The quick look decides whether the slow one happens at all."""
-    assert may_hold_key(key, key.lower())
-
-
-@settings(max_examples=100, deadline=None)
-@given(key=st.from_regex(TOKEN.regex))
-def test_no_key_is_without_its_head(key: str) -> None:
-    """Keys are searched for by how they start; both lists have to agree."""
-    found = [span[:2] for span in tokens(key, key.lower())]
-    assert found[0] == TOKEN.regex.search(key).span()
-
-
 def test_every_placeholder_is_in_the_table() -> None:
     """Who reads the events finds there what each of them means."""
-    source = (REPOSITORY / "telemetry" / "privacy" / "__init__.py").read_text()
-    table = set(re.findall(r"`(<\w+>)`", source.partition('"""\n\nfrom')[0]))
+    table = set(re.findall(r"`(<\w+>)`", str(privacy.__doc__)))
     used = set()
-    for module in ("finders", "keys", "paths", "scrub"):
+    for module in ("places", "rules", "scrub"):
         code = (REPOSITORY / "telemetry" / "privacy" / f"{module}.py").read_text()
         used |= set(re.findall(r'"(<\w+>)"', code))
     assert used == table
