@@ -32,8 +32,7 @@ from telemetry.events import (
     ToolPayload,
 )
 from telemetry.identity import EventIds
-from telemetry.switches import trimmed
-from telemetry.text import decode, sound, trim
+from telemetry.text import decode, sound, trim, unquoted
 
 
 if TYPE_CHECKING:
@@ -122,9 +121,7 @@ class Envelope:
             name = self._name(type(event), given)
         properties = self._properties(payload)
         if self._tags_name in self._table:
-            properties.update(
-                self._read_tags(trimmed(self._environment.get(_TAGS, "")))
-            )
+            properties.update(self._read_tags(self._environment.get(_TAGS, "")))
         timestamp_ms = time.time_ns() // 1_000_000
         properties["event_id"] = self.ids.new(timestamp_ms)
         properties["os"] = self._os
@@ -248,7 +245,7 @@ class Envelope:
         if text != self._tags_text:
             tags: Any = {
                 self._text(name, free=False): self._text(value, free=False)
-                for name, value in parse_tags(text).items()
+                for name, value in parse_tags(unquoted(text)).items()
             }
             # Once more as a whole: a name can say that its text is a secret.
             if self._scrub is not None:

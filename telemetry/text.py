@@ -20,6 +20,14 @@ def trim(text: str) -> str:
     return text.strip(WHITE_SPACE)
 
 
+def unquoted(text: str) -> str:
+    """The text trimmed, and without one pair of quotes (`docker --env-file` keeps them)."""
+    text = trim(text)
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        return trim(text[1:-1])
+    return text
+
+
 def sound(text: str) -> str:
     """The text with one U+FFFD for each lone surrogate; itself if there is none."""
     try:
