@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 
 from telemetry.consent import Choice, read_choice, remember_choice
@@ -29,7 +30,7 @@ from telemetry.paths import Home
 
 # A directory that was `spool/`: what is in it is removed, and never sent.
 _ASIDE = "spool.removed-"
-# A process that read the choice before it was written may make one more segment.
+# A writer that was about to make a segment makes it in a directory that was renamed.
 _PASSES = 10
 
 
@@ -77,32 +78,36 @@ def forget(home: Home) -> None:
     The caller holds the flush lock. Raises OSError where something of it cannot be
     removed; the rest is gone then.
     """
-    for _ in range(_PASSES):
-        if not remove_files(home.spool):
-            break
-    for directory in (home.dead, home.quarantine):
+    left = []
+    for directory in (home.spool, home.dead, home.quarantine):
         remove_files(directory)
-    gone = {"user-uuid", "refused", "reserve", "ledger"}
+        left += [f"{directory}/{name}" for name in names_in(directory)]
+    # A writer that read the choice before it was written may make one more segment;
+    # it reads the choice again before it writes to it.
+    left = [path for path in left if not _is_empty_file(path)]
     for name in os.listdir(home.root):
         # A ledger that was set aside as malformed holds counts, too.
-        if name in gone or TEMPORARY in name or name.startswith((_ASIDE, "ledger.")):
-            _remove(f"{home.root}/{name}")
+        if (
+            name in {"user-uuid", "refused", "reserve", "ledger"}
+            or TEMPORARY in name
+            or name.startswith((_ASIDE, "ledger."))
+        ):
+            path = f"{home.root}/{name}"
+            left += [] if _remove(path) or not os.path.lexists(path) else [path]
     for directory in (home.spool, home.dead, home.quarantine, home.root):
         if os.path.isdir(directory):
             # A power loss does not bring back what was removed.
             sync_directory(directory)
-    left = [
-        f"{directory}/{name}"
-        for directory in (home.spool, home.dead, home.quarantine)
-        for name in names_in(directory)
-    ]
-    left += [
-        f"{home.root}/{name}"
-        for name in os.listdir(home.root)
-        if name in gone or name.startswith((_ASIDE, "ledger."))
-    ]
     if left:
         raise OSError(errno.EBUSY, "cannot be removed, or is not ours", left[0])
+
+
+def _is_empty_file(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return True  # gone by now
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
 def set_aside(home: Home) -> None:
@@ -143,10 +148,17 @@ def _remove(path: str) -> bool:
     try:
         if os.path.islink(path) or not os.path.isdir(path):
             os.unlink(path)
-        else:
+            return True
+        for _ in range(_PASSES):
             for name in os.listdir(path):
                 _remove(f"{path}/{name}")
-            os.rmdir(path)
+            try:
+                os.rmdir(path)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                return True
     except OSError:
-        return False  # `forget` reports it; or a temporary file, renamed by its writer
-    return True
+        pass  # `forget` reports it; or a temporary file, renamed by its writer
+    return False

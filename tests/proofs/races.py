@@ -4,18 +4,26 @@
 
 Each writer process records a few events and exits, again and again. The flusher
 empties segments as fast as it can: read, accept at once, lock, read the end once
-more, delete. Beside them somebody purges now and then (unlinks every segment
-under its writers), or makes backups (gives a segment a second name), or nobody
-does anything.
+more, delete. Beside them, every now and then:
+
+    purge    every segment is unlinked under its writers
+    backup   a segment is given a second name
+    names    the home is moved, `spool/` is replaced, segments are renamed, or given
+             a second name and unlinked
+    opt-out  the user turns telemetry off, and on again when all is removed
+    all      any of these
+    nothing
 
 At the end each acknowledged event has been accepted, still waits, or stood in a
-file when that was purged. `--without` takes one of the checks out that this
-rests on, and then events are lost, if somebody does what the check is for:
+file when that was taken away. None that was begun after an opt-out had returned was
+acknowledged, or stands in `spool/`, before telemetry was on again. `--without` takes
+one of the checks out that this rests on, and then events are lost, if somebody does
+what the check is for:
 
-    link   after its write a writer looks whether the file still has its name:
-           beside a purge
-    name   after its lock a writer looks whether the name still leads to the file:
-           beside backups; elsewhere `link` finds the same one write later
+    link   after its write a writer looks whether the path still leads to its file:
+           beside purge, names and opt-out
+    name   after its lock a writer looks the same: beside backups; elsewhere `link`
+           finds the same one write later
     end    under its lock the flusher reads the end once more: always
 """
 
@@ -32,6 +40,10 @@ import tempfile
 import time
 from collections.abc import Collection
 
+from telemetry.consent import Choice, consent, remember_choice
+from telemetry.delivery.opt_out import directories_set_aside, finish_opt_out, opt_out
+from telemetry.errors import DiskError, HomeError, OffError
+from telemetry.files import make_home, names_in
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
 from telemetry.spool import segment
@@ -45,9 +57,11 @@ CHECKS = ("link", "name", "end")
 # What one process records before it exits; more openings make more races.
 SESSIONS_A_PROCESS = 20
 EVENTS_A_SESSION_MAX = 4
-BESIDE = ("purge", "backup", "nothing")
-# One pass in so many unlinks what it would have drained.
+BESIDE = ("purge", "backup", "names", "opt-out", "all", "nothing")
+# One pass in so many takes away what it would have drained.
 PASSES_A_PURGE = 40
+# So long a program may take to notice an opt-out, if it notices at all.
+NOTICE_S = 0.005
 # So many second names there are at a time.
 BACKUPS_MAX = 50
 NO_BOUND = 1 << 60
@@ -78,16 +92,23 @@ def write_sessions(home: Home, log: int, first: int, seed: int) -> None:
             segment_bytes_max=chance.choice([200, 4 << 20]),
             power=False,
             prepare=lambda: prepare(home),
-            allowed=lambda: True,
+            allowed=lambda: consent(home, {}).on,
         )
         for _ in range(chance.randint(1, EVENTS_A_SESSION_MAX)):
-            writer.append(b'{"number":%d}' % number)
-            os.write(log, b"%d\n" % number)
+            begun = time.monotonic_ns()
+            try:
+                writer.append(b'{"number":%d,"begun":%d}' % (number, begun))
+            except (OffError, HomeError, DiskError):
+                continue  # turned off, or taken away as it was made
+            line = b"%d %d %d\n" % (number, begun, time.monotonic_ns())
+            os.write(log, line)
             number += 1
         writer.close()
 
 
-def write_again_and_again(home: Home, log_path: str, writer: int, until: float) -> None:
+def write_again_and_again(
+    home: Home, log_path: str, writer: int, writers: int, until: float
+) -> None:
     """Processes, one after the other, each with numbers of its own."""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     step = SESSIONS_A_PROCESS * EVENTS_A_SESSION_MAX
@@ -103,7 +124,7 @@ def write_again_and_again(home: Home, log_path: str, writer: int, until: float) 
                 os._exit(code)
         if os.waitpid(pid, 0)[1]:
             raise SystemExit("a writer failed")
-        turn += WRITERS
+        turn += writers
 
 
 class Flusher:
@@ -113,8 +134,27 @@ class Flusher:
         self, home: Home, checks_left_out: Collection[str], beside: str
     ) -> None:
         self._home = home
-        self._purges = beside == "purge"
-        self._backups = beside == "backup"
+        self._chance = random.Random(beside)
+        self._disturbances = {
+            "purge": [self.purge],
+            "names": [self.move, self.swap, self.rename, self.link_and_unlink],
+            "opt-out": [self.opt_out],
+        }.get(beside, [])
+        self._backups = beside in {"backup", "all"}
+        if beside == "all":
+            self._disturbances = [
+                self.purge,
+                self.move,
+                self.swap,
+                self.rename,
+                self.link_and_unlink,
+                self.opt_out,
+            ]
+        self._taken = 0
+        # When an opt-out had returned, and when telemetry was to be on again.
+        self.off: list[tuple[int, int]] = []
+        # Events that were begun after an opt-out had returned and were written.
+        self.after = 0
         self._passes = 0
         self._names: list[str] = []
         self._reads_the_end = "end" not in checks_left_out
@@ -124,10 +164,11 @@ class Flusher:
         self.deleted = 0
 
     def one_pass(self) -> None:
-        """Drain or purge."""
+        """Drain, or disturb."""
         self._passes += 1
-        if self._purges and self._passes % PASSES_A_PURGE == 0:
-            self.purge()
+        if self._disturbances and self._passes % PASSES_A_PURGE == 0:
+            self._chance.choice(self._disturbances)()
+            self._settled.clear()
         else:
             self.drain()
 
@@ -160,7 +201,8 @@ class Flusher:
             self._settled.pop(reader.name, None)
 
     def _back_up(self, reader: SegmentReader) -> None:
-        name = f"{self._home.root}/backup-{len(self._names)}-{reader.name}"
+        directory = os.path.dirname(self._home.root)
+        name = f"{directory}/backup-{len(self._names)}-{reader.name}"
         os.link(reader.path, name)
         self._names.append(name)
         if len(self._names) > BACKUPS_MAX:
@@ -182,28 +224,107 @@ class Flusher:
             path = self._home.segment(name)
             descriptor = os.open(path, os.O_RDONLY)
             os.unlink(path)
-            content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+            self.purged += events_of(descriptor)
             os.close(descriptor)
-            found = scan(content, at=0, answered=0).items
-            self.purged += [item.event for item in found if isinstance(item, Record)]
-            self._settled.pop(name, None)
+
+    def move(self) -> None:
+        """The home is another directory from here on, as in a desktop's trash."""
+        self._take_away(self._home.root, "spool")
+
+    def swap(self) -> None:
+        """`spool/` is another directory from here on."""
+        self._take_away(self._home.spool, "")
+
+    def _take_away(self, place: str, below: str) -> None:
+        aside = self._aside()
+        try:
+            os.rename(place, aside)
+        except FileNotFoundError:
+            return  # nothing was written since the last time
+        for name in names_in(f"{aside}/{below}"):
+            self._read_aside(f"{aside}/{below}/{name}")
+
+    def rename(self) -> None:
+        """Every segment has another name from here on."""
+        for name in segment_names(self._home):
+            aside = self._aside()
+            os.rename(self._home.segment(name), aside)
+            self._read_aside(aside)
+
+    def link_and_unlink(self) -> None:
+        """A backup by hard links, and then a purge."""
+        for name in segment_names(self._home):
+            aside = self._aside()
+            os.link(self._home.segment(name), aside)
+            os.unlink(self._home.segment(name))
+            self._read_aside(aside)
+
+    def opt_out(self) -> None:
+        """Off, all that was kept removed, and on again."""
+        home = self._home
+        try:
+            make_home(home.root)
+            opt_out(home)
+        except FileNotFoundError:
+            return
+        returned = time.monotonic_ns()
+        for directory in directories_set_aside(home):
+            for name in names_in(directory):
+                self._read_aside(f"{directory}/{name}")
+        time.sleep(NOTICE_S)
+        # A writer that has one of those open writes to it once more, is not believed,
+        # and reads the choice: that event goes with them.
+        for name in names_in(home.spool):
+            descriptor = os.open(home.segment(name), os.O_RDONLY)
+            written = events_of(descriptor)
+            os.close(descriptor)
+            self.after += sum(
+                json.loads(event)["begun"] > returned for event in written
+            )
+        while not finish_opt_out(home):
+            pass
+        self.off.append((returned, time.monotonic_ns()))
+        remember_choice(home.consent, Choice(on=True, date="2026-01-01"))
+
+    def _aside(self) -> str:
+        self._taken += 1
+        return f"{os.path.dirname(self._home.root)}/aside-{self._taken}"
+
+    def _read_aside(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        self.purged += events_of(descriptor)
+        os.close(descriptor)
+
+
+def events_of(descriptor: int) -> list[bytes]:
+    """The events of an open segment."""
+    content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    found = scan(content, at=0, answered=0).items
+    return [item.event for item in found if isinstance(item, Record)]
 
 
 def race(
-    directory: str, *, seconds: float, without: Collection[str], beside: str
+    directory: str,
+    *,
+    seconds: float,
+    without: Collection[str],
+    beside: str,
+    writers: int = WRITERS,
 ) -> dict[str, object]:
     """One race, and its figures."""
     home = Home(f"{directory}/home")
     prepare(home)
     until = time.monotonic() + seconds
     pids = []
-    for writer in range(WRITERS):
+    for writer in range(writers):
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
                 take_out(without)
-                write_again_and_again(home, f"{directory}/log{writer}", writer, until)
+                write_again_and_again(
+                    home, f"{directory}/log{writer}", writer, writers, until
+                )
                 code = 0
             finally:
                 os._exit(code)
@@ -221,15 +342,21 @@ def race(
             os.kill(pid, signal.SIGKILL)
     flusher.drain()
     told = []
-    for writer in range(WRITERS):
+    after = flusher.after
+    for writer in range(writers):
         with open(f"{directory}/log{writer}", "rb") as file:
-            told += [b'{"number":%b}' % line for line in file.read().split()]
+            for line in file.read().splitlines():
+                number, begun, ended = map(int, line.split())
+                told.append(b'{"number":%d,"begun":%d}' % (number, begun))
+                after += any(off < begun and ended < on for off, on in flusher.off)
     safe = {*flusher.accepted, *flusher.purged}
     return {
         "without": sorted(without),
         "beside": beside,
         "acknowledged": len(told),
         "lost": len(set(told) - safe),
+        "opted out": len(flusher.off),
+        "after it": after,
         "accepted": len(flusher.accepted),
         "purged": len(flusher.purged),
         "twice": len(flusher.accepted) - len(set(flusher.accepted)),
@@ -245,6 +372,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--without", choices=CHECKS, action="append", default=[])
     parser.add_argument("--beside", choices=BESIDE, default="purge")
+    parser.add_argument("--writers", type=int, default=WRITERS)
     args = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="races-")
     try:
@@ -253,11 +381,13 @@ def main() -> int:
             seconds=args.seconds,
             without=args.without,
             beside=args.beside,
+            writers=args.writers,
         )
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     print(json.dumps(figures))
-    return 1 if figures["lost"] or figures["failed"] else 0
+    wrong = figures["lost"], figures["after it"], figures["failed"]
+    return 1 if any(wrong) else 0
 
 
 if __name__ == "__main__":

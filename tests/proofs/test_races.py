@@ -196,6 +196,17 @@ def test_short_lived_writers_a_flusher_and_a_purge() -> None:
     assert figures["purged"] > 100
 
 
+def test_whatever_a_name_leads_to_and_whoever_opts_out() -> None:
+    """A trash, a swap, a backup, a purge and an opt-out at any step of an event."""
+    figures = race("--seconds", str(RACE_S), "--beside", "all", "--writers", "8")
+    assert figures["lost"] == figures["failed"] == figures["after it"] == 0
+    assert figures["acknowledged"] > 5000
+    assert figures["opted out"] > 20
+    for beside in ("names", "opt-out"):
+        broken = race("--seconds", "5", "--beside", beside, "--without", "link")
+        assert broken["lost"] > 0
+
+
 def test_a_race_without_a_check_loses_events() -> None:
     """So that the race above would notice: it has lost events where it should."""
     figures = race("--seconds", "5", "--without", "end", "--without", "link")

@@ -45,8 +45,8 @@ class Proof(NamedTuple):
 
 PROOFS = (
     Proof("system calls", "-m tests.proofs.system_calls.syscalls --count 800 --jobs 2"),
-    Proof("power loss", "-m tests.power_loss --long"),
-    Proof("damage", "-m tests.damage --long"),
+    Proof("power loss", "-m tests.proofs.power_loss --long"),
+    Proof("damage", "-m tests.proofs.damage --long"),
     Proof("protocol", "tests/proofs/model/explore.py --long"),
     Proof(
         "use",
@@ -54,6 +54,7 @@ PROOFS = (
         "USE_EXAMPLES=300 USE_STEPS=40",
     ),
     Proof("races", "-m tests.proofs.races --seconds 60"),
+    Proof("storm", "-m tests.proofs.races --seconds 90 --beside all --writers 16"),
     Proof("fuzz", "-m fuzz --seconds 60"),
 )
 
@@ -65,7 +66,7 @@ def run(proof: Proof) -> tuple[dict[str, object], bool]:
     done = subprocess.run(
         [sys.executable, *proof.command.split()],
         env={**os.environ, **dict(pairs)},
-        cwd=PAGE.parent.parent,
+        cwd=PAGE.parents[1],
         stdout=subprocess.PIPE,
         text=True,
         check=False,

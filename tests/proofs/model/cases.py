@@ -83,15 +83,15 @@ class Removal(NamedTuple):
 
 REMOVALS = (
     Removal((Rule.LOCK,), CRASH, Breach.LOST),
-    Removal((Rule.NAME_CHECK, Rule.LINK_COUNT), CRASH, Breach.LOST),
+    Removal((Rule.NAME_CHECK, Rule.PATH_CHECK), CRASH, Breach.LOST),
     Removal((Rule.WHOLE_END,), CRASH, Breach.UNCOUNTED),
     Removal((Rule.NEVER_TRUNCATE,), CRASH, Breach.UNCOUNTED),
     Removal((Rule.NEVER_TRUNCATE, Rule.TAIL_BESIDE), TWO_KILLS, Breach.LOST),
     Removal((Rule.FRESH_NAME,), REMOVED, Breach.LOST),
     Removal((Rule.FRESH_NAME,), CRASH, Breach.UNCOUNTED),
     Removal((Rule.FRESH_NAME, Rule.ANCHOR), CRASH, Breach.LOST),
-    Removal((Rule.LINK_COUNT,), OPT_OUT, Breach.LOST),
-    Removal((Rule.LINK_COUNT,), REMOVED, Breach.LOST),
+    Removal((Rule.PATH_CHECK,), OPT_OUT, Breach.LOST),
+    Removal((Rule.PATH_CHECK,), REMOVED, Breach.LOST),
     Removal((Rule.CONSENT_REREAD, Rule.CONSENT_AFTER_OPEN), OPEN_ALREADY, Breach.LATE),
     Removal((Rule.CONSENT_AFTER_OPEN,), OPT_OUT, Breach.LATE),
     Removal((Rule.POSITION,), HOST, Breach.FOREIGN),
@@ -114,7 +114,7 @@ REMOVALS = (
 COVERED = (
     (Rule.NAME_CHECK, CRASH),
     (Rule.NAME_CHECK, REMOVED),
-    (Rule.LINK_COUNT, CRASH),  # only a purge takes a segment that is locked
+    (Rule.PATH_CHECK, CRASH),  # only a purge takes a segment that is locked
     (Rule.CONSENT_REREAD, OPT_OUT._replace(writers=(((1, 2), (3,)),))),
     (Rule.CONSENT_REREAD, OPEN_ALREADY),
     (Rule.CONSENT_AFTER_OPEN, OPEN_ALREADY),

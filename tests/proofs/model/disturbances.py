@@ -1,8 +1,9 @@
 """What comes from outside: a purge, kills, and hosts that close descriptors.
 
-The opt-out writes the choice, takes flush.lock (it waits for the flusher),
-unlinks what it lists, removes the ledger, and syncs the directory. The `rm` is
-what a person does by hand: it takes no lock and leaves consent and ledger.
+The opt-out writes the choice and sets the spool aside in one step, whatever a flusher
+does; then it takes flush.lock (it waits for the flusher), removes the ledger, and
+syncs the directory. The `rm` is what a person does by hand: it unlinks one segment
+after the other, takes no lock, and leaves consent and ledger.
 """
 
 from __future__ import annotations
@@ -27,17 +28,15 @@ def purge_moves(world: World, scenario: Scenario) -> list[Move]:
     purge = world.purge
     if purge.at == "idle":
         return _begin(world, scenario)
-    if purge.at == "list" and world.flusher.at == "idle":
-        return _list(world, at="unlink", last="ledger")
-    if purge.at == "unlink":
-        return _unlink(world, last="ledger")
+    if purge.at == "set aside":
+        return [_set_aside(world)]
     if purge.at == "rm":
         return _unlink(world, last="done")
-    if purge.at == "ledger":
+    if purge.at == "ledger" and world.flusher.at == "idle":
         gone = world._replace(ledger=Ledger(), ledger_on_disk=Ledger())
         syncs = world.left.power_losses and scenario.has(Rule.PURGE_SYNC)
         at = "sync" if syncs else "done"
-        return [("removes the ledger", with_purge(gone, at=at))]
+        return [("takes flush.lock, removes the ledger", with_purge(gone, at=at))]
     if purge.at == "sync":
         synced = with_names(world, dict(world.names), synced=True)
         return [("syncs the directory", with_purge(synced, at="done"))]
@@ -50,13 +49,23 @@ def _begin(world: World, scenario: Scenario) -> list[Move]:
     if scenario.purge == "rm":
         return _list(world, at="rm", last="done")
     off = world._replace(consent=False)
-    return [("writes consent: off", with_purge(off, at="list"))]
+    return [("writes consent: off", with_purge(off, at="set aside"))]
 
 
 def _list(world: World, *, at: str, last: str) -> list[Move]:
     todo = tuple(name for name, _ in world.names)
     after = with_purge(world, at=at if todo else last, todo=todo)
     return [(f"lists the spool: {', '.join(map(str, todo)) or 'empty'}", after)]
+
+
+def _set_aside(world: World) -> Move:
+    events = {
+        event
+        for _, file in world.names
+        for _, _, event in records(world.inodes[file].units)
+    }
+    after = world._replace(purged=world.purged | events)
+    return "sets the spool aside", with_names(with_purge(after, at="ledger"), {})
 
 
 def _unlink(world: World, *, last: str) -> list[Move]:

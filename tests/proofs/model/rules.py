@@ -36,7 +36,7 @@ class Rule(Enum):
         Once locked, the segment is still reached by its name.
 
         Between opening and locking, the flusher deleted it. Behind it:
-        LINK_COUNT, which finds the same after the write.
+        PATH_CHECK, which finds the same after the write.
         """
     WHOLE_END = """
         Only a segment that is empty or ends in a whole record is adopted.
@@ -59,14 +59,14 @@ class Rule(Enum):
         by its name deletes the new one, and an entry that outlived its
         file speaks of another. Behind it, for the entry: ANCHOR.
         """
-    LINK_COUNT = """
-        After the write, before True, the file's link count is still one.
+    PATH_CHECK = """
+        After the write, before True, the segment's path leads to its file.
 
-        A purge unlinked the open segment: the event goes to a file that
-        nobody can reach.
+        A purge took the open segment, or its home was moved: the event goes
+        to a file that no flusher looks for.
         """
     CONSENT_REREAD = """
-        Where the link count is not one, consent is read again.
+        Where the path leads elsewhere, consent is read again.
 
         A running process opens a new segment after the user opted out.
         Behind it: CONSENT_AFTER_OPEN, which asks again and leaves the

@@ -38,7 +38,7 @@ class Writer(NamedTuple):
     `runs` holds the events of each; those of the running process come first and
     lose each event as it ends. `at` is the next system call. `tries` are the
     names still to be tried, newest first. `late` marks an event that began when
-    the opt-out was over.
+    the opt-out had taken effect.
     """
 
     at: str
@@ -69,7 +69,12 @@ class Purge(NamedTuple):
     @property
     def holds_flush_lock(self) -> bool:
         """Whether a flusher has to wait."""
-        return self.at in {"unlink", "ledger", "sync"}
+        return self.at == "sync"
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether an opt-out has taken effect: the spool is set aside."""
+        return self.at in {"ledger", "sync", "done"}
 
     @property
     def is_running(self) -> bool:
@@ -105,7 +110,7 @@ class World(NamedTuple):
     begun: frozenset[int] = frozenset()  # at least a half went into a linked file
     whole: frozenset[int] = frozenset()  # both halves went into some file
     acked: frozenset[int] = frozenset()  # answered True, and still owed
-    purged: frozenset[int] = frozenset()  # whole in a file when a purge unlinked it
+    purged: frozenset[int] = frozenset()  # whole in a file when a purge took it
     late: frozenset[int] = frozenset()  # answered True, begun after the opt-out
     foreign: bool = False
 

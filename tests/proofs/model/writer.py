@@ -74,7 +74,7 @@ class Writing:
 
     def begin(self, world: World, who: int) -> list[Move]:
         """The first system call of an event: the write, if a segment is open."""
-        late = self.opening.asks and world.purge.at == "done"
+        late = self.opening.asks and world.purge.has_returned
         world = with_writer(world, who, late=late)
         file = world.writers[who].file
         if file == FOREIGN_FILE:
@@ -107,7 +107,7 @@ class Writing:
         )
         if self.scenario.power:
             moves = [(text, with_writer(whole, who, at="sync"))]
-        elif self.scenario.has(Rule.LINK_COUNT):
+        elif self.scenario.has(Rule.PATH_CHECK):
             moves = [(text, with_writer(whole, who, at="links"))]
         else:
             moves = [(f"{text}, answers True", _answer(whole, who))]
@@ -124,17 +124,22 @@ class Writing:
         if not self.scenario.has(Rule.SYNC_AFTER_WRITE):
             upto -= 2  # another thread's sync, begun before our write, ends now
         world = with_inode(world, file, synced=max(upto, inode.synced))
-        if self.scenario.has(Rule.LINK_COUNT):
+        if self.scenario.has(Rule.PATH_CHECK):
             return [("syncs the segment", with_writer(world, who, at="links"))]
         return [("syncs the segment, answers True", _answer(world, who))]
 
     def links(self, world: World, who: int) -> list[Move]:
         if linked(world, world.writers[who].file):
-            text = f"finds one link, answers True for event {_event(world, who)}"
+            text = f"finds its path, answers True for event {_event(world, who)}"
             return [(text, _answer(world, who))]
         asks = self.opening.asks and self.scenario.has(Rule.CONSENT_REREAD)
         at = "consent" if asks else "list"
-        return [("finds no link, closes", with_writer(close(world, who), who, at=at))]
+        return [
+            (
+                "finds its path leads elsewhere, closes",
+                with_writer(close(world, who), who, at=at),
+            )
+        ]
 
 
 def _event(world: World, who: int) -> int:
