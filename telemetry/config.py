@@ -148,7 +148,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     failure_spread_s: float = 300.0
     flusher_lifetime_s: float = 60.0
     exit_timeout_s: float = 1.0
-    reply_bytes_max: int = 256 * KIB
+    reply_bytes_max: int = 2 * MIB
     accept_statuses: tuple[int, ...] = ()
     gzip: bool = False
 

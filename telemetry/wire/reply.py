@@ -1,4 +1,4 @@
-"""What a client answered -> a Reply, read no further than the bound.
+"""What a client answered becomes a Reply, read no further than the bound.
 
 The answer is one of urllib3, or looks like one: `status` and `headers`, and of
 `read(amt)`, `stream(amt)`, `data`, `geturl()`, `retries.history`, `history`,
@@ -6,8 +6,9 @@ The answer is one of urllib3, or looks like one: `status` and `headers`, and of
 
 - A body is complete when its own framing says so: Content-Length, the last
   chunk, or the end of the connection where it has neither (RFC 9112 §6.3).
-- Framing that two readers could understand in two ways is no answer at all.
-- A coding is removed where it is gzip or deflate, and never beyond the bound.
+- Framing that two readers could understand in two ways is a malformed answer.
+- gzip and deflate are removed, never beyond the bound. A body under another coding
+  cannot be read, and says so (`is_decoded`).
 - A connection is used again only after an answer that was read to its end.
 
 It decides nothing about the batch.
@@ -26,15 +27,20 @@ from telemetry.wire.verdict import Failure, Outcome, Reply
 
 
 _READ_BYTES = 16 * 1024
-_CODINGS = ("gzip", "x-gzip", "deflate")
-# gzip or zlib, whichever the first bytes say.
-_WBITS = zlib.MAX_WBITS | 32
-# What is shorter is no secret, and would turn up in ordinary words.
+# gzip, or zlib; and deflate without zlib's frame, as some servers send it.
+_WBITS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
+# A shorter secret would turn up in ordinary words.
 _SECRET_MIN = 8
 
 
 def read_reply(
-    response: Any, *, url: URL, bytes_max: int, secrets: Iterable[str], decode: bool
+    response: Any,
+    *,
+    url: URL,
+    bytes_max: int,
+    secrets: Iterable[str],
+    decode: bool,
+    is_sent: bool = True,
 ) -> Outcome:
     """The Reply that `response` holds; gives its connection back, or closes it.
 
@@ -58,8 +64,10 @@ def read_reply(
     if "content-encoding" not in headers and not truncated:
         complete = complete and len(raw) >= _length(status, headers)
     _finish(response, reusable=complete and not truncated and status >= 200)
-    if decode and headers.get("content-encoding", "").lower() in _CODINGS:
-        raw, whole, more = _decoded(raw, bytes_max)
+    coding = headers.get("content-encoding", "").strip().lower() if decode else ""
+    is_decoded = not raw or coding in {"", "identity", *_WBITS}
+    if raw and coding in _WBITS:
+        raw, whole, more = _decoded(raw, bytes_max, _WBITS[coding])
         complete, truncated = complete and (whole or truncated), truncated or more
     masked = [s for s in secrets if len(s) >= _SECRET_MIN]
     return Reply(
@@ -69,6 +77,8 @@ def read_reply(
         complete=complete,
         truncated=truncated,
         redirected=_is_redirected(response, url),
+        is_sent=is_sent,
+        is_decoded=is_decoded,
     )
 
 
@@ -133,14 +143,22 @@ def _pieces(response: Any, enough: int) -> Iterator[bytes]:
         yield bytes(getattr(response, "data", b"") or b"")
 
 
-def _decoded(raw: bytes, bytes_max: int) -> tuple[bytes, bool, bool]:
-    """The bytes without their coding, whether they end as they should, or go on."""
+def _decoded(
+    raw: bytes, bytes_max: int, forms: tuple[int, ...]
+) -> tuple[bytes, bool, bool]:
+    """The bytes without their coding, whether they end as they should, or go on.
+
+    `forms` are the values of zlib's `wbits` to try, the next one where the first bytes
+    are none of the one before.
+    """
     plain = b""
     while raw:
-        member = zlib.decompressobj(wbits=_WBITS)
+        member = zlib.decompressobj(wbits=forms[0])
         try:
             plain += member.decompress(raw, bytes_max + 1 - len(plain))
         except zlib.error:
+            if len(forms) > 1 and not plain:
+                return _decoded(raw, bytes_max, forms[1:])
             return plain, False, False
         if len(plain) > bytes_max:
             return plain[:bytes_max], True, True

@@ -1,83 +1,46 @@
-"""One POST, and what came of it; the only user of urllib3.
+"""One POST and what came of it; the only user of urllib3.
 
-- A post lasts no longer than its deadline, whatever the other side does. Reads
-  and writes are bounded at the socket (`bounds.py`); what cannot be, runs on a
-  thread that is left behind (`worker.py`).
-- Nothing the network does raises: it is a Reply or a Failure. Once status line and
-  headers are there it is a Reply, complete or not: a `503` and its Retry-After
+- A post lasts no longer than its deadline. Reads and writes are bounded at the socket
+  (`connection.py`); what cannot be bounded there runs on a thread that is abandoned
+  (`deadline.py`).
+- Nothing that the network does raises: it becomes a Reply or a Failure. Once status
+  line and headers are there it is a Reply, complete or not: a `503` and its Retry-After
   count although the body never ends.
-- A body that ends with the connection is complete (RFC 9112 §6.3), over TLS only
-  if the peer ended it in order (§9.8). In the clear, which only this machine
-  speaks, a cut cannot be told from an end.
-- No redirect is followed and no retry made here. The key goes to the endpoint's
-  origin alone; where a reply repeats it, it is masked.
-- Certificates are those of SSL_CERT_FILE and SSL_CERT_DIR if either is set, and
-  then no others; else the system's. They are the only files read.
+- After a send that failed the reply is read all the same. It says `is_sent=False`, so
+  it may refuse or split a batch and never accepts one.
+- A body that ends with the connection is complete (RFC 9112 §6.3), over TLS only if the
+  peer ended it in order (§9.8). In the clear, which only this machine speaks, a cut
+  cannot be told from an end.
+- No redirect is followed and no retry made here. The key goes to the endpoint's origin
+  alone; where a reply repeats it, it is masked.
+- Certificates are those of SSL_CERT_FILE and SSL_CERT_DIR if either is set, and then no
+  others; else the system's. No TLS keys are logged: SSLKEYLOGFILE is not read.
+- The same body gives the same bytes, coded or not. If the key's header frames or routes
+  the message, the request goes without a key.
 
-A program that turns on urllib3's DEBUG log finds paths and queries there, never
-headers.
-
-What is sent with a body: its headers, and its coding. Pure.
-
-Sent are Content-Type, User-Agent, Idempotency-Key, the key under its header,
-`Accept-Encoding: identity` (a reply is short; one that is coded all the same is
-decoded), Content-Encoding where the body is coded, Authorization where the
-endpoint has user info. The HTTP library adds Host and Content-Length, no more.
-
-- Where the key's header is one of these, the key takes its place. Where it frames or
-  routes the message the request goes without a key: it would be no sound one.
-- Spaces around a key are no part of it. Text beyond ASCII goes out as UTF-8.
-- The same body gives the same bytes, coded or not.
-
-An exception of the network -> a Failure of one kind and one line. Pure.
-
-The library that made the request wraps what happened, sometimes twice, so the
-whole chain is looked at: arguments, causes and contexts. Only what the system, the
-resolver or the TLS library says is repeated, never what a wrapper says: it
-repeats the URL, and a query may hold secrets.
-
-The time and the bytes one request may take, held at the socket.
-
-A socket's timeout bounds one silence: a server that sends a byte a second, or
-`100 Continue` for ever, never lets it pass. So every single read and write here
-gets the time that is left of the request, and every byte read is counted. That
-holds in whatever thread the request runs, and through TLS as well.
-
-Three things in http.client are put right on the way:
-
-- every 1xx but 101 is an interim answer (RFC 9110 §15.2). http.client skips 100
-  alone: after a 103 the real answer would stay in the connection, and be taken
-  for the answer to the next request;
-- a header block that cannot be read to its end is an error, and so is one that
-  the connection ends in. http.client drops what follows the bad line, and takes
-  the end for that of the block: a Content-Length is lost with it, and a reply
-  that was cut short would seem whole;
-- the end of a TLS connection counts as an end only if the peer said so
-  (RFC 9112 §9.8), else anyone on the way could cut a body that ends with it.
-
-What cannot be bounded here is resolving a name, and a handshake inside the TLS
-connection to a proxy. It reads no configuration.
+A program that turns on urllib3's DEBUG log finds paths and queries there, never headers.
 """
 
 from __future__ import annotations
 
 import errno
-import http.client
-import io
-import os
-import re
-import socket
 import ssl
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from email.errors import MissingHeaderBodySeparatorDefect
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import urllib3
 import urllib3.connection
 import urllib3.exceptions
 
+from telemetry.wire.connection import (
+    WRITE_BYTES,
+    BoundedResponse,
+    Bounds,
+    Dialler,
+    has_answer,
+)
 from telemetry.wire.deadline import Runner, StillHangingError
 from telemetry.wire.endpoint import (
     URL,
@@ -90,289 +53,9 @@ from telemetry.wire.endpoint import (
     proxy_for,
     unquoted,
 )
+from telemetry.wire.failure import TrustError, failure
 from telemetry.wire.reply import read_reply
-from telemetry.wire.verdict import Failure, Outcome, printable
-
-
-# One TLS record: no more is ever in one write that a slow peer can hold up.
-WRITE_BYTES = 16 * 1024
-
-# What surrounds a body: status lines, headers, interim answers. Servers keep to
-# 8 to 64 KiB.
-_FRAME_BYTES = 512 * 1024
-# A body in chunks of one byte takes six on the wire (`1\r\nx\r\n`).
-_CHUNKED_FACTOR = 6
-
-
-class DeadlineError(TimeoutError):
-    """The time of the whole request is over. The connection is of no more use."""
-
-
-class UnconnectedError(TimeoutError):
-    """No connection came about in its time. Nothing was sent."""
-
-
-class OversizeError(http.client.HTTPException):
-    """More came than any sound reply has. The connection is of no more use."""
-
-
-class MalformedError(http.client.HTTPException):
-    """The header block cannot be read. The connection is of no more use."""
-
-
-class Bounds:
-    """What is left of one request's time and bytes. For one thread at a time."""
-
-    def __init__(self, *, connect_timeout_s: float, read_timeout_s: float) -> None:
-        self._connect_timeout_s = connect_timeout_s
-        self._read_timeout_s = read_timeout_s
-        self._deadline = 0.0
-        self._bytes_left = 0
-
-    def begin(self, *, deadline: float, reply_bytes_max: int) -> None:
-        """Starts a request that ends at `deadline` (seconds of time.monotonic)."""
-        self._deadline = deadline
-        self._bytes_left = _FRAME_BYTES + _CHUNKED_FACTOR * reply_bytes_max
-
-    def connecting(self, sock: Any) -> None:
-        """Gives `sock` the time that connecting may take now."""
-        self._give(sock, self._connect_timeout_s)
-
-    def waiting(self, sock: Any) -> None:
-        """Gives `sock` the time that one read or write may take now."""
-        self._give(sock, self._read_timeout_s)
-
-    def read(self, count: int) -> None:
-        """Counts bytes that arrived; raises OversizeError when they are too many."""
-        self._bytes_left -= count
-        if self._bytes_left < 0:
-            raise OversizeError("the reply does not end")
-
-    def _give(self, sock: Any, most_s: float) -> None:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise DeadlineError("the request took too long")
-        sock.settimeout(min(most_s, left_s))
-
-
-class BoundedReader(io.RawIOBase):
-    """The reading end of a socket under Bounds."""
-
-    def __init__(self, sock: Any, bounds: Bounds) -> None:
-        super().__init__()
-        # A file of the socket's own keeps it open while a reply is read whose
-        # connection http.client has closed already.
-        self._file = sock.makefile("rb", buffering=0)
-        self._sock = sock
-        self._bounds = bounds
-        if hasattr(sock, "suppress_ragged_eofs"):
-            sock.suppress_ragged_eofs = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._bounds.waiting(self._sock)
-        count: int | None = self._file.readinto(buffer)
-        self._bounds.read(count or 0)
-        # What comes next may be no read of ours, but a handshake within a tunnel.
-        self._bounds.waiting(self._sock)
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-class _Lines(io.BufferedReader):
-    """Remembers the last line that was read: `b""` where the connection had ended."""
-
-    last_line = b""
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        self.last_line = super().readline(size)
-        return self.last_line
-
-
-class BoundedResponse(http.client.HTTPResponse):
-    """An HTTP/1 response read under Bounds; a subclass says which."""
-
-    bounds: ClassVar[Bounds]
-
-    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        unbounded = self.fp
-        self.fp = _Lines(BoundedReader(sock, self.bounds))
-        unbounded.close()
-
-    def _read_status(self) -> tuple[str, int, str]:
-        while True:
-            answer: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-            if answer[1] == http.HTTPStatus.SWITCHING_PROTOCOLS or answer[1] >= 200:
-                return answer
-            http.client.parse_headers(self.fp)
-
-    def begin(self) -> None:
-        super().begin()
-        if isinstance(self.fp, _Lines) and self.fp.last_line not in {b"\r\n", b"\n"}:
-            raise MalformedError("the header block breaks off")
-        # What is left over shows as a payload, or where the type says that a payload
-        # has parts, as the defect alone.
-        found = map(type, self.headers.defects)
-        left_over = not self.headers.is_multipart() and self.headers.get_payload()
-        if left_over or MissingHeaderBodySeparatorDefect in found:
-            raise MalformedError("a header line is none")
-
-
-def dial(host: str, port: int, bounds: Bounds) -> socket.socket:
-    """A connected socket; each address gets the connect timeout of `bounds`.
-
-    Raises what the first address raised: names are sorted by how well they can be
-    reached (RFC 6724), so the first says most.
-    """
-    problem: OSError | None = None
-    for family, kind, protocol, address in _addresses(host, port):
-        sock = None
-        try:
-            sock = socket.socket(family, kind, protocol)
-            # Headers and body are two writes; the second would wait for an ACK.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            bounds.connecting(sock)
-            sock.connect(address)
-            bounds.connecting(sock)  # for a TLS handshake
-            return sock
-        except OSError as exc:
-            if sock is not None:
-                sock.close()
-            late = isinstance(exc, TimeoutError)
-            problem = problem or (UnconnectedError() if late else exc)
-    raise problem or OSError(f"{host} has no address")
-
-
-def _addresses(
-    host: str, port: int
-) -> Iterator[tuple[socket.AddressFamily, socket.SocketKind, int, Any]]:
-    found = socket.getaddrinfo(host, port, family=0, type=socket.SOCK_STREAM)
-    return ((family, kind, protocol, to) for family, kind, protocol, _, to in found)
-
-
-_REFUSED = {errno.ECONNREFUSED}
-_RESET = {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN}
-_UNREACHABLE = {
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.EHOSTDOWN,
-    errno.EADDRNOTAVAIL,
-    errno.EAFNOSUPPORT,
-    # What a firewall or a sandbox answers.
-    errno.EACCES,
-    errno.EPERM,
-}
-# The order counts: each is a kind of what comes below it, or of OSError.
-_FIXED = (
-    (DeadlineError, "timeout", "the request took longer than it may"),
-    (UnconnectedError, "timeout", "no connection in time"),
-    (TimeoutError, "timeout", "no answer in time"),
-    (ssl.SSLEOFError, "reset", "the TLS connection ended early"),
-    (ssl.SSLZeroReturnError, "reset", "the TLS connection ended early"),
-    (
-        http.client.RemoteDisconnected,
-        "reset",
-        "the connection was closed without an answer",
-    ),
-)
-# http.client says this, in an OSError without a number, of a proxy's refusal.
-_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
-# Deep enough for any wrapping; a chain may be a ring.
-_CHAIN_MAX = 20
-_DETAIL_MAX = 200
-
-
-class TrustError(Exception):
-    """There are no certificates to trust. Nothing was sent."""
-
-
-def failure(
-    exc: BaseException,
-    *,
-    place: str,
-    otherwise: str = "other",
-    proxy: str = "",
-    at_proxy: bool = False,
-) -> Failure:
-    """What `exc` means. `place` is `host:port`; `proxy` is the URL of the one used.
-
-    otherwise: the kind where nothing in the chain tells one
-    at_proxy: it was the proxy that could not be reached
-    """
-    chain = list(_chain(exc))
-    kind, text = _sort(chain) or (otherwise, type(exc).__name__)
-    refusal = next((m for e in chain if (m := _TUNNEL.search(str(e)))), None)
-    if refusal:
-        kind, text = "proxy", f"{proxy} answers {refusal[1]} to CONNECT"
-    elif at_proxy:
-        kind, text = "proxy", f"{proxy} cannot be used: {text}"
-    return Failure(kind, printable(f"{place}: {text}", _DETAIL_MAX))
-
-
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """The exception and all it stems from, outermost first."""
-    waiting: list[object] = [exc]
-    seen: set[int] = set()
-    while waiting and len(seen) < _CHAIN_MAX:
-        link = waiting.pop(0)
-        if isinstance(link, BaseException) and id(link) not in seen:
-            seen.add(id(link))
-            yield link
-            hidden = None if link.__suppress_context__ else link.__context__
-            waiting += [*link.args, link.__cause__, hidden]
-
-
-def _sort(chain: list[BaseException]) -> tuple[str, str] | None:
-    """The kind and text of the innermost exception that has a meaning."""
-    for link in chain:
-        if isinstance(link, TrustError):
-            return "tls", str(link)
-    known = [found for link in chain if (found := _meaning(link))]
-    return known[-1] if known else None
-
-
-def _meaning(exc: BaseException) -> tuple[str, str] | None:
-    for types, kind, text in _FIXED:
-        if isinstance(exc, types):
-            return kind, text
-    if isinstance(exc, (socket.gaierror, UnicodeError)):
-        return "name", f"the name does not resolve ({_system_text(exc)})"
-    if isinstance(exc, ssl.SSLError):
-        return "tls", _tls_text(exc)
-    if isinstance(exc, http.client.HTTPException):
-        return "protocol", f"the answer is no sound HTTP ({type(exc).__name__})"
-    if isinstance(exc, OSError) and exc.errno is not None:
-        return _system_kind(exc.errno), os.strerror(exc.errno)
-    return None
-
-
-def _system_kind(number: int) -> str:
-    if number in _REFUSED:
-        return "refused"
-    if number in _RESET:
-        return "reset"
-    if number in _UNREACHABLE:
-        return "unreachable"
-    return "timeout" if number == errno.ETIMEDOUT else "other"
-
-
-def _system_text(exc: BaseException) -> str:
-    text = getattr(exc, "strerror", None)
-    return text if isinstance(text, str) else type(exc).__name__
-
-
-def _tls_text(exc: ssl.SSLError) -> str:
-    """`certificate verify failed: self-signed certificate`, as OpenSSL puts it."""
-    reason = (exc.reason or type(exc).__name__).lower().replace("_", " ")
-    because = getattr(exc, "verify_message", "")
-    return f"{reason}: {because}" if because else reason
+from telemetry.wire.verdict import Failure, Outcome
 
 
 # A key under one of these names would break the message, or go to a proxy.
@@ -481,6 +164,7 @@ class Transport:
         self._place = self._url.origin.partition("://")[2]
         self._runner = Runner(make=self._new_client, close=_close)
         self._closed = False
+        self._dialler = Dialler()
 
     def post(self, body: bytes, *, key: str, timeout_s: float) -> Outcome:
         """What came of posting `body` under the idempotency key `key`.
@@ -517,6 +201,7 @@ class Transport:
                 connect_timeout_s=self._connect_timeout_s,
                 read_timeout_s=self._read_timeout_s,
             ),
+            dialler=self._dialler,
             reply_bytes_max=self._reply_bytes_max,
             environment=self._environment,
         )
@@ -553,6 +238,7 @@ class Transport:
                 bytes_max=self._reply_bytes_max,
                 secrets=self._form.secrets(),
                 decode=wire is not None,
+                is_sent=wire is None or wire.is_sent,
             )
         except Exception as exc:  # noqa: BLE001  nothing the network does may raise
             # What urllib3 objects to by itself is in the answer: all else is ours.
@@ -574,12 +260,14 @@ class _Wire:
         *,
         url: URL,
         bounds: Bounds,
+        dialler: Dialler,
         reply_bytes_max: int,
         environment: Mapping[str, str],
     ) -> None:
         self.proxy = proxy_for(url.scheme, url.host, url.port, environment)
         self._url = url
         self._bounds = bounds
+        self._dialler = dialler
         self._reply_bytes_max = reply_bytes_max
         self._environment = environment
         self._manager: urllib3.PoolManager | None = None
@@ -587,6 +275,10 @@ class _Wire:
 
     def begin(self, deadline: float) -> None:
         self._bounds.begin(deadline=deadline, reply_bytes_max=self._reply_bytes_max)
+
+    @property
+    def is_sent(self) -> bool:
+        return self._bounds.is_sent
 
     def request(
         self,
@@ -632,7 +324,9 @@ class _Wire:
         pool = self._manager.connection_from_host(
             host=host, port=self._url.port, scheme=self._url.scheme, pool_kwargs=None
         )
-        pool.ConnectionCls = _connection_class(self._url.scheme, self._bounds)
+        pool.ConnectionCls = _connection_class(
+            self._url.scheme, self._bounds, self._dialler
+        )
         return pool
 
 
@@ -675,20 +369,25 @@ def _manager(
 
 
 def _tls(environment: Mapping[str, str]) -> ssl.SSLContext:
-    """Certificates as the environment names them, else the system's."""
+    """Certificates as the environment names them, else the system's.
+
+    Not `ssl.create_default_context`: it opens SSLKEYLOGFILE, and fails if it cannot.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    files = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
     try:
-        return ssl.create_default_context(
-            purpose=ssl.Purpose.SERVER_AUTH,
-            cafile=environment.get("SSL_CERT_FILE") or None,
-            capath=environment.get("SSL_CERT_DIR") or None,
-            cadata=None,
-        )
+        if any(files):
+            context.load_verify_locations(files[0] or None, files[1] or None)
+        else:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     except OSError as exc:
         raise TrustError("SSL_CERT_FILE or SSL_CERT_DIR cannot be read") from exc
+    return context
 
 
 class _Connection(urllib3.connection.HTTPConnection):
     bounds: ClassVar[Bounds]
+    dialler: ClassVar[Dialler]
     # In the clear there is only this machine, where no peer is slow: 512 KiB, which is
     # a batch at its usual bound.
     write_bytes = 32 * WRITE_BYTES
@@ -697,7 +396,7 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def _new_conn(self) -> Any:
         try:
-            return dial(self._dns_host, self.port, self.bounds)
+            return self.dialler.dial(self._dns_host, self.port, self.bounds)
         except (OSError, UnicodeError) as exc:
             raise urllib3.exceptions.NewConnectionError(self, "no connection") from exc
 
@@ -706,19 +405,32 @@ class _Connection(urllib3.connection.HTTPConnection):
         for start in range(0, len(view), self.write_bytes):
             if self.sock is not None:
                 self.bounds.waiting(self.sock)
-            super().send(view[start : start + self.write_bytes])
+            try:
+                super().send(view[start : start + self.write_bytes])
+            except OSError as exc:
+                self.bounds.is_sent = False
+                if isinstance(exc, TimeoutError) and not has_answer(self.sock):
+                    raise
+                # urllib3 goes on to read the reply after this error alone.
+                raise BrokenPipeError(errno.EPIPE, "the send failed") from exc
 
 
 class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
     write_bytes = WRITE_BYTES
 
 
-def _connection_class(scheme: str, under: Bounds) -> type[_Connection]:
+def _connection_class(
+    scheme: str, under: Bounds, dialler: Dialler
+) -> type[_Connection]:
     class Response(BoundedResponse):
         bounds = under
 
     base = _TLSConnection if scheme == "https" else _Connection
-    return type(base.__name__, (base,), {"bounds": under, "response_class": Response})
+    return type(
+        base.__name__,
+        (base,),
+        {"bounds": under, "dialler": dialler, "response_class": Response},
+    )
 
 
 def _close(client: HTTPClient) -> None:

@@ -1,37 +1,33 @@
 """What an answer, or the lack of one, means for the batch it is about. Pure.
 
-Only proof of acceptance settles a batch:
+Only proof of acceptance settles a batch. The list says what proves, not what disproves:
 
-    accepted  2xx, whole, no HTML, not by way of a redirect, and listed where the
-              config lists statuses (204 and 205 have no body to look at)
+    accepted  a complete 2xx, without a redirect, to a request that was sent to its last
+              byte, whose body is empty, or JSON, or at most 1 KiB of text without
+              markup. What names refused events has to be readable whole
     split     413 by size; 400 and 422 by count
-    pause     3xx, whatever came by way of a redirect, 401, 402, 403, 404, 405,
-              407, 410, 451: nothing but a change of endpoint or key will help
-    wait      everything else: no answer, 408, 425, 429, 5xx, a 2xx that proves
-              nothing, and every status not named
+    pause     3xx, an answer by way of a redirect, 401, 402, 403, 404, 405, 407, 410,
+              451: a change of endpoint or key is likely to be needed
+    wait      everything else: no answer, 408, 425, 429, 5xx, a 2xx that proves nothing
+              and every status not named
 
-HTML is what captive portals and login pages answer with, status 200 included.
-A body that was read no further than the bound counts as whole, as what matters
-of it was read; but where it has begun to name rejected events, and the rest of
-the names was cut off, it proves nothing.
+`narrow` says that the outcome may be about what was posted, so that a smaller batch or
+another one may fare better.
 
-Everything in a reply was written by someone else: nothing here raises on any of
-it, and what is taken over into text is printable and of bounded length.
+Retry-After is seconds or a date (RFC 9110 §10.2.3). A date is compared with the reply's
+own Date, so that a wrong clock here does not matter.
 
-How long a server asks to be left alone (RFC 9110 §10.2.3). Pure.
-
-Retry-After is seconds, or a date. A date is compared with the reply's own Date,
-so that a wrong clock here does not matter; only a reply without one is compared
-with `now`. Dates are read by hand: `strptime` knows months by the host's locale.
-
-It never raises, and never answers more than a day, or less than nothing.
+Everything in a reply was written by someone else: nothing here raises on any of it, and
+what is taken over into text is printable and of bounded length.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterator, Mapping
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Literal
 
@@ -46,20 +42,6 @@ RETRY_AFTER_MAX_S = 24 * 3600.0
 # More digits than this are above the bound, and int() refuses very many.
 _DIGITS_MAX = 9
 
-_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
-_MONTH = rf"(?P<month>{_MONTHS})"
-_CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
-# The three forms of an HTTP date (RFC 9110 §5.6.7): Sun, 06 Nov 1994 08:49:37 GMT;
-# Sunday, 06-Nov-94 08:49:37 GMT; Sun Nov  6 08:49:37 1994.
-_DATES = tuple(
-    re.compile(form, re.ASCII)
-    for form in (
-        rf"[A-Z][a-z]{{2}}, (?P<day>\d\d) {_MONTH} (?P<year>\d{{4}}) {_CLOCK} GMT",
-        rf"[A-Z][a-z]+, (?P<day>\d\d)-{_MONTH}-(?P<year>\d\d) {_CLOCK} GMT",
-        rf"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[ \d]\d) {_CLOCK} (?P<year>\d{{4}})",
-    )
-)
-
 
 def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
     """The seconds a reply asks for, 0 to 24 h; None if nothing usable is there.
@@ -71,44 +53,22 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
         digits = value.lstrip("0") or "0"
         asked_s = float(digits) if len(digits) <= _DIGITS_MAX else RETRY_AFTER_MAX_S
         return min(asked_s, RETRY_AFTER_MAX_S)
-    until = _http_date(value, now)
+    until = _http_date(value)
     if until is None:
         return None
-    date = _http_date(headers.get("date", "").strip(" \t"), now)
+    date = _http_date(headers.get("date", ""))
     asked_s = until - (now if date is None else date)
     return min(asked_s, RETRY_AFTER_MAX_S) if asked_s > 0 else 0.0
 
 
-def _http_date(text: str, now: float) -> float | None:
-    """Seconds since the epoch of an HTTP date; None if it is none."""
-    found = next((match for form in _DATES if (match := form.fullmatch(text))), None)
-    if found is None:
-        return None
-    year = int(found["year"])
+def _http_date(text: str) -> float | None:
+    """Seconds since 1970 of an HTTP date (RFC 9110 §5.6.7); None if it is none."""
     try:
-        if len(found["year"]) == 2:
-            year = _full_year(year, now)
-        moment = datetime(
-            year,
-            _MONTHS.index(found["month"]) // 4 + 1,
-            int(found["day"]),
-            int(found["hour"]),
-            int(found["minute"]),
-            # Python's calendar has no leap seconds; the one before is near enough.
-            min(int(found["second"]), 59),
-            tzinfo=timezone.utc,
-        )
-        return moment.timestamp()
-    except (ValueError, OverflowError):
+        moment = parsedate_to_datetime(text)
+        # An HTTP date is in GMT; the form of asctime does not say so.
+        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
-
-
-def _full_year(two_digits: int, now: float) -> int:
-    """The year meant by two digits: not more than 50 ahead (RFC 9110 §5.6.7)."""
-    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    this_year = (epoch + timedelta(seconds=now)).year
-    year = this_year - this_year % 100 + two_digits
-    return year - 100 if year > this_year + 50 else year
 
 
 Stopped = Literal["drained", "deadline", "waiting", "paused", "busy", "off", "disk"]
@@ -122,19 +82,21 @@ KINDS = frozenset(
 _PAUSES = frozenset({401, 402, 403, 404, 405, 407, 410, 451})
 # A firewall refuses a word with any status, or closes the connection.
 _CONTENT_KINDS = frozenset({"reset", "protocol", "timeout", "other"})
+# Answers to a key that the server, or a proxy, refused.
+_KEY_REFUSED = frozenset({401, 403, 407})
 _NO_BODY = frozenset({204, 205})
 _DETAIL_MAX = 200
 # A reason is kept in a dead letter; an id longer than this is not one of ours.
 _REASON_MAX = 500
 _EVENT_ID_MAX = 200
 
-# Ways for a document to start that no JSON has (WHATWG MIME Sniffing §7.1).
-_HTML = re.compile(
-    rb"(?:<!--|<!doctype\s+html|<\?xml.{0,400}?<(?:!doctype\s+)?html"
-    rb"|<(?:html|head|body|title|script|style|meta|iframe|table|div|h1|p|a|br)[\s/>])",
-    re.IGNORECASE | re.DOTALL,
-)
-_HTML_LOOK = 1024
+# Text longer than this is a document, not an acknowledgement.
+_TEXT_BYTES_MAX = 1024
+# How a tag, a comment or a declaration begins, and what no plain text holds.
+_NO_PLAIN_TEXT = re.compile(r"<[a-z!/?]|[\x00-\x08\x0e-\x1f\ufffd]", re.IGNORECASE)
+_JSON = json.JSONDecoder()
+# What a list of refused events may look like that refuses none.
+_NONE_REFUSED = (None, False, 0)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -145,6 +107,8 @@ class Reply(msgspec.Struct, frozen=True):
     complete: the body arrived whole as far as it was read
     truncated: the body is longer than what was read
     redirected: the answer came by way of a redirect
+    is_sent: the request was handed to the system to its last byte
+    is_decoded: the body is free of content coding
     """
 
     status: int
@@ -153,6 +117,8 @@ class Reply(msgspec.Struct, frozen=True):
     complete: bool
     truncated: bool = False
     redirected: bool = False
+    is_sent: bool = True
+    is_decoded: bool = True
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -184,8 +150,8 @@ class Rejection(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct, frozen=True):
     """What an outcome means.
 
-    reason: a status, a kind of failure, or `incomplete`, `html`, `unlisted`,
-        `truncated`, `redirect`
+    reason: a status, a kind of failure, or `redirect`, or why a 2xx proves nothing:
+        `unsent`, `unlisted`, `incomplete`, `html`, `truncated`, `coding`, `unreadable`
     detail: one line for a person
     retry_after_s: what the server asked for, 0 to 24 h; None if nothing usable
     by_size: a split halves the bytes, not the events
@@ -204,10 +170,6 @@ class Verdict(msgspec.Struct, frozen=True):
     rejected: tuple[Rejection, ...] = ()
 
 
-class _Rejections(msgspec.Struct):
-    rejected: list[Any] = []
-
-
 def judge(
     outcome: Outcome, *, now: float, accept_statuses: tuple[int, ...] = ()
 ) -> Verdict:
@@ -224,9 +186,9 @@ def judge(
             printable(outcome.detail, _DETAIL_MAX),
             narrow=reason in _CONTENT_KINDS,
         )
-    action, reason = _sort(outcome, accept_statuses)
+    action, reason, rejected = _sort(outcome, accept_statuses)
     if action is Action.ACCEPTED:
-        return Verdict(action, reason, rejected=_rejected(outcome))
+        return Verdict(action, reason, rejected=rejected)
     asked_s = retry_after_s(outcome.headers, now=now)
     return Verdict(
         action,
@@ -246,67 +208,111 @@ def printable(text: str, length_max: int) -> str:
     return "".join(c if c.isprintable() else "�" for c in line[:length_max])
 
 
-def _sort(reply: Reply, accept_statuses: tuple[int, ...]) -> tuple[Action, str]:
+def _sort(
+    reply: Reply, accept_statuses: tuple[int, ...]
+) -> tuple[Action, str, tuple[Rejection, ...]]:
     status = reply.status
     if reply.redirected or 300 <= status <= 399:
-        return Action.PAUSE, "redirect"
+        return Action.PAUSE, "redirect", ()
     if 200 <= status <= 299:
-        doubt = _doubt(reply, accept_statuses)
-        return (Action.WAIT, doubt) if doubt else (Action.ACCEPTED, str(status))
+        proof = _proof(reply, accept_statuses)
+        if isinstance(proof, str):
+            return Action.WAIT, proof, ()
+        return Action.ACCEPTED, str(status), proof
     if status in (400, 413, 422):
-        return Action.SPLIT, str(status)
-    return (Action.PAUSE if status in _PAUSES else Action.WAIT), str(status)
+        return Action.SPLIT, str(status), ()
+    action = Action.PAUSE if status in _PAUSES else Action.WAIT
+    return action, str(status), ()
 
 
-def _doubt(reply: Reply, accept_statuses: tuple[int, ...]) -> str:
-    """Why a 2xx proves nothing; empty if it does."""
-    if reply.status not in _NO_BODY:
-        if not reply.complete:
-            return "incomplete"
-        if _is_html(reply):
-            return "html"
-        if reply.truncated and b'"rejected"' in reply.body:
-            return "truncated"
+def _proof(
+    reply: Reply, accept_statuses: tuple[int, ...]
+) -> str | tuple[Rejection, ...]:
+    """The events that an accepting 2xx refused, or the reason why it proves nothing."""
+    if not reply.is_sent:
+        return "unsent"
     if accept_statuses and reply.status not in accept_statuses:
         return "unlisted"
-    return ""
-
-
-def _is_html(reply: Reply) -> bool:
-    media_type = reply.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type in ("text/html", "application/xhtml+xml"):
-        return True
-    # A page in UTF-16 is one, too: without its zeros it reads like the others.
-    start = reply.body[:_HTML_LOOK].replace(b"\0", b"")
-    start = start.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\f\v")
-    return _HTML.match(start) is not None
-
-
-def _rejected(reply: Reply) -> tuple[Rejection, ...]:
-    """The events a reply names: {"rejected":[{"event_id":…,"reason":…}]}.
-
-    What has another form names nothing. Of two reasons for one event the first
-    is kept.
-    """
     if reply.status in _NO_BODY:
         return ()
+    if not reply.complete:
+        return "incomplete"
+    if "html" in reply.headers.get("content-type", "").lower():
+        return "html"
+    if reply.truncated:
+        return "truncated"
+    if not reply.is_decoded:
+        return "coding"
+    return _acknowledgement(reply.body)
+
+
+def _acknowledgement(body: bytes) -> str | tuple[Rejection, ...]:
+    """The refused events in a whole body, or the reason why it is no acknowledgement.
+
+    One is empty, JSON, or a short text without markup. JSON is read leniently: several
+    values in a row, a byte order mark and bytes that are not UTF-8 spoil nothing.
+    """
+    text = body.decode("utf-8-sig", "replace")
     try:
-        entries = msgspec.json.decode(reply.body, type=_Rejections).rejected
+        values = list(_json_values(text))
     except (ValueError, RecursionError):
-        return ()
+        begins_like_json = text.lstrip()[:1] in {"{", "["}
+        if begins_like_json or len(body) > _TEXT_BYTES_MAX:
+            return "unreadable"
+        return "html" if _NO_PLAIN_TEXT.search(text) else ()
     found: dict[str, Rejection] = {}
-    for entry in entries:
-        event_id = entry.get("event_id") if isinstance(entry, dict) else None
-        if isinstance(event_id, str) and 0 < len(event_id) <= _EVENT_ID_MAX:
-            reason = entry.get("reason", "")
-            text = printable(reason, _REASON_MAX) if isinstance(reason, str) else ""
-            found.setdefault(event_id, Rejection(event_id, text))
+    for value in values:
+        if isinstance(value, dict) and "rejected" in value:
+            refused = _refused(value["rejected"])
+            if refused is None:
+                return "unreadable"
+            for each in refused:
+                found.setdefault(each.event_id, each)
     return tuple(found.values())
+
+
+def _json_values(text: str) -> Iterator[Any]:
+    """The JSON values in a text, white space between them. Raises ValueError."""
+    at, size = 0, len(text)
+    while True:
+        while at < size and text[at] in " \t\r\n":
+            at += 1
+        if at == size:
+            return
+        value, at = _JSON.raw_decode(text, at)
+        yield value
+
+
+def _refused(named: Any) -> list[Rejection] | None:
+    """The events that `rejected` names; None if one of them cannot be told.
+
+    A list of `{"event_id": …, "reason": …}`, a list of ids, or an object of reasons by
+    id. A number of events without their ids tells none of them.
+    """
+    if named in _NONE_REFUSED:
+        return []
+    if isinstance(named, dict):
+        named = [{"event_id": name, "reason": why} for name, why in named.items()]
+    if not isinstance(named, list):
+        return None
+    found = []
+    for entry in named:
+        each = {"event_id": entry} if isinstance(entry, str) else entry
+        event_id = each.get("event_id") if isinstance(each, dict) else None
+        if not isinstance(event_id, str) or not 0 < len(event_id) <= _EVENT_ID_MAX:
+            return None
+        reason = each.get("reason", "")
+        text = printable(reason, _REASON_MAX) if isinstance(reason, str) else ""
+        found.append(Rejection(event_id, text))
+    return found
 
 
 def _detail(reply: Reply) -> str:
     """`HTTP 503: upstream is down`, or where a redirect points to."""
     status = printable(str(reply.status), 20)
+    if reply.status in _KEY_REFUSED:
+        # Such an answer may repeat the key, in any spelling.
+        return f"HTTP {status}"
     if reply.redirected:
         return f"HTTP {status} by way of a redirect"
     if 300 <= reply.status <= 399 and "location" in reply.headers:

@@ -1,0 +1,303 @@
+"""One connection: how it is dialled, and the time and bytes it may take.
+
+A socket's timeout bounds one silence. A server that sends a byte a second, or
+`100 Continue` for ever, never reaches it. So each read and write gets the time that is
+left of the request, and every byte read is counted; that holds in any thread, and
+through TLS as well.
+
+Names with several addresses are tried in turns (RFC 8305 in spirit): the families
+alternate, the next address starts a quarter of a second after the one before, which
+goes on, and all of them share one connect timeout. The address that worked last is
+tried first.
+
+Four things in http.client are put right on the way:
+
+- Every 1xx but 101 is an interim answer (RFC 9110 §15.2). http.client skips 100 alone:
+  after a 103 the real answer would be taken for the answer to the next request.
+- A header block that cannot be read to its end is an error. http.client drops what
+  follows a malformed line, and takes the end of the connection for the end of the
+  block: a Content-Length is lost, and a reply that was cut short would seem whole.
+- The end of a TLS connection counts as an end only if the peer said so (RFC 9112 §9.8).
+- Header lines without a meaning here are passed over, so that an answer with more than
+  100 of them (cookies) is still an answer.
+
+Resolving a name cannot be bounded here, nor can a handshake inside the TLS connection
+to a proxy: `deadline.py` abandons the thread. This module reads no configuration.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import io
+import os
+import re
+import selectors
+import socket
+import time
+from collections.abc import Iterable
+from email.errors import MissingHeaderBodySeparatorDefect
+from itertools import zip_longest
+from typing import Any, ClassVar
+
+
+# One TLS record: no more is ever in one write that a slow peer can hold up.
+WRITE_BYTES = 16 * 1024
+# Between the starts of two attempts (RFC 8305 §5).
+ATTEMPT_DELAY_S = 0.25
+
+# What surrounds a body: status lines, headers, interim answers. Servers keep to
+# 8 to 64 KiB.
+_FRAME_BYTES = 512 * 1024
+# A body in chunks of one byte takes six on the wire (`1\r\nx\r\n`).
+_CHUNKED_FACTOR = 6
+
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\r\n]*\r?\n")
+# Headers that decide anything, here or in http.client.
+_MEANT = frozenset(
+    {b"content-length", b"transfer-encoding", b"content-encoding", b"content-type"}
+    | {b"connection", b"date", b"location", b"retry-after", b"trailer", b"upgrade"}
+)
+
+
+class DeadlineError(TimeoutError):
+    """The time of the whole request is over. The connection is of no more use."""
+
+
+class UnconnectedError(TimeoutError):
+    """No connection came about in its time. Nothing was sent."""
+
+
+class OversizeError(http.client.HTTPException):
+    """More came than any sound reply has. The connection is of no more use."""
+
+
+class MalformedError(http.client.HTTPException):
+    """The header block cannot be read. The connection is of no more use."""
+
+
+class Bounds:
+    """What is left of one request's time and bytes. For one thread at a time.
+
+    `is_sent` says whether every byte of the request was handed to the system.
+    """
+
+    def __init__(self, *, connect_timeout_s: float, read_timeout_s: float) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._deadline = 0.0
+        self._bytes_left = 0
+        self.is_sent = True
+
+    def begin(self, *, deadline: float, reply_bytes_max: int) -> None:
+        """Start a request that ends at `deadline` (seconds of time.monotonic)."""
+        self._deadline = deadline
+        self._bytes_left = _FRAME_BYTES + _CHUNKED_FACTOR * reply_bytes_max
+        self.is_sent = True
+
+    def connect_s(self) -> float:
+        """Seconds that connecting may take from now. Raises DeadlineError."""
+        return self._left_s(self._connect_timeout_s)
+
+    def connecting(self, sock: Any) -> None:
+        """Give `sock` the time that connecting, or a TLS handshake, may take now."""
+        sock.settimeout(self._left_s(self._connect_timeout_s))
+
+    def waiting(self, sock: Any) -> None:
+        """Give `sock` the time that one read or write may take now."""
+        sock.settimeout(self._left_s(self._read_timeout_s))
+
+    def read(self, count: int) -> None:
+        """Count bytes that arrived; raises OversizeError when they are too many."""
+        self._bytes_left -= count
+        if self._bytes_left < 0:
+            raise OversizeError("the reply does not end")
+
+    def _left_s(self, most_s: float) -> float:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise DeadlineError("the request took too long")
+        return min(most_s, left_s)
+
+
+class BoundedReader(io.RawIOBase):
+    """The reading end of a socket under Bounds."""
+
+    def __init__(self, sock: Any, bounds: Bounds) -> None:
+        super().__init__()
+        # A file of the socket's own keeps it open while a reply is read whose
+        # connection http.client has closed already.
+        self._file = sock.makefile("rb", buffering=0)
+        self._sock = sock
+        self._bounds = bounds
+        if hasattr(sock, "suppress_ragged_eofs"):
+            sock.suppress_ragged_eofs = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._bounds.waiting(self._sock)
+        count: int | None = self._file.readinto(buffer)
+        self._bounds.read(count or 0)
+        # The next one may not be a read here, but a handshake within a tunnel.
+        self._bounds.waiting(self._sock)
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Lines(io.BufferedReader):
+    """Lines of a header block. Remembers the last one: `b""` at the connection's end."""
+
+    last_line = b""
+    is_in_headers = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        while self.is_in_headers and self._has_no_meaning(line):
+            line = super().readline(size)
+            while line[:1] in {b" ", b"\t"}:  # the rest of a folded line
+                line = super().readline(size)
+        self.last_line = line
+        return line
+
+    def _has_no_meaning(self, line: bytes) -> bool:
+        found = _HEADER.fullmatch(line)
+        return found is not None and found[1].lower() not in _MEANT
+
+
+class BoundedResponse(http.client.HTTPResponse):
+    """An HTTP/1 response read under Bounds; a subclass says which."""
+
+    bounds: ClassVar[Bounds]
+
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        unbounded = self.fp
+        # http.client drops its `fp` when a reply without a body has ended.
+        self.fp = self.lines = _Lines(BoundedReader(sock, self.bounds))
+        unbounded.close()
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            answer: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            self.lines.is_in_headers = True
+            if answer[1] == http.HTTPStatus.SWITCHING_PROTOCOLS or answer[1] >= 200:
+                return answer
+            http.client.parse_headers(self.fp)
+            self.lines.is_in_headers = False
+
+    def begin(self) -> None:
+        super().begin()
+        self.lines.is_in_headers = False
+        if self.lines.last_line not in {b"\r\n", b"\n"}:
+            raise MalformedError("the header block breaks off")
+        # What is left over shows as a payload, or where the type says that a payload
+        # has parts, as the defect alone.
+        found = map(type, self.headers.defects)
+        left_over = not self.headers.is_multipart() and self.headers.get_payload()
+        if left_over or MissingHeaderBodySeparatorDefect in found:
+            raise MalformedError("malformed header")
+
+
+class Dialler:
+    """Connects to a host, and remembers which of its addresses answered last."""
+
+    def __init__(self) -> None:
+        self._last: object = None
+
+    def dial(self, host: str, port: int, bounds: Bounds) -> socket.socket:
+        """A connected socket, within the connect timeout of `bounds`.
+
+        Raises the problem of the first address: names are sorted by how well they can
+        be reached (RFC 6724), so the first says most. UnconnectedError if none
+        answered in time.
+        """
+        waiting = self._in_turns(
+            socket.getaddrinfo(host, port, family=0, type=socket.SOCK_STREAM)
+        )
+        connect_s = bounds.connect_s()
+        now = time.monotonic()
+        until, next_start = now + connect_s, now
+        # A short flush divides what it has, so that the last address has its turn.
+        delay_s = min(ATTEMPT_DELAY_S, connect_s / (2 * max(len(waiting), 1)))
+        problem: OSError | None = None
+        attempts: dict[socket.socket, object] = {}
+        try:
+            while waiting or attempts:
+                now = time.monotonic()
+                if now >= until:
+                    bounds.connect_s()  # it was the request's time that ran out
+                    problem = problem or UnconnectedError()
+                    break
+                if waiting and (now >= next_start or not attempts):
+                    next_start = now + delay_s
+                    begun = waiting.pop(0)
+                    try:
+                        attempts[_begun(*begun)] = begun
+                    except OSError as exc:
+                        problem = problem or exc
+                        continue
+                wake = min(until, next_start) if waiting else until
+                for sock in _answered(attempts, max(wake - time.monotonic(), 0)):
+                    address = attempts.pop(sock)
+                    failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if not failed:
+                        bounds.connecting(sock)
+                        self._last = address
+                        return sock
+                    sock.close()
+                    problem = problem or OSError(failed, os.strerror(failed))
+                    next_start = time.monotonic()
+        finally:
+            for sock in attempts:
+                sock.close()
+        raise problem or OSError(f"{host} has no address")
+
+    def _in_turns(self, found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The addresses, families alternating, the one that worked last in front."""
+        families: dict[Any, list[tuple[Any, ...]]] = {}
+        for family, kind, protocol, _, address in found:
+            families.setdefault(family, []).append((family, kind, protocol, address))
+        turns = [
+            each for row in zip_longest(*families.values()) for each in row if each
+        ]
+        turns.sort(key=lambda each: each != self._last)
+        return turns
+
+
+def _begun(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
+    """A socket that is connecting. Raises OSError if that fails at once."""
+    sock = socket.socket(family, kind, protocol)
+    try:
+        # Headers and body are two writes; the second would wait for an ACK.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        failed = sock.connect_ex(address)
+    except BaseException:
+        sock.close()
+        raise
+    if failed not in {0, errno.EINPROGRESS, errno.EWOULDBLOCK}:
+        sock.close()
+        raise OSError(failed, os.strerror(failed))
+    return sock
+
+
+def _answered(
+    attempts: Iterable[socket.socket], timeout_s: float
+) -> list[socket.socket]:
+    """The sockets that are connected or refused, after `timeout_s` at the latest."""
+    with selectors.DefaultSelector() as selector:
+        for sock in attempts:
+            selector.register(sock, selectors.EVENT_WRITE, sock)
+        return [key.data for key, _ in selector.select(timeout_s)]
+
+
+def has_answer(sock: Any) -> bool:
+    """Whether something has arrived on a socket. Waits for nothing."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))

@@ -1,0 +1,139 @@
+"""An exception of the network becomes a Failure of one kind and one line. Pure.
+
+The library that made the request wraps what happened, sometimes twice, so the whole
+chain is looked at: arguments, causes and contexts. Only what the system, the resolver
+or the TLS library says is repeated, never what a wrapper says: it repeats the URL, and
+a query may hold secrets.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+
+from telemetry.wire.connection import DeadlineError, UnconnectedError
+from telemetry.wire.verdict import Failure, printable
+
+
+_REFUSED = {errno.ECONNREFUSED}
+_RESET = {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN}
+_UNREACHABLE = {
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.EHOSTDOWN,
+    errno.EADDRNOTAVAIL,
+    errno.EAFNOSUPPORT,
+    # What a firewall or a sandbox answers.
+    errno.EACCES,
+    errno.EPERM,
+}
+# The order counts: each is a kind of what comes below it, or of OSError.
+_FIXED = (
+    (DeadlineError, "timeout", "the request took longer than it may"),
+    (UnconnectedError, "unreachable", "no connection in time"),
+    (TimeoutError, "timeout", "no answer in time"),
+    (ssl.SSLEOFError, "reset", "the TLS connection ended early"),
+    (ssl.SSLZeroReturnError, "reset", "the TLS connection ended early"),
+    (
+        http.client.RemoteDisconnected,
+        "reset",
+        "the connection was closed without an answer",
+    ),
+)
+# http.client says this, in an OSError without a number, of a proxy's refusal.
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+# Deep enough for any wrapping; a chain may be a ring.
+_CHAIN_MAX = 20
+_DETAIL_MAX = 200
+
+
+class TrustError(Exception):
+    """There are no certificates to trust. Nothing was sent."""
+
+
+def failure(
+    exc: BaseException,
+    *,
+    place: str,
+    otherwise: str = "other",
+    proxy: str = "",
+    at_proxy: bool = False,
+) -> Failure:
+    """What `exc` means. `place` is `host:port`; `proxy` is the URL of the one used.
+
+    otherwise: the kind where nothing in the chain tells one
+    at_proxy: it was the proxy that could not be reached
+    """
+    chain = list(_chain(exc))
+    kind, text = _sort(chain) or (otherwise, type(exc).__name__)
+    refusal = next((m for e in chain if (m := _TUNNEL.search(str(e)))), None)
+    if refusal:
+        kind, text = "proxy", f"{proxy} answers {refusal[1]} to CONNECT"
+    elif at_proxy:
+        kind, text = "proxy", f"{proxy} cannot be used: {text}"
+    return Failure(kind, printable(f"{place}: {text}", _DETAIL_MAX))
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """The exception and all it stems from, outermost first."""
+    waiting: list[object] = [exc]
+    seen: set[int] = set()
+    while waiting and len(seen) < _CHAIN_MAX:
+        link = waiting.pop(0)
+        if isinstance(link, BaseException) and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            hidden = None if link.__suppress_context__ else link.__context__
+            waiting += [*link.args, link.__cause__, hidden]
+
+
+def _sort(chain: list[BaseException]) -> tuple[str, str] | None:
+    """The kind and text of the innermost exception that has a meaning."""
+    for link in chain:
+        if isinstance(link, TrustError):
+            return "tls", str(link)
+    known = [found for link in chain if (found := _meaning(link))]
+    return known[-1] if known else None
+
+
+def _meaning(exc: BaseException) -> tuple[str, str] | None:
+    for types, kind, text in _FIXED:
+        if isinstance(exc, types):
+            return kind, text
+    if isinstance(exc, (socket.gaierror, UnicodeError)):
+        return "name", f"the name does not resolve ({_system_text(exc)})"
+    if isinstance(exc, ssl.SSLError):
+        return "tls", _tls_text(exc)
+    if isinstance(exc, http.client.HTTPException):
+        return "protocol", f"the answer is malformed HTTP ({type(exc).__name__})"
+    if isinstance(exc, OSError) and exc.errno is not None:
+        return _system_kind(exc.errno), os.strerror(exc.errno)
+    return None
+
+
+def _system_kind(number: int) -> str:
+    if number in _REFUSED:
+        return "refused"
+    if number in _RESET:
+        return "reset"
+    if number in _UNREACHABLE:
+        return "unreachable"
+    return "timeout" if number == errno.ETIMEDOUT else "other"
+
+
+def _system_text(exc: BaseException) -> str:
+    text = getattr(exc, "strerror", None)
+    return text if isinstance(text, str) else type(exc).__name__
+
+
+def _tls_text(exc: ssl.SSLError) -> str:
+    """`certificate verify failed: self-signed certificate`, as OpenSSL puts it."""
+    reason = (exc.reason or type(exc).__name__).lower().replace("_", " ")
+    because = getattr(exc, "verify_message", "")
+    return f"{reason}: {because}" if because else reason
