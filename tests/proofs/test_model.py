@@ -1,7 +1,7 @@
 """The protocol's model: with all rules nothing is wrong, without any one something is.
 
-These are the short bounds. `python tests/proofs/model/explore.py --long` walks through
-the long ones.
+These are the short bounds. `python -m tests.proofs.model.explore --long` walks
+through the long ones.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-PAGE = Path(__file__).parents[1] / "README.md"
+REPOSITORY = Path(__file__).parents[2]
+PAGE = REPOSITORY / "tests" / "README.md"
 BEGIN, END = "<!-- totals -->\n", "<!-- end of totals -->\n"
 # Whatever a proof counts under these names is a promise that was broken.
 ZERO = (
@@ -47,7 +48,7 @@ PROOFS = (
     Proof("system calls", "-m tests.proofs.system_calls.syscalls --count 800 --jobs 2"),
     Proof("power loss", "-m tests.proofs.power_loss --long"),
     Proof("damage", "-m tests.proofs.damage --long"),
-    Proof("protocol", "tests/proofs/model/explore.py --long"),
+    Proof("protocol", "-m tests.proofs.model.explore --long"),
     Proof(
         "use",
         "-m pytest -q -s -p no:cacheprovider tests/proofs/test_use.py",
@@ -66,7 +67,7 @@ def run(proof: Proof) -> tuple[dict[str, object], bool]:
     done = subprocess.run(
         [sys.executable, *proof.command.split()],
         env={**os.environ, **dict(pairs)},
-        cwd=PAGE.parents[1],
+        cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,
         check=False,

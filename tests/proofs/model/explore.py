@@ -1,9 +1,9 @@
 """Walk through every state of a scenario, breadth first, until one is wrong.
 
-    python tests/proofs/model/explore.py                  the short bounds, all rules
-    python tests/proofs/model/explore.py --long           the long bounds, all rules
-    python tests/proofs/model/explore.py --rules          every rule, and what it prevents
-    python tests/proofs/model/explore.py --without ANCHOR the trace that leads to a loss
+    python -m tests.proofs.model.explore                  the short bounds, all rules
+    python -m tests.proofs.model.explore --long           the long bounds, all rules
+    python -m tests.proofs.model.explore --rules          every rule, and what it prevents
+    python -m tests.proofs.model.explore --without ANCHOR the trace that leads to a loss
 
 Breadth first, so a counterexample is a shortest one. States are compared as
 whole values, not by a digest: what is called exhaustive is. Exit code 1 where a
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import sys
 import time
 from typing import NamedTuple
@@ -25,11 +24,6 @@ from tests.proofs.model.protocol import Judge, Protocol
 from tests.proofs.model.rules import Breach, Rule
 from tests.proofs.model.scenario import Scenario
 from tests.proofs.model.world import World
-
-
-if __name__ == "__main__":  # run as a file, it has to find its own package
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(here))))
 
 
 STATES_MAX = 3_000_000  # about 2 GiB
