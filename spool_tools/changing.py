@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from spool_tools.output import complain
+from spool_tools.screen import complain
 from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.schedule import flush_lock
 from telemetry.errors import TelemetryError

@@ -15,11 +15,9 @@ import time
 import msgspec
 
 from spool_tools.changing import add_wait, flush_lock_held, open_books
-from spool_tools.output import Screen
 from spool_tools.reading import Spool
-from spool_tools.status_text import ago
+from spool_tools.screen import Screen, ago, many
 from spool_tools.target import WrongUsageError, add_target, target_home
-from spool_tools.text import many
 from telemetry.delivery import dead_letters
 from telemetry.delivery.census import Standing, letters
 from telemetry.delivery.dead_letters import DeadLetter

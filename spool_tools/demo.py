@@ -22,8 +22,7 @@ import time
 
 from spool_tools import demo_program
 from spool_tools.collector import Collector
-from spool_tools.output import Part, Screen
-from spool_tools.table import fitted
+from spool_tools.screen import Part, Screen, fitted
 from telemetry.books.view import read_snapshot
 from telemetry.delivery.census import Census, take_census
 from telemetry.paths import Home

@@ -14,9 +14,8 @@ import argparse
 import msgspec
 
 from spool_tools.changing import BusyError, add_wait, flush_lock_held
-from spool_tools.output import Screen, complain
+from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
-from spool_tools.text import problem_of
 from telemetry.delivery.opt_out import opt_out
 from telemetry.errors import HomeError
 from telemetry.files import make_home

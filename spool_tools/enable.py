@@ -11,9 +11,8 @@ import time
 
 from spool_tools.changing import BusyError, add_wait, flush_lock_held
 from spool_tools.disable import Chosen
-from spool_tools.output import Screen, complain
+from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
-from spool_tools.text import problem_of
 from telemetry.consent import Choice, read_choice, remember_choice
 from telemetry.errors import HomeError
 from telemetry.files import make_home

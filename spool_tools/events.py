@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-from spool_tools.output import Screen
-from spool_tools.table import print_table
+from spool_tools.screen import Screen, print_table
 from telemetry import events
 from telemetry.errors import TelemetryError
 

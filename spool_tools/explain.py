@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from spool_tools.output import Screen
-from spool_tools.table import print_table
+from spool_tools.screen import Screen, print_table
 from telemetry.consent import consent, rules_of
 from telemetry.paths import Home
 from telemetry.switches import Decision

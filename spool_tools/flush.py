@@ -14,12 +14,9 @@ import sys
 import threading
 
 from spool_tools.cli import INTERRUPTED
-from spool_tools.output import Screen, complain
-from spool_tools.progress import Bar
 from spool_tools.reading import Spool
-from spool_tools.status_text import moment
+from spool_tools.screen import Bar, Screen, complain, many, moment, problem_of
 from spool_tools.target import WrongUsageError, add_target, target_home
-from spool_tools.text import many, problem_of
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
 from telemetry.consent import consent

@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 
 from spool_tools.changing import add_wait, flush_lock_held, is_confirmed, open_books
-from spool_tools.output import Screen, complain
 from spool_tools.reading import Spool
+from spool_tools.screen import Screen, complain, many, problem_of
 from spool_tools.target import add_target, target_home
-from spool_tools.text import many, problem_of
 from telemetry.errors import LedgerError
 
 

@@ -9,7 +9,7 @@
         …
         assert telemetry_collector.wait(events=1)
 
-`Faults` is in `spool_tools.misbehaviour`. A collector is on a free port of the
+`Faults` is in `spool_tools.collector`. A collector is on a free port of the
 loopback interface, with its database in memory.
 
 It loads itself wherever the package is installed, also as a dependency of a

@@ -3,6 +3,8 @@
 Everything is a generator over one record at a time, so a spool of a million
 events takes no more memory than one of ten. What cannot be read is said once,
 left out, and remembered in `problems`; the rest is read all the same.
+
+Names and sizes of the files of a home. Opens none of them.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ from collections.abc import Generator, Iterator
 
 import msgspec
 
-from spool_tools.output import complain
-from spool_tools.sizes import quarantined
+from spool_tools.screen import complain
 from telemetry.books.entries import SegmentEntry, Snapshot
 from telemetry.books.view import read_snapshot
 from telemetry.delivery import dead_letters
@@ -26,10 +27,35 @@ from telemetry.delivery.census import (
 )
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.errors import LedgerError, SpoolError
-from telemetry.files import names_in
+from telemetry.files import TEMPORARY, names_in
 from telemetry.paths import Home
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader, segment_names
+
+
+def quarantined(home: Home) -> list[tuple[str, int]]:
+    """Name and size in bytes of every quarantined stretch."""
+    return [
+        (name, size)
+        for name, size in sizes(home.quarantine).items()
+        if TEMPORARY not in name
+    ]
+
+
+def sizes(directory: str) -> dict[str, int]:
+    """The files of a directory of ours by name, with their sizes in bytes."""
+    found = {
+        name: size_of(f"{directory}/{name}") for name in sorted(names_in(directory))
+    }
+    return {name: size for name, size in found.items() if size is not None}
+
+
+def size_of(path: str) -> int | None:
+    """The size of a file in bytes; None where it is gone by now."""
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return None
 
 
 # Records taken at once: bounds memory.

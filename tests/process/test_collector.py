@@ -24,10 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spool_tools.collector import Collector
-from spool_tools.collector_request import Limits
-from spool_tools.collector_schema import RequestRow
-from spool_tools.collector_store import Store, StoreError
-from spool_tools.collector_wire import Batch, Refusal, inflate, read_batch, shown_json
+from spool_tools.collector.body import Batch, inflate, read_batch, shown_json
+from spool_tools.collector.server import Limits, Refusal
+from spool_tools.collector.store import RequestRow, Store, StoreError
 
 
 ROOT = str(Path(__file__).parent.parent.parent)

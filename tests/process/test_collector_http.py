@@ -18,8 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spool_tools.collector import Collector
-from spool_tools.collector_request import Limits, RequestReader
-from spool_tools.collector_wire import Refusal
+from spool_tools.collector.server import Limits, Refusal, RequestReader
 
 
 BATCH = (

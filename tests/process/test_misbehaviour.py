@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from spool_tools.collector import Collector
-from spool_tools.misbehaviour import Faults, Misbehaviour
+from spool_tools.collector.misbehaviour import Faults, Misbehaviour
 
 
 def body(*ids: str, name: str = "tool") -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spool_tools.text import columns
+from spool_tools.screen import columns
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad

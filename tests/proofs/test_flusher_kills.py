@@ -18,7 +18,7 @@ import pytest
 import urllib3
 
 import telemetry
-from spool_tools.collector_store import Store
+from spool_tools.collector.store import Store
 from telemetry.delivery.flush import flush
 from telemetry.paths import Home
 from tests.support.delivering import KEY, census_of, client_of, record

@@ -168,7 +168,7 @@ TEETH: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("spool", "telemetry.spool.reader.SegmentReader.check", without_damage),
     ("spool", "telemetry.spool.reader.SegmentReader.take", without_the_last),
     ("spool", "spool_tools.status.run", writing),
-    ("spool", "spool_tools.output.Screen.say", double(raw_say)),
+    ("spool", "spool_tools.screen.Screen.say", double(raw_say)),
     ("spool", "fuzz.fuzz_spool.flush", double(lazy_flush)),
     (
         "small_files",

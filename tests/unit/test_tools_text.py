@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spool_tools.table import fitted
-from spool_tools.text import columns, folded, printable
+from spool_tools.screen import columns, fitted, folded, printable
 
 
 def test_text_is_escaped_as_json_escapes_it() -> None:

@@ -24,12 +24,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from spool_tools.collector_http import Answer, refused
-from spool_tools.collector_request import Request
-from spool_tools.collector_schema import RequestRow
-from spool_tools.collector_store import Store, StoreError
-from spool_tools.collector_wire import Batch, Refusal, inflate, read_batch, shown
-from spool_tools.misbehaviour import BEHAVES, Misbehaviour, Plan
+from spool_tools.collector.body import Batch, inflate, read_batch
+from spool_tools.collector.misbehaviour import BEHAVES, Misbehaviour, Plan
+from spool_tools.collector.server import Answer, Refusal, Request, refused, shown
+from spool_tools.collector.store import RequestRow, Store, StoreError
 
 
 if TYPE_CHECKING:

@@ -21,34 +21,18 @@ from typing import Annotated, Any
 
 import msgspec
 
-
-# Control characters (C0, DEL, C1), what turns the direction of text, line and
-# paragraph separators, and the byte order mark. JSON texts and names without them
-# can be printed as they are.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+from spool_tools.collector.server import (
+    _REASON_CHARACTERS_MAX,
+    Refusal,
+    shown,
 )
+
+
 _UNSAFE_ASCII = bytes([*range(0x20), 0x7F])
 _EVENT_ID = re.compile(r"[!-~]{1,128}")
-# Long enough for any sentence of ours, short enough for a line on a terminal.
-_REASON_CHARACTERS_MAX = 200
 # One is what everybody sends. Each further one copies the rest: hundreds of
 # thousands of empty members would keep a thread busy for minutes.
 _GZIP_MEMBERS_MAX = 16
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, which need not be an error of ours
-    """A request that cannot be taken: `status` to answer, `reason` for a person.
-
-    Nothing of the request was stored. `closes`: what follows on the connection can
-    no longer be told apart from it.
-    """
-
-    def __init__(self, status: int, reason: str, *, closes: bool = False) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = shown(reason)[:_REASON_CHARACTERS_MAX]
-        self.closes = closes
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -102,11 +86,6 @@ class _Named(msgspec.Struct):
 _BODY = msgspec.json.Decoder(_Body)
 _EVENT = msgspec.json.Decoder(_Event)
 _NAMED = msgspec.json.Decoder(_Named)
-
-
-def shown(text: str) -> str:
-    """The same text without a character that a terminal obeys."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def shown_json(text: str) -> str:

@@ -6,9 +6,9 @@
         collector.wait(events=500, timeout_s=10)
         collector.events()
 
-How it is stored: `collector_store.py`. What is answered: `collector_intake.py`. What
+How it is stored: `store.py`. What is answered: `intake.py`. What
 can go wrong on request: `misbehaviour.py`. HTTP:
-`collector_request.py`, `collector_http.py`; connections: `collector_server.py`.
+`server.py`.
 
 It decides nothing of that itself.
 """
@@ -20,12 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from spool_tools.collector_intake import Gate, Intake
-from spool_tools.collector_request import Limits
-from spool_tools.collector_schema import RequestRow
-from spool_tools.collector_server import Server
-from spool_tools.collector_store import Store, StoreError
-from spool_tools.misbehaviour import Faults, Misbehaviour
+from spool_tools.collector.intake import Gate, Intake
+from spool_tools.collector.misbehaviour import Faults, Misbehaviour
+from spool_tools.collector.server import Limits, Server
+from spool_tools.collector.store import RequestRow, Store, StoreError
 
 
 if TYPE_CHECKING:
