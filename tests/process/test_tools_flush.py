@@ -118,7 +118,7 @@ def test_nowhere_to_send_is_wrong_usage(home: Path) -> None:
         (("--endpoint", "https://x.example/"), {}, "set TELEMETRY_API_KEY"),
         (("--endpoint", "http://x.example/"), key, "endpoint: "),
         (("--endpoint", "ftp://x.example/"), key, "endpoint: "),
-        (("--endpoint", "https://x.example/\n"), key, "endpoint: "),
+        (("--endpoint", "https://x.exa\nmple/"), key, "endpoint: "),
         (
             ("--endpoint", "https://127.0.0.1:1/"),
             {"TELEMETRY_API_KEY": "a\nb"},
