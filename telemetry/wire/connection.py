@@ -136,10 +136,14 @@ class BoundedReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer: Any) -> int:
         self._bounds.waiting(self._sock)
         count: int | None = self._file.readinto(buffer)
-        self._bounds.read(count or 0)
+        if count is None:
+            # OpenSSL 1.1.1 reports an end out of order under the errno of the read
+            # before it, EAGAIN where that one had to wait. None would pass for an end.
+            raise BlockingIOError(errno.EAGAIN, "the connection broke off")
+        self._bounds.read(count)
         # The next one may not be a read here, but a handshake within a tunnel.
         self._bounds.waiting(self._sock)
         return count

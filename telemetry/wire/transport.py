@@ -374,6 +374,8 @@ def _tls(environment: Mapping[str, str]) -> ssl.SSLContext:
     Not `ssl.create_default_context`: it opens SSLKEYLOGFILE, and fails if it cannot.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Debian's Python 3.11 sets this: a body that is cut would end like a whole one.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     files = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
     try:
         if any(files):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import shutil
 import socket
+import ssl
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from telemetry.wire.connection import BoundedReader, Bounds
 from telemetry.wire.verdict import Failure, Outcome
 from tests.support.certificates import make_certificate, server_side, subject_hash
 from tests.support.misbehaving import (
@@ -184,6 +189,46 @@ def test_a_body_that_ends_with_the_connection_needs_an_end_in_order(
         transport(server.url, environment=trusting(pem)) as to,
     ):
         assert sign(post(to)) == expected
+
+
+def test_a_lenient_openssl_does_not_make_a_cut_body_whole(
+    pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some systems' Python tells OpenSSL to take any end for an end in order."""
+
+    def lenient(protocol: int) -> ssl.SSLContext:
+        made = ssl.SSLContext(protocol)
+        made.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+        return made
+
+    changed = SimpleNamespace(**{**vars(ssl), "SSLContext": lenient})
+    monkeypatch.setattr("telemetry.wire.transport.ssl", changed)
+    with Server(end_the_socket, tls=server_side(pem)) as server:
+        with transport(server.url, environment=trusting(pem)) as to:
+            assert sign(post(to)) == (200, "cut")
+
+
+class Interrupted:
+    """A connection whose reads say that they would block."""
+
+    def makefile(self, *_: object, **__: object) -> io.RawIOBase:
+        class Blocking(io.RawIOBase):
+            def readinto(self, _: object) -> None:
+                return None
+
+        return Blocking()
+
+    def settimeout(self, _: float) -> None:
+        pass
+
+
+def test_a_read_that_would_block_is_not_the_end_of_a_body() -> None:
+    """A buffered reader takes it for one, and http.client a cut body for whole."""
+    bounds = Bounds(connect_timeout_s=1, read_timeout_s=1)
+    bounds.begin(deadline=time.monotonic() + 60, reply_bytes_max=100)
+    reader = io.BufferedReader(BoundedReader(Interrupted(), bounds))
+    with pytest.raises(BlockingIOError):
+        reader.read(10)
 
 
 def through(proxy: Server, pem: Path, user_info: str = "") -> dict[str, str]:
