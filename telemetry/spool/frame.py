@@ -75,14 +75,12 @@ class Scan(msgspec.Struct, frozen=True):
     """What some bytes of a segment hold; offsets count from the segment's start.
 
     items: whole records and the damaged stretches before them, without gaps
-    damaged: how many of them are damaged stretches
     answered: every byte before this one is in `items`; what follows is no record,
         or not yet one
     resume: where the next scan has to begin; not before `answered`
     """
 
     items: list[Record | Damage]
-    damaged: int
     answered: int
     resume: int
 
@@ -127,7 +125,6 @@ def scan(content: bytes, *, at: int, answered: int) -> Scan:
     known only once another record follows or their writer is gone.
     """
     items: list[Record | Damage] = []
-    damaged = 0
     stop = at + len(content)
     resume = stop
     before, *texts = content.split(RS)
@@ -159,12 +156,11 @@ def scan(content: bytes, *, at: int, answered: int) -> Scan:
             found = parse(whole)
             if found is not None:
                 if answered < start:
-                    damaged += 1
                     items.append(Damage(answered, start))
                 seq, answered = found, start + 1 + line
                 items.append(Record(start, answered, seq, whole))
         start = end
-    return Scan(items, damaged, answered, resume)
+    return Scan(items, answered, resume)
 
 
 def last_record(content: bytes, *, at: int) -> Record | None:

@@ -18,7 +18,6 @@ flush lock, so nobody else deletes meanwhile.
 from __future__ import annotations
 
 import os
-from itertools import islice
 
 import msgspec
 
@@ -86,7 +85,6 @@ class SegmentReader:
         # Records that were read and not yet taken, and where reading goes on.
         self._items: list[frame.Record | frame.Damage] = []
         self._next = 0
-        self._damaged = 0
         self._answered = 0
         self._resume = 0
         self._chunk_bytes = CHUNK_BYTES
@@ -119,45 +117,22 @@ class SegmentReader:
         taken: list[frame.Record | frame.Damage] = []
         count = size = 0
         while self._next < len(self._items) or self._read():
-            first, stop = self._next, self._next + max(events_max - count, 0)
-            plain = self._plain_bytes(stop, until)
-            if plain is not None and size + plain <= bytes_max:
-                self._next = min(stop, len(self._items))
-                taken += self._items[first : self._next]
-                count += self._next - first
-                size += plain
-                continue
-            is_full = False
-            for item in islice(self._items, first, None):
-                if type(item) is frame.Record:
-                    size += len(item.event) + 1
-                    is_full = (until is not None and item.end > until) or (
-                        count > 0 and (count >= events_max or size > bytes_max)
-                    )
-                    if is_full:
-                        break
-                    count += 1
-                self._next += 1
-            taken += self._items[first : self._next]
-            if is_full:
-                break
+            item = self._items[self._next]
+            if type(item) is frame.Record:
+                # The event, and the comma behind it.
+                size += item.end - item.start - frame.OVERHEAD + 1
+                if (until is not None and item.end > until) or (
+                    count and (count >= events_max or size > bytes_max)
+                ):
+                    break
+                count += 1
+            taken.append(item)
+            self._next += 1
         # Damage is taken with the record behind it, which is in the same read.
         while taken and type(taken[-1]) is frame.Damage:
             taken.pop()
             self._next -= 1
         return taken
-
-    def _plain_bytes(self, stop: int, until: int | None) -> int | None:
-        """The bytes of the next events up to item `stop`, each with its comma.
-
-        None where somebody has to look at each: beside damage, behind `until`, or
-        where none is asked for. Without damage, records follow one another.
-        """
-        items = self._items[self._next : stop]
-        if self._damaged or not items or (until is not None and items[-1].end > until):
-            return None
-        length = items[-1].end - items[0].start
-        return length - len(items) * (frame.OVERHEAD - 1)
 
     def _read(self) -> bool:
         """Whether one more read brought an item. Raises SpoolError."""
@@ -172,7 +147,6 @@ class SegmentReader:
             self._answered, self._resume = found.answered, found.resume
             if found.items:
                 self._items, self._next = found.items, 0
-                self._damaged = found.damaged
                 return True
             if not content:
                 return False

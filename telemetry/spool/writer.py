@@ -11,8 +11,10 @@ Rules:
   so it is soft by what other processes' open segments may still grow.
 - An event from inside `append` of the same thread (a signal handler) is
   refused: waiting would wait for itself.
-- A forked child lets go of its parent's descriptor by closing it. It never
-  unlocks: the lock belongs to the open file, which the parent still has.
+- A forked child closes its copy of the parent's descriptor. It never unlocks: the
+  lock belongs to the open file, which the parent still has.
+- Where a segment's path leads elsewhere (a purge, an opt-out, a moved home), consent
+  is read again and the event goes into another segment.
 
 This module reads no record and deletes nothing.
 """
@@ -53,8 +55,8 @@ class SpoolWriter:
     """Appends events to the spool of `home`; safe for threads, forks and signals.
 
     `prepare` makes the home and its directories; it raises RefusedError.
-    `allowed` says whether the user has not opted out; it is asked whenever a
-    segment is opened, and one is after each purge. Sizes are bytes.
+    `allowed` says whether telemetry is on; it is asked whenever a segment is opened,
+    as one is after each purge and opt-out. Sizes are bytes.
     """
 
     def __init__(
@@ -132,7 +134,13 @@ class SpoolWriter:
         for _ in range(_ATTEMPTS):
             segment = self._segment
             if segment is None or segment.size + size > segment.size_max:
-                segment = self._take_anew(size)
+                try:
+                    segment = self._take_anew(size)
+                except FileNotFoundError:
+                    continue  # a purge, or a move, took the directory meanwhile
+                except OSError as error:
+                    problem = error.strerror or str(error)
+                    raise DiskError(self._home.spool, problem) from error
             if self._put(segment, event):
                 return
         raise DiskError(self._home.spool, "segments are taken away as they are made")
@@ -193,31 +201,30 @@ class SpoolWriter:
             segment.close()
 
     def _open(self, size: int) -> Segment:
-        """A segment that takes a record of `size` bytes. Raises RefusedError."""
+        """A segment that takes a record of `size` bytes.
+
+        Raises RefusedError, and OSError.
+        """
         self._refuse_while_full(size)
         self._ask()
         self._prepare()
+        room = self._room(size)
+        names = sorted(filter(is_segment, os.listdir(self._home.spool)))
+        segment = self._take(names, size)
         try:
-            room = self._room(size)
-            names = sorted(filter(is_segment, os.listdir(self._home.spool)))
-            segment = self._take(names, size)
-            try:
-                # It may grow by what the bound leaves, and not beyond its own.
-                segment.size_max = min(
-                    max(self._segment_bytes_max, segment.size + size),
-                    segment.size + room,
-                )
-                if self._power:
-                    # Also for one that was adopted: its maker may have died before.
-                    sync_directory(self._home.spool)
-                    sync_way_to(self._home.spool)
-                # A purge that ended before the segment was there has not seen it.
-                self._ask()
-            except BaseException:
-                segment.close()
-                raise
-        except OSError as error:
-            raise DiskError(self._home.spool, error.strerror or str(error)) from error
+            # It may grow by what the bound leaves, and not beyond its own.
+            segment.size_max = min(
+                max(self._segment_bytes_max, segment.size + size), segment.size + room
+            )
+            if self._power:
+                # Also for one that was adopted: its maker may have died before.
+                sync_directory(self._home.spool)
+                sync_way_to(self._home.spool)
+            # An opt-out that ended before the segment was there has not seen it.
+            self._ask()
+        except BaseException:
+            segment.close()
+            raise
         return segment
 
     def _take(self, names: list[str], size: int) -> Segment:

@@ -15,6 +15,7 @@ from telemetry.locks import try_lock
 from telemetry.paths import Home, is_segment
 from telemetry.spool import frame, segment
 from telemetry.spool.reader import SegmentReader, segment_names
+from telemetry.spool.writer import SpoolWriter
 from tests.support.writers import (
     Peer,
     child,
@@ -302,6 +303,32 @@ def test_event_goes_where_the_name_leads(home: Home) -> None:
         writer.append(event(2 * number + 1))
         assert spooled_events(home) == [event(2 * number + 1)], disturb
     writer.close()
+
+
+def test_directory_that_is_taken_while_a_segment_is_opened_costs_no_event(
+    home: Home,
+) -> None:
+    """A purge renames it between our making and our reading of it."""
+    times = 0
+
+    def prepare() -> None:
+        nonlocal times
+        times += 1
+        os.makedirs(home.spool, exist_ok=True)
+        if times == 1:
+            os.rename(home.spool, f"{home.root}/taken")
+
+    writer = SpoolWriter(
+        home,
+        spool_bytes_max=1 << 20,
+        segment_bytes_max=1 << 20,
+        power=False,
+        prepare=prepare,
+        allowed=lambda: True,
+    )
+    writer.append(event(0))
+    writer.close()
+    assert (spooled_events(home), times) == ([event(0)], 2)
 
 
 class Consent:
