@@ -16,6 +16,7 @@ import msgspec
 from spool_tools.changing import BusyError, add_wait, flush_lock_held
 from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
+from telemetry.consent import consent
 from telemetry.delivery.opt_out import opt_out
 from telemetry.errors import HomeError
 from telemetry.files import make_home
@@ -46,29 +47,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Disable; the exit code."""
     home = target_home(args, changes=True, must_exist=False)
-    try:
-        make_home(home.root)
-        opt_out(home)
-    except (HomeError, OSError) as error:
-        complain(
-            "disable",
-            f"{problem_of(error)}; the choice is not written, nothing was removed",
-        )
-        return 1
-    done = "telemetry is off: nothing more is recorded or sent"
+    off = "telemetry is off: nothing more is recorded or sent"
     later = "the next run of the program or of a tool removes what is kept"
     try:
+        try:
+            make_home(home.root)
+            opt_out(home)
+        except (HomeError, OSError) as error:
+            problem = problem_of(error)
+            complain(
+                "disable", f"{problem}; the choice is not written, nothing was removed"
+            )
+            return 1
         # It removes what was kept as soon as no flusher is at work any more.
         with flush_lock_held(home, "disable", wait_s=args.wait):
             pass
     except KeyboardInterrupt:
-        complain("disable", f"{done}, but this was interrupted; {later}")
+        if not consent(home, {}).on:
+            complain("disable", f"{off}, but this was interrupted; {later}")
         raise
     except BusyError:
-        complain("disable", f"{done}, but a flusher has not ended yet; {later}")
+        complain("disable", f"{off}, but a flusher has not ended yet; {later}")
         return 1
     except OSError as error:
-        complain("disable", f"{done}, but not all is removed: {problem_of(error)}")
+        complain("disable", f"{off}, but not all is removed: {problem_of(error)}")
         return 1
     Screen().tell(
         Chosen(telemetry="off", consent=home.consent),

@@ -107,6 +107,8 @@ def rules(
     if choice is not None:
         did = "left it on" if choice.on else "turned it off"
         reason = f"the user {did} {choice.date}".rstrip()
+        if not choice.is_finished:
+            reason += f" {_UNFINISHED}"
         remembered = Decision("remembered", reason, on=choice.on)
         remembered.is_finished = choice.is_finished
     if build:

@@ -37,16 +37,29 @@ _PASSES = 10
 def opt_out(home: Home) -> None:
     """Nothing more is recorded or sent on return, whoever runs; the home exists.
 
-    What was kept is still to be removed (`finish_opt_out`). Raises OSError where the
-    choice cannot be written: then nothing has changed.
+    What was kept is still to be removed (`finish_opt_out`). Interrupted by a signal, it
+    does the second step all the same. Raises OSError where the choice cannot be
+    written: then nothing has changed.
     """
     date = time.strftime("%Y-%m-%d", time.gmtime())
-    remember_choice(home.consent, Choice(on=False, date=date, is_finished=False))
+    choice = Choice(on=False, date=date, is_finished=False)
     try:
-        set_aside(home)
-    except OSError:
-        # A mount point cannot be renamed. The rest is for the removal to report.
-        remove_files(home.spool)
+        try:
+            remember_choice(home.consent, choice)
+        except OSError:
+            if not os.path.lexists(home.reserve):
+                raise
+            # On a full disk there is room for a choice once this is gone.
+            os.unlink(home.reserve)
+            remember_choice(home.consent, choice)
+    finally:
+        found = read_choice(home.consent)
+        if found is not None and not found.is_finished:
+            try:
+                set_aside(home)
+            except OSError:
+                # A mount point cannot be renamed. `finish_opt_out` reports the rest.
+                remove_files(home.spool)
 
 
 def finish_opt_out(home: Home, *, lock: int | None = None) -> bool:

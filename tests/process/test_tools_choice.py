@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import telemetry
 from telemetry.consent import consent, read_choice
 from telemetry.delivery import dead_letters
 from telemetry.delivery.flush import flush
+from telemetry.delivery.opt_out import finish_opt_out, opt_out
 from telemetry.paths import Home
 from tests.support import misbehaving as bad
 from tests.support.delivering import KEY, census_of, client_of, record
@@ -207,6 +209,49 @@ def test_an_interrupted_opt_out_says_what_holds(home: Path) -> None:
     assert b"nothing more is recorded or sent, but this was interrupted" in err
     assert tool("disable", home=home).code == 0
     assert_forgotten(home)
+
+
+@pytest.mark.parametrize("step", ["replace", "rename", "fsync"])
+def test_an_interrupt_at_any_step_leaves_no_program_recording(
+    step: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has a segment open reads the choice only once that is taken away."""
+    there = Home(str(home))
+    sound = getattr(os, step)
+
+    def interrupted(*args: object, **named: object) -> object:
+        monkeypatch.setattr(os, step, sound)
+        answer = sound(*args, **named)
+        if not consent(there, {}).on:
+            raise KeyboardInterrupt
+        return answer
+
+    with client_of(home, "") as running:
+        assert running.track(telemetry.CommandEvent(action="run"))
+        monkeypatch.setattr(os, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opt_out(there)
+        assert not running.track(telemetry.CommandEvent(action="run"))
+    assert finish_opt_out(there)
+    assert_forgotten(home)
+
+
+def test_a_full_disk_takes_a_choice(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reserve is there for what must be possible without room."""
+    there = Home(str(home))
+    Path(there.reserve).write_bytes(b"\0" * 1000)
+    sound = os.write
+
+    def full(descriptor: int, content: bytes) -> int:
+        if os.path.exists(there.reserve):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return sound(descriptor, content)
+
+    monkeypatch.setattr(os, "write", full)
+    opt_out(there)
+    assert not consent(there, {}).on
 
 
 def test_what_cannot_be_removed_is_named(home: Path) -> None:
