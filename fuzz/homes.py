@@ -25,13 +25,13 @@ GONE, *SEGMENTS = (f"0000170000000000000{n}-0000000{n}.v1.jseq" for n in range(4
 FIRST = encode(0, b'{"event":"settled"}')
 PLACES = (
     *(f"spool/{name}" for name in SEGMENTS),
-    f"dead/{SEGMENTS[0]}-0",
-    f"dead/{SEGMENTS[1]}-0.retry",
-    f"dead/{GONE}-7",
+    f"dead/{SEGMENTS[0]}",
+    f"dead/{SEGMENTS[1]}.tmp-moved",
+    f"dead/{GONE}",
     f"quarantine/{SEGMENTS[0]}-0",
     *("consent", "user-uuid", "next-flush", "refused", "flush.lock", "reserve"),
     *("ledger/cache.db", "ledger/cache.db-journal"),
-    f"dead/{GONE}-9.retry",
+    f"spool/{GONE}.tmp-moved",
 )
 NAMED = ("", "spool/", "dead/", "quarantine/", "ledger/")
 DIRECTORIES = ("spool", "dead", "quarantine", "ledger")

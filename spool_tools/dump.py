@@ -79,7 +79,7 @@ def lines(spool: Spool, state: str) -> Iterator[Shown]:
         for event in spool.pending():
             yield Shown("pending", event)
     if state in {"dead", "all"}:
-        for _, letter in spool.letters("dead"):
+        for letter in spool.letters():
             yield Shown("dead", bytes(letter.event))
     if state in {"damaged", "all"}:
         for stretch in spool.damaged():

@@ -20,7 +20,7 @@ from spool_tools.target import WrongUsageError, add_target, target_home
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
 from telemetry.consent import consent
-from telemetry.delivery.census import count_letters
+from telemetry.delivery.dead_letters import count_letters
 from telemetry.delivery.flush import flush
 from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.report import FlushReport, Progress
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         complain("flush", f"telemetry is off: {decision.reason}; nothing is sent")
         return 1
     spool = Spool(home, "flush")
-    dead_before = count_letters(home, spool.snapshot)[0]
+    dead_before = count_letters(home, spool.snapshot)
     screen = Screen()
     try:
         report = _watched(screen, spool, config, args.timeout)
@@ -146,8 +146,7 @@ def _watched(
         thread.start()
         while thread.is_alive():
             thread.join(_LOOK_S)
-            if progress.settlement is not None:
-                bar.at(progress.settlement.delivered)
+            bar.at(progress.delivered)
     return reports[0] if reports else progress.report(home, "disk")
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 
 from spool_tools.reading import Spool
+from telemetry.books.entries import SegmentEntry
 from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
 
@@ -52,6 +53,7 @@ class _Followed:
         self._spool = spool
         self._name = name
         self._reader: SegmentReader | None = None
+        self._entry = SegmentEntry(offset=0)
         self._end: int | None = None
         self._size = -1
 
@@ -63,7 +65,12 @@ class _Followed:
         if reader is None:
             return
         self._size = reader.size()
-        for item in self._spool.items(reader):
+        news = (
+            self._spool.unsettled(reader, self._entry)
+            if self._end is None
+            else self._spool.items(reader)
+        )
+        for item in news:
             self._end = item.end
             if isinstance(item, Record):
                 yield item.event
@@ -86,7 +93,7 @@ class _Followed:
         opened = self._spool.open(self._name)
         if opened is None:
             return False
-        self._reader = opened[0]
+        self._reader, self._entry = opened
         if self._end is not None:
             self._reader.start_at(self._end)
         return True

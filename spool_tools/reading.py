@@ -17,15 +17,13 @@ import msgspec
 from spool_tools.screen import complain
 from telemetry.books.entries import SegmentEntry, Snapshot
 from telemetry.books.view import read_snapshot
-from telemetry.delivery import dead_letters
 from telemetry.delivery.census import (
-    Standing,
-    borne_out,
     count_quickly,
-    letters,
+    files_of,
+    known_entry,
     torn_tail,
 )
-from telemetry.delivery.dead_letters import DeadLetter
+from telemetry.delivery.dead_letters import DeadLetter, read_letters
 from telemetry.errors import LedgerError, SpoolError
 from telemetry.files import TEMPORARY, names_in
 from telemetry.paths import Home
@@ -97,26 +95,38 @@ class Spool:
 
     def opened(self) -> Iterator[tuple[SegmentReader, SegmentEntry]]:
         """Each segment, oldest first, at the end of what is settled of it."""
-        for name in segment_names(self.home):
-            opened = self.open(name)
+        for name, file in files_of(self.home, self.snapshot):
+            opened = self.open(name, file)
             if opened is not None:
                 try:
                     yield opened
                 finally:
                     opened[0].close()
 
-    def open(self, name: str) -> tuple[SegmentReader, SegmentEntry] | None:
-        """A reader behind what is settled of a segment; None where it cannot be read."""
+    def open(
+        self, name: str, file: str = ""
+    ) -> tuple[SegmentReader, SegmentEntry] | None:
+        """A reader at a segment's offset, and its entry; None if it cannot be read."""
         try:
-            reader = SegmentReader(self.home, name)
+            reader = SegmentReader(self.home, file or name)
         except SpoolError as error:
             # A flusher may have deleted it meanwhile.
             if os.path.lexists(error.path):
                 self.note(str(error))
             return None
-        entry = borne_out(reader, self.snapshot.segments.get(name))
+        entry = known_entry(reader, self.snapshot.segments.get(name))
         reader.start_at(entry.offset)
         return reader, entry
+
+    def unsettled(
+        self, reader: SegmentReader, entry: SegmentEntry
+    ) -> Iterator[Record | Damage]:
+        """What of a segment is announced and not settled, and what follows."""
+        for each in entry.announced:
+            reader.start_at(each.start)
+            yield from reader.take(each.count, NO_BOUND, until=each.end)
+        reader.start_at(entry.offset)
+        yield from self.items(reader)
 
     def items(self, reader: SegmentReader) -> Iterator[Record | Damage]:
         """Records and the damage between them, from where the reader stands."""
@@ -128,12 +138,10 @@ class Spool:
 
     def pending(self) -> Generator[bytes]:
         """Every pending event, in the order of sending."""
-        for reader, _ in self.opened():
-            for item in self.items(reader):
+        for reader, entry in self.opened():
+            for item in self.unsettled(reader, entry):
                 if isinstance(item, Record):
                     yield item.event
-        for _, letter in self.letters("retried"):
-            yield bytes(letter.event)
 
     def count_pending(self) -> int:
         """About how many events those are, at the cost of a look at each segment."""
@@ -142,18 +150,13 @@ class Spool:
             count += count_quickly(reader, entry, by_marks=False).pending
         return count
 
-    def letters(self, *wanted: Standing) -> Iterator[tuple[str, DeadLetter]]:
-        """The letters that count as one of these, oldest first."""
-        for name, standing in letters(self.home, self.snapshot).items():
-            if standing in wanted and (letter := self.letter(name)) is not None:
-                yield name, letter
-
-    def letter(self, name: str) -> DeadLetter | None:
-        """One letter; None where it cannot be read."""
-        letter = dead_letters.read(self.home.dead, name)
-        if letter is None and os.path.lexists(f"{self.home.dead}/{name}"):
-            self.note(f"the letter {name} cannot be read; `dead drop` removes it")
-        return letter
+    def letters(self) -> Iterator[DeadLetter]:
+        """The dead letters, oldest first. Those that are damaged are noted."""
+        for file, letter in read_letters(self.home, self.snapshot):
+            if letter is None:
+                self.note(f"a letter in dead/{file} is damaged; it counts as damaged")
+            else:
+                yield letter
 
     def damaged(self) -> Iterator[Stretch]:
         """Every damaged stretch: those in quarantine, then those still in place."""

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from spool_tools.reading import Spool, quarantined, size_of
+from spool_tools.reading import Spool, quarantined
 from spool_tools.screen import Bar, Screen, many, problem_of, size
 from spool_tools.status import Line
 from spool_tools.target import add_target, target_home
 from telemetry.books.entries import SegmentEntry
-from telemetry.delivery import dead_letters
-from telemetry.delivery.census import borne_out, torn_tail
+from telemetry.delivery.census import known_entry, torn_tail
+from telemetry.delivery.dead_letters import read_letters
 from telemetry.errors import SpoolError
 from telemetry.paths import Home
 from telemetry.spool.reader import SegmentReader, segment_names
@@ -143,13 +143,10 @@ class _Check:
         for each in self._spool.unreadable():
             name, _, problem = each.partition(": ")
             self._find(name, 0, 0, problem, at_a_byte=False)
-        directory = self._spool.home.dead
-        for name in dead_letters.names(directory):
-            if dead_letters.read(directory, name) is None:
-                length = size_of(f"{directory}/{name}")
-                if length is not None:
-                    problem = "cannot be read"
-                    self._find(f"dead/{name}", 0, length, problem, at_a_byte=False)
+        for file, letter in read_letters(self._spool.home, self._spool.snapshot):
+            if letter is None:
+                problem = "a letter is damaged"
+                self._find(f"dead/{file}", 0, 0, problem, at_a_byte=False)
 
     def segment(self, name: str) -> None:
         """Every record of one segment."""
@@ -159,7 +156,7 @@ class _Check:
             return  # told already, or deleted meanwhile
         try:
             # A file that was shortened, or replaced, has its torn end elsewhere.
-            entry = borne_out(reader, self._spool.snapshot.segments.get(name))
+            entry = known_entry(reader, self._spool.snapshot.segments.get(name))
             self._records(reader, entry)
         except (SpoolError, OSError) as error:
             self._find(name, 0, 0, problem_of(error), at_a_byte=False)

@@ -17,7 +17,7 @@ import msgspec
 
 from telemetry.books.entries import (
     NOTHING,
-    DeadMark,
+    DeadFile,
     DeliveryState,
     SegmentEntry,
     Snapshot,
@@ -108,7 +108,7 @@ class Books:
         segments: Mapping[str, SegmentEntry] = NOTHING,
         totals: Totals | None = None,
         state: DeliveryState | None = None,
-        dead_marks: Mapping[str, DeadMark | None] = NOTHING,
+        dead_files: Mapping[str, DeadFile | None] = NOTHING,
     ) -> bool:
         """Whether the change is on disk; it holds in memory in any case.
 
@@ -129,7 +129,7 @@ class Books:
             "segments": changed,
             "totals": totals,
             "state": state,
-            "dead_marks": dead_marks,
+            "dead_files": dead_files,
         }
         self._apply(**change)
         if self._ledger is not None:
@@ -156,7 +156,7 @@ class Books:
         segments: Mapping[str, SegmentEntry | None],
         totals: Totals | None = None,
         state: DeliveryState | None = None,
-        dead_marks: Mapping[str, DeadMark | None] = NOTHING,
+        dead_files: Mapping[str, DeadFile | None] = NOTHING,
     ) -> None:
         """Replace the snapshot; those handed out before do not change."""
         old = self._snapshot
@@ -165,7 +165,7 @@ class Books:
             segments=_merged(old.segments, segments),
             totals=totals or old.totals,
             state=state or old.state,
-            dead_marks=_merged(old.dead_marks, dead_marks),
+            dead_files=_merged(old.dead_files, dead_files),
         )
 
     def _catch_up(self) -> bool:
@@ -178,7 +178,7 @@ class Books:
                 segments={**dict.fromkeys(old.segments), **now.segments},
                 totals=now.totals,
                 state=now.state,
-                dead_marks={**dict.fromkeys(old.dead_marks), **now.dead_marks},
+                dead_files={**dict.fromkeys(old.dead_files), **now.dead_files},
             )
         except LedgerError:
             self._drop()

@@ -2,7 +2,8 @@
 
 Rules: every value is frozen and says all it means by itself, so that writing it
 twice does no harm; what counts an event counts it in one place (a segment's entry
-while the segment stands, the totals once it is gone).
+while the segment stands, the totals once it is gone); whoever writes the flusher
+writes it against `LedgerLike`, which a disk and a full disk's stand-in both keep.
 
 Opens no file, knows no clock and no database.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
@@ -31,44 +32,54 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 """No changes: the default of every mapping that `commit` takes."""
 
 
-class Inflight(msgspec.Struct, frozen=True, kw_only=True):
-    """One announced request: a retry sends these bytes under this key, or none."""
+class Announced(msgspec.Struct, frozen=True, kw_only=True):
+    """A range of one segment that is posted as one request until it is settled.
+
+    It is in the ledger before it is posted, so a retry sends the same bytes under
+    the same key. Several stand in an entry where one was refused, or went unanswered,
+    and the flusher went on with what follows.
+    """
 
     start: Number
-    """Byte offset of its first record in the segment."""
+    """Byte offset where its first record, or the damage before it, begins."""
     end: Number
     """Byte offset after its last record."""
     count: Number
     """Whole records in the range."""
-    key: str
-    """The `Idempotency-Key`."""
-    digest: str
-    """SHA-256, in hex, of the body before any content coding."""
-    windows_5xx: Number = 0
-    """Flushes in which it drew a server error."""
-    refusals: Number = 0
-    """Flushes in which its one event, the only one pending, was refused alone."""
+    digest: str = ""
+    """SHA-256, in hex, of the body before any content coding; empty if the range
+    was never posted as a whole."""
+    windows: Number = 0
+    """Flushes in which it failed while others were accepted; of a single event that
+    is the only one pending, flushes in which it was refused."""
+    reason: str = ""
+    """Why it was set aside: the reason of the last verdict. Empty if it was not."""
 
 
 class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What is settled of one segment. Counts are of events before `offset`."""
+    """What is known of one segment. Counts are of events before `offset`."""
 
     offset: Number
-    """Settled up to here: the first byte that is not."""
+    """Everything before it is settled, or is listed in `announced`."""
     seq: SequenceNumber = -1
-    """Number of the last settled record; with `crc`, the anchor that ties the
-    entry to the bytes of its file."""
+    """Number of the last record before `offset`; with `crc`, the anchor that ties
+    the entry to the bytes of its file."""
     crc: str = ""
     tail: Number = 0
     """Bytes behind `offset` that are quarantined: an unclean tail, settled."""
     recorded: Number = 0
-    """Records and missing numbers, and the unclean tail once it is settled."""
+    """Records and missing numbers, and the unclean tail once it is settled; less
+    those that the retried letters in it are."""
     delivered: Number = 0
     dead: Number = 0
     """Dead letters made from it; how many there are now is counted in `dead/`."""
     damaged: Number = 0
     purged: Number = 0
-    inflight: Inflight | None = None
+    retried: Number = 0
+    """The first so many records of the segment are retried dead letters: they were
+    recorded once already, in another segment."""
+    announced: tuple[Announced, ...] = ()
+    """Ranges before `offset` that are not settled, in the order of their offsets."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,12 +114,21 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     """CRC-32 of endpoint, key and header that the rest was learnt with."""
     requests: Number = 0
     """Requests ever sent."""
+    endpoint: str = ""
+    """Where the last flush sent to, or could not send to, without credentials."""
+    probe: Number = 0
+    """How many probes were posted: the next one comes from another place."""
 
 
-class DeadMark(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter that the totals count already, though its file may still stand."""
+class DeadFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts of one file of dead letters: its first `letters`, up to byte `end`.
 
-    state: Literal["delivered", "dropped"]
+    Letters behind `end` were written by a flusher that was killed before it settled
+    their events; they count for nothing. A file without letters is to be removed.
+    """
+
+    end: Number
+    letters: Number
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +137,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     segments: dict[str, SegmentEntry] = {}
     totals: Totals = Totals()
     state: DeliveryState = DeliveryState()
-    dead_marks: dict[str, DeadMark] = {}
+    dead_files: dict[str, DeadFile] = {}
     unreadable: tuple[str, ...] = ()
     """Rows that damage took: treated as absent (a segment's row costs duplicates,
     the totals begin again), named so that it is not silent."""
@@ -126,51 +146,83 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 def fold(totals: Totals, entry: SegmentEntry) -> Totals:
     """`totals` with `entry` in them: its segment is gone, or is another one now.
 
-    What was in flight was never settled and is not in the entry's counts, so it adds
-    nothing. Dead letters are files and are counted where they stand.
+    Announced events that were not settled are gone with the file, as records behind
+    the offset are, and count for nothing. Retried letters that are gone were recorded
+    elsewhere and count as damaged. Dead letters are counted where they stand.
     """
+    unsettled = sum(each.count for each in entry.announced)
+    passed = min(entry.seq + 1, entry.retried)
+    # Of the unsettled ones as many as there can be are retried letters.
+    lost = min(unsettled, passed) + entry.retried - passed
     return msgspec.structs.replace(
         totals,
-        recorded=totals.recorded + entry.recorded,
+        recorded=max(totals.recorded + entry.recorded - max(unsettled - passed, 0), 0),
         delivered=totals.delivered + entry.delivered,
-        damaged=totals.damaged + entry.damaged,
+        damaged=totals.damaged + entry.damaged + lost,
         purged=totals.purged + entry.purged,
     )
 
 
-def settle(
-    entry: SegmentEntry, items: Sequence[Record | Damage], *, dead: int
+def announce(
+    entry: SegmentEntry, items: Sequence[Record | Damage], *, digest: str = ""
 ) -> SegmentEntry:
-    """The entry once `items`, which begin at its offset, are settled.
+    """The entry once `items`, which begin at its offset, are announced as one range.
 
-    Of their records `dead` became dead letters; the others were delivered.
-    Numbers that are missing between them are damaged records. Nothing is in
-    flight afterwards.
+    The last item is a record. Numbers that are missing between the records are
+    damaged ones.
     """
-    seq, records, missing = entry.seq, 0, 0
+    seq, count, missing = entry.seq, 0, 0
     last: Record | None = None
     for item in items:
         if type(item) is Record:
             if item.seq > seq + 1:
                 missing += item.seq - seq - 1
             seq = item.seq
-            records += 1
+            count += 1
             last = item
     if last is None:
         return entry
+    again = min(seq + 1, entry.retried) - min(entry.seq + 1, entry.retried)
     return msgspec.structs.replace(
         entry,
         offset=last.end,
-        seq=last.seq,
+        seq=seq,
         crc=last.crc.decode(),
         # A tail that was passed is gone where records stand now: a power loss took it.
         tail=0,
-        recorded=entry.recorded + records + missing,
-        delivered=entry.delivered + records - dead,
-        dead=entry.dead + dead,
+        recorded=entry.recorded + count + missing - max(again, 0),
         damaged=entry.damaged + missing,
-        inflight=None,
+        announced=(
+            *entry.announced,
+            Announced(start=items[0].start, end=last.end, count=count, digest=digest),
+        ),
     )
+
+
+def replace(entry: SegmentEntry, old: Announced, *new: Announced) -> SegmentEntry:
+    """The entry with `new` in the place of the range that starts where `old` does."""
+    starts = [each.start for each in entry.announced]
+    at = starts.index(old.start)
+    ranges = (*entry.announced[:at], *new, *entry.announced[at + 1 :])
+    return msgspec.structs.replace(entry, announced=ranges)
+
+
+def settle(
+    entry: SegmentEntry, known: Announced, *, dead: int = 0, damaged: int = 0
+) -> SegmentEntry:
+    """The entry once the range `known` is settled: all others of it were delivered."""
+    return msgspec.structs.replace(
+        replace(entry, known),
+        delivered=entry.delivered + known.count - dead - damaged,
+        dead=entry.dead + dead,
+        damaged=entry.damaged + damaged,
+    )
+
+
+def settle_as_purged(entry: SegmentEntry) -> SegmentEntry:
+    """The entry once every range that is announced is purged."""
+    count = sum(each.count for each in entry.announced)
+    return msgspec.structs.replace(entry, announced=(), purged=entry.purged + count)
 
 
 def settle_tail(entry: SegmentEntry, size: int) -> SegmentEntry:
@@ -185,27 +237,30 @@ def settle_tail(entry: SegmentEntry, size: int) -> SegmentEntry:
         tail=size - entry.offset,
         recorded=entry.recorded + (0 if again else 1),
         damaged=entry.damaged + (0 if again else 1),
-        inflight=None,
     )
 
 
-def announce(
-    entry: SegmentEntry, records: Sequence[Record], *, key: str, digest: str
-) -> SegmentEntry:
-    """The entry with a request in flight, from its offset to the last record's end.
+def set_aside(entry: SegmentEntry, known: Announced, reason: str) -> SegmentEntry:
+    """The entry once what is left of the range `known` is set aside.
 
-    How often the range drew server errors before stays with what remains of it.
+    It failed as a whole while others were accepted; if it is one event, that counts.
     """
-    before = entry.inflight
-    return msgspec.structs.replace(
-        entry,
-        inflight=Inflight(
-            start=entry.offset,
-            end=records[-1].end,
-            count=len(records),
-            key=key,
-            digest=digest,
-            windows_5xx=before.windows_5xx if before else 0,
-            refusals=before.refusals if before else 0,
-        ),
+    parts = [
+        msgspec.structs.replace(
+            each, reason=reason, windows=each.windows + (known.count == 1)
+        )
+        if known.start <= each.start < known.end
+        else each
+        for each in entry.announced
+    ]
+    return msgspec.structs.replace(entry, announced=tuple(parts))
+
+
+def count_set_aside(snapshot: Snapshot) -> int:
+    """How many events were set aside: they failed while others were accepted."""
+    return sum(
+        each.count
+        for entry in snapshot.segments.values()
+        for each in entry.announced
+        if each.reason
     )

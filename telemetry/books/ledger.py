@@ -63,7 +63,7 @@ from telemetry.errors import LedgerError, LedgerMalformedError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from telemetry.books.entries import DeadMark, DeliveryState, SegmentEntry, Totals
+    from telemetry.books.entries import DeadFile, DeliveryState, SegmentEntry, Totals
 
 
 import shutil
@@ -489,7 +489,7 @@ class Ledger:
         segments: Mapping[str, SegmentEntry | None] = NOTHING,
         totals: Totals | None = None,
         state: DeliveryState | None = None,
-        dead_marks: Mapping[str, DeadMark | None] = NOTHING,
+        dead_files: Mapping[str, DeadFile | None] = NOTHING,
     ) -> None:
         """Write all of it or nothing; on return it survives what was asked for.
 
@@ -498,7 +498,7 @@ class Ledger:
         hold all of it; values are absolute, so that committing again is right in
         either case). LedgerMalformedError: the same, but open it anew.
         """
-        rows = changed_rows(segments, totals, state, dead_marks)
+        rows = changed_rows(segments, totals, state, dead_files)
         if rows:
             with self._guarded():
                 _, cache = self._ready()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from telemetry.books.entries import (
-    DeadMark,
+    DeadFile,
     DeliveryState,
     SegmentEntry,
     Snapshot,
@@ -53,7 +53,7 @@ _LAST_ERROR_MAX = 500
 
 _T = TypeVar("_T")
 _SEGMENT = msgspec.json.Decoder(SegmentEntry)
-_DEAD = msgspec.json.Decoder(DeadMark)
+_DEAD = msgspec.json.Decoder(DeadFile)
 _TOTALS = msgspec.json.Decoder(Totals)
 _STATE = msgspec.json.Decoder(DeliveryState)
 _ANY = msgspec.json.Decoder()
@@ -99,7 +99,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.segments: dict[str, SegmentEntry] = {}
-        self.dead_marks: dict[str, DeadMark] = {}
+        self.dead_files: dict[str, DeadFile] = {}
         self.totals = Totals()
         self.state = DeliveryState()
         self.unreadable: list[str] = []
@@ -121,7 +121,7 @@ class _Reading:
             self.segments[name] = unpack(key, row, _SEGMENT)
         elif key.startswith(_DEAD_PREFIX):
             name = os.fsdecode(key[len(_DEAD_PREFIX) :])
-            self.dead_marks[name] = unpack(key, row, _DEAD)
+            self.dead_files[name] = unpack(key, row, _DEAD)
         elif key == TOTALS_KEY:
             self.totals = unpack(key, row, _TOTALS)
         elif key == STATE_KEY:
@@ -134,7 +134,7 @@ class _Reading:
             segments=self.segments,
             totals=self.totals,
             state=self.state,
-            dead_marks=self.dead_marks,
+            dead_files=self.dead_files,
             unreadable=tuple(self.unreadable),
         )
 
@@ -155,12 +155,12 @@ def changed_rows(
     segments: Mapping[str, SegmentEntry | None],
     totals: Totals | None,
     state: DeliveryState | None,
-    dead_marks: Mapping[str, DeadMark | None],
+    dead_files: Mapping[str, DeadFile | None],
 ) -> list[tuple[bytes, bytes | None]]:
     """What a commit writes: rows by key, None for a row that goes."""
     values: list[tuple[bytes, msgspec.Struct | None]] = [
         *((segment_key(name), entry) for name, entry in segments.items()),
-        *((dead_key(name), mark) for name, mark in dead_marks.items()),
+        *((dead_key(name), mark) for name, mark in dead_files.items()),
     ]
     if totals is not None:
         values.append((TOTALS_KEY, totals))

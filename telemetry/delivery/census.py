@@ -2,22 +2,20 @@
 
     recorded = pending + delivered + dead + damaged + purged
 
-`recorded` comes from the numbers of the records: those that are there, those
-that are missing, and unclean tails. `pending` and `dead` are counted where they
-stand, in segments and letters. What of the past is gone from the disk comes
-from the ledger. So the two sides are counted apart, and that they are equal
-says that nothing went missing between them.
+`recorded` comes from the numbers of the records: those that are there, those that are
+missing, and unclean tails. `pending` and `dead` are counted where they stand, in
+segments and letters. What is gone from the disk comes from the ledger. So the two
+sides are counted apart, and if they are equal nothing went missing between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import msgspec
 
 from telemetry.books.entries import SegmentEntry, Snapshot
-from telemetry.delivery import dead_letters
+from telemetry.delivery.dead_letters import moved_segments, read_letters
 from telemetry.delivery.opt_out import directories_set_aside
 from telemetry.errors import SpoolError
 from telemetry.paths import Home
@@ -31,10 +29,6 @@ _NO_BOUND = 1 << 62
 # A quick census reads so much, which takes some 50 ms: all of a spool within the
 # bound that it has by default. What is beyond is counted by first and last number.
 QUICK_BYTES = 64 * 1024 * 1024
-
-Standing = Literal["dead", "retried", "early", "done"]
-"""What a letter counts as: dead, pending again, or nothing. `early`: its event is
-not settled yet, and its segment still has it. `done`: the ledger has counted it."""
 
 
 class Census(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,20 +49,24 @@ class Census(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentCount(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands behind the settled offset of one segment.
+    """What one segment adds to what the ledger says of it.
 
-    tail: bytes behind its last whole record that nobody is writing
+    recorded: announced records; those and missing numbers behind the offset; its tail
+    pending: records that are not settled, before the offset or behind it
+    damaged: those of them that are not there any more, missing numbers, the tail
+    tail: bytes behind its last whole record that are not being written
     """
 
-    pending: int
-    missing: int
-    tail: int
+    recorded: int = 0
+    pending: int = 0
+    damaged: int = 0
+    tail: int = 0
 
 
 def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Census:
     """The numbers of a spool whose ledger says `snapshot`.
 
-    Exact while nobody writes; beside writers and a flusher the parts are of
+    Exact while no process writes; beside writers and a flusher the parts are of
     slightly different moments. A segment that cannot be read is left out.
     With `quickly` no checksum is looked at: a damaged record whose mark is left,
     or whose number lies between those of others, counts as pending then.
@@ -77,30 +75,32 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
     recorded, delivered = totals.recorded, totals.delivered
     damaged, purged, pending = totals.damaged, totals.purged, 0
     # At once after the ledger was read: a flusher writes letters all the time.
-    dead, retried = count_letters(home, snapshot)
-    names = segment_names(home)
+    dead = 0
+    for file, letter in read_letters(home, snapshot):
+        dead += letter is not None
+        damaged += letter is None
+        # The totals began anew: the letter's own segment was folded into the old ones.
+        recorded += not totals.recorded and file not in snapshot.dead_files
     for entry in snapshot.segments.values():
-        recorded += entry.recorded
+        # Its announced events are counted where they stand, if its file still does.
+        recorded += entry.recorded - sum(each.count for each in entry.announced)
         delivered += entry.delivered
         damaged += entry.damaged
         purged += entry.purged
-    for each in _counts(home, names, snapshot, quickly=quickly, bytes_max=QUICK_BYTES):
-        broken = each.missing + (1 if each.tail else 0)
-        recorded += each.pending + broken
+    for each in _counts(home, snapshot, quickly=quickly, bytes_max=QUICK_BYTES):
+        recorded += each.recorded
         pending += each.pending
-        damaged += broken
+        damaged += each.damaged
     for directory in directories_set_aside(home):
         # A purge was killed: what it has set aside is purged from then on.
         for name in segment_names(home, directory):
-            known = snapshot.segments.get(name)
-            each = _count_set_aside(home, name, directory, known)
-            broken = each.missing + (1 if each.tail else 0)
-            recorded += each.pending + broken
+            each = _count_file(home, name, directory, snapshot.segments.get(name))
+            recorded += each.recorded
             purged += each.pending
-            damaged += broken
+            damaged += each.damaged
     return Census(
         recorded=recorded,
-        pending=pending + retried,
+        pending=pending,
         delivered=delivered,
         dead=dead,
         damaged=damaged,
@@ -108,7 +108,46 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
     )
 
 
-def _count_set_aside(
+def count_pending_quickly(
+    home: Home, snapshot: Snapshot, *, bytes_max: int = QUICK_BYTES
+) -> int:
+    """Events that wait, counted without a look at their checksums.
+
+    Exact but for damage, which it counts as if it were whole.
+    """
+    counts = _counts(home, snapshot, quickly=True, bytes_max=bytes_max)
+    return sum(each.pending for each in counts)
+
+
+def _counts(
+    home: Home, snapshot: Snapshot, *, quickly: bool, bytes_max: int
+) -> Iterator[SegmentCount]:
+    left = bytes_max
+    for name, file in files_of(home, snapshot):
+        entry = snapshot.segments.get(name)
+        if not quickly:
+            yield _count_file(home, file, home.spool, entry)
+            continue
+        try:
+            reader = SegmentReader(home, file)
+        except SpoolError:
+            continue
+        try:
+            left -= reader.size() - (entry.offset if entry else 0)
+            yield count_quickly(reader, entry, by_marks=left >= 0)
+        except (SpoolError, OSError):
+            continue
+        finally:
+            reader.close()
+
+
+def files_of(home: Home, snapshot: Snapshot) -> list[tuple[str, str]]:
+    """The segments that hold what is pending, each with the name of its file."""
+    names = {name: name for name in segment_names(home)}
+    return sorted((moved_segments(home, snapshot) | names).items())
+
+
+def _count_file(
     home: Home, name: str, directory: str, entry: SegmentEntry | None
 ) -> SegmentCount:
     try:
@@ -118,34 +157,7 @@ def _count_set_aside(
         finally:
             reader.close()
     except (SpoolError, OSError):
-        return SegmentCount(pending=0, missing=0, tail=0)
-
-
-def _counts(
-    home: Home,
-    names: list[str],
-    snapshot: Snapshot,
-    *,
-    quickly: bool,
-    bytes_max: int = QUICK_BYTES,
-) -> Iterator[SegmentCount]:
-    left = bytes_max
-    for name in names:
-        entry = snapshot.segments.get(name)
-        try:
-            reader = SegmentReader(home, name)
-        except SpoolError:
-            continue
-        try:
-            if quickly:
-                left -= reader.size() - (entry.offset if entry else 0)
-                yield count_quickly(reader, entry, by_marks=left >= 0)
-            else:
-                yield count(reader, entry)
-        except (SpoolError, OSError):
-            continue
-        finally:
-            reader.close()
+        return SegmentCount()
 
 
 def segment_records(home: Home) -> Iterator[Record]:
@@ -161,8 +173,14 @@ def segment_records(home: Home) -> Iterator[Record]:
 
 
 def count(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentCount:
-    """What one segment holds behind what is settled of it. Raises SpoolError, OSError."""
-    entry = borne_out(reader, entry)
+    """What one segment holds that is not settled. Raises SpoolError, OSError."""
+    entry = known_entry(reader, entry)
+    waiting = listed = 0
+    for each in entry.announced:
+        listed += each.count
+        reader.start_at(each.start)
+        items = reader.take(each.count, _NO_BOUND, until=each.end)
+        waiting += sum(isinstance(item, Record) for item in items)
     reader.start_at(entry.offset)
     pending = missing = 0
     seq, end = entry.seq, entry.offset
@@ -174,7 +192,13 @@ def count(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentCount:
                 seq = item.seq
         end = items[-1].end
     tail = torn_tail(reader, max(end, entry.offset + entry.tail))
-    return SegmentCount(pending=pending, missing=missing, tail=tail)
+    damaged = missing + (1 if tail else 0)
+    return SegmentCount(
+        recorded=listed + pending + damaged - _retried_behind(entry, seq),
+        pending=waiting + pending,
+        damaged=damaged + listed - waiting,
+        tail=tail,
+    )
 
 
 def count_quickly(
@@ -184,24 +208,38 @@ def count_quickly(
 
     Raises OSError.
     """
-    entry = borne_out(reader, entry)
+    entry = known_entry(reader, entry)
+    waiting = sum(each.count for each in entry.announced)
     settled = entry.offset + entry.tail
-    size = reader.size()
-    last = reader.last(size)
-    if last is None or last.end <= settled:
-        # At most one record that is being written, or a torn one.
-        return SegmentCount(pending=0, missing=0, tail=torn_tail(reader, settled))
-    numbers = max(last.seq - entry.seq, 0)
-    marks = reader.count_marks(settled, last.end) if by_marks else numbers
+    last = reader.last(reader.size())
+    numbers = marks = 0
+    end = settled
+    if last is not None and last.end > settled:
+        end = last.end
+        numbers = max(last.seq - entry.seq, 0)
+        marks = reader.count_marks(settled, end) if by_marks else numbers
+    # Else there is at most one record that is being written, or a torn one.
+    tail = torn_tail(reader, end)
+    damaged = max(numbers - marks, 0) + (1 if tail else 0)
     return SegmentCount(
-        pending=marks,
-        missing=max(numbers - marks, 0),
-        tail=torn_tail(reader, last.end),
+        recorded=waiting
+        + marks
+        + damaged
+        - _retried_behind(entry, entry.seq + numbers),
+        pending=waiting + marks,
+        damaged=damaged,
+        tail=tail,
     )
 
 
-def borne_out(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentEntry:
-    """What is settled of a segment, if its file bears it out; else nothing is.
+def _retried_behind(entry: SegmentEntry, seq: int) -> int:
+    """How many of the records behind the offset, up to number `seq`, were recorded
+    before, as letters that are retried."""
+    return min(seq + 1, entry.retried) - min(entry.seq + 1, entry.retried)
+
+
+def known_entry(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentEntry:
+    """What is known of a segment if its file agrees; else nothing is.
 
     A power loss may have shortened it, and another file may have its name.
     Raises OSError.
@@ -215,7 +253,7 @@ def borne_out(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentEntry
 
 
 def torn_tail(reader: SegmentReader, end: int) -> int:
-    """Bytes behind `end`, where the last whole record ends, that nobody is writing.
+    """Bytes behind `end`, where the last whole record ends, that are not being written.
 
     Raises OSError.
     """
@@ -225,38 +263,3 @@ def torn_tail(reader: SegmentReader, end: int) -> int:
     size = reader.size()
     last = reader.last(size)
     return size - max(end, last.end if last else 0)
-
-
-def letters(home: Home, snapshot: Snapshot) -> dict[str, Standing]:
-    """Every letter by name, oldest first, with what it counts as."""
-    present = set(segment_names(home))
-    found: dict[str, Standing] = {}
-    for name in dead_letters.names(home.dead):
-        segment, offset = dead_letters.origin_of(name) or ("", 0)
-        entry = snapshot.segments.get(segment)
-        settled = entry.offset if entry else 0
-        if name.removesuffix(dead_letters.RETRY) in snapshot.dead_marks:
-            found[name] = "done"
-        elif segment in present and offset >= settled:
-            found[name] = "early"
-        else:
-            found[name] = "retried" if name.endswith(dead_letters.RETRY) else "dead"
-    return found
-
-
-def count_letters(home: Home, snapshot: Snapshot) -> tuple[int, int]:
-    """How many letters are dead, and how many wait to be sent again."""
-    standings = list(letters(home, snapshot).values())
-    return standings.count("dead"), standings.count("retried")
-
-
-def count_pending_quickly(
-    home: Home, snapshot: Snapshot, *, bytes_max: int = QUICK_BYTES
-) -> int:
-    """Events that wait, counted without a look at their checksums.
-
-    Exact but for damage, which it counts as if it were whole.
-    """
-    names = segment_names(home)
-    waiting = _counts(home, names, snapshot, quickly=True, bytes_max=bytes_max)
-    return sum(each.pending for each in waiting) + count_letters(home, snapshot)[1]

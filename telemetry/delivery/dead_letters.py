@@ -1,46 +1,70 @@
-"""Events that were refused for good, one file each, with the reason.
+"""Dead letters: events that a server refused for good, with the reason.
 
-    <home>/dead/<segment>-<offset>         a dead letter
-    <home>/dead/<segment>-<offset>.retry   one that is to be sent again
+    <home>/dead/<created ns>-<random>.v1.jseq
 
-A letter is a JSON object: `event` as it was posted, `status`, `reply` (an
-excerpt), `reason`, `time_ms` and `attempts`. It is written whole and synced
-before its event is settled. Until then its segment still holds the event, and
-the letter does not count; written again after a crash, it has the same name.
+Each file has the format of a segment. A record's `rec` is one letter: the event as it
+was posted, why it died, and where it stood (`segment`, `offset`). Only the holder of
+the flush lock writes here.
+
+A letter is appended and synced before its event is settled. The commit that settles
+the event also moves the end of what counts in the file (`DeadFile`), so a letter whose
+event was not settled yet counts for nothing, after a crash as before it. The file is
+then not written further; the event will be sent again.
+
+Letters leave a file, to be sent again or dropped, by a new file that holds the rest:
+
+    write      the rest, and a segment with the retried events, under temporary names,
+               synced
+    commit     the old file counts no letters, the new ones count
+    rename     the new files to their names
+    unlink     the old file
+
+Killed before the commit, nothing has changed, and the next flush removes temporary
+files. Killed behind it, the next flush goes on at the rename (`finish_moves`).
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from telemetry.files import (
-    TEMPORARY,
-    make_directory,
-    names_in,
-    read_small,
-    sync_directory,
-    write_whole,
-)
-from telemetry.paths import SEGMENT_SUFFIX
+from telemetry.books.books import Books
+from telemetry.books.entries import DeadFile, SegmentEntry, Snapshot
+from telemetry.errors import DiskError, SpoolError
+from telemetry.files import TEMPORARY, make_directory, sync_directory, write_whole
+from telemetry.locks import sync
+from telemetry.paths import Home, is_segment, segment_created_ns, segment_name
+from telemetry.spool import frame
+from telemetry.spool.frame import Record
+from telemetry.spool.reader import SegmentReader, segment_names
+from telemetry.spool.segment import Segment, adopt, create
+from telemetry.spool.writer import size_of
 
 
-RETRY = ".retry"
-# An event may be as large as the largest record that a reader takes.
-_LETTER_BYTES_MAX = 32 * 1024 * 1024
+# A file is rewritten when a letter leaves it, so it stays small.
+FILE_BYTES = 1 << 20
+# The name of a new file between the commit that makes it count and its rename.
+_MOVED = f"{TEMPORARY}moved"
+_AT_ONCE = 1000
+_NO_BOUND = 1 << 62
+_NO_EVENT = msgspec.Raw(b"null")
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One refused event.
 
-    event: the event as it was posted
-    reason: a word for why: the status, or `rejected`
-    status: the HTTP status of the last reply; 0 where there was none
+    event: the event as it was posted; null where `dead/` had reached its bound
+    reason: a word for why: the status, a kind of failure, or `rejected`
+    status: the HTTP status of the last reply; 0 without one
     reply: an excerpt of the reply, or the reason that the server gave
     time_ms: when it was given up, milliseconds since 1970
-    attempts: requests that it was given up after, counted from its first batch
+    attempts: requests that held it alone, or named it as rejected
+    segment, offset: where the event stood
     """
 
     event: msgspec.Raw
@@ -49,77 +73,331 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     reply: str
     time_ms: int
     attempts: int
+    segment: str
+    offset: int
+
+    @property
+    def name(self) -> str:
+        """What a person calls the letter by; it stays the same if its file does not."""
+        return f"{self.segment}-{self.offset}"
+
+    @property
+    def has_event(self) -> bool:
+        """Whether the event itself was kept."""
+        return bytes(self.event) != bytes(_NO_EVENT)
 
 
-def name_of(segment: str, offset: int) -> str:
-    """The name of the letter for the record at `offset` of a segment."""
-    return f"{segment}-{offset}"
+class Standing(NamedTuple):
+    """A letter that counts, or a damaged one, which is counted where None stands."""
+
+    file: str
+    letter: DeadLetter | None
 
 
-def origin_of(name: str) -> tuple[str, int] | None:
-    """Segment and offset in a letter's name; None where it is no letter."""
-    segment, _, digits = name.removesuffix(RETRY).rpartition("-")
-    if not segment.endswith(SEGMENT_SUFFIX) or not digits.isdecimal():
-        return None
-    return segment, int(digits)
+def read_letters(home: Home, snapshot: Snapshot) -> Iterator[Standing]:
+    """Every letter that counts, oldest first. A file that cannot be read is left out."""
+    for name, file in _files_that_count(home, snapshot):
+        known = snapshot.dead_files.get(name)
+        try:
+            reader = SegmentReader(home, file, home.dead)
+        except SpoolError:
+            continue
+        try:
+            for letter in _letters_in(reader, known, home):
+                yield Standing(name, letter)
+        except SpoolError:
+            continue
+        finally:
+            reader.close()
 
 
-def names(directory: str) -> list[str]:
-    """The letters there are, oldest first, those to be retried included.
+def _letters_in(
+    reader: SegmentReader, known: DeadFile | None, home: Home
+) -> Iterator[DeadLetter | None]:
+    reader.start_at(0)
+    present = set(segment_names(home)) if known is None else set()
+    seq = -1
+    until = known.end if known else None
+    while items := reader.take(_AT_ONCE, _NO_BOUND, until=until):
+        for item in items:
+            if not isinstance(item, Record):
+                continue
+            letter = _decoded(item)
+            if known is None and (letter is None or letter.segment in present):
+                # The ledger was lost, or a flusher was killed before its commit. The
+                # event still stands in its segment and is sent from there.
+                continue
+            yield from [None] * (item.seq - seq - 1)
+            seq = item.seq
+            yield letter
+    if known is not None:
+        yield from [None] * (known.letters - seq - 1)
 
-    A directory with a letter's name is none: it holds no event, and nobody of ours
-    made it.
-    """
-    found = (name for name in names_in(directory) if TEMPORARY not in name)
+
+def _files_that_count(home: Home, snapshot: Snapshot) -> list[tuple[str, str]]:
+    """The files of letters, oldest first, each with the name that it has now."""
+    files = {
+        name: name + _MOVED
+        for name in snapshot.dead_files
+        if os.path.lexists(f"{home.dead}/{name}{_MOVED}")
+    } | {name: name for name in segment_names(home, home.dead)}
     return sorted(
-        (
-            name
-            for name in found
-            if origin_of(name) and not os.path.isdir(f"{directory}/{name}")
-        ),
-        key=lambda name: origin_of(name) or ("", 0),
+        (name, file)
+        for name, file in files.items()
+        if name not in snapshot.dead_files or snapshot.dead_files[name].letters
     )
 
 
-def write(directory: str, name: str, letter: DeadLetter) -> None:
-    """The letter is on disk and synced on return. Raises OSError."""
-    make_directory(directory, durable=True)
-    write_whole(f"{directory}/{name}", msgspec.json.encode(letter), durable=True)
-
-
-def read(directory: str, name: str) -> DeadLetter | None:
-    """The letter; None where it cannot be read or is damaged."""
+def _decoded(record: Record) -> DeadLetter | None:
     try:
-        content = read_small(f"{directory}/{name}", _LETTER_BYTES_MAX)
-        letter = msgspec.json.decode(content or b"", type=DeadLetter)
-        # JSON is UTF-8 (RFC 8259 §8.1), which nobody has looked at inside the event.
-        bytes(letter.event).decode("utf-8")
-        return letter
-    except (OSError, ValueError, RecursionError):
+        return msgspec.json.decode(record.event, type=DeadLetter)
+    except (ValueError, RecursionError):
         return None
 
 
-def retry(directory: str, name: str) -> None:
-    """The letter counts as pending again, and the next flush sends it."""
-    os.rename(f"{directory}/{name}", f"{directory}/{name}{RETRY}")
+def count_letters(home: Home, snapshot: Snapshot) -> int:
+    """How many letters count, damaged ones included.
+
+    By where records seem to begin, without a look at their checksums.
+    """
+    count = 0
+    for name, file in _files_that_count(home, snapshot):
+        known = snapshot.dead_files.get(name)
+        try:
+            reader = SegmentReader(home, file, home.dead)
+        except SpoolError:
+            continue
+        try:
+            if known is None:
+                count += sum(1 for _ in _letters_in(reader, None, home))
+            else:
+                count += reader.count_marks(0, known.end)
+        except (SpoolError, OSError):
+            continue
+        finally:
+            reader.close()
+    return count
 
 
-def remove_for_good(directory: str, letters: Iterable[str]) -> None:
-    """The letters are gone for good on return, after a power loss too. Raises OSError."""
-    for name in letters:
-        remove(directory, name)
-    if os.path.isdir(directory):
-        sync_directory(directory)
+class DeadLetterWriter:
+    """Appends the letters of one flush. `bytes_max` bounds what `dead/` holds.
+
+    Beyond the bound a letter keeps its reason and loses its event.
+    """
+
+    def __init__(self, home: Home, books: Books, *, bytes_max: int) -> None:
+        self._home = home
+        self._books = books
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._file: Segment | None = None
+
+    def append(self, letters: Sequence[DeadLetter]) -> dict[str, DeadFile]:
+        """The letters are synced on return; the rows make them count once committed.
+
+        Raises OSError. Letters that were appended by then count for nothing.
+        """
+        rows: dict[str, DeadFile] = {}
+        for letter in letters:
+            file = self._open_file()
+            content = msgspec.json.encode(letter)
+            if self._bytes + len(content) > self._bytes_max:
+                content = msgspec.json.encode(
+                    msgspec.structs.replace(letter, event=_NO_EVENT, reply="")
+                )
+            self._write(file, content)
+            self._bytes += len(content) + frame.OVERHEAD
+            rows[file.name] = DeadFile(end=file.size, letters=file.seq)
+            if file.size >= FILE_BYTES:
+                sync(file.descriptor)
+                self.close()
+        if self._file is not None:
+            sync(self._file.descriptor)
+        return rows
+
+    def close(self) -> None:
+        """The next letter goes into another file."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _write(self, file: Segment, content: bytes) -> None:
+        try:
+            is_kept = file.append(content)
+        except DiskError as error:
+            self.close()
+            raise OSError(errno.EIO, error.problem, file.path) from error
+        if not is_kept:
+            self.close()
+            raise OSError(errno.ESTALE, "its path leads elsewhere", file.path)
+
+    def _open_file(self) -> Segment:
+        """The newest file if it can be written further, else a new one."""
+        if self._file is None:
+            directory = self._home.dead
+            make_directory(directory, durable=True)
+            self._bytes = size_of(directory)
+            self._file = self._adopted() or create(_new_path(self._home, directory))
+            if self._file is None:
+                raise OSError(errno.EBUSY, "taken away as it was made", directory)
+            sync_directory(directory)
+        return self._file
+
+    def _adopted(self) -> Segment | None:
+        names = segment_names(self._home, self._home.dead)
+        known = self._books.snapshot.dead_files.get(names[-1]) if names else None
+        if known is None or not known.letters:
+            return None
+        file = adopt(f"{self._home.dead}/{names[-1]}", FILE_BYTES)
+        if file is not None and (file.size, file.seq) != (known.end, known.letters):
+            file.close()  # behind its end stand letters that count for nothing
+            return None
+        return file
 
 
-def remove(directory: str, name: str) -> None:
-    """The letter is gone on return; a directory in its place stays. Raises OSError."""
-    path = f"{directory}/{name}"
+def drop(home: Home, books: Books, chosen: Collection[str]) -> int:
+    """Remove letters by name and count them as purged; how many there were.
+
+    Raises LedgerError and OSError; killed or failed on the way, all or none is done.
+    """
+    return _take_out(home, books, chosen, retry=False)
+
+
+def retry(home: Home, books: Books, chosen: Collection[str]) -> int:
+    """Letters by name are pending events again, in a segment of their own.
+
+    How many there were; one that lost its event stays. Raises as `drop` does.
+    """
+    return _take_out(home, books, chosen, retry=True)
+
+
+def _take_out(home: Home, books: Books, chosen: Collection[str], *, retry: bool) -> int:
+    stay: dict[str, list[DeadLetter]] = {}
+    leave: dict[str, list[DeadLetter]] = {}
+    damaged = 0
+    for file, letter in read_letters(home, books.snapshot):
+        stay.setdefault(file, [])
+        if letter is not None:
+            is_meant = letter.name in chosen and (letter.has_event or not retry)
+            (leave if is_meant else stay).setdefault(file, []).append(letter)
+    events = [bytes(each.event) for letters in leave.values() for each in letters]
+    if not events:
+        return 0
+    files: dict[str, DeadFile] = {}
+    for file, gone in leave.items():
+        known = books.snapshot.dead_files.get(file)
+        if known is not None:
+            # What was damaged in it is left behind with the old file.
+            damaged += known.letters - len(gone) - len(stay[file])
+        files[file] = DeadFile(end=0, letters=0)
+        if stay[file]:
+            rest = list(map(msgspec.json.encode, stay[file]))
+            name = _write_moved(home, home.dead, rest)
+            size = sum(len(each) + frame.OVERHEAD for each in rest)
+            files[name] = DeadFile(end=size, letters=len(rest))
+    totals = books.snapshot.totals
+    totals = msgspec.structs.replace(
+        totals,
+        damaged=totals.damaged + damaged,
+        purged=totals.purged + (0 if retry else len(events)),
+    )
+    segments = {}
+    if retry:
+        name = _write_moved(home, home.spool, events)
+        segments[name] = SegmentEntry(offset=0, retried=len(events))
+    books.commit(segments=segments, totals=totals, dead_files=files)
+    finish_moves(home, books)
+    return len(events)
+
+
+def learn_files(home: Home, books: Books) -> int:
+    """Files that the ledger does not know are known on return; letters that count.
+
+    A ledger was lost with what it knew of them, or a flusher was killed before the
+    commit: then its letters are early, and the file goes. Raises LedgerError, OSError.
+    """
+    snapshot = books.snapshot
+    unknown = set(segment_names(home, home.dead)) - snapshot.dead_files.keys()
+    letters: dict[str, list[bytes]] = {name: [] for name in unknown}
+    for file, letter in read_letters(home, snapshot) if unknown else ():
+        if file in unknown and letter is not None:
+            letters[file].append(msgspec.json.encode(letter))
+    files: dict[str, DeadFile] = {}
+    for file, rest in letters.items():
+        files[file] = DeadFile(end=0, letters=0)
+        if rest:
+            size = sum(len(each) + frame.OVERHEAD for each in rest)
+            name = _write_moved(home, home.dead, rest)
+            files[name] = DeadFile(end=size, letters=len(rest))
+    if files:
+        books.commit(dead_files=files)
+        finish_moves(home, books)
+    return sum(map(len, letters.values()))
+
+
+def finish_moves(home: Home, books: Books) -> None:
+    """Finish what `drop` or `retry` has committed. Raises LedgerError and OSError."""
+    snapshot = books.snapshot
+    moved = [
+        *(
+            home.segment(name)
+            for name, each in snapshot.segments.items()
+            if each.retried
+        ),
+        *(f"{home.dead}/{name}" for name in snapshot.dead_files),
+    ]
+    for path in moved:
+        if os.path.lexists(path + _MOVED) and not os.path.lexists(path):
+            os.rename(path + _MOVED, path)
+    gone = {
+        name: each
+        for name, each in snapshot.dead_files.items()
+        if not each.letters or not os.path.lexists(f"{home.dead}/{name}")
+    }
+    for name in gone:
+        _remove(home, name)
+    if gone:
+        # Renamed and unlinked is not yet synced, and the rows are what knows of it.
+        for directory in (home.spool, home.dead):
+            if os.path.isdir(directory):
+                sync_directory(directory)
+        # A file that was taken away by hand takes its letters with it.
+        lost = sum(each.letters for each in gone.values())
+        totals = snapshot.totals
+        totals = msgspec.structs.replace(totals, damaged=totals.damaged + lost)
+        books.commit(totals=totals, dead_files=dict.fromkeys(gone))
+
+
+def _remove(home: Home, name: str) -> None:
+    """A file of dead letters is gone on return. Raises OSError."""
     try:
-        os.unlink(path)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError:
-        # It is not ours to remove, and must not hold up every flush.
-        if not os.path.isdir(path):
-            raise
+        os.unlink(f"{home.dead}/{name}")
+    except FileNotFoundError:
+        pass  # killed between the unlink and the commit that forgets it
+
+
+def moved_segments(home: Home, snapshot: Snapshot) -> dict[str, str]:
+    """Segments that a killed `retry` did not rename yet, and the names they have."""
+    return {
+        name: f"{name}{_MOVED}"
+        for name, entry in snapshot.segments.items()
+        if entry.retried
+        and not os.path.lexists(home.segment(name))
+        and os.path.lexists(home.segment(name) + _MOVED)
+    }
+
+
+def _write_moved(home: Home, directory: str, contents: Sequence[bytes]) -> str:
+    """A new file of records under its temporary name, synced; its final name."""
+    path = _new_path(home, directory)
+    make_directory(directory, durable=True)
+    records = b"".join(frame.encode(seq, each) for seq, each in enumerate(contents))
+    write_whole(path + _MOVED, records, durable=True)
+    return os.path.basename(path)
+
+
+def _new_path(home: Home, directory: str) -> str:
+    names = [name for name in segment_names(home, directory) if is_segment(name)]
+    newest_ns = segment_created_ns(names[-1]) if names else 0
+    name = segment_name(max(time.time_ns(), newest_ns + 1), os.urandom(4))
+    return f"{directory}/{name}"

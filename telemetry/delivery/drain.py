@@ -1,294 +1,303 @@
-"""The one loop that drains a spool: read, announce, post, settle, delete.
+"""The one loop that drains a spool, and what it does with a batch that fails.
 
-Whoever runs it holds the flush lock. The order in which it does things is the
-promise, so that a kill between any two of them loses nothing:
+Each segment is drained from its beginning: announce, post, settle, delete
+(`settlement.py`). A batch that is refused, or not answered, may be at fault itself, or
+the server may be. Which of the two is told by what comes next:
 
-    announce n      the exact range, key and hash of a batch are in the ledger
-    post n          a retry after a kill sends the same bytes under the same key
-    settle n        in the same transaction that announces n+1
-    delete          once all is settled, under the segment's own lock
-    fold            the entry of a segment that is gone goes into the totals
+    accepted    another batch, or a probe (one event from another place), is accepted:
+                the batch is set aside, and all others go on. At the end of this flush
+                and in later ones it is narrowed and tried again, down to the event
+    not         the server fails for all: the flush ends, and nothing is held against
+                any event
 
-Killed after the post and before the commit, the batch is sent again: twice on
-the wire, once after deduplication. Only proof of acceptance settles a batch;
-`verdict.py` says what proof is, `search.py` how a bad event is found, and
-`conclusion.py` when the next flush may begin.
+A server that accepts nothing sees at most four requests of one flush. An event dies
+only if an accepting reply named it, or if it failed alone in five flushes in which
+others were accepted, or was refused in five flushes as the only one pending.
 
-It opens no ledger, takes no lock and starts nothing.
+Its caller holds the flush lock. It opens no ledger, takes no lock and starts nothing.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
-import msgspec
-
-from telemetry.books.books import Books
-from telemetry.books.entries import SegmentEntry
-from telemetry.delivery.search import Search
-from telemetry.delivery.settlement import Settlement
+from telemetry.books.entries import Announced, set_aside
+from telemetry.delivery import search
+from telemetry.delivery.census import count_pending_quickly
+from telemetry.delivery.settlement import Batch, Desk, OpenSegment
 from telemetry.errors import SpoolError
-from telemetry.files import sync_directory
-from telemetry.paths import Home
-from telemetry.spool.frame import Record
-from telemetry.spool.reader import SegmentReader, segment_names
-from telemetry.wire.formats import Batch, batch_of
+from telemetry.spool.reader import segment_names
 from telemetry.wire.retry import Halted, Poster
-from telemetry.wire.verdict import Action, Stopped, Verdict
+from telemetry.wire.verdict import Action, Verdict
 
 
-# After so many flushes that a batch drew server errors in, it is split: one event
-# that breaks the server must not hold the others for ever.
-WINDOWS_5XX_MAX = 5
-# An event that is the only one pending is given up after so many flushes.
-REFUSALS_MAX = 5
-# So many segments are searched before anything was accepted: each may begin with an
-# event of the same bad kind, and behind them stand good ones.
-SUSPECTS_MAX = 8
-# A batch that was announced is taken again whole, whatever the bounds are now.
-_NO_BOUND = 1 << 62
+# Requests in a row that may fail before a flush ends; the server sees no more of it.
+FAILURES_MAX = 4
+# The same where others were accepted in this flush, and the server says no itself.
+REFUSALS_MAX = 16
+# An event that failed alone in so many flushes, while others were accepted, is dead.
+WINDOWS_MAX = 5
 
 
-class _SetAsideError(Exception):
-    """This segment waits, the others go on."""
+class _Failure(NamedTuple):
+    """A range that failed, and whether by its own fault is not yet known."""
+
+    name: str
+    known: Announced
+    verdict: Verdict
 
 
-class Flusher:
-    """One flush of one spool, with its books, its poster and its settlement.
+class Drain:
+    """One drain of one spool. `turn` is the number of the next probe."""
 
-    Batches hold at most `batch_events_max` events and `batch_bytes_max` bytes of
-    them, but always one event.
-    """
-
-    def __init__(
-        self,
-        *,
-        home: Home,
-        books: Books,
-        poster: Poster,
-        settlement: Settlement,
-        batch_events_max: int,
-        batch_bytes_max: int,
-        power: bool = False,
-    ) -> None:
-        self.poster = poster
-        self._power = power
-        self.settlement = settlement
-        self._home = home
-        self._books = books
-        self._batch_events_max = batch_events_max
-        self._batch_bytes_max = batch_bytes_max
+    def __init__(self, desk: Desk, poster: Poster, *, turn: int = 0) -> None:
+        self._delivered = 0
+        self.turn = turn
         # Whether the disk kept something from being settled.
-        self.blocked = False
-        # Segments whose event was refused alone while nothing was accepted yet.
-        self.suspects: dict[str, Verdict] = {}
-        self._set_aside: set[str] = set()
-        self._widened: set[str] = set()
+        self.is_blocked = False
+        self._desk = desk
+        self._books = desk.books
+        self._poster = poster
+        self._is_accepting = False
+        self._in_a_row = 0
+        self._failures: list[_Failure] = []
+        # Ranges that were set aside in this flush, by segment and start, and why.
+        self._set_aside: dict[tuple[str, int], Verdict] = {}
+        self._waits = 0
+        self._left_alone: set[str] = set()
 
-    def drain(self) -> None:
-        """Everything is delivered on return, but for what had to be set aside.
+    def run(self) -> Verdict | None:
+        """All is delivered on return; or what is left was set aside for this verdict.
 
-        Raises Halted where network, server, consent or time end it before.
+        Raises Halted if network, server, consent or time end it before.
         """
         moved = True
         while moved:
-            before = self.settlement.delivered
-            for name in segment_names(self._home):
-                if name not in self._set_aside:
-                    self._drain_segment(name)
-            if self.settlement.delivered and self.suspects:
-                # By now something was accepted: it is the events, not the server.
-                self._set_aside -= self.suspects.keys()
-                self.suspects = {}
-                continue
-            moved = self.settlement.delivered > before
+            before = self._delivered
+            for name in segment_names(self._desk.home):
+                self._with(name, self._drain_segment)
+            moved = self._delivered > before
+        self._hold_against()
+        for name in segment_names(self._desk.home):
+            if self._books.entry(name).announced:
+                self._with(name, self._narrow_segment)
+        for entry in self._books.snapshot.segments.values():
+            for known in entry.announced:
+                last = list(self._set_aside.values())[-1:]
+                return last[0] if last else Verdict(Action.WAIT, known.reason)
+        return None
 
-    def give_up_alone(self, pending: int) -> Stopped:
-        """What to do with events that were refused alone while nothing was accepted.
+    def close(self) -> None:
+        """Close the file of dead letters."""
+        self._desk.letters.close()
 
-        One that is the only one `pending` has no other to be compared with: it is
-        given up after five flushes. Where there are more, it is the server that
-        refuses, and nothing is given up.
-        """
-        names = list(self.suspects)
-        if any(verdict.server_error for verdict in self.suspects.values()):
-            return "waiting"  # a server error is no refusal
-        if pending != 1 or len(names) != 1:
-            return "paused"
-        name = names[0]
-        entry = self._books.entry(name)
-        known = entry.inflight
-        if known is None:
-            return "waiting"
-        refusals = known.refusals + 1
-        if refusals < REFUSALS_MAX:
-            known = msgspec.structs.replace(known, refusals=refusals)
-            entry = msgspec.structs.replace(entry, inflight=known)
-            self._books.commit(segments={name: entry})
-            return "waiting"
-        reader = SegmentReader(self._home, name)
-        try:
-            entry = self._known(reader)
-            items = reader.take(1, _NO_BOUND)
-            verdict = self.suspects[name]
-            letters = {
-                record.start: self.settlement.letter(record, verdict, attempts=refusals)
-                for record in items
-                if isinstance(record, Record)
-            }
-            self._finish(reader, self.settlement.settle(reader, entry, items, letters))
-        finally:
-            reader.close()
-        return "drained"
-
-    def _drain_segment(self, name: str) -> None:
-        try:
-            reader = SegmentReader(self._home, name)
-        except SpoolError:
-            self.blocked = self.blocked or os.path.lexists(self._home.segment(name))
-            self._set_aside.add(name)
+    def _with(self, name: str, work: Callable[[OpenSegment], None]) -> None:
+        """Do some work on a segment. One that cannot be read or stored holds no other."""
+        if name in self._left_alone:
             return
         try:
-            entry = self._known(reader)
-            while True:
-                entry, batch = self._announced(reader, entry)
-                if batch is None:
-                    if self._finish(reader, entry):
-                        return
-                else:
-                    self._deliver(reader, entry, batch)
-                entry = self._books.entry(name)
-        except _SetAsideError:
-            self._set_aside.add(name)
+            segment = OpenSegment(self._desk, name)
+        except SpoolError:
+            self._left_alone.add(name)
+            there = os.path.lexists(self._desk.home.segment(name))
+            self.is_blocked = self.is_blocked or there
+            return
+        try:
+            work(segment)
         except (OSError, SpoolError):
-            # What cannot be read or quarantined waits, and holds back no other.
-            self.blocked = True
-            self._set_aside.add(name)
+            self._left_alone.add(name)
+            self.is_blocked = True
         finally:
-            reader.close()
+            segment.close()
 
-    def _known(self, reader: SegmentReader) -> SegmentEntry:
-        """What is settled of a segment, if the file still bears it out.
+    def _drain_segment(self, segment: OpenSegment) -> None:
+        while True:
+            failed = {e.known.start for e in self._failures if e.name == segment.name}
+            batch = segment.next(failed)
+            if batch is not None:
+                self._deliver(segment, batch)
+            elif segment.finish():
+                return
 
-        A power loss may have shortened it, and another file may have its name:
-        then what was settled is folded and the segment begins anew.
-        """
-        entry = self._books.entry(reader.name)
-        behind = reader.size() < entry.offset + entry.tail
-        if behind or not reader.holds(entry.offset, entry.seq, entry.crc):
-            self._books.gone(reader.name)
-            entry = SegmentEntry(offset=0)
-        reader.start_at(entry.offset)
-        return entry
-
-    def _announced(
-        self, reader: SegmentReader, entry: SegmentEntry
-    ) -> tuple[SegmentEntry, Batch | None]:
-        """The next batch of a segment, in the ledger before anybody posts it."""
-        known = entry.inflight
-        if known is not None and known.start == entry.offset:
-            items = reader.take(known.count, _NO_BOUND, until=known.end)
-            if items and items[-1].end == known.end:
-                batch = batch_of(items)
-                if batch.request.digest == known.digest:
-                    return entry, batch
-            # The file is not the one that was announced: that batch is void.
-            reader.start_at(entry.offset)
-        items = reader.take(self._batch_events_max, self._batch_bytes_max)
-        if not items:
-            return entry, None
-        batch = batch_of(items)
-        entry = self.settlement.announce(
-            reader.name, entry, batch.records, batch.request
-        )
-        return entry, batch
-
-    def _deliver(
-        self, reader: SegmentReader, entry: SegmentEntry, batch: Batch
-    ) -> None:
-        """The batch is posted and settled on return. Raises Halted, or sets aside."""
-        known = entry.inflight
-        windows = known.windows_5xx if known else 0
-        is_patient = windows < WINDOWS_5XX_MAX
-        verdict = self.poster.post(batch.request, patient=is_patient)
+    def _deliver(self, segment: OpenSegment, batch: Batch) -> None:
+        """The batch is settled on return, or may be set aside. Raises Halted."""
+        verdict = self._poster.post(batch.request)
+        if verdict.action is Action.WAIT and not verdict.narrow:
+            verdict = self._post_again(
+                batch, verdict, FAILURES_MAX - self._in_a_row - 1
+            )
         if verdict.action is Action.ACCEPTED:
-            letters = self.settlement.rejected(batch.records, verdict, attempts=1)
-            self.settlement.settle(reader, entry, batch.items, letters)
-        elif verdict.action is Action.SPLIT or (
-            verdict.server_error and not is_patient
-        ):
-            self._search(reader, entry, batch, verdict)
+            self._accept(segment, batch, verdict)
+        elif not verdict.narrow:
+            raise _halted(verdict)
         else:
-            if verdict.server_error and known is not None:
-                known = msgspec.structs.replace(known, windows_5xx=windows + 1)
-                entry = msgspec.structs.replace(entry, inflight=known)
-                self._books.commit(segments={reader.name: entry})
-            is_pause = verdict.action is Action.PAUSE
-            raise Halted("paused" if is_pause else "waiting", verdict)
+            self._failures.append(_Failure(segment.name, batch.known, verdict))
+            self._in_a_row += 1
+            # While others are accepted, the next batch is as good as a probe.
+            bound = FAILURES_MAX if verdict.action is Action.WAIT else REFUSALS_MAX
+            if not self._is_accepting or self._in_a_row >= bound - 1:
+                self._find_out(segment, batch, verdict)
 
-    def _search(
-        self, reader: SegmentReader, entry: SegmentEntry, batch: Batch, verdict: Verdict
+    def _find_out(self, segment: OpenSegment, batch: Batch, verdict: Verdict) -> None:
+        """Whether it is the batch or the server. Raises Halted if it is the server."""
+        if verdict.action is Action.WAIT:
+            if self._probe(within=False):
+                return
+            # One request is kept for a probe out of the batch itself.
+            tries = FAILURES_MAX - self._in_a_row - (len(batch.records) > 1)
+            verdict = self._post_again(batch, verdict, tries)
+            if verdict.action is Action.ACCEPTED:
+                self._failures.pop()
+                self._accept(segment, batch, verdict)
+                return
+        while self._in_a_row < FAILURES_MAX:
+            is_accepted = self._probe(within=True)
+            if is_accepted:
+                return
+            if is_accepted is None:
+                break
+        self._give_up(segment, batch, verdict)
+
+    def _post_again(self, batch: Batch, verdict: Verdict, tries: int) -> Verdict:
+        before = self._poster.requests
+        verdict = self._poster.post_again(batch.request, verdict, tries=max(tries, 0))
+        self._in_a_row += self._poster.requests - before
+        return verdict
+
+    def _probe(self, *, within: bool) -> bool | None:
+        """Whether one event from the next place is accepted; None if there is none.
+
+        Only `within` may it come out of a batch that has just failed.
+        """
+        names = segment_names(self._desk.home)
+        for _ in names:
+            turn, self.turn = self.turn, self.turn + 1
+            name = names[search.probe_segment(turn, len(names))]
+            besides = {
+                each.known.start
+                for each in self._failures
+                if each.name == name and (each.known.count == 1 or not within)
+            }
+            answers: list[bool] = []
+            self._with(
+                name, partial(self._probe_segment, turn, len(names), besides, answers)
+            )
+            if answers:
+                return answers[0]
+        return None
+
+    def _probe_segment(
+        self,
+        turn: int,
+        segments: int,
+        besides: set[int],
+        answers: list[bool],
+        segment: OpenSegment,
     ) -> None:
-        """Find the bad events of a refused batch, or set its segment aside."""
-        if len(self.suspects) >= SUSPECTS_MAX and not self.settlement.delivered:
-            # One batch after the other is refused, none accepted: it is the server.
-            raise Halted("waiting" if verdict.server_error else "paused", verdict)
-        search = Search(
-            reader,
-            entry,
-            batch,
-            verdict,
-            poster=self.poster,
-            settlement=self.settlement,
-            evidence=self.settlement.delivered > 0,
+        before = segment.entry
+        batch = segment.single_out(turn, segments, besides)
+        if batch is not None:
+            verdict = self._poster.post(batch.request)
+            answers.append(verdict.action is Action.ACCEPTED)
+            if answers[0]:
+                self._accept(segment, batch, verdict)
+                return
+            self._in_a_row += 1
+        # It says nothing about these events; they are posted in larger batches again.
+        self._books.stage(segment.name, before)
+
+    def _accept(self, segment: OpenSegment, batch: Batch, verdict: Verdict) -> None:
+        self._delivered += segment.accept(batch, verdict)
+        self._is_accepting = True
+        self._in_a_row = 0
+        self._hold_against()
+
+    def _hold_against(self) -> None:
+        """What failed is set aside, if others were accepted in this flush."""
+        if self._is_accepting:
+            failures, self._failures = self._failures, []
+            for name, known, verdict in failures:
+                self._put_aside(name, known, verdict)
+
+    def _put_aside(self, name: str, known: Announced, verdict: Verdict) -> None:
+        entry = set_aside(self._books.entry(name), known, verdict.reason)
+        self._books.stage(name, entry)
+        for each in entry.announced:
+            if known.start <= each.start < known.end:
+                self._set_aside[name, each.start] = verdict
+
+    def _narrow_segment(self, segment: OpenSegment) -> None:
+        """Try each range that was set aside, and its parts, oldest first."""
+        start = -1
+        while True:
+            behind = [each for each in segment.entry.announced if each.start > start]
+            if not behind:
+                segment.finish()
+                return
+            known = behind[0]
+            batch = segment.read(known)
+            if batch is None:
+                continue
+            known = batch.known
+            verdict = self._set_aside.get((segment.name, known.start))
+            if verdict is None or (known.count > 1 and verdict.action is Action.WAIT):
+                # What was not answered is tried once more as a whole: it may have been
+                # the network.
+                self._set_aside.pop((segment.name, known.start), None)
+                if self._is_accepting:
+                    verdict = self._try(segment, batch)
+                else:
+                    self._deliver(segment, batch)
+                    continue
+            if verdict is None:
+                continue
+            if known.count == 1 and self._windows(segment, known) >= WINDOWS_MAX:
+                segment.bury(batch, verdict)
+            elif known.count == 1 or not segment.narrow(batch):
+                start = known.start
+            else:
+                self._set_aside.pop((segment.name, known.start), None)
+
+    def _try(self, segment: OpenSegment, batch: Batch) -> Verdict | None:
+        """What a range drew that was set aside; None if it is settled. Raises Halted."""
+        verdict = self._poster.post(batch.request)
+        if verdict.action is Action.ACCEPTED:
+            self._accept(segment, batch, verdict)
+            return None
+        if not verdict.narrow:
+            raise _halted(verdict)
+        self._put_aside(segment.name, batch.known, verdict)
+        self._in_a_row += 1
+        self._waits += verdict.action is Action.WAIT
+        is_bound = self._waits > FAILURES_MAX or self._in_a_row > REFUSALS_MAX
+        if is_bound and not self._probe(within=False):
+            raise Halted("waiting", verdict)
+        return verdict
+
+    def _windows(self, segment: OpenSegment, known: Announced) -> int:
+        return next(
+            e.windows for e in segment.entry.announced if e.start == known.start
         )
-        if not search.run() and not self._widen(reader, batch):
-            self.suspects[reader.name] = verdict
-            raise _SetAsideError
 
-    def _widen(self, reader: SegmentReader, batch: Batch) -> bool:
-        """Whether a refused part of a batch is void, so that the whole is announced.
-
-        An earlier search ended at that part. Only beside its neighbours can it be
-        told whether it is the events or the server. Once a flush.
-        """
-        entry = self._books.entry(reader.name)
-        reader.start_at(entry.offset)
-        whole = reader.take(self._batch_events_max, self._batch_bytes_max)
+    def _give_up(self, segment: OpenSegment, batch: Batch, verdict: Verdict) -> None:
+        """The server takes nothing now: Halted, or the only event there is is dead."""
         if (
-            entry.inflight is None
-            or reader.name in self._widened
-            or whole[-1].end <= batch.end
+            verdict.action is Action.SPLIT
+            and len(batch.records) == 1
+            and count_pending_quickly(self._desk.home, self._books.snapshot) == 1
         ):
-            return False
-        self._widened.add(reader.name)
-        void = msgspec.structs.replace(entry.inflight, digest="")
-        entry = msgspec.structs.replace(entry, inflight=void)
-        self._books.commit(segments={reader.name: entry})
-        return True
+            self._failures = []
+            self._put_aside(segment.name, batch.known, verdict)
+            if self._windows(segment, batch.known) < WINDOWS_MAX:
+                raise Halted("waiting", verdict)
+            segment.bury(batch, verdict)
+            return
+        waits = [e.verdict for e in self._failures if e.verdict.action is Action.WAIT]
+        raise _halted(waits[-1] if waits else verdict)
 
-    def _finish(self, reader: SegmentReader, entry: SegmentEntry) -> bool:
-        """Whether this segment is done with; False where it has grown meanwhile.
 
-        Without its lock it is being written: what follows the last whole record
-        is left alone. Under its lock its end is read once more.
-        """
-        if not reader.lock():
-            return True
-        reader.start_at(entry.offset)
-        if reader.take(1, _NO_BOUND, until=None):
-            reader.start_at(entry.offset)
-            return False
-        size = reader.size()
-        if size > entry.offset + entry.tail:
-            self.settlement.settle_tail(reader, entry, size)
-        if not self._books.is_saved:
-            # The settled offset is in the ledger before its segment is gone. On a full
-            # disk it cannot be, and the space is what the disk needs.
-            self._books.commit()
-        if reader.delete(size):
-            if self._power:
-                # Once it is folded, nobody would know it if it came back.
-                sync_directory(self._home.spool)
-            self._books.gone(reader.name)
-        return True
+def _halted(verdict: Verdict) -> Halted:
+    return Halted("waiting" if verdict.action is Action.WAIT else "paused", verdict)

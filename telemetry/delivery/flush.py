@@ -1,9 +1,6 @@
-"""One flush, from the lock to the report: everything that stands around the loop.
+"""One flush: lock, tidy, drain, conclude, report.
 
-In this order: the flush lock, the books, what a crash left (entries without a
-file, letters that are accounted for, refusals, temporary files), the loop, the
-retried letters, the conclusion, the report. The lock is held throughout, so two
-flushes of one home never meet.
+The flush lock is held throughout, so two flushes of one home never meet.
 """
 
 from __future__ import annotations
@@ -13,24 +10,25 @@ import random
 import time
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from telemetry.books.books import Books
 from telemetry.config import Config
 from telemetry.delivery import schedule
 from telemetry.delivery.backoff import Delays, conclude
-from telemetry.delivery.census import count_pending_quickly
-from telemetry.delivery.drain import Flusher
+from telemetry.delivery.dead_letters import DeadLetterWriter
+from telemetry.delivery.drain import Drain
 from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.purge import finish_purge
 from telemetry.delivery.report import FlushReport, Progress
-from telemetry.delivery.resend import resend
 from telemetry.delivery.schedule import can_send, flush_lock
-from telemetry.delivery.settlement import Settlement
+from telemetry.delivery.settlement import Desk
 from telemetry.delivery.upkeep import is_full, keep_reserve, relieve, tidy
 from telemetry.errors import ConfigError, LedgerError
 from telemetry.locks import unlock
 from telemetry.logs import TelemetryLogger
 from telemetry.paths import Home
-from telemetry.wire.endpoint import HTTPClient
+from telemetry.wire.endpoint import HTTPClient, redact
 from telemetry.wire.retry import Halted, Poster
 from telemetry.wire.transport import Transport
 from telemetry.wire.verdict import Stopped, Verdict
@@ -111,28 +109,15 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
     )
     transport = None
     try:
-        progress.snapshot = books.snapshot
+        progress.begin(books)
         finish_purge(home, books)
         tidy(home, books)
-        if not can_send(config):
-            return progress.report(home, "off")
         try:
-            transport = Transport(
-                endpoint=config.endpoint,
-                header=config.header,
-                api_key=config.api_key if config.header else "",
-                user_agent=f"{config.wire_source()}/{config.version}",
-                connect_timeout_s=config.connect_timeout_s,
-                read_timeout_s=config.read_timeout_s,
-                request_timeout_s=config.request_timeout_s,
-                reply_bytes_max=config.reply_bytes_max,
-                gzip=config.gzip,
-                environment=environment,
-                http=http,
-            )
+            transport = _transport(config, environment, http)
         except ConfigError as error:
             if logger is not None:
                 logger.debug("flush: %s; everything is kept", error)
+            _remember_problem(config, books, str(error))
             return progress.report(home, "off")
         poster = Poster(
             transport,
@@ -144,20 +129,11 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
             sleep=time.sleep,
             deadline=deadline,
         )
-        settlement = Settlement(home, books, clock=time.time)
-        flusher = Flusher(
-            home=home,
-            books=books,
-            poster=poster,
-            settlement=settlement,
-            batch_events_max=config.batch_events_max,
-            batch_bytes_max=config.batch_bytes_max,
-            power=config.durability == "power",
-        )
-        progress.poster, progress.settlement = poster, settlement
-        stopped, verdict = _drain(home, config, flusher, books)
-        _conclude(home, config, flusher, books, stopped, verdict)
-        progress.snapshot = books.snapshot
+        progress.poster = poster
+        drain = _drain_of(config, home, books, poster)
+        stopped, verdict = _drained(drain)
+        if stopped != "off":
+            _conclude(config, home, books, drain, progress, stopped, verdict)
         if logger is not None and verdict is not None:
             logger.debug("flush: %s: %s", stopped, verdict.detail or verdict.reason)
         return progress.report(home, stopped)
@@ -168,49 +144,73 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
         keep_reserve(home)
 
 
-def _drain(
-    home: Home, config: Config, flusher: Flusher, books: Books
-) -> tuple[Stopped, Verdict | None]:
-    """Run the loop, then the retried letters; why it ended, and on what verdict."""
+def _transport(
+    config: Config, environment: Mapping[str, str], http: HTTPClient | None
+) -> Transport:
+    """What posts to the endpoint. Raises ConfigError if there is no usable one."""
+    if not config.endpoint:
+        raise ConfigError("endpoint", "none is set; events are kept")
+    if not can_send(config):
+        raise ConfigError("api_key", "none is set; events are kept")
+    return Transport(
+        endpoint=config.endpoint,
+        header=config.header,
+        api_key=config.api_key if config.header else "",
+        user_agent=f"{config.wire_source()}/{config.version}",
+        connect_timeout_s=config.connect_timeout_s,
+        read_timeout_s=config.read_timeout_s,
+        request_timeout_s=config.request_timeout_s,
+        reply_bytes_max=config.reply_bytes_max,
+        gzip=config.gzip,
+        environment=environment,
+        http=http,
+    )
+
+
+def _drain_of(config: Config, home: Home, books: Books, poster: Poster) -> Drain:
+    bytes_max = config.spool_bytes_max // 4
+    desk = Desk(
+        home=home,
+        books=books,
+        letters=DeadLetterWriter(home, books, bytes_max=bytes_max),
+        batch_events_max=config.batch_events_max,
+        batch_bytes_max=config.batch_bytes_max,
+        quarantine_bytes_max=bytes_max,
+        power=config.durability == "power",
+    )
+    return Drain(desk, poster, turn=books.snapshot.state.probe)
+
+
+def _drained(drain: Drain) -> tuple[Stopped, Verdict | None]:
+    """Drain; why it ended, and on what verdict."""
     try:
-        flusher.drain()
-        if flusher.suspects:
-            refused = next(iter(flusher.suspects.values()))
-            return flusher.give_up_alone(
-                count_pending_quickly(home, books.snapshot)
-            ), refused
-        delivered, verdict = resend(
-            home.dead,
-            books,
-            flusher.poster.post,
-            events_max=config.batch_events_max,
-            bytes_max=config.batch_bytes_max,
-        )
-        flusher.settlement.delivered += delivered
+        verdict = drain.run()
     except Halted as halted:
         return halted.stopped, halted.verdict
+    finally:
+        drain.close()
     if verdict is not None:
         return "waiting", verdict
-    return ("disk" if flusher.blocked else "drained"), None
+    return ("disk" if drain.is_blocked else "drained"), None
 
 
 def _conclude(  # noqa: PLR0917 - what ended, and where it is written
-    home: Home,
     config: Config,
-    flusher: Flusher,
+    home: Home,
     books: Books,
+    drain: Drain,
+    progress: Progress,
     stopped: Stopped,
     verdict: Verdict | None,
 ) -> None:
-    if stopped == "off":
-        return
+    """The time of the next flush, and what `status` says, are on disk on return."""
     identity = schedule.destination_crc(config.endpoint, config.header, config.api_key)
     state = conclude(
         books.snapshot.state,
         stopped=stopped,
         verdict=verdict,
-        delivered=flusher.settlement.delivered,
-        requests=flusher.poster.requests,
+        delivered=progress.delivered,
+        requests=progress.poster.requests if progress.poster else 0,
         identity=identity,
         now=time.time(),
         delays=Delays(
@@ -220,8 +220,25 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
         ),
         random=random.SystemRandom().random,
     )
+    state = msgspec.structs.replace(
+        state, probe=drain.turn, endpoint=redact(config.endpoint)
+    )
     books.commit(state=state)
     try:
         schedule.postpone(home.next_flush, state.next_attempt_ms / 1000, identity)
     except OSError:
         pass  # the next launch looks again; the flush itself is done
+
+
+def _remember_problem(config: Config, books: Books, problem: str) -> None:
+    """Why nothing can be sent is in the ledger, for `status`. Raises LedgerError."""
+    before = books.snapshot.state
+    if (before.last_error, before.stopped) != (problem, "off"):
+        state = msgspec.structs.replace(
+            before,
+            last_error=problem,
+            last_error_ms=int(time.time() * 1000),
+            stopped="off",
+            endpoint=redact(config.endpoint),
+        )
+        books.commit(state=state)

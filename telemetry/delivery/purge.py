@@ -24,9 +24,15 @@ import os
 import msgspec
 
 from telemetry.books.books import Books
-from telemetry.books.entries import DeadMark, SegmentEntry, settle, settle_tail
-from telemetry.delivery import dead_letters
-from telemetry.delivery.census import borne_out, letters
+from telemetry.books.entries import (
+    DeadFile,
+    SegmentEntry,
+    announce,
+    settle_as_purged,
+    settle_tail,
+)
+from telemetry.delivery.census import known_entry
+from telemetry.delivery.dead_letters import learn_files, read_letters
 from telemetry.delivery.opt_out import (
     directories_set_aside,
     remove_files,
@@ -35,13 +41,11 @@ from telemetry.delivery.opt_out import (
 from telemetry.errors import SpoolError
 from telemetry.files import make_directory, names_in, sync_directory
 from telemetry.paths import Home
-from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
 
 
 _AT_ONCE = 1000
 _NO_BOUND = 1 << 62
-_DROPPED = DeadMark(state="dropped")
 
 
 class Purged(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,38 +62,35 @@ def purge(home: Home, books: Books) -> Purged:
     What cannot be opened as a segment is left for a person to look at. Raises
     LedgerError and OSError; what was not removed by then is kept.
     """
-    standings = letters(home, books.snapshot)
-    for name, standing in standings.items():
-        if standing == "early":
-            # It counts for nothing while its segment has the event, so it goes first.
-            dead_letters.remove(home.dead, name)
+    # While their segments stand, early letters are told from those that count.
+    learn_files(home, books)
     set_aside(home)
     events = finish_purge(home, books)
-    dropped = drop_letters(home, list(standings), books)
+    letters = _drop_all(home, books)
     remove_files(home.dead)
     stretches = remove_files(home.quarantine)
     _make_durable(home)
-    return Purged(events=events, letters=dropped, stretches=stretches)
+    books.commit(dead_files=dict.fromkeys(books.snapshot.dead_files))
+    return Purged(events=events, letters=letters, stretches=stretches)
 
 
-def drop_letters(home: Home, names: list[str], books: Books) -> int:
-    """Remove letters and count them as purged; how many of them counted.
+def _drop_all(home: Home, books: Books) -> int:
+    """Every letter counts as purged from here on; how many there were.
 
-    One transaction counts and marks them; then their files go, then the marks:
-    killed on the way, the next flush goes on. Raises LedgerError and OSError.
+    Killed behind the commit, the next flush removes the files (`finish_moves`).
     """
-    standings = letters(home, books.snapshot)
-    counted = [name for name in names if standings.get(name) in {"dead", "retried"}]
+    known = books.snapshot.dead_files.keys() | set(segment_names(home, home.dead))
+    found = list(read_letters(home, books.snapshot))
+    count = sum(each.letter is not None for each in found)
     totals = books.snapshot.totals
-    if counted:
-        books.commit(
-            totals=msgspec.structs.replace(totals, purged=totals.purged + len(counted)),
-            dead_marks=dict.fromkeys(map(_stem, counted), _DROPPED),
-        )
-    if names:
-        dead_letters.remove_for_good(home.dead, names)
-        books.commit(dead_marks=dict.fromkeys(map(_stem, names)))
-    return len(counted)
+    totals = msgspec.structs.replace(
+        totals,
+        purged=totals.purged + count,
+        damaged=totals.damaged + len(found) - count,
+    )
+    files = dict.fromkeys(known, DeadFile(end=0, letters=0))
+    books.commit(totals=totals, dead_files=files)
+    return count
 
 
 def finish_purge(home: Home, books: Books) -> int:
@@ -108,7 +109,7 @@ def finish_purge(home: Home, books: Books) -> int:
                 continue
             try:
                 known = books.entry(name)
-                entry = borne_out(reader, known)
+                entry = known_entry(reader, known)
                 if entry != known:
                     books.gone(name)
                 settled[name] = _settle_all_as_purged(reader, entry)
@@ -147,16 +148,9 @@ def _settle_all_as_purged(reader: SegmentReader, entry: SegmentEntry) -> Segment
     # What a live writer has half written it records again, elsewhere.
     is_complete = reader.lock()
     while items := reader.take(_AT_ONCE, _NO_BOUND):
-        count = sum(isinstance(item, Record) for item in items)
-        settled = settle(entry, items, dead=0)
-        entry = msgspec.structs.replace(
-            settled, delivered=entry.delivered, purged=entry.purged + count
-        )
+        entry = announce(entry, items)
+    entry = settle_as_purged(entry)
     size = reader.size()
     if is_complete and size > entry.offset + entry.tail:
         entry = settle_tail(entry, size)
     return entry
-
-
-def _stem(name: str) -> str:
-    return name.removesuffix(dead_letters.RETRY)

@@ -1,10 +1,4 @@
-"""What one flush came to. Pure; loads nothing heavy.
-
-What a flush has come to so far, for whoever does not wait for its end.
-
-Written by the flush's thread and read by another one: whole values are put in
-place of others, so a reader sees an old one or a new one. Loads nothing heavy.
-"""
+"""What one flush came to, at its end or so far. Loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,7 +8,8 @@ import msgspec
 
 from telemetry.books.entries import Snapshot
 from telemetry.delivery import schedule
-from telemetry.delivery.census import count_letters, count_pending_quickly
+from telemetry.delivery.census import count_pending_quickly
+from telemetry.delivery.dead_letters import count_letters
 from telemetry.paths import Home
 from telemetry.wire.verdict import Stopped
 
@@ -55,38 +50,66 @@ class Posted(Protocol):
     requests: int
 
 
-class Settled(Protocol):
-    """What is read of a settlement."""
+class Kept(Protocol):
+    """What is read of the books."""
 
-    delivered: int
-    damaged: int
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is known now."""
 
 
 class Progress:
-    """The flush at work, and the books as it last had them."""
+    """The flush at work: its books and its poster, once it has them.
+
+    Written by the flush's thread and read by another one: whole values are put in the
+    place of others, so a reader sees an old one or a new one.
+    """
 
     def __init__(self) -> None:
         self.poster: Posted | None = None
-        self.settlement: Settled | None = None
-        self.snapshot = Snapshot()
+        self._books: Kept | None = None
+        self._began = (0, 0)
+
+    def begin(self, books: Kept) -> None:
+        """From here on, what the books say more is what this flush did."""
+        self._began = _settled(books.snapshot)
+        self._books = books
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The books as they are now; empty before the flush has them."""
+        return self._books.snapshot if self._books else Snapshot()
+
+    @property
+    def delivered(self) -> int:
+        """Events that were delivered so far."""
+        return _settled(self.snapshot)[0] - self._began[0]
 
     def report(self, home: Home, stopped: Stopped) -> FlushReport:
         """What has come of it so far; `disk` where what is left cannot be counted."""
-        poster, settlement = self.poster, self.settlement
+        snapshot = self.snapshot
         pending = dead = 0
         try:
-            pending = count_pending_quickly(
-                home, self.snapshot, bytes_max=_REPORT_BYTES
-            )
-            dead = count_letters(home, self.snapshot)[0]
+            pending = count_pending_quickly(home, snapshot, bytes_max=_REPORT_BYTES)
+            dead = count_letters(home, snapshot)
         except OSError:
             stopped = "disk"
+        delivered, damaged = _settled(snapshot)
         return FlushReport(
-            delivered=settlement.delivered if settlement else 0,
+            delivered=delivered - self._began[0],
             pending=pending,
             dead=dead,
-            damaged=settlement.damaged if settlement else 0,
-            requests=poster.requests if poster else 0,
+            damaged=damaged - self._began[1],
+            requests=self.poster.requests if self.poster else 0,
             stopped=stopped,
             next_attempt=schedule.read(home.next_flush),
         )
+
+
+def _settled(snapshot: Snapshot) -> tuple[int, int]:
+    """Events delivered and damaged since the ledger's birth."""
+    totals, entries = snapshot.totals, snapshot.segments.values()
+    return (
+        totals.delivered + sum(entry.delivered for entry in entries),
+        totals.damaged + sum(entry.damaged for entry in entries),
+    )

@@ -1,4 +1,9 @@
-"""TODO"""
+"""What surrounds a drain on disk: what a crash left, and space on a full disk.
+
+`tidy` finishes what a killed flusher or tool had begun. On a full disk `relieve` makes
+space, first by what is settled, then by the reserve, which `keep_reserve` puts back.
+It sends nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,7 @@ import msgspec
 from telemetry.books.books import Books
 from telemetry.books.entries import Snapshot, Totals
 from telemetry.books.view import read_snapshot
-from telemetry.delivery import dead_letters
-from telemetry.delivery.census import letters
-from telemetry.delivery.resend import sweep
+from telemetry.delivery.dead_letters import finish_moves, learn_files
 from telemetry.errors import LedgerError, SpoolError
 from telemetry.files import TEMPORARY, sync_directory, write_whole
 from telemetry.paths import Home
@@ -35,42 +38,26 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 def tidy(home: Home, books: Books) -> None:
     """Finish what a crash left: nothing of it is lost, only not yet written up."""
-    _tidy_letters(home, books)
+    finish_moves(home, books)
+    orphans = learn_files(home, books)
+    totals = books.snapshot.totals
+    if orphans and not totals.recorded:
+        # The totals began anew: the letters' own segments were folded into the old ones.
+        books.commit(totals=msgspec.structs.replace(totals, recorded=orphans))
     gone = books.snapshot.segments.keys() - set(segment_names(home))
     if gone and os.path.isdir(home.spool):
-        # Who deleted them may have died before that was synced, and once they are
-        # folded nobody would know one that came back.
+        # The last flusher may have crashed between unlink and fsync. Sync first: a
+        # segment that reappears after folding would be sent again.
         sync_directory(home.spool)
     for name in gone:
         books.gone(name)
-    sweep(home.dead, books)
-    for directory in (home.dead, home.quarantine):
+    for directory in (home.spool, home.dead, home.quarantine):
         _sweep_temporaries(directory)
     _sweep_old_temporaries(home.root)
     before = books.snapshot.totals
     totals = fold_refusals(before, refusals.read(home.refused))
     if totals != before:
         books.commit(totals=totals)
-
-
-def _tidy_letters(home: Home, books: Books) -> None:
-    """Letters that a crash left early go; those that a lost ledger knew are counted."""
-    orphans = 0
-    early: list[str] = []
-    for name, standing in letters(home, books.snapshot).items():
-        if standing == "early":
-            # Its segment has the event, which may well be accepted this time: back
-            # after a power loss, it would be counted besides.
-            early.append(name)
-        elif standing != "done":
-            segment, _ = dead_letters.origin_of(name) or ("", 0)
-            orphans += segment not in books.snapshot.segments
-    if early:
-        dead_letters.remove_for_good(home.dead, early)
-    totals = books.snapshot.totals
-    if orphans and not totals.recorded:
-        # The totals began anew: a letter's own segment was folded into the old ones.
-        books.commit(totals=msgspec.structs.replace(totals, recorded=orphans))
 
 
 def fold_refusals(totals: Totals, counts: Mapping[str, int]) -> Totals:
@@ -95,8 +82,9 @@ def _sweep_temporaries(directory: str) -> None:
     except OSError:
         return
     for name in names:
-        if TEMPORARY in name:
-            dead_letters.remove(directory, name)
+        path = f"{directory}/{name}"
+        if TEMPORARY in name and not os.path.isdir(path):
+            os.unlink(path)
 
 
 def _sweep_old_temporaries(root: str) -> None:
@@ -123,7 +111,10 @@ def relieve(home: Home) -> None:
         except SpoolError:
             continue
         try:
-            if reader.holds(entry.offset, entry.seq, entry.crc) and reader.lock():
+            is_settled = not entry.announced and reader.holds(
+                entry.offset, entry.seq, entry.crc
+            )
+            if is_settled and reader.lock():
                 reader.delete(entry.offset + entry.tail)
         finally:
             reader.close()

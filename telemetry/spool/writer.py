@@ -6,8 +6,8 @@ Rules:
   taken, else a new one is made. So up to eight writers at once share eight
   segments, and opening costs the same with a million events waiting as with none.
 - A new name sorts behind every name there is, also after the clock was set back.
-- The bound counts everything in `spool/`, `dead/` and `quarantine/`. It refuses
-  the newest event; it never deletes. It is looked at when a segment is opened,
+- The bound counts everything in `spool/`; `dead/` and `quarantine/` have bounds of
+  their own. It refuses the newest event; it never deletes. It is looked at when a segment is opened,
   so it is soft by what other processes' open segments may still grow.
 - An event from inside `append` of the same thread (a signal handler) is
   refused: waiting would wait for itself.
@@ -269,7 +269,7 @@ class SpoolWriter:
         home = self._home
         changed_ns = os.stat(home.spool).st_mtime_ns
         self.waiting_bytes = size_of(home.spool)
-        kept = self.waiting_bytes + size_of(home.dead) + size_of(home.quarantine)
+        kept = self.waiting_bytes
         if size > self._spool_bytes_max - kept:
             self._full = (changed_ns, time.monotonic_ns(), kept)
             raise SpoolFullError(kept, self._spool_bytes_max)

@@ -1,8 +1,8 @@
 """One request and its retries: the only user of tenacity.
 
-Within one flush a request that has to wait is tried again under full jitter,
-or when the server said, until the deadline. Before each try consent is asked
-for anew: turned off in the middle of a drain, the next request does not happen.
+Within one flush a request that has to wait is tried again under full jitter, or when
+the server said, until the deadline. Before each try consent is asked for: turned off in
+the middle of a drain, the next request does not happen.
 """
 
 from __future__ import annotations
@@ -66,42 +66,14 @@ class Poster:
         self._monotonic = monotonic
         self._sleep = sleep
         self._deadline = deadline
-        # What the request under way drew at its last try.
-        self._last: Verdict | None = None
 
-    def post(self, request: Request, *, patient: bool = True) -> Verdict:
-        """What came of a request, retried under backoff while there is time.
-
-        Without `patient` a server error is an answer and is not retried. Raises
-        Halted where consent or time do not allow a request.
-        """
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_result(
-                lambda verdict: (
-                    verdict.action is Action.WAIT
-                    and (patient or not verdict.server_error)
-                )
-            ),
-            wait=_pause_s,
-            stop=lambda state: (
-                self._monotonic() + state.upcoming_sleep >= self._deadline
-            ),
-            sleep=self._sleep,
-            before=tenacity.before_nothing,
-            after=tenacity.after_nothing,
-            before_sleep=None,
-            reraise=True,
-            retry_error_callback=_last_verdict,
-        )
-        self._last = None
-        return retrying(self._post_once, request)
-
-    def _post_once(self, request: Request) -> Verdict:
+    def post(self, request: Request) -> Verdict:
+        """What came of one try. Raises Halted if consent or time do not allow it."""
         if not self._allowed():
             raise Halted("off")
         left_s = self._deadline - self._monotonic()
         if left_s <= 0:
-            return self._out_of_time()
+            raise Halted("deadline")
         self.requests += 1
         outcome = self._transport.post(
             request.body,
@@ -114,15 +86,45 @@ class Poster:
         short = left_s < self._request_timeout_s
         if short and verdict.reason == "timeout" and verdict.action is Action.WAIT:
             # Our time was up, not the server's: that says nothing about it.
-            return self._out_of_time()
-        self._last = verdict
+            raise Halted("deadline")
         return verdict
 
-    def _out_of_time(self) -> Verdict:
-        """What the request drew before the time was up; Halted if nothing did."""
-        if self._last is None:
-            raise Halted("deadline")
-        return self._last
+    def post_again(self, request: Request, first: Verdict, *, tries: int) -> Verdict:
+        """What came of a request in the end that drew `first`, a verdict to wait.
+
+        It is tried at most `tries` times more, after a pause each, while there is
+        time. Raises Halted("off").
+        """
+        last = first
+
+        def once() -> Verdict:
+            nonlocal last
+            try:
+                last = self.post(request)
+            except Halted as halted:
+                if halted.stopped == "off":
+                    raise
+            return last
+
+        # tenacity pauses behind an attempt, so the first one is what is known already.
+        known = [first]
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(
+                lambda verdict: verdict.action is Action.WAIT
+            ),
+            wait=_pause_s,
+            stop=lambda state: (
+                state.attempt_number > tries
+                or self._monotonic() + state.upcoming_sleep >= self._deadline
+            ),
+            sleep=self._sleep,
+            before=tenacity.before_nothing,
+            after=tenacity.after_nothing,
+            before_sleep=None,
+            reraise=True,
+            retry_error_callback=_last_verdict,
+        )
+        return retrying(lambda: known.pop() if known else once())
 
 
 _jitter = tenacity.wait_random_exponential(multiplier=_RETRY_FIRST_S, max=_RETRY_MAX_S)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from telemetry.client import Client
-from telemetry.delivery import dead_letters
-from telemetry.delivery import drain as flusher
-from telemetry.delivery.dead_letters import DeadLetter
+from telemetry.delivery import settlement as flusher
 from telemetry.delivery.flush import flush
 from telemetry.paths import Home
-from telemetry.spool.reader import SegmentReader, segment_names
+from telemetry.spool.reader import segment_names
 from tests.proofs.power_loss.events import POISON, Collector, config_of
 from tests.support import misbehaving as bad
-from tests.support.delivering import census_of, client_of
+from tests.support.delivering import census_of, client_of, rejecting, write_early_letter
 from tests.support.loopback import Server
 from tests.support.writers import Numbered
 
@@ -56,16 +53,6 @@ class Removals:
             os.chmod(path, 0o600)
 
 
-def first_record(home: Path):
-    there = Home(str(home))
-    (name,) = segment_names(there)
-    reader = SegmentReader(there, name)
-    reader.start_at(0)
-    (record,) = reader.take(1, 1 << 62)
-    reader.close()
-    return name, record
-
-
 def test_an_early_letter_does_not_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,16 +63,8 @@ def test_an_early_letter_does_not_come_back(
         client_of(home, server.url, events=1, durability="power") as client,
     ):
         client.close()
-        name, record = first_record(home)
-        letter = DeadLetter(
-            event=msgspec.Raw(record.event),
-            reason="rejected",
-            status=0,
-            reply="",
-            time_ms=1,
-            attempts=1,
-        )
-        dead_letters.write(str(home / "dead"), dead_letters.name_of(name, 0), letter)
+        (name,) = segment_names(Home(str(home)))
+        write_early_letter(home, name)
         removals = Removals(monkeypatch)
         assert client.flush().delivered == 1
         removals.lose_power()
@@ -134,13 +113,9 @@ def test_the_directory_of_letters_is_synced_by_who_finds_it(
     os.mkdir(home, 0o700)
     os.mkdir(home / "dead", 0o700)
     removals = Removals(monkeypatch)
-    letter = DeadLetter(
-        event=msgspec.Raw(b"{}"),
-        reason="rejected",
-        status=0,
-        reply="",
-        time_ms=1,
-        attempts=1,
-    )
-    dead_letters.write(str(home / "dead"), "0-1", letter)
+    with (
+        Server(choose=rejecting("tool-0")) as server,
+        client_of(home, server.url, events=1) as client,
+    ):
+        assert client.flush(timeout_s=5).dead == 1
     assert str(home) in removals.synced

@@ -14,12 +14,11 @@ import pytest
 
 import telemetry
 from telemetry.consent import consent, read_choice
-from telemetry.delivery import dead_letters
 from telemetry.delivery.flush import flush
 from telemetry.delivery.opt_out import finish_opt_out, opt_out
 from telemetry.paths import Home
 from tests.support import misbehaving as bad
-from tests.support.delivering import KEY, census_of, client_of, record
+from tests.support.delivering import KEY, census_of, client_of, letters_of, record
 from tests.support.going_on import writers_that_go_on
 from tests.support.loopback import Exchange, Server
 from tests.support.terminals import at_terminal
@@ -39,7 +38,7 @@ def home(tmp_path: Path) -> Path:
         for _ in range(5):
             with client_of(home, server.url, events=0 if home.exists() else 1) as it:
                 it.flush(timeout_s=20)
-    assert len(dead_letters.names(str(home / "dead"))) == 1
+    assert len(letters_of(home)) == 1
     with client_of(home, "", events=5):
         pass
     (home / "quarantine").mkdir(mode=0o700)

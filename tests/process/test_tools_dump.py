@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from telemetry.delivery import dead_letters
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
-from tests.support import misbehaving as bad
-from tests.support.delivering import KEY, census_of, client_of, record
-from tests.support.loopback import Behaviour, Received, Server
+from tests.support.delivering import (
+    KEY,
+    census_of,
+    client_of,
+    letters_of,
+    record,
+    rejecting,
+    write_early_letter,
+)
+from tests.support.loopback import Server
 from tests.support.surroundings import spooled_bytes
 from tests.support.tooling import Ran, environment, killed_at_the_end, tool
 from tests.support.writers import plant, segment_of, wait_until
@@ -26,21 +31,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def refusing(*tools: str) -> Server:
-    """A server that refuses every request with an event of one of these tools."""
-
-    def choose(request: Received) -> Behaviour:
-        events = json.loads(request.plain_body)["records"]
-        names = {event["properties"].get("tool_name") for event in events}
-        return bad.reply(422 if names & set(tools) else 200)
-
-    return Server(choose=choose)
-
-
 def delivered_but(home: Path, *tools: str, events: int = 20) -> None:
     """`events` events were sent, and these became dead letters."""
     with (
-        refusing(*tools) as server,
+        Server(choose=rejecting(*tools)) as server,
         client_of(home, server.url, events=events) as client,
     ):
         assert client.flush(timeout_s=20).dead == len(tools)
@@ -140,13 +134,11 @@ def test_it_shows_as_many_as_status_counts(home: Path) -> None:
     delivered_but(home, "tool-3", "tool-9", "tool-11")
     with client_of(home, "", events=5):
         pass
-    (first, *_) = dead_letters.names(str(home / "dead"))
+    first = letters_of(home)[0].name
     assert tool("dead", "retry", first, home=home).line == {"retried": 1, "dropped": 0}
     # A letter of an event that is not settled: its segment still has it.
-    (name,) = segment_names(Home(str(home)))
-    (letter,) = (home / "dead").glob("*.retry")
-    size = Path(Home(str(home)).segment(name)).stat().st_size
-    (home / "dead" / f"{name}-{size - 1}").write_bytes(letter.read_bytes())
+    name = segment_names(Home(str(home)))[-1]
+    write_early_letter(home, name)
     status = tool("status", home=home).line
     assert (status["pending"], status["dead"], status["balanced"]) == (6, 2, True)
     for state in ("pending", "dead"):
@@ -230,7 +222,7 @@ def test_a_batch_that_is_no_longer_as_announced_is_planned_anew(home: Path) -> N
     path = Path(Home(str(home)).segment(name))
     path.write_bytes(path.read_bytes().replace(b"tool-2", b"tool-X"))
     planned = tool("dump", "--as-sent", home=home)
-    assert len(planned.line["records"]) == 19
+    assert sum(len(line["records"]) for line in planned.lines) == 19
     with Server() as server, client_of(home, server.url) as client:
         assert client.flush(timeout_s=20).delivered == 19
     assert [request.body for request in server.requests] == planned.out.splitlines()

@@ -15,11 +15,10 @@ import pytest
 
 import telemetry.delivery.flush
 from spool_tools.reading import Spool
-from telemetry.delivery import dead_letters
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
-from tests.support.delivering import KEY, census_of, client_of
+from tests.support.delivering import KEY, census_of, client_of, letters_of
 from tests.support.going_on import writers_that_go_on
 from tests.support.loopback import Behaviour, Received, Server
 from tests.support.tooling import environment, fingerprint, killed_at_the_end, ran, tool
@@ -243,4 +242,4 @@ def test_looking_leaves_locks_as_they_are(home: Path) -> None:
             tool(*command, home=home)
         assert client.track(telemetry.CommandEvent(action="run"))
         assert segment_names(Home(str(home))) == names
-    assert dead_letters.names(str(home / "dead"))
+    assert len(letters_of(home)) > 0

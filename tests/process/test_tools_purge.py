@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -14,19 +13,24 @@ import pytest
 # Loaded before the forks, as everything is that a purge needs.
 import telemetry.delivery.flush  # noqa: F401
 from spool_tools.changing import open_books
-from telemetry.books.entries import DeadMark
-from telemetry.books.ledger import Ledger
 from telemetry.books.view import read_snapshot
 from telemetry.delivery import dead_letters
 from telemetry.delivery.census import take_census
-from telemetry.delivery.purge import drop_letters, purge
+from telemetry.delivery.purge import purge
 from telemetry.files import names_in
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
-from tests.support.delivering import census_of, client_of, record
+from tests.support.delivering import (
+    census_of,
+    client_of,
+    letters_of,
+    record,
+    rejecting,
+    write_early_letter,
+)
 from tests.support.going_on import writers_that_go_on
-from tests.support.loopback import Behaviour, Received, Server
+from tests.support.loopback import Server
 from tests.support.terminals import at_terminal
 from tests.support.tooling import process, tool
 from tests.support.writers import Peer, child, holding
@@ -35,32 +39,22 @@ from tests.support.writers import Peer, child, holding
 KILLS = 40
 
 
-def refusing(*tools: str) -> Server:
-    """A server that refuses every request with an event of one of these tools."""
-
-    def choose(request: Received) -> Behaviour:
-        events = json.loads(request.plain_body)["records"]
-        names = {event["properties"].get("tool_name") for event in events}
-        return bad.reply(422 if names & set(tools) else 200)
-
-    return Server(choose=choose)
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A spool with some of everything: 17 delivered, 2 dead, 1 retried, 1 damaged
     record in quarantine, 9 pending in two segments and 2 damaged ones between them."""
     home = tmp_path / "home"
     with (
-        refusing("tool-3", "tool-9", "tool-11") as server,
+        Server(choose=rejecting("tool-3", "tool-9", "tool-11")) as server,
         client_of(home, server.url, events=20) as client,
     ):
         assert client.flush(timeout_s=20).dead == 3
-    first, *_ = dead_letters.names(str(home / "dead"))
-    dead_letters.retry(str(home / "dead"), first)
+    there = Home(str(home))
+    with open_books(there) as books:
+        dead_letters.retry(there, books, {letters_of(home)[0].name})
     with client_of(home, "", events=7):
         pass
-    (name,) = segment_names(Home(str(home)))
+    name = segment_names(Home(str(home)))[-1]
     path = home / "spool" / name
     whole = path.read_bytes()
     at = whole.rindex(b'"tool-2"')
@@ -77,7 +71,7 @@ def test_what_is_removed_is_counted_as_purged(home: Path) -> None:
     assert (before.delivered, before.damaged, before.purged) == (17, 2, 0)
     done = tool("purge", "--yes", home=home)
     assert (done.code, done.err) == (0, "")
-    assert done.line == {"events": 9, "letters": 3, "stretches": 0}
+    assert done.line == {"events": 10, "letters": 2, "stretches": 0}
     after = census_of(home)
     assert after.holds()
     assert (after.recorded, after.pending, after.dead) == (31, 0, 0)
@@ -123,12 +117,12 @@ def test_it_asks_before_it_removes(home: Path) -> None:
     assert "say --yes" in refused.err
     seen = at_terminal("purge", home=home, typed=b"\n")
     assert seen.code == 2
-    assert "Remove 10 pending events" in seen.text
+    assert "Remove 11 pending events" in seen.text
     assert "not confirmed; nothing was removed" in seen.text
     assert census_of(home) == before
     seen = at_terminal("purge", home=home, typed=b"y\n")
     assert seen.code == 0
-    assert "9 pending events and 3 letters" in seen.text
+    assert "10 pending events and 2 letters" in seen.text
     assert census_of(home).purged == 12
 
 
@@ -149,33 +143,13 @@ def test_letter_of_an_event_that_is_not_settled_is_not_counted_twice(
 ) -> None:
     """A flusher that was killed between letter and settling left both behind."""
     newest = segment_names(Home(str(home)))[-1]
-    some = home / "dead" / dead_letters.names(str(home / "dead"))[-1]
-    (home / "dead" / f"{newest}-0").write_bytes(some.read_bytes())
+    write_early_letter(home, newest)
+    assert len(letters_of(home)) == 2
     assert tool("purge", "--yes", home=home).line == {
-        "events": 9,
-        "letters": 3,
+        "events": 10,
+        "letters": 2,
         "stretches": 0,
     }
-    assert census_of(home).holds()
-
-
-def test_letter_that_the_ledger_has_counted_is_not_counted_again(home: Path) -> None:
-    """A flusher that was killed after the commit left its file behind."""
-    name = dead_letters.names(str(home / "dead"))[-1]
-    ledger = Ledger(str(home / "ledger"))
-    totals = ledger.read().totals
-    ledger.commit(
-        totals=type(totals)(
-            **{
-                **{each: getattr(totals, each) for each in totals.__struct_fields__},
-                "delivered": totals.delivered + 1,
-            }
-        ),
-        dead_marks={name: DeadMark(state="delivered")},
-    )
-    ledger.close()
-    assert census_of(home).holds()
-    assert tool("purge", "--yes", home=home).line["letters"] == 2
     assert census_of(home).holds()
 
 
@@ -246,34 +220,6 @@ def _purge_and_kill(home: Path, after_s: float) -> bool:
         time.sleep(after_s)
         os.kill(peer.pid, signal.SIGKILL)
         return peer.wait() != 0
-
-
-def test_letters_dropped_by_a_process_that_is_killed_are_counted_once(
-    home: Path,
-) -> None:
-    """Between the commit and the removal both the mark and the file are there."""
-    there = Home(str(home))
-    names = dead_letters.names(there.dead)
-    kept = {name: (home / "dead" / name).read_bytes() for name in names}
-    with open_books(there) as books:
-        assert drop_letters(there, names, books) == 3
-    after = census_of(home)
-    # As if it had been killed before it removed the files and took back the marks.
-    for name, content in kept.items():
-        (home / "dead" / name).write_bytes(content)
-    ledger = Ledger(there.ledger)
-    ledger.commit(
-        dead_marks={
-            name.removesuffix(dead_letters.RETRY): DeadMark(state="dropped")
-            for name in names
-        }
-    )
-    ledger.close()
-    assert census_of(home) == after
-    with open_books(there) as books:
-        assert drop_letters(there, names, books) == 0
-    assert census_of(home) == after
-    assert after.holds()
 
 
 def test_what_is_no_segment_is_left_alone_and_told(home: Path, tmp_path: Path) -> None:

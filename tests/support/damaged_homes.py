@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from telemetry.delivery import dead_letters
 from telemetry.paths import Home
+from telemetry.spool import frame
 from telemetry.spool.reader import segment_names
 
 
@@ -35,8 +35,9 @@ def the_segment(home: Path) -> Path:
 
 
 def the_letter(home: Path) -> Path:
-    """The oldest dead letter."""
-    return home / "dead" / dead_letters.names(str(home / "dead"))[0]
+    """The file that holds the dead letter."""
+    there = Home(str(home))
+    return Path(f"{there.dead}/{segment_names(there, there.dead)[0]}")
 
 
 def _at(name: str) -> _Where:
@@ -85,6 +86,10 @@ def _more(directory: str, name: str) -> Damage:
     return damage
 
 
+def _record(content: bytes) -> bytes:
+    return frame.encode(0, content)
+
+
 def _all_but(kept: str) -> Damage:
     def damage(home: Path) -> None:
         for path in home.iterdir():
@@ -121,7 +126,7 @@ _INSTEAD: dict[str, Callable[[Path], object]] = {
 _FILES = ("next-flush", "refused", "user-uuid", "consent", "flush.lock", "reserve")
 # A JSON text that is a letter, and an event that is none.
 _ODD_LETTER = (
-    b'{"event":[\n1],"reason":"\\u001b[31m","status":-1,"reply":"\\u202e",'
+    b'{"event":[1],"segment":"\\u001b","offset":-1,"reason":"\\u001b[31m","status":-1,"reply":"\\u202e",'
     b'"time_ms":9223372036854775807,"attempts":-5}'
 )
 DAMAGES: dict[str, Damage] = {
@@ -133,12 +138,13 @@ DAMAGES: dict[str, Damage] = {
     **{f"letter: {name}": _content(the_letter, c) for name, c in _CHANGES.items()},
     **{f"letter: {name}": _instead(the_letter, i) for name, i in _INSTEAD.items()},
     "letter: huge": _huge(the_letter),
-    "letter: deep": _content(the_letter, lambda _: b"[" * 100_000),
-    "letter: of another shape": _content(the_letter, lambda _: b'{"event":null}'),
-    "letter: an event that is none": _content(the_letter, lambda _: _ODD_LETTER),
-    "letter: a name that is none": _more("dead", f"{HOSTILE_NAME}.v1.jseq-7"),
-    "letter: an offset that is none": _more("dead", f"{HOSTILE_NAME}.v1.jseq-²"),
-    "letter: an offset beyond numbers": _more("dead", f"a.v1.jseq-{'9' * 200}"),
+    "letter: deep": _content(the_letter, lambda _: _record(b"[" * 100_000)),
+    "letter: of another shape": _content(the_letter, lambda _: _record(b'{"a":1}')),
+    "letter: an event that is none": _content(
+        the_letter, lambda _: _record(_ODD_LETTER)
+    ),
+    "letter: a name that is none": _more("dead", f"{HOSTILE_NAME}.v1.jseq"),
+    "letter: a second file": _more("dead", "00000000000000000001-00000001.v1.jseq"),
     "quarantine: a name that is none": _more("quarantine", f"{HOSTILE_NAME}-x"),
     "quarantine: an offset that is none": _more("quarantine", "a-٣"),
     "quarantine: an offset beyond numbers": _more("quarantine", f"a-{'9' * 200}"),

@@ -10,9 +10,9 @@ import pytest
 
 from telemetry.books.books import Books
 from telemetry.books.entries import (
-    DeadMark,
+    Announced,
+    DeadFile,
     DeliveryState,
-    Inflight,
     SegmentEntry,
     Snapshot,
     Totals,
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FLIGHT = Inflight(start=10, end=90, count=4, key="k", digest="d" * 64, windows_5xx=2)
+FLIGHT = Announced(start=10, end=90, count=4, digest="d" * 64, windows=2)
 ENTRY = SegmentEntry(
-    offset=10,
-    seq=8,
+    offset=90,
+    seq=12,
     crc="e8ab4401",
-    recorded=9,
+    recorded=13,
     delivered=4,
     dead=2,
     damaged=1,
     purged=2,
-    inflight=FLIGHT,
+    announced=(FLIGHT,),
 )
 TOTALS = Totals(recorded=100, delivered=90, refused={"busy": 3}, refused_marks={"x": 1})
 STATE = DeliveryState(failures=2, last_error="503", stopped="waiting", requests=7)
-MARK = DeadMark(state="dropped")
+MARK = DeadFile(end=90, letters=2)
 
 
 class Disk:
@@ -95,7 +95,7 @@ def test_fold_keeps_every_settled_event() -> None:
 
 def test_fold_counts_nothing_that_was_only_in_flight() -> None:
     """What was never settled is counted by reading, or not at all: never twice."""
-    landed = msgspec.structs.replace(ENTRY, inflight=None)
+    landed = msgspec.structs.replace(ENTRY, recorded=9, announced=())
     assert fold(TOTALS, ENTRY) == fold(TOTALS, landed)
 
 
@@ -116,7 +116,7 @@ WHOLE: dict[str, Any] = {
     "segments": {"a": ENTRY},
     "totals": TOTALS,
     "state": STATE,
-    "dead_marks": {"a-10": MARK},
+    "dead_files": {"a-10": MARK},
 }
 
 
@@ -131,11 +131,11 @@ def test_a_commit_holds_in_memory_and_on_disk(disk: Disk, books: Books) -> None:
 def test_none_removes_and_silence_keeps(books: Books) -> None:
     """Forgetting is always asked for by name."""
     books.commit(
-        segments={"a": ENTRY}, totals=TOTALS, dead_marks={"m": MARK, "n": MARK}
+        segments={"a": ENTRY}, totals=TOTALS, dead_files={"m": MARK, "n": MARK}
     )
-    books.commit(dead_marks={"m": None, "never": None})
+    books.commit(dead_files={"m": None, "never": None})
     assert books.snapshot == Snapshot(
-        segments={"a": ENTRY}, totals=TOTALS, dead_marks={"n": MARK}
+        segments={"a": ENTRY}, totals=TOTALS, dead_files={"n": MARK}
     )
 
 
@@ -203,11 +203,11 @@ def test_memory_replaces_the_ledger_once_there_is_room(tmp_path: Path) -> None:
     """What a full disk kept out arrives whole, and what went meanwhile is gone."""
     disk = Disk(tmp_path / "home", is_full=False)
     books = disk.books()
-    books.commit(segments={"old": ENTRY}, dead_marks={"old-0": MARK})
+    books.commit(segments={"old": ENTRY}, dead_files={"old-0": MARK})
     disk.fill()
     books.gone("old")
     assert not books.commit(segments={"new": ENTRY}, state=STATE)
-    assert not books.commit(dead_marks={"old-0": None})
+    assert not books.commit(dead_files={"old-0": None})
     assert disk.relieved > 0
     os.rename(f"{disk.parent}.away", disk.parent)
     assert list(read_snapshot(disk.place).segments) == ["old"]

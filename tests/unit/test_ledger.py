@@ -15,7 +15,7 @@ import diskcache
 import pytest
 
 from telemetry.books import ledger as module
-from telemetry.books.entries import DeadMark, DeliveryState, SegmentEntry, Totals
+from telemetry.books.entries import DeadFile, DeliveryState, SegmentEntry, Totals
 from telemetry.books.ledger import SETTINGS, Ledger, measure, open_ledger, read_snapshot
 from telemetry.errors import LedgerError
 
@@ -280,10 +280,10 @@ def test_no_text_of_an_error_stops_a_commit(place: str) -> None:
 
 def test_names_that_are_no_utf_8_come_back_as_they_were(place: str) -> None:
     """A dead letter's name is a file's name, and those are bytes."""
-    mark = DeadMark(state="delivered")
+    mark = DeadFile(end=90, letters=2)
     opened = Ledger(place)
-    opened.commit(dead_marks={"\udcff": mark})
-    assert opened.read().dead_marks == {"\udcff": mark}
+    opened.commit(dead_files={"\udcff": mark})
+    assert opened.read().dead_files == {"\udcff": mark}
     opened.close()
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import diskcache
 import pytest
 
-from telemetry.books.entries import DeadMark, DeliveryState, SegmentEntry, Totals
+from telemetry.books.entries import DeadFile, DeliveryState, SegmentEntry, Totals
 from telemetry.books.ledger import (
     SETTINGS,
     Ledger,
@@ -58,7 +58,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> str:
     shutil.copytree(directory, directory + ".older")
     made = Ledger(directory)
     made.commit(segments={name: entry(200) for name in NAMES})
-    made.commit(dead_marks={"0-seg-0": DeadMark(state="dropped")})
+    made.commit(dead_files={"0-seg-0": DeadFile(end=90, letters=2)})
     made.commit(totals=Totals(recorded=2), state=DeliveryState(requests=2))
     made.close()
     return directory
@@ -98,7 +98,7 @@ def outcome(directory: str) -> tuple[str | None, tuple[str, ...]]:
             assert found in (entry(100), entry(200))
         assert snapshot.totals.recorded in (0, 1, 2)
         assert snapshot.state.requests in (0, 1, 2)
-        assert set(snapshot.dead_marks) <= {"0-seg-0"}
+        assert set(snapshot.dead_files) <= {"0-seg-0"}
     return aside, believed[-1].unreadable
 
 

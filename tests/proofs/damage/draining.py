@@ -20,9 +20,10 @@ from telemetry.books.entries import Snapshot
 from telemetry.books.view import read_snapshot
 from telemetry.config import Config
 from telemetry.delivery.census import take_census
-from telemetry.delivery.drain import Flusher
+from telemetry.delivery.dead_letters import DeadLetterWriter
+from telemetry.delivery.drain import Drain
 from telemetry.delivery.flush import flush
-from telemetry.delivery.settlement import Settlement
+from telemetry.delivery.settlement import Desk
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
 from telemetry.spool.frame import OVERHEAD
@@ -51,7 +52,7 @@ class _Accepting:
         self.requests = 0
         self.bodies: list[bytes] = []
 
-    def post(self, request: Request, *, patient: bool = True) -> Verdict:
+    def post(self, request: Request) -> Verdict:
         self.requests += 1
         self.bodies.append(request.body)
         return _ACCEPTED
@@ -88,20 +89,22 @@ class Bench:
         self._lay_out(case)
         poster = _Accepting()
         books = _InMemory("", relieve=lambda: None, is_full=lambda: False)
-        flusher = Flusher(
+        desk = Desk(
             home=self.home,
             books=books,
-            poster=poster,  # type: ignore[arg-type]
-            settlement=Settlement(self.home, books, clock=lambda: 0.0),
+            letters=DeadLetterWriter(self.home, books, bytes_max=1 << 30),
             batch_events_max=40,
             batch_bytes_max=1 << 20,
+            quarantine_bytes_max=1 << 30,
+            power=False,
         )
+        drain = Drain(desk, poster)  # type: ignore[arg-type]
         try:
-            flusher.drain()
+            drain.run()
             books.commit()
         except Exception as error:
             return [f"raised: {type(error).__name__}: {error}"]
-        found = ["blocked: something was set aside"] if flusher.blocked else []
+        found = ["blocked: something was set aside"] if drain.is_blocked else []
         return found + self._problems(case, poster.bodies, books.snapshot)
 
     def flushed(self, case: Case, server: Server) -> list[str]:

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from telemetry.client import Client
-from telemetry.delivery import dead_letters
 from telemetry.delivery.flush import flush
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
 from telemetry.wire.formats import event_id_of
 from tests.proofs.power_loss.events import STRETCH, Collector, config_of, number_of
 from tests.proofs.power_loss.trace import home_in
-from tests.support.delivering import census_of
+from tests.support.delivering import census_of, letters_of
 from tests.support.writers import Numbered
 
 
@@ -118,11 +117,7 @@ class Judge:
                 problems.append(f"books: {census}")
         except Exception as error:
             problems.append(f"raised: {type(error).__name__}: {error}")
-        letters = [
-            bytes(letter.event)
-            for name in dead_letters.names(home.dead)
-            if (letter := dead_letters.read(home.dead, name))
-        ]
+        letters = [bytes(each.event) for each in letters_of(Path(home.root))]
         return Aftermath(
             tuple(self._collector.take()),
             tuple(letters),

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -35,6 +36,7 @@ from telemetry.paths import Home
 from telemetry.spool import power
 from telemetry.spool.reader import segment_names
 from tests.proofs.power_loss.events import POISON, STRETCH, config_of, number_in
+from tests.support.delivering import letters_of
 from tests.support.writers import Numbered
 
 
@@ -213,8 +215,10 @@ def again(home: Home, tell: Teller, url: str) -> None:
     record(home, tell, range(2))
     record(home, tell, range(2, 3), POISON)
     deliver(home, tell, url)
-    for name in dead_letters.names(home.dead):
-        dead_letters.retry(home.dead, name)
+    names = {letter.name for letter in letters_of(Path(home.root))}
+    books = Books(home.ledger, relieve=lambda: None, is_full=lambda: False)
+    dead_letters.retry(home, books, names)
+    books.close()
     deliver(home, tell, url)
 
 

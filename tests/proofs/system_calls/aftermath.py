@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from telemetry.delivery import dead_letters
 from telemetry.delivery.schedule import flush_lock
 from telemetry.paths import Home
 from tests.proofs.system_calls.tracing import Ran
+from tests.support.delivering import letters_of
 
 
 def answers_of(ran: Ran) -> dict[int, bool]:
@@ -31,7 +31,7 @@ def is_free(home: Home) -> bool:
 
 def kept_in(home: Home) -> dict[str, bytes]:
     """Damaged stretches byte for byte, and letters by name."""
-    kept = dict.fromkeys(dead_letters.names(home.dead), b"")
+    kept = {letter.name: b"" for letter in letters_of(Path(home.root))}
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(home.quarantine):
             kept[f"quarantine/{name}"] = Path(home.quarantine, name).read_bytes()

@@ -36,15 +36,23 @@ class Bug(NamedTuple):
     shown_by: str
 
 
-_POST = "        verdict = self.poster.post(batch."
-_SETTLE = "            self.settlement.settle(reader, entry, batch.items, letters)\n"
-_LETTERS = """\
-        for offset, each in letters.items():
-            name = dead_letters.name_of(reader.name, offset)
-            dead_letters.write(self._home.dead, name, each)
+_POST = """\
+        verdict = self._poster.post(batch.request)
+        if verdict.action is Action.WAIT and not"""
+_SETTLE = "            self._accept(segment, batch, verdict)\n        elif not"
+_EARLY = """\
+        self._accept(segment, batch, Verdict(Action.ACCEPTED, "200"))
+        self._books.commit()
 """
-_SETTLED = "        settled = settle(entry, items, dead=len(letters))\n"
-_COMMIT = "        self._books.commit(segments={reader.name: settled})\n"
+_LETTERS = "            rows = self._desk.letters.append(letters)\n"
+_COMMIT = (
+    "            self._books.commit(segments={self.name: entry}, dead_files=rows)\n"
+)
+_LATE = """\
+            self._books.commit(segments={self.name: entry})
+            rows = self._desk.letters.append(letters)
+            self._books.commit(dead_files=rows)
+"""
 BUGS = (
     Bug(
         name="a short write passes for a whole one",
@@ -58,9 +66,8 @@ BUGS = (
         name="a batch is settled before the answer",
         path="telemetry/delivery/drain.py",
         changes=(
-            (_POST, f"{_SETTLE[4:]}        self._books.commit()\n{_POST}"),
-            (f"{_SETTLE}        elif", "            pass\n        elif"),
-            ("is_patient = windows", "letters = {}\n        is_patient = windows"),
+            (_POST, f"{_EARLY}{_POST}"),
+            (_SETTLE, "            pass\n        elif not"),
         ),
         scene="flush-drain",
         kind="kill",
@@ -68,7 +75,7 @@ BUGS = (
     ),
     Bug(
         name="a segment is deleted before its settling is on disk",
-        path="telemetry/delivery/drain.py",
+        path="telemetry/delivery/settlement.py",
         changes=(("if not self._books.is_saved:\n", "if False:\n"),),
         scene="flush-drain",
         kind="kill",
@@ -77,7 +84,7 @@ BUGS = (
     Bug(
         name="a dead letter is written after its event is settled",
         path="telemetry/delivery/settlement.py",
-        changes=((f"{_LETTERS}{_SETTLED}", f"{_SETTLED}{_COMMIT}{_LETTERS}"),),
+        changes=((f"{_LETTERS}{_COMMIT}", _LATE),),
         scene="flush-poison",
         kind="kill",
         shown_by="lost",

@@ -8,13 +8,13 @@ which was acknowledged and has to arrive.
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from telemetry.client import Client
 from telemetry.config import Config
-from telemetry.delivery import dead_letters
 from telemetry.delivery.census import Census, segment_records
 from telemetry.delivery.flush import flush
 from telemetry.delivery.report import FlushReport
@@ -22,6 +22,7 @@ from telemetry.paths import Home
 from telemetry.pipeline import prepare
 from telemetry.wire.formats import event_id_of
 from tests.proofs.system_calls.programs import KEY
+from tests.support.delivering import letters_of
 from tests.support.loopback import Exchange, Server
 from tests.support.writers import Numbered
 
@@ -144,10 +145,7 @@ def clean_flush(home: Home, endpoint: str, **settings: Any) -> FlushReport:
 def held_in(home: Home) -> dict[str, bytes]:
     """Every event of the spool and of the letters, by its id."""
     events = [record.event for record in segment_records(home)]
-    for name in dead_letters.names(home.dead):
-        letter = dead_letters.read(home.dead, name)
-        if letter is not None:
-            events.append(bytes(letter.event))
+    events += [bytes(letter.event) for letter in letters_of(Path(home.root))]
     return {event_id_of(event): event for event in events}
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from telemetry.books.books import Books
 from telemetry.consent import Choice, remember_choice
 from telemetry.delivery import dead_letters, schedule
 from telemetry.delivery.census import segment_records
 from telemetry.paths import Home
-from telemetry.spool import refusals
+from telemetry.spool import frame, refusals
 from telemetry.spool.reader import segment_names
 from tests.proofs.system_calls.scenes import (
     FIRST,
@@ -26,7 +27,7 @@ from tests.proofs.system_calls.scenes import (
     held_in,
     record,
 )
-from tests.support.delivering import census_of
+from tests.support.delivering import census_of, letters_of
 
 
 class Stage:
@@ -175,20 +176,23 @@ class Stage:
             record(home, range(number, number + 1), "before", POISON)
         record(home, range(60, 62), "before")
         clean_flush(home, self._collector.server.url, batch_events_max=3)
-        assert len(dead_letters.names(home.dead)) == 2
+        assert len(letters_of(Path(home.root))) == 2
         return home
 
     def _letters(self) -> Scene:
         """A dead letter is to be sent again, which the collector takes by now."""
         home = self._with_letters("flush-letters")
-        name, _ = dead_letters.names(home.dead)
-        letter = dead_letters.read(home.dead, name)
-        assert letter is not None
+        letters = letters_of(Path(home.root))
         # By now the collector takes it: it looks at the word alone.
-        cured = msgspec.Raw(bytes(letter.event).replace(POISON.encode(), b"potion"))
-        letter = msgspec.structs.replace(letter, event=cured)
-        dead_letters.write(home.dead, name, letter)
-        dead_letters.retry(home.dead, name)
+        cured = b"potion".ljust(len(POISON), b"n")
+        first, *others = [msgspec.json.encode(letter) for letter in letters]
+        contents = [first.replace(POISON.encode(), cured), *others]
+        (file,) = segment_names(home, home.dead)
+        records = [frame.encode(seq, each) for seq, each in enumerate(contents)]
+        Path(home.dead, file).write_bytes(b"".join(records))
+        books = Books(home.ledger, relieve=lambda: None, is_full=lambda: False)
+        assert dead_letters.retry(home, books, {letters[0].name}) == 1
+        books.close()
         record(home, range(70, 72), "before")
         return self._scene("drain", home)
 
