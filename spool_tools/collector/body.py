@@ -21,11 +21,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from spool_tools.collector.server import (
-    _REASON_CHARACTERS_MAX,
-    Refusal,
-    shown,
-)
+from spool_tools.collector.server import REASON_CHARACTERS_MAX, Refusal, shown
 
 
 _UNSAFE_ASCII = bytes([*range(0x20), 0x7F])
@@ -166,7 +162,7 @@ def _read_event(text: bytes, *, plain: bool, reject: tuple[str, ...]) -> Row | s
     try:
         event = _EVENT.decode(text)
     except (msgspec.DecodeError, RecursionError) as exc:
-        return shown(str(exc))[:_REASON_CHARACTERS_MAX]
+        return shown(str(exc))[:REASON_CHARACTERS_MAX]
     event_id = event.properties.get("event_id")
     if not isinstance(event_id, str):
         return "properties.event_id is missing, or no string"
