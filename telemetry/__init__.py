@@ -37,7 +37,8 @@ if TYPE_CHECKING:
         TELEMETRY_HEADER,
     )
     from telemetry.client import Client
-    from telemetry.config import Config
+    from telemetry.commands import NAMES_ONLY
+    from telemetry.config import CommandPolicy, Config
     from telemetry.context import (
         from_context,
         record_error,
@@ -81,11 +82,7 @@ if TYPE_CHECKING:
         ToolEvent,
         ToolPayload,
     )
-    from telemetry.integrations.command import (
-        NAMES_ONLY,
-        CommandPolicy,
-        build_command_info,
-    )
+    from telemetry.integrations.command import build_command_info
     from telemetry.logs import TelemetryLogger, new_telemetry_logger
     from telemetry.session import SessionState, SessionTokenUsage
     from telemetry.wire.endpoint import HTTPClient
@@ -173,7 +170,8 @@ _HOMES = {
         "TELEMETRY_HEADER",
     ),
     "client": ("Client",),
-    "config": ("Config",),
+    "commands": ("NAMES_ONLY",),
+    "config": ("CommandPolicy", "Config"),
     "context": (
         "from_context",
         "record_error",
@@ -185,7 +183,7 @@ _HOMES = {
     ),
     "wire.endpoint": ("HTTPClient",),
     "delivery.report": ("FlushReport",),
-    "integrations.command": ("NAMES_ONLY", "CommandPolicy", "build_command_info"),
+    "integrations.command": ("build_command_info",),
     "logs": ("TelemetryLogger", "new_telemetry_logger"),
     "session": ("SessionState", "SessionTokenUsage"),
 }

@@ -151,14 +151,23 @@ def flush(*, timeout_s: float = 10.0) -> FlushReport:
 
 
 def track_command(action: str, args: list[str]) -> None:
-    """Record that a command was run, as a success: what was meant, not what came of it."""
+    """Record that a command was run, as a success: what was meant, not what came of it.
+
+    Args:
+        action: the command's name, as the program's author chose it.
+        args: what its user typed behind it. The names of flags are recorded, and what
+            `Config.policy` permits besides.
+    """
     if environment_decision(os.environ) is not None:
         return
     try:
+        from telemetry.commands import permitted, typed
         from telemetry.events import CommandEvent
 
-        get_global_telemetry_client().track(
-            CommandEvent(action=action, args=args, success=True)
+        client = get_global_telemetry_client()
+        info = permitted(typed(args), action, client.config.policy)
+        client.track(
+            CommandEvent(action=action, args=info.args, success=True, flags=info.flags)
         )
     except Exception:
         _note("a command was not recorded")

@@ -58,6 +58,24 @@ _POSITIVE = (
 _ON_ONE_LINE = ("app", "version", "source", "api_key", "header", "endpoint")
 
 
+class CommandPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be recorded of a command line. By default each flag's name, no argument.
+
+    Args:
+        arguments_of: the actions ("compose up") whose arguments may be recorded
+        flags_of: the actions whose flags may be; None: all
+        flags: the flags that may be ("--output"), in this order; None: all, in the
+            order of their declaration
+        switches: flags recorded for each action, before the others, where they take
+            no value
+    """
+
+    arguments_of: tuple[str, ...] = ()
+    flags_of: tuple[str, ...] | None = None
+    flags: tuple[str, ...] | None = None
+    switches: tuple[str, ...] = ()
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one pipeline can be told. Only `app` has no default.
 
@@ -77,6 +95,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             `exit` in continuous integration, else `launch`
         durability: `process` survives a kill, `power` a power loss as well, for one
             sync of the disk an event
+        policy: what may be recorded of a command line; by default the names of flags
         scrub: False leaves strings as they are, for comparisons only
         strict: True raises what is otherwise counted, for tests
         debug: True logs what happens, and changes nothing else
@@ -127,6 +146,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     flush: FlushMode | None = None
     durability: Durability = "process"
+    policy: CommandPolicy = CommandPolicy()
     scrub: bool = True
     strict: bool = False
     debug: bool = False

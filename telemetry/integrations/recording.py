@@ -1,29 +1,27 @@
-"""One run of a command, from its start to the one event that tells of it.
+"""One run of a command, from its start to the one event that is recorded of it.
 
 What counts as success is what the shell sees: an exception is a failure, and so
 is an exit with any status but 0 (none, or False, is 0; a text is 1). The error
-told is the name of the exception's class: its message may hold what the user
+recorded is the name of the exception's class: its message may hold what the user
 typed, and is never read.
 
-It knows no framework, decides nothing about what may be told, and swallows
-nothing: its callers do (see `command.quietly`).
+It knows no framework, and decides nothing about what may be recorded.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
+from telemetry.commands import NAMES_ONLY, Reading, permitted
+from telemetry.config import CommandPolicy, Config
 from telemetry.events import CommandEvent, StructuredEvent
-from telemetry.integrations.command import (
-    NAMES_ONLY,
-    CommandPolicy,
-    Reading,
-    tell,
-)
 
+
+_Result = TypeVar("_Result")
 
 _NS_PER_MS = 1_000_000
 
@@ -39,13 +37,14 @@ class Tracker(Protocol):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How runs of one program are recorded.
 
-    `client` takes the events; None stands for the process-wide one, looked up
-    when a run ends. `name` is the action of a run without a sub-command; None
-    stands for the program's own name, as its usage line shows it.
+    `client` takes the events; None stands for the process-wide one, looked up when a
+    run ends. `policy` says what may be recorded; None stands for the client's own.
+    `name` is the action of a run without a sub-command; None stands for the client's
+    app.
     """
 
     client: Tracker | None = None
-    policy: CommandPolicy = NAMES_ONLY
+    policy: CommandPolicy | None = None
     name: str | None = None
 
 
@@ -59,9 +58,21 @@ class Stopwatch:
     def record(self, reading: Reading, *, error: str) -> bool:
         """Whether the event was recorded. An empty `error` is success."""
         duration_ns = time.monotonic_ns() - self._started_ns
-        settings = self._settings
-        base_name = None if reading.path else settings.name
-        info = tell(reading, base_name, settings.policy)
+        client, policy = self._settings.client, self._settings.policy
+        from telemetry.api import DEFAULT_APP, get_global_telemetry_client
+
+        if client is None:
+            client = get_global_telemetry_client()
+        config: Config | None = getattr(client, "config", None)  # none of a tracker
+        if policy is None:
+            policy = NAMES_ONLY if config is None else config.policy
+        name = None
+        if not reading.path:
+            app = "" if config is None else config.app
+            # An app that nobody named has the default's name.
+            is_named = app not in ("", DEFAULT_APP) or not reading.program
+            name = self._settings.name or (app if is_named else None)
+        info = permitted(reading, name, policy)
         event = CommandEvent(
             action=info.action,
             args=info.args,
@@ -70,11 +81,26 @@ class Stopwatch:
             flags=info.flags,
             duration_ms=duration_ns // _NS_PER_MS,
         )
-        if settings.client is not None:
-            return settings.client.track(event)
-        from telemetry.api import track
+        return client.track(event)
 
-        return track(event)
+
+def quietly(call: Callable[[], _Result], *, otherwise: _Result) -> _Result:
+    """What `call` returns, or `otherwise` where it fails.
+
+    The one place where the integrations swallow: whatever fails while a command
+    is read or recorded, a parser of an unforeseen make or a client that raises,
+    the program wrapped must end as it would have ended. What asks the process to
+    stop (KeyboardInterrupt, SystemExit) was meant for the program and passes.
+    """
+    try:
+        return call()
+    except Exception:  # noqa: BLE001
+        return otherwise
+
+
+def long_name(names: Sequence[str]) -> str:
+    """The first `--long` one of a flag's declared names, else the first of them."""
+    return max(names, key=lambda name: (name[:2] == name[:1] * 2, len(name) > 2))
 
 
 def error_of(failure: BaseException | None) -> str:

@@ -25,9 +25,9 @@ from typing import Any, TypeVar
 from typer.core import TyperCommand, TyperGroup
 from typer.main import Typer, get_command
 
+from telemetry.config import CommandPolicy
 from telemetry.integrations.click import observed
-from telemetry.integrations.command import NAMES_ONLY, CommandPolicy, quietly
-from telemetry.integrations.recording import Settings, Tracker
+from telemetry.integrations.recording import Settings, Tracker, quietly
 
 
 _App = TypeVar("_App", bound=Typer)
@@ -37,7 +37,7 @@ def instrument(
     app: _App,
     *,
     client: Tracker | None = None,
-    policy: CommandPolicy = NAMES_ONLY,
+    policy: CommandPolicy | None = None,
     name: str | None = None,
 ) -> _App:
     """`app` itself, each run of which is recorded from now on.

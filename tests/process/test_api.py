@@ -320,3 +320,24 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
     child = run_python(source, environment=environment)
     assert child.returncode == 0, child.stderr
     assert [event["version"] for event in told(user)] == ["of the child"]
+
+
+def test_a_command_is_recorded_without_what_its_user_typed(tmp_path: Path) -> None:
+    """Arguments and values of flags are prompts, paths and passwords."""
+    argv = ["my prompt", "--model", "gpt", "--password=hunter", "-v"]
+    said = []
+    for policy in (
+        telemetry.NAMES_ONLY,
+        telemetry.CommandPolicy(arguments_of=("run",)),
+    ):
+        home = tmp_path / str(len(said))
+        with only_environment(bare_environment(tmp_path)):
+            client = telemetry.configure(
+                "app", home=str(home), policy=policy, flush="manual"
+            )
+            telemetry.track_command("run", argv)
+            client.close()
+        properties = spooled(home)[0]["properties"]
+        said.append((properties.get("args"), properties["flags"]))
+    flags = ["--model", "--password", "-v"]
+    assert said == [(None, flags), (["my prompt"], flags)]

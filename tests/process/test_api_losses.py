@@ -254,7 +254,7 @@ def test_what_is_no_number_or_no_text_is_kept(user: Path) -> None:
     telemetry.configure("app", strict=True, scrub=False)
     assert telemetry.track(telemetry.TokenEvent(cost=math.nan))
     argument = b"na\xefve".decode("utf-8", "surrogateescape")
-    telemetry.track_command("run", [argument])
+    assert telemetry.track(telemetry.CommandEvent("run", [argument]))
     token, command = told(user)
     assert token["cost"] is None
     assert command["args"] == ["na\ufffdve"]

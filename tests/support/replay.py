@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 import telemetry
+from telemetry.commands import SEED_POLICY
 from telemetry.files import make_home
 from telemetry.paths import Home
 from tests.support.loopback import Server
@@ -161,6 +162,7 @@ class Replay:
                 "api_key": override["api_key"],
                 "header": override["header"],
                 "flush": "manual",
+                "policy": SEED_POLICY,
                 "scrub": False,
             }
             if told["ctor"] == "global":

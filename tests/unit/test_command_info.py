@@ -15,7 +15,7 @@ import pytest
 
 import telemetry.integrations
 from telemetry.events import CommandInfo
-from telemetry.integrations.command import (
+from telemetry.integrations import (
     NAMES_ONLY,
     SEED_POLICY,
     CommandPolicy,

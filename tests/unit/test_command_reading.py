@@ -13,12 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.events import CommandInfo
-from telemetry.integrations import argparse_reading
-from telemetry.integrations.command import (
-    CommandPolicy,
-    build_command_info,
-    long_name,
-)
+from telemetry.integrations import CommandPolicy, build_command_info
+from telemetry.integrations import argparse as for_argparse
+from telemetry.integrations.recording import long_name
 
 
 # Tells whatever can be told, so that a test sees what was understood.
@@ -145,7 +142,7 @@ def test_argparse_itself_agrees_on_what_was_given(argv, abbreviations):
     parser.error = nested.error = stop
     with contextlib.suppress(ValueError, argparse.ArgumentError):
         parser.parse_known_args(argv)
-    reading = argparse_reading.read(parser, argv)
+    reading = for_argparse.read(parser, argv)
     assert {flag.name for flag in reading.flags} == set(seen)
 
 

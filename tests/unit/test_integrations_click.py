@@ -14,8 +14,8 @@ import weakref
 import click
 import pytest
 
+from telemetry.integrations import CommandPolicy
 from telemetry.integrations import click as for_click
-from telemetry.integrations.command import CommandPolicy
 from tests.support.wrapped import Recorder, click_program, invoke
 
 
@@ -80,7 +80,7 @@ def test_group_that_runs_by_itself_has_the_programs_name(recorder):
     invoke(for_click.instrument(program, client=recorder), prog_name="tool")
     invoke(for_click.instrument(program, client=recorder, name="kit"))
     invoke(program, "build")
-    assert [event.action for event in recorder.events] == ["tool", "kit", "build"]
+    assert [event.action for event in recorder.events] == ["program", "kit", "build"]
 
 
 def test_command_called_by_another_is_part_of_its_run(recorder):
@@ -258,10 +258,10 @@ def test_policy_tells_arguments_of_named_commands(recorder, tmp_path):
 def test_policy_tells_extra_arguments_up_to_the_first_dash(recorder):
     """A command that hands arguments on has them outside its parameters."""
     settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-    program = click.Command("p", context_settings=settings, callback=lambda: None)
+    program = click.Command("tool", context_settings=settings, callback=lambda: None)
     policy = CommandPolicy(arguments_of=("tool",))
     for_click.instrument(program, client=recorder, policy=policy)
-    program.main(["a", "--x=secret", "b"], prog_name="tool", standalone_mode=False)
+    program.main(["a", "--x=secret", "b"], prog_name="x.py", standalone_mode=False)
     assert recorder.events[0].args == ["a"]
 
 

@@ -1,0 +1,123 @@
+"""What was run, and how much of it a policy lets be recorded.
+
+Rules:
+- The value of a flag is never recorded, whatever the policy.
+- An argument is recorded only where the policy names its command, and only up to the
+  first that starts with `-`, behind which a flag and its value may stand.
+- The name of a script file is somebody's text. The app's name stands for a program
+  without a sub-command.
+
+Pure: it reads no command line itself (see `telemetry.integrations`) and records nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from telemetry.config import CommandPolicy
+from telemetry.events import CommandInfo
+
+
+# The default: a name was chosen by the program's author, a value by its user.
+NAMES_ONLY = CommandPolicy()
+
+# What the Go original records. Its arguments can be prompts and paths, so this is
+# for programs that replace it and whose users know.
+_SEED_ACTIONS = ("run", "pull", "catalog")
+SEED_POLICY = CommandPolicy(
+    arguments_of=_SEED_ACTIONS,
+    flags_of=_SEED_ACTIONS,
+    flags=("--config", "--agent", "--model", "--output", "--format", "--yolo"),
+    switches=("--help", "--version"),
+)
+
+# A command line of more words is not read to its end, and a longer name is no name.
+_WORDS_MAX = 1000
+_NAME_CHARS_MAX = 40
+
+
+class Flag(msgspec.Struct, frozen=True):
+    """A flag that stood on the command line, under its declared name."""
+
+    name: str
+    takes_value: bool
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """All that a command line named; `permitted` takes from it what may be recorded.
+
+    `program` is the root command's declared name, `path` the sub-commands below it,
+    `flags` those given to any of them, `arguments` the last one's positional arguments.
+    """
+
+    program: str = ""
+    path: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+
+def permitted(
+    reading: Reading, base_name: str | None, policy: CommandPolicy
+) -> CommandInfo:
+    """What `policy` lets be recorded of a reading.
+
+    Args:
+        reading: what the command line named.
+        base_name: the action; None for the path, as in "compose up", else the program.
+        policy: the commands and flags that may be recorded.
+    """
+    action = " ".join(reading.path) or reading.program
+    if base_name is not None:
+        action = base_name
+    arguments: list[str] = []
+    if _is_among(action, policy.arguments_of):
+        for argument in reading.arguments:
+            if argument.startswith("-"):
+                break
+            arguments.append(argument)
+    return CommandInfo(
+        action=action, args=arguments, flags=_flags(reading.flags, action, policy)
+    )
+
+
+def typed(words: Iterable[str]) -> Reading:
+    """What a command line names if no parser is known: `--name`, `-x`, and arguments.
+
+    A word that starts with `-` is a flag only if it could be one's name; what stands
+    behind `=` is its value. Nothing behind `--` is a flag.
+    """
+    words = list(words)[:_WORDS_MAX]
+    end = words.index("--") if "--" in words else len(words)
+    names = (word.partition("=")[0] for word in words[:end] if word[:1] == "-")
+    flags = tuple(Flag(name, takes_value=False) for name in names if _is_name(name))
+    return Reading(flags=flags, arguments=tuple(words))
+
+
+def _is_name(word: str) -> bool:
+    letters = word[2:] if word[:2] == "--" else word[1:2] * (len(word) == 2)
+    plain = letters.replace("-", "").replace("_", "")
+    return (
+        letters[:1].isalpha()
+        and plain.isalnum()
+        and plain.isascii()
+        and len(word) <= _NAME_CHARS_MAX
+    )
+
+
+def _flags(given: Iterable[Flag], action: str, policy: CommandPolicy) -> list[str]:
+    switches = {flag.name for flag in given if not flag.takes_value}
+    names = [flag.name for flag in given]
+    found = [name for name in policy.switches if name in switches]
+    if policy.flags_of is None or _is_among(action, policy.flags_of):
+        if policy.flags is None:
+            found += names
+        else:
+            found += [name for name in policy.flags if name in names]
+    return list(dict.fromkeys(found))
+
+
+def _is_among(name: str, names: Sequence[str]) -> bool:
+    # A lone string would be searched for parts of it, and "" is part of any.
+    return name in ((names,) if isinstance(names, str) else names)
