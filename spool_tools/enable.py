@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             Choice(
                 on=True,
                 date=time.strftime("%Y-%m-%d", time.gmtime()),
-                # Whoever turns it on by hand has read the notice they were shown.
+                # A user who turns it on by hand has read the notice that was shown.
                 notice_version=before.notice_version if before else "",
             ),
         )

@@ -65,7 +65,7 @@ def explain(home: Home, environment: Mapping[str, str]) -> Explanation:
 
 
 def tell(screen: Screen, explanation: Explanation) -> None:
-    """The explanation as a table, or as JSON where nobody looks."""
+    """The explanation as a table, or as JSON off a terminal."""
     if not screen.is_terminal:
         screen.object(explanation)
         return

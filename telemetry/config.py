@@ -4,7 +4,7 @@ Whatever `configure` does not name comes from the environment, then from the
 values the wheel was built with, then from the defaults below. `enabled` is the
 exception: it, the environment and the build can each only turn off, and
 `consent.py` says in which order they are asked. Texts are trimmed: a key from a file,
-or a variable from an env-file, has ends that nobody meant.
+or a variable from an env-file, ends in characters that were not meant.
 
 Sizes are bytes, times are seconds. A value that cannot be used raises
 ConfigError where `strict` is set; elsewhere `Config.sound()` puts the default
@@ -220,9 +220,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def sound(self) -> tuple[Config, list[ConfigError]]:
         """This config with the default in place of what cannot be used, and why.
 
-        A bad `app` or `home` stays as it is: events in another place than was named
-        would be found by nobody. Of a bad `enabled` it is not known what was meant:
-        it turns off.
+        A bad `app` or `home` stays as it is: in another place than was named, events
+        would not be found. A bad `enabled` turns telemetry off: its meaning is unknown.
         """
         found = self.problems()
         if not found:

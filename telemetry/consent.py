@@ -138,8 +138,8 @@ def is_notice_due(notice: str | None, version: str, choice: Choice | None) -> bo
 def parse_choice(content: bytes) -> Choice:
     """The choice in a consent file: `on|off <date> <notice version>`.
 
-    Whatever does not plainly say `on` means off: a damaged file must not turn
-    on what somebody may have turned off.
+    Any content but a plain `on` means off: a damaged file must not turn on what the
+    user may have turned off.
     """
     words = [*content.decode("utf-8", "replace").split(maxsplit=2), "", "", ""]
     version = words[2].strip()

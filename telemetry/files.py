@@ -5,9 +5,9 @@ Rules: no symlink is followed at the last step; directories are 0700 and files
 name first and appears under its own in one step, so a crash leaves either the
 old content or the new, and at worst a file whose name contains `.tmp-`.
 
-The directories above the home are the user's own affair. The home itself must
-be a real directory of ours that nobody else can write to: then nothing below
-it can have been planted by another user, which is why the checks end there.
+The directories above the home are the user's own affair. The home itself must be a
+real directory of ours that no other user can write to. Then no other user can have
+planted anything below it, so the checks end there.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def _replace_empty(path: str, fresh: str) -> str:
             if is_ours:
                 write_whole(path, fresh.encode())
                 break
-            time.sleep(_PAUSE_S)  # somebody is writing one this very moment
+            time.sleep(_PAUSE_S)  # another launch is writing one now
         return fresh
     finally:
         os.close(descriptor)

@@ -19,7 +19,7 @@ if sys.platform == "win32":
     _LOCK_OFFSET = 0x7FFFFFFE
 
     def try_lock(descriptor: int) -> bool:
-        """Whether the file is now ours alone; False where somebody has it.
+        """Whether the lock is ours now; False if another open file holds it.
 
         Raises OSError where the file system cannot lock at all.
         """
@@ -40,7 +40,7 @@ else:
     import fcntl
 
     def try_lock(descriptor: int) -> bool:
-        """Whether the file is now ours alone; False where somebody has it.
+        """Whether the lock is ours now; False if another open file holds it.
 
         Raises OSError where the file system cannot lock at all.
         """
@@ -51,7 +51,7 @@ else:
         return True
 
     def unlock(descriptor: int) -> None:
-        """Nobody has the lock on return, whoever has copies of the descriptor."""
+        """Release the lock, also if another process has a copy of the descriptor."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 

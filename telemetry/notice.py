@@ -1,10 +1,10 @@
 """The notice that a program shows once, before anything is recorded.
 
-It goes to standard error, and only where a person can read it: a terminal, no
-CI, no shell completion, no `--help` or `--version`. Where it cannot be shown, or
-where that cannot be remembered, telemetry stays off quietly: nobody's usage is
-recorded who was not told. A new version of the notice is shown again; somebody
-who has said no is not asked again.
+It goes to standard error, and only where a person can read it: a terminal, no CI, no
+shell completion, no `--help` or `--version`. If it cannot be shown, or that cannot be
+remembered, telemetry stays off: no usage is recorded before the user was informed. A
+new version of the notice is shown again; a user who turned telemetry off is not asked
+again.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def show(
     """Show the notice and remember that; None where one of both cannot be had.
 
     It is shown before a byte is written: a crash between the two costs a second
-    notice, and on a full disk each launch shows it. Where nobody may write it is not
-    shown.
+    notice, and on a full disk each launch shows it. Where the choice cannot be
+    written it is not shown.
     """
     stream = sys.stderr
     try:

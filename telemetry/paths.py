@@ -102,7 +102,7 @@ def is_app_name(app: str) -> bool:
 def segment_name(created_ns: int, random: bytes) -> str:
     """A segment's name: it sorts by `created_ns`; `random` is 4 bytes.
 
-    A time of more digits gives the last name there is: nobody would read another.
+    A time of more digits gives the last name there is: no reader takes a longer one.
     """
     return f"{min(created_ns, _CREATED_NS_MAX):020d}-{random.hex()}{SEGMENT_SUFFIX}"
 

@@ -3,8 +3,8 @@
     do-not-track   DO_NOT_TRACK is set to anything but empty, 0, false, no, off
     environment    TELEMETRY_ENABLED is set to anything but empty, 1, true, yes, on
 
-Both variables can only turn off. Whoever sets TELEMETRY_ENABLED to something that is
-no plain yes wants less telemetry, not more. A text from the environment or from a
+Both variables can only turn off. A TELEMETRY_ENABLED that is no plain yes asks for
+less telemetry, not more. A text from the environment or from a
 file is trimmed first: an env-file with CRLF ends, `docker --env-file`, which keeps
 quotes, and a mounted secret all add what was not meant.
 

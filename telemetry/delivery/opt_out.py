@@ -35,7 +35,7 @@ _PASSES = 10
 
 
 def opt_out(home: Home) -> None:
-    """Nothing more is recorded or sent on return, whoever runs; the home exists.
+    """Nothing more is recorded or sent on return, by no process; the home exists.
 
     What was kept is still to be removed (`finish_opt_out`). Interrupted by a signal, it
     does the second step all the same. Raises OSError where the choice cannot be

@@ -28,5 +28,5 @@ CRC-32 finds accidents, not forgers. A segment that was cut exactly at a
 record's end looks like one that was never written further.
 
 The rules for writers and readers stand in `segment.py`, `writer.py` and
-`reader.py`: writers create and append, readers delete, nobody rewrites.
+`reader.py`: writers create and append, readers delete, and nothing is rewritten.
 """

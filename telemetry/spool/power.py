@@ -3,12 +3,12 @@
 A record counts as safe once a sync that began after its write has ended well.
 Records that were written while a sync runs wait for the next one together: they
 are one round, and the first of its threads that gets through syncs for all of it.
-Nobody of a round waits for the round behind it. After a sync that failed the
+A round never waits for the next one. After a sync that failed the
 kernel may have dropped what it could not write, so no later sync says anything
 about it: the segment is given up and every waiting event is answered False.
 
 The locks are those of the interpreter, whose `with` no signal can come between:
-an interrupt at any step leaves nobody waiting, and counts as a failed sync.
+an interrupt at any step leaves no thread waiting, and counts as a failed sync.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Round:
 
 
 class SharedSync:
-    """The syncs of one segment. `close` lets go of it once nobody waits any more."""
+    """The syncs of one segment. `close` closes it once no thread waits any more."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
@@ -68,13 +68,13 @@ class SharedSync:
         finally:
             with self._lock:
                 self._waiting -= 1
-                self._let_go()
+                self._close_if_idle()
 
     def close(self) -> None:
         """Close the segment now, or when the last waiting record is answered."""
         with self._lock:
             self._closing = True
-            self._let_go()
+            self._close_if_idle()
 
     def _sync(self, covering: Round) -> None:
         if self._failed:
@@ -83,7 +83,7 @@ class SharedSync:
             # Those that the last sync has just answered may write again before this
             # one begins: a turn of theirs costs less than a sync of their own.
             time.sleep(0)
-        # Whoever took this round has written by now; whoever writes from here on
+        # Every thread of this round has written by now; what is written from here on
         # belongs to the next one.
         self._round = Round()
         # Until it has ended well: an interrupt is no success either.
@@ -96,6 +96,6 @@ class SharedSync:
         covering.is_safe = True
         self._failed = False
 
-    def _let_go(self) -> None:
+    def _close_if_idle(self) -> None:
         if self._closing and self._waiting == 0:
             self.segment.close()

@@ -3,16 +3,16 @@
 Rules:
 
 - Segments are read in the order of their names, also while they are written,
-  up to the last whole record. What follows it is left alone while anybody has
-  the segment's lock; once nobody has, it is damage.
+  up to the last whole record. What follows it is left alone while a writer holds
+  the segment's lock; once the lock is free, it is damage.
 - A damaged stretch is copied to `quarantine/`, whole and synced, before what
   lies behind it is settled.
 - A segment is deleted under its own lock, after its end was read once more
   under that lock, and only if its name still leads to it. Without the second
   look an event that was written between our last read and our lock is lost.
 
-This module sends nothing and keeps no books. The one who calls it holds the
-flush lock, so nobody else deletes meanwhile.
+This module sends nothing and keeps no books. Its caller holds the flush
+lock, so no other process deletes meanwhile.
 """
 
 from __future__ import annotations
@@ -209,9 +209,9 @@ class SegmentReader:
         return count
 
     def lock(self) -> bool:
-        """Whether nobody writes to it any more; it stays locked until `close`.
+        """Whether no writer has it any more; it stays locked until `close`.
 
-        False where somebody does, and where this file system cannot say.
+        False where one has, and where this file system cannot tell.
         """
         if not self._locked:
             try:
@@ -273,7 +273,7 @@ class SegmentReader:
         return True
 
     def close(self) -> None:
-        """Let go of it, and of its lock."""
+        """Close it, and release its lock."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             try:

@@ -1,4 +1,4 @@
-"""One segment that is open for writing: taken, appended to, let go.
+"""One segment that is open for writing: taken, appended to, closed.
 
 Rules, each of which an exhaustive search over two writers, a flusher and a
 purge found an event lost without:
@@ -56,10 +56,10 @@ class Segment:
     def append(self, event: bytes) -> bool:
         """Whether the event now stands in a segment that a flusher will read.
 
-        False: the segment is not ours or its path leads elsewhere; the caller lets
-        it go and takes another one. Raises DiskError where the disk took less
+        False: the segment is not ours or its path leads elsewhere; the caller
+        closes it and takes another one. Raises DiskError where the disk took less
         than all of it: then a torn record may stand at the end, and the caller
-        lets the segment go and tells its own caller that the event is lost.
+        closes the segment and reports the event as lost.
         """
         if self.seq > frame.SEQ_MAX:
             return False  # its number would have a ninth digit
@@ -69,7 +69,7 @@ class Segment:
             if os.lseek(descriptor, 0, os.SEEK_CUR) != self.size:
                 return False
         except OSError:
-            return False  # closed, or a pipe by now: somebody else's in any case
+            return False  # closed, or a pipe by now: not ours in any case
         try:
             written = os.write(descriptor, record)
         except OSError as error:
@@ -86,7 +86,7 @@ class Segment:
         return (named.st_dev, named.st_ino) == self._identity
 
     def close(self) -> None:
-        """Let go of the segment: its lock ends with the last copy of the descriptor.
+        """Close the segment: its lock ends with the last copy of the descriptor.
 
         A descriptor that leads to another file by now is left to its owner.
         """
@@ -144,11 +144,11 @@ def create(path: str) -> Segment | None:
         try:
             locked = try_lock(descriptor)
         except OSError:
-            # No locks here at all: then nobody adopts, and nobody deletes.
+            # No locks here at all: then no writer adopts, and no flusher deletes.
             locked = True
         found = os.fstat(descriptor)
         give_owner(descriptor, found)
-        # One that is not empty was adopted and let go between our open and our lock.
+        # One that is not empty was adopted and closed between our open and our lock.
         if locked and found.st_size == 0 and has_its_name(path, found):
             return Segment(path, descriptor, 0, 0)
     except BaseException:

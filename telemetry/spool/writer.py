@@ -110,9 +110,9 @@ class SpoolWriter:
             self._append(event)
 
     def close(self) -> None:
-        """Let go of the segment. Events may follow; they take one again."""
+        """Close the segment. Events may follow; they take one again."""
         with self._lock:
-            self._let_go()
+            self._close_segment()
 
     def after_fork(self) -> None:
         """Forget what belongs to the parent: its descriptor, and its locks.
@@ -146,22 +146,22 @@ class SpoolWriter:
         raise DiskError(self._home.spool, "segments are taken away as they are made")
 
     def _put(self, segment: Segment, event: bytes) -> bool:
-        """Whether the event is in `segment`, which is let go where it is not.
+        """Whether the event is in `segment`, which is closed where it is not.
 
-        Raises DiskError; it is let go then, too.
+        Raises DiskError; it is closed then, too.
         """
         try:
             if segment.append(event):
                 return True
         except DiskError:
-            self._let_go()
+            self._close_segment()
             raise
-        self._let_go()
+        self._close_segment()
         return False
 
     def _take_anew(self, size: int) -> Segment:
         """Another segment, which has room for a record of `size` bytes."""
-        self._let_go()
+        self._close_segment()
         segment = self._open(size)
         if self._power:
             from telemetry.spool.power import SharedSync
@@ -187,12 +187,12 @@ class SpoolWriter:
             except DiskError:
                 with self._lock:
                     if self._shared_sync is shared:
-                        self._let_go()
+                        self._close_segment()
                 raise
         finally:
             self._inside.discard(ident)
 
-    def _let_go(self) -> None:
+    def _close_segment(self) -> None:
         segment, self._segment = self._segment, None
         shared, self._shared_sync = self._shared_sync, None
         if shared is not None:
