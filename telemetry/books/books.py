@@ -11,7 +11,7 @@ Any other fault of the ledger ends the flush with LedgerError.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,9 +24,12 @@ from telemetry.books.entries import (
     Totals,
     fold,
 )
-from telemetry.books.ledger import Ledger, open_ledger
-from telemetry.books.view import read_snapshot
+from telemetry.books.view import read_snapshot, translated
 from telemetry.errors import LedgerError
+
+
+if TYPE_CHECKING:
+    from telemetry.books.ledger import Ledger
 
 
 class Books:
@@ -58,7 +61,7 @@ class Books:
         self._staged: dict[str, SegmentEntry] = {}
         try:
             self._ledger = self._open_with_relief()
-            self._snapshot = self._ledger.read()
+            self._snapshot = self._ledger.snapshot
         except LedgerError:
             self._drop()
             if not is_full():
@@ -169,11 +172,11 @@ class Books:
         )
 
     def _catch_up(self) -> bool:
-        """Open the ledger and make it say what memory says, and nothing else."""
+        """Open the ledger anew, and have it say what memory says, nothing else."""
         now = self._snapshot
         try:
             self._ledger = self._open_with_relief()
-            old = self._ledger.read()
+            old = self._ledger.snapshot
             self._ledger.commit(
                 segments={**dict.fromkeys(old.segments), **now.segments},
                 totals=now.totals,
@@ -195,7 +198,11 @@ class Books:
             return self._open()
 
     def _open(self) -> Ledger:
-        return open_ledger(self._directory, power=self._power)[0]
+        with translated(self._directory):
+            # A Python without sqlite3 cannot load it.
+            from telemetry.books.ledger import open_ledger
+
+            return open_ledger(self._directory, power=self._power)
 
     def _drop(self) -> None:
         ledger, self._ledger = self._ledger, None

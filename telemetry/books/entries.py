@@ -2,8 +2,7 @@
 
 Rules: every value is frozen and says all it means by itself, so that writing it
 twice does no harm; what counts an event counts it in one place (a segment's entry
-while the segment stands, the totals once it is gone); whoever writes the flusher
-writes it against `LedgerLike`, which a disk and a full disk's stand-in both keep.
+while the segment stands, the totals once it is gone).
 
 Opens no file, knows no clock and no database.
 """

@@ -1,302 +1,52 @@
-"""The ledger: what the flusher knows, kept by diskcache; no other file meets diskcache.
+"""The ledger on disk: one flusher's connection to it. The only user of diskcache.
 
 Rules:
-- one commit is one transaction: all of it survives a kill on return, with `power` a
-  power loss too, or none of it is there;
-- rows only, never a pickle and never a file of their own, in either direction;
-- every setting is named; nothing is ever evicted; nothing retries without end;
-- a ledger is born whole: it is built beside, and put in place by one rename;
-- what stands there is used only after `ledger_file` and `ledger_admission` let it in;
-- after any fault the connection is thrown away: a commit that failed leaves it inside
-  its transaction. The next call opens, and checks, anew;
-- only what is malformed is set aside. Every other fault waits.
+- one commit is one transaction: on return it survives a kill, with `power` a power
+  loss too; if it fails, nothing of it is there;
+- a row holds bytes: no pickle and no file, in either direction;
+- every setting is named; nothing is evicted; nothing retries without end;
+- a ledger is checked before diskcache meets it (`view`). Rows that cannot be believed
+  are deleted: one left there could stop the commit that replaces it;
+- only a malformed ledger is set aside. Every other fault waits.
 
-Whoever opens a ledger holds the flush lock: there is one writer. Refuses to work
-across a fork, and keeps no event.
-
-The place of a ledger: how one comes to stand there, and how it is put out of it.
-
-Rules:
-- a ledger is born whole. It is built in a directory of its own inside the place, and
-  the rename of the database is its birth; a kill before that leaves nothing that
-  counts, and the next birth clears it away;
-- directories are 0700 and files 0600 whatever the umask, also those that somebody
-  copied back in;
-- the journal has its size from birth, for a commit on a full disk has no other room;
-- what is malformed is renamed to a sibling, `<ledger>.malformed-<ns>`, never removed
-  at once. The newest two are kept: they hold no event, and nobody asks for more.
-
-Opens no database: what it is given to build with does that.
-
-Whether the database that stands in a ledger's place is let in.
-
-Rules:
-- nothing of it is written, and nothing that it could run is run, before its tables,
-  indexes and triggers are seen to be exactly those that diskcache makes: a planted
-  trigger or view is SQL of somebody else's;
-- then its pages must be sound;
-- planted settings are put right, not obeyed;
-- rows that cannot be believed are deleted and named: one left there could stop the
-  commit that is to replace it.
-
-Knows what tables are right only from those who make them: it is told.
+Its user holds the flush lock, so there is one writer. SQL that the owner of the home
+put into the schema is not run: a ledger with other tables, indexes or triggers than
+diskcache makes is malformed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
-import threading
-from typing import TYPE_CHECKING, Any
-
-import diskcache
-import msgspec
-from diskcache.core import METADATA, MODE_RAW, UNKNOWN
-
-from telemetry.books.entries import NOTHING, Snapshot
-from telemetry.books.rows import changed_rows, read_rows
-from telemetry.books.view import DB_NAME, FAULTS, fault, read_snapshot, standing
-from telemetry.errors import LedgerError, LedgerMalformedError
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from telemetry.books.entries import DeadFile, DeliveryState, SegmentEntry, Totals
-
-
 import shutil
+import sqlite3
 import time
 from typing import TYPE_CHECKING
 
-from telemetry.books.view import JOURNAL_SUFFIX, opened
+import diskcache
+import msgspec
+from diskcache.core import MODE_RAW, UNKNOWN
+
+from telemetry.books.entries import NOTHING, Snapshot
+from telemetry.books.view import (
+    ASIDE_INFIX,
+    DB_NAME,
+    JOURNAL_SUFFIX,
+    connected,
+    is_standing,
+    read_rows,
+    row_crc,
+    set_aside_names,
+    translated,
+)
+from telemetry.errors import LedgerError, LedgerMalformedError
+from telemetry.files import make_directory, open_regular, sync_directory
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
-
-import hashlib
-import tempfile
-from typing import TYPE_CHECKING
-
-from telemetry.books.view import check_header, check_structure, connect, is_hot, recover
-
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Mapping
-
-
-def admit(
-    directory: str,
-    *,
-    busy_s: float,
-    settings: Mapping[str, object],
-    counters: Mapping[str, int],
-    schema: str,
-    build: Callable[[str], None],
-) -> tuple[sqlite3.Connection, tuple[str, ...]]:
-    """A connection to the checked database in `directory`, and the keys it lost.
-
-    `settings` and `counters` are what its table of settings holds; `schema` is the
-    digest that its tables are known by, and `build` makes the measure where they
-    differ. Raises LedgerMalformedError, and what SQLite and the system raise.
-    """
-    path = os.path.join(directory, DB_NAME)
-    make_private(directory)
-    if is_hot(path):
-        recover(path, busy_s=busy_s)
-    check_header(path)
-    with contextlib.suppress(OSError):  # no space: most commits need less
-        reserve_journal(path)
-    connection = connect(path, mode="rw", busy_s=busy_s)
-    try:
-        _check_schema(connection, path, schema, build)
-        check_structure(connection, path)
-        for key, value in settings.items():
-            if key.startswith("sqlite_"):
-                connection.execute(f"PRAGMA {key[7:]} = {value}").fetchall()
-        return connection, _put_right(connection, settings, counters)
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _check_schema(
-    connection: sqlite3.Connection,
-    path: str,
-    schema: str,
-    build: Callable[[str], None],
-) -> None:
-    found = digest(connection)
-    # Another diskcache may make other tables: then what it makes is the measure.
-    if found != schema and found != measure(build):
-        raise LedgerMalformedError(path, "its tables are not those of a ledger")
-
-
-def digest(connection: sqlite3.Connection) -> str:
-    """SHA-256 of all tables, indexes, triggers and views."""
-    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")
-    return hashlib.sha256(ascii(sorted(rows, key=ascii)).encode()).hexdigest()
-
-
-def measure(build: Callable[[str], None]) -> str:
-    """The digest of the tables that `build` makes."""
-    with tempfile.TemporaryDirectory(prefix="ledger-") as directory:
-        build(directory)
-        path = os.path.join(directory, DB_NAME)
-        with contextlib.closing(connect(path, mode="ro", busy_s=0)) as connection:
-            return digest(connection)
-
-
-def _put_right(
-    connection: sqlite3.Connection,
-    settings: Mapping[str, object],
-    counters: Mapping[str, int],
-) -> tuple[str, ...]:
-    """Rewrite settings that are not ours, delete rows that cannot be believed.
-
-    Returns the keys of those rows.
-    """
-    found = connection.execute("SELECT key, value FROM Settings").fetchall()
-    obeyed = {key: value for key, value in found if key not in counters}
-    snapshot, rowids = read_rows(connection)
-    if obeyed == settings and not rowids:
-        return ()
-    connection.execute("BEGIN IMMEDIATE")
-    connection.executemany(
-        "DELETE FROM Cache WHERE rowid = ?", [(rowid,) for rowid in rowids]
-    )
-    connection.execute("DELETE FROM Settings")
-    connection.executemany(
-        "INSERT INTO Settings VALUES (?, ?)", [*counters.items(), *settings.items()]
-    )
-    connection.execute(
-        "UPDATE Settings SET value = (SELECT count(*) FROM Cache) WHERE key = 'count'"
-    )
-    connection.execute("COMMIT")
-    return snapshot.unreadable
-
-
-# 31 pages of 4 KiB with their headers, while a commit changes about six.
-JOURNAL_BYTES = 128 * 1024
-
-ASIDE_INFIX = ".malformed-"
-_ASIDE_MAX = 2
-
-_BIRTH_NAME = "birth"
-
-
-def bear(directory: str, build: Callable[[str], None]) -> None:
-    """Put what `build` makes in an empty directory in place, durably.
-
-    A database that stands there already is replaced. Raises OSError or what `build`
-    raises; then none stands there that was not there before.
-    """
-    with contextlib.suppress(FileExistsError):
-        _make_directory(directory)
-    birth = os.path.join(directory, _BIRTH_NAME)
-    _remove(birth)
-    _make_directory(birth)
-    try:
-        built = os.path.join(birth, DB_NAME)
-        # Made here, because SQLite would make it with what the umask leaves.
-        with opened(built, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor:
-            os.fchmod(descriptor, 0o600)
-        build(birth)
-        reserve_journal(built)
-        with opened(built, os.O_RDWR) as descriptor:
-            os.fsync(descriptor)
-        # The journal first: one that an older database left there could be hot, and
-        # would be rolled back into this one.
-        for name in (DB_NAME + JOURNAL_SUFFIX, DB_NAME):
-            os.replace(os.path.join(birth, name), os.path.join(directory, name))
-    finally:
-        _remove(birth)
-    _sync_directory(directory)
-    _sync_directory(os.path.dirname(directory))
-
-
-def reserve_journal(path: str) -> None:
-    """Give the journal beside `path` its size, while nothing is in it.
-
-    Raises OSError where there is no space; what could be had is kept.
-    """
-    with opened(path + JOURNAL_SUFFIX, os.O_RDWR | os.O_CREAT) as descriptor:
-        os.fchmod(descriptor, 0o600)
-        end = os.fstat(descriptor).st_size
-        if end < JOURNAL_BYTES:
-            while end < JOURNAL_BYTES:
-                end += os.pwrite(descriptor, bytes(JOURNAL_BYTES - end), end)
-            os.fsync(descriptor)
-
-
-def make_private(directory: str) -> None:
-    """Take from others whatever access they have to a standing ledger.
-
-    Call it once none of it is known to be a symlink. A file system without modes is
-    no reason to stop.
-    """
-    path = os.path.join(directory, DB_NAME)
-    modes = ((directory, 0o700), (path, 0o600), (path + JOURNAL_SUFFIX, 0o600))
-    for name, mode in modes:
-        with contextlib.suppress(OSError):
-            if os.lstat(name).st_mode & 0o077:
-                os.chmod(name, mode)
-
-
-def set_aside(directory: str) -> str:
-    """Rename whatever stands at `directory`, a symlink itself too; its new name.
-
-    Raises OSError; then it stands where it stood.
-    """
-    parent, name = os.path.split(directory)
-    moment_ns = time.time_ns()
-    while os.path.lexists(f"{directory}{ASIDE_INFIX}{moment_ns}"):
-        moment_ns += 1
-    aside = f"{name}{ASIDE_INFIX}{moment_ns}"
-    os.rename(directory, os.path.join(parent, aside))
-    _sync_directory(parent)
-    others = sorted(n for n in os.listdir(parent) if n.startswith(name + ASIDE_INFIX))
-    for older in others[:-_ASIDE_MAX]:
-        _remove(os.path.join(parent, older))
-    return aside
-
-
-def _make_directory(path: str) -> None:
-    os.mkdir(path, 0o700)
-    os.chmod(path, 0o700)
-
-
-def _remove(path: str) -> None:
-    """Remove a tree, or what stands in its place, as far as one may."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-
-
-def _sync_directory(path: str) -> None:
-    # A file system that cannot sync a directory says so; its renames are its own.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-__all__ = ["Ledger", "open_ledger", "read_snapshot"]
-
-# FULL for who asks to survive a power loss, and for a diskcache that was not read;
-# OFF for the others, because the five syncs of a commit take longer than the request
-# it is for. A power loss may take commits then, or spoil the file: that costs
-# duplicates and totals, as any ledger does that is older than its spool or set aside.
-_SYNCHRONOUS = 2
-_UNSYNCED = 0
+    from telemetry.books.entries import DeadFile, DeliveryState, SegmentEntry, Totals
 
 # Every one of diskcache's settings, then the pragmas that it would leave to the build.
 SETTINGS: dict[str, str | int] = {
@@ -309,7 +59,7 @@ SETTINGS: dict[str, str | int] = {
     "sqlite_cache_size": 512,  # pages, 2 MiB: more than a ledger has
     "sqlite_journal_mode": "persist",  # a full disk has room for no new journal
     "sqlite_mmap_size": 0,  # a read error is an error, not SIGBUS
-    "sqlite_synchronous": _SYNCHRONOUS,
+    "sqlite_synchronous": 2,  # FULL; without `power` OFF, 0
     "disk_min_file_size": 2**62,  # bytes from which a value would become a file
     "disk_pickle_protocol": 0,  # nothing is pickled
     "sqlite_cell_size_check": 1,  # notice damage when a page is read
@@ -317,132 +67,81 @@ SETTINGS: dict[str, str | int] = {
     "sqlite_temp_store": 2,  # in memory: nothing in a shared temporary directory
     "sqlite_trusted_schema": 0,  # no SQL in the schema calls what has side effects
 }
+_COUNTERS = ("count", "size", "hits", "misses")
 
 # How long a commit waits for a tool that reads. Flushing at exit has 1 s in all.
 BUSY_S = 1.0
 
-# The versions whose constructor was read: `_Rows` opens for them without it.
-_READ_VERSIONS = ("5.6.3",)
-
-# SHA-256 of the tables, indexes and triggers that those versions make.
-_READ_SCHEMA = "91921ee26f684c33c8e6c083499ba4dc7092cccda47fffe7c5662d8f812dd399"
-
-# Free pages that a ledger is born with, for rows added on a full disk.
+# Free pages, and a journal for as many, that a new ledger gets: what its commits need
+# on a full disk. A commit changes about six pages of 4 KiB.
 _RESERVE_BYTES = 64 * 1024
 _RESERVE_KEY = b"reserve"
+
+# Ledgers that were set aside hold no event; these are kept for a person to look at.
+_ASIDE_MAX = 2
+
+# The last error is text from outside; more of it would only be copied with each commit.
+_LAST_ERROR_MAX = 500
 
 
 class _RowsOnly(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
     """Bytes in, bytes out. A file's name in a row is never opened and never removed."""
 
-    def put(self, key: object) -> tuple[object, bool]:
-        """The key, if it is bytes."""
-        if type(key) is not bytes:
-            raise self._refusal("a key that is no bytes")
-        return sqlite3.Binary(key), True
+    def put(self, key: object) -> object:
+        """The columns of a key of bytes."""
+        _refuse_unless(type(key) is bytes)
+        return super().put(key)
 
-    def get(self, key: object, raw: object) -> bytes:
-        """The key, if it was stored as bytes."""
-        if type(key) is not bytes or not raw:
-            raise self._refusal("a pickled key")
+    def get(self, key: object, raw: object) -> object:
+        """A key that was stored as bytes."""
+        _refuse_unless(type(key) is bytes and raw)
         return key
 
-    def store(
-        self, value: object, read: bool, key: object = UNKNOWN
-    ) -> tuple[int, int, None, object]:
-        """The value, if it is bytes."""
-        if read or type(value) is not bytes:
-            raise self._refusal("a value that is no bytes")
-        return 0, MODE_RAW, None, sqlite3.Binary(value)
+    def store(self, value: object, read: bool, key: object = UNKNOWN) -> object:
+        """The columns of a value of bytes, whatever its size."""
+        _refuse_unless(type(value) is bytes and not read)
+        return 0, MODE_RAW, None, value
 
-    def fetch(self, mode: int, filename: object, value: object, read: bool) -> bytes:
-        """The value, if it was stored as bytes and in its row."""
-        plain = (mode, filename, read) == (MODE_RAW, None, False)
-        if not plain or type(value) is not bytes:
-            raise self._refusal("a value that is pickled or in a file")
+    def fetch(self, mode: int, filename: object, value: object, read: bool) -> object:
+        """A value that was stored as bytes, in its row."""
+        is_plain = (mode, filename, read) == (MODE_RAW, None, False)
+        _refuse_unless(is_plain and type(value) is bytes)
         return value
 
-    def filename(self, key: object = UNKNOWN, value: object = UNKNOWN) -> Any:
+    def filename(self, key: object = UNKNOWN, value: object = UNKNOWN) -> None:
         """No row has a file."""
-        raise self._refusal("a file for a value")
+        _refuse_unless(False)
 
     def remove(self, file_path: object) -> None:
-        """Nothing: no row of ours has a file, so the name is somebody else's."""
-
-    def _refusal(self, what: str) -> LedgerError:
-        return LedgerError(self._directory, f"{what} is refused")
+        """Remove nothing: no row of ours has a file, so the name was planted."""
 
 
-class _Literal(str):
-    """A path that diskcache takes as it is: its constructor would expand `$NAME`."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return self
-
-    def __contains__(self, part: object) -> bool:
-        return part != "$" and super().__contains__(part)  # type: ignore[operator]
+def _refuse_unless(is_bytes: object) -> None:
+    if not is_bytes:
+        raise LedgerError(DB_NAME, "a row with a pickle or a file is refused")
 
 
 class _Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
-    """diskcache's Cache by its own constructor, without its connection left behind."""
-
-    def __init__(self, directory: str, *, busy_s: float, synchronous: int) -> None:
-        settings = {**SETTINGS, "sqlite_synchronous": synchronous}
-        try:
-            super().__init__(
-                directory=_Literal(directory),
-                timeout=busy_s,
-                disk=_RowsOnly,
-                **settings,
-            )
-        except BaseException:
-            self.close()
-            raise
-
-
-class _Rows(_Cache):
     """diskcache's Cache on a connection that was opened and checked here.
 
-    Its constructor would write each setting in a transaction of its own: 60 syncs,
-    which is a second on a slow disk, to say what the file says already. Its
-    connecting would obey the pragmas in the file, in the journal mode of the moment.
-    Nothing of that is needed for a ledger that stands.
+    On its own, the constructor writes each setting in a transaction (80 syncs for a
+    ledger that has them all), waits a minute for a reader's lock, and executes what
+    the database says before anything is checked. Here it writes within the caller's
+    transaction. It gets no directory, because it would expand `$NAME` in it, and needs
+    none, because rows have no files.
     """
 
-    def __init__(self, directory: str, connection: sqlite3.Connection) -> None:
-        self._directory = directory
-        self._timeout = 0
-        self._local = threading.local()
-        self._txn_id = None
-        self._connection = connection
-        for key, value in SETTINGS.items():
-            setattr(self, key, value)
-        self._disk = _RowsOnly(
-            directory,
-            min_file_size=SETTINGS["disk_min_file_size"],
-            pickle_protocol=SETTINGS["disk_pickle_protocol"],
-        )
+    _con: sqlite3.Connection | None = None
 
-    @property
-    def _con(self) -> sqlite3.Connection:
-        return self._connection
-
-
-def _build(directory: str) -> None:
-    """Have diskcache make its tables, without the 125 syncs: nothing counts yet."""
-    cache = _Cache(directory, busy_s=0, synchronous=0)
-    try:
-        cache.set(_RESERVE_KEY, bytes(_RESERVE_BYTES), retry=False)
-        cache.delete(_RESERVE_KEY, retry=False)
-        cache.reset("sqlite_synchronous", _SYNCHRONOUS)
-    finally:
-        cache.close()
+    def __init__(
+        self, connection: sqlite3.Connection, settings: dict[str, str | int]
+    ) -> None:
+        self._con = connection
+        super().__init__(directory=os.sep, timeout=0, disk=_RowsOnly, **settings)
 
 
 class Ledger:
-    """One open ledger.
+    """One open ledger, and the snapshot that it was opened with.
 
     Any thread may use it, one at a time.
     """
@@ -450,38 +149,41 @@ class Ledger:
     def __init__(
         self, directory: str, *, busy_s: float = BUSY_S, power: bool = True
     ) -> None:
-        """Open the ledger in `directory`, or make one there.
+        """Open the ledger in `directory`, or make one there, whole or not at all.
 
         `busy_s`: how many seconds to wait for another's lock, per call. `power`:
-        whether a commit is to survive a power loss, besides a kill. Raises
-        LedgerMalformedError for what is no ledger (`open_ledger` sets it aside), and
-        LedgerError for every other fault, which leaves it as it was.
+        whether a commit survives a power loss, besides a kill. Raises
+        LedgerMalformedError for malformed content (`open_ledger` sets it aside), and
+        LedgerError for every other fault; the ledger is as it was then.
         """
-        self._directory = os.path.abspath(directory)
-        self._path = os.path.join(self._directory, DB_NAME)
-        self._busy_s = busy_s
-        self._power = power
-        self._pid = os.getpid()
-        self._closed = False
-        self._connection: sqlite3.Connection | None = None
-        self._cache: _Cache | None = None
-        self._forgotten: tuple[str, ...] = ()
-        with self._guarded():
-            if not standing(self._directory):
-                bear(self._directory, _build)
-            self._ready()
-
-    def read(self) -> Snapshot:
-        """Everything that was committed and can be believed.
-
-        `unreadable` also names what was found when the ledger was opened, and deleted.
-        Raises LedgerError, or LedgerMalformedError.
-        """
-        with self._guarded():
-            connection, _ = self._ready()
-            snapshot, _ = read_rows(connection)
-        unreadable = self._forgotten + snapshot.unreadable
-        return msgspec.structs.replace(snapshot, unreadable=unreadable)
+        directory = os.path.abspath(directory)
+        self._path = f"{directory}/{DB_NAME}"
+        with translated(self._path), contextlib.ExitStack() as opened:
+            is_new = not is_standing(directory)
+            _make_private(directory, is_new=is_new)
+            connection = opened.enter_context(
+                connected(self._path, mode="rw", busy_s=busy_s)
+            )
+            settings = {**SETTINGS, "sqlite_synchronous": 2 if power else 0}
+            for key, value in settings.items():
+                if key.startswith("sqlite_"):
+                    connection.execute(f"PRAGMA {key[7:]} = {value}").fetchall()
+            self.snapshot, unbelieved = Snapshot(), list[int]()
+            if not is_new:
+                self.snapshot, unbelieved = read_rows(connection, self._path)
+                if _schema(connection) != _known_schema(settings):
+                    problem = "its tables are not those of a ledger"
+                    raise LedgerMalformedError(self._path, problem)
+            connection.execute("BEGIN IMMEDIATE")
+            if not is_new:
+                _clean(connection, unbelieved)
+            self._cache = _Cache(connection, settings)
+            connection.execute("COMMIT")
+            if os.stat(self._path + JOURNAL_SUFFIX).st_size < _RESERVE_BYTES:
+                self._reserve()
+            if is_new and power:
+                sync_directory(os.path.dirname(directory))
+            self._opened = opened.pop_all()
 
     def commit(
         self,
@@ -494,87 +196,126 @@ class Ledger:
         """Write all of it or nothing; on return it survives what was asked for.
 
         None in a mapping removes, elsewhere it keeps. Raises LedgerError: then the
-        ledger is as it was (only if the device failed at the very last sync may it
-        hold all of it; values are absolute, so that committing again is right in
-        either case). LedgerMalformedError: the same, but open it anew.
+        ledger is as it was, and closed. (If the device failed at the very last sync,
+        it may hold all of it; values are absolute, so committing again is right.)
         """
-        rows = changed_rows(segments, totals, state, dead_files)
-        if rows:
-            with self._guarded():
-                _, cache = self._ready()
-                with cache.transact(retry=False):
-                    for key, row in rows:
-                        _write(cache, key, row)
+        values: dict[str, msgspec.Struct | None] = {
+            **{f"segment/{name}": entry for name, entry in segments.items()},
+            **{f"dead/{name}": mark for name, mark in dead_files.items()},
+        }
+        if totals is not None:
+            values["totals"] = totals
+        if state is not None:
+            values["state"] = _storable(state)
+        with translated(self._path):
+            try:
+                with self._cache.transact(retry=False):
+                    for key, value in values.items():
+                        text = None if value is None else msgspec.json.encode(value)
+                        self._write(os.fsencode(key), text)
+            except (sqlite3.Error, diskcache.Timeout) as error:
+                self.close()
+                raise _cause(error) from error
 
     def close(self) -> None:
-        """Let go of the files. What was committed stays. Calling it twice is fine."""
-        self._closed = True
-        if os.getpid() == self._pid:
-            self._drop()
+        """Close the files. What was committed stays. Calling it twice is fine."""
+        with contextlib.suppress(sqlite3.Error):
+            self._opened.close()
 
-    def _ready(self) -> tuple[sqlite3.Connection, _Cache]:
-        """The connection and the cache, opened and checked if they are not.
-
-        A ledger that vanished is not made anew here: its user goes on with what it
-        read, and an empty one would hold only what changed since.
-        """
-        if self._connection is not None and self._cache is not None:
-            return self._connection, self._cache
-        if not standing(self._directory):
-            raise LedgerError(self._path, "it is gone; the next flush makes another")
-        self._connection, forgotten = admit(
-            self._directory,
-            busy_s=self._busy_s,
-            settings=SETTINGS,
-            counters=METADATA,
-            schema=_READ_SCHEMA,
-            build=_build,
-        )
-        self._forgotten += forgotten
-        if not self._power:
-            self._connection.execute(f"PRAGMA synchronous = {_UNSYNCED}")
-        if diskcache.__version__ in _READ_VERSIONS:
-            self._cache = _Rows(self._directory, self._connection)
+    def _write(self, key: bytes, text: bytes | None) -> None:
+        if text is None:
+            self._cache.delete(key, retry=False)
         else:
-            self._cache = _Cache(
-                self._directory,
-                busy_s=self._busy_s,
-                synchronous=_SYNCHRONOUS,
-            )
-        return self._connection, self._cache
+            row = row_crc(key, text) + text
+            self._cache.set(key, row, expire=None, read=False, tag=None, retry=False)
 
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Drop the connection upon any fault, and name the fault in our terms."""
-        if self._closed or os.getpid() != self._pid:
-            problem = "it is closed" if self._closed else "it was opened before a fork"
-            raise LedgerError(self._path, f"{problem}; open it again")
-        try:
-            yield
-        except (*FAULTS, diskcache.Timeout) as error:
-            self._drop()
-            raise fault(self._path, _first(error)) from error
-        except BaseException:
-            self._drop()
-            raise
-
-    def _drop(self) -> None:
-        """Close what is open; SQLite rolls back what was under way."""
-        for held in (self._cache, self._connection):
-            if held is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    held.close()
-        self._cache = self._connection = None
+    def _reserve(self) -> None:
+        """Free pages and a large journal are there, if the disk has room for them."""
+        with contextlib.suppress(sqlite3.Error, diskcache.Timeout):
+            for _ in range(2):  # the second goes through the journal
+                self._write(_RESERVE_KEY, b"0".ljust(_RESERVE_BYTES))
+            self._write(_RESERVE_KEY, None)
 
 
-def _write(cache: _Cache, key: bytes, row: bytes | None) -> None:
-    if row is None:
-        cache.delete(key, retry=False)
-    else:
-        cache.set(key, row, expire=None, read=False, tag=None, retry=False)
+def open_ledger(
+    directory: str, *, busy_s: float = BUSY_S, power: bool = True
+) -> Ledger:
+    """A usable ledger; a malformed one is set aside, which costs duplicates and totals.
+
+    Raises LedgerError for any fault but malformed content.
+    """
+    # SQLite calls it malformed as well where the device fails one read: look twice.
+    for _ in range(2):
+        with contextlib.suppress(LedgerMalformedError):
+            return Ledger(directory, busy_s=busy_s, power=power)
+    set_aside(directory)
+    return Ledger(directory, busy_s=busy_s, power=power)
 
 
-def _first(error: BaseException) -> BaseException:
+def set_aside(directory: str) -> None:
+    """Rename whatever stands at `directory`, also a symlink, to `<name>.malformed-<ns>`.
+
+    The newest two of these are kept. Raises LedgerError; then it stands where it stood.
+    """
+    directory = os.path.abspath(directory)
+    parent = os.path.dirname(directory)
+    with translated(directory):
+        os.rename(directory, f"{directory}{ASIDE_INFIX}{time.time_ns()}")
+        for older in set_aside_names(directory)[:-_ASIDE_MAX]:
+            shutil.rmtree(f"{parent}/{older}", ignore_errors=True)
+            with contextlib.suppress(OSError):  # a file or a link was in its place
+                os.unlink(f"{parent}/{older}")
+
+
+def _make_private(directory: str, *, is_new: bool) -> None:
+    """Directory and files exist and are their owner's alone; also after a restore."""
+    path = f"{directory}/{DB_NAME}"
+    if is_new:
+        make_directory(directory)
+        os.close(open_regular(path, os.O_RDWR | os.O_CREAT))
+    # SQLite gives a journal the mode of its database.
+    modes = {directory: 0o700, path: 0o600, path + JOURNAL_SUFFIX: 0o600}
+    for name, mode in modes.items():
+        with contextlib.suppress(OSError):  # a file system may have no modes
+            if os.lstat(name).st_mode & 0o777 != mode:
+                os.chmod(name, mode)
+
+
+def _schema(connection: sqlite3.Connection) -> list[object]:
+    """All tables, indexes and triggers. A damaged one may drop what is committed."""
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+    return connection.execute(query).fetchall()
+
+
+def _known_schema(settings: dict[str, str | int]) -> list[object]:
+    """The same, as diskcache makes them."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
+        _Cache(made, settings)
+        return _schema(made)
+
+
+def _clean(connection: sqlite3.Connection, unbelieved: list[int]) -> None:
+    """Delete rows by number, and settings that are not ours: diskcache obeys them."""
+    for rowid in unbelieved:
+        connection.execute("DELETE FROM Cache WHERE rowid = ?", (rowid,))
+    found = connection.execute("SELECT rowid, key FROM Settings").fetchall()
+    for rowid, key in found:
+        if key not in {*SETTINGS, *_COUNTERS}:
+            connection.execute("DELETE FROM Settings WHERE rowid = ?", (rowid,))
+
+
+def _storable(state: DeliveryState) -> DeliveryState:
+    """`state` with a last error that JSON can hold, cut to 500 characters.
+
+    A path with bytes that are not UTF-8 arrives in it as lone surrogates, which JSON
+    has no form for; no error message is worth a commit.
+    """
+    text = state.last_error[:_LAST_ERROR_MAX]
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return msgspec.structs.replace(state, last_error=text)
+
+
+def _cause(error: BaseException) -> BaseException:
     """The fault itself, where diskcache shows only what came of it.
 
     It turns whatever stops a transaction from beginning into a bare Timeout. And
@@ -583,26 +324,3 @@ def _first(error: BaseException) -> BaseException:
     if isinstance(error, diskcache.Timeout) or "cannot rollback" in str(error):
         return error.__context__ or error
     return error
-
-
-def open_ledger(
-    directory: str, *, busy_s: float = BUSY_S, power: bool = True
-) -> tuple[Ledger, str | None]:
-    """A usable ledger, and the name under which a malformed one was set aside.
-
-    The name is that of a sibling of `directory`, None if nothing was set aside. What
-    it costs: duplicates, and the totals begin again. Raises LedgerError for any fault
-    but malformed content, and where setting aside fails.
-    """
-    try:
-        return Ledger(directory, busy_s=busy_s, power=power), None
-    except LedgerMalformedError:
-        pass  # SQLite says the same where the device fails one read: look again
-    try:
-        return Ledger(directory, busy_s=busy_s, power=power), None
-    except LedgerMalformedError as error:
-        try:
-            aside = set_aside(os.path.abspath(directory))
-        except OSError as refusal:
-            raise LedgerError(error.path, f"{error.problem}; {refusal}") from refusal
-    return Ledger(directory, busy_s=busy_s, power=power), aside

@@ -11,14 +11,15 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from telemetry.books.books import Books
 from telemetry.books.entries import SegmentEntry, Totals
-from telemetry.books.ledger import JOURNAL_BYTES, Ledger, open_ledger, read_snapshot
-from telemetry.books.view import is_hot
+from telemetry.books.ledger import Ledger, open_ledger
+from telemetry.books.view import is_hot, read_snapshot
 from telemetry.errors import LedgerError
 
 
@@ -58,8 +59,8 @@ def run(script: str, *arguments: str) -> str:
 KILLS = """
 import os, random, signal, sys, time
 from telemetry.books.entries import SegmentEntry, Totals
-from telemetry.books.ledger import Ledger, read_snapshot
-from telemetry.books.view import is_hot
+from telemetry.books.ledger import Ledger
+from telemetry.books.view import is_hot, read_snapshot
 
 place, kills = sys.argv[1], int(sys.argv[2])
 dice = random.Random(7)
@@ -69,8 +70,8 @@ for kill in range(kills):
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        ledger = Ledger(place)
-        count = ledger.read().totals.recorded
+        ledger = Ledger(place, power=False)
+        count = ledger.snapshot.totals.recorded
         while True:
             count += 1
             entry = SegmentEntry(offset=count, crc="x" * (count % 7 * 400))
@@ -95,7 +96,7 @@ for kill in range(kills):
     hot += is_hot(place + "/cache.db")
     seen = read_snapshot(place)
     ledger = Ledger(place)
-    read = ledger.read()
+    read = ledger.snapshot
     ledger.close()
     assert seen == read, (seen, read)
     count = read.totals.recorded
@@ -110,8 +111,8 @@ print(acknowledged, hot)
 def test_a_killed_commit_is_whole_or_absent(tmp_path: Path) -> None:
     """It settles one batch and announces the next: half of it sends a batch twice
     under two keys, or never. What was acknowledged stays."""
-    commits, hot = run(KILLS, f"{tmp_path}/ledger", "100").split()
-    assert int(commits) >= 100
+    commits, hot = run(KILLS, f"{tmp_path}/ledger", "25").split()
+    assert int(commits) >= 25
     assert int(hot) >= 1
     assert os.listdir(tmp_path) == ["ledger"]
 
@@ -162,25 +163,48 @@ def test_a_tool_reads_a_killed_ledger_and_changes_nothing(
     assert os.listdir(f"{tmp_path}/tmp") == []
 
 
-def test_a_killed_ledger_is_rolled_back_and_keeps_its_journal(killed: str) -> None:
-    """A deleted journal would need room that a full disk does not have."""
-    with open(f"{killed}/cache.db-journal", "rb") as journal:
-        opened, aside = open_ledger(killed)
-        assert aside is None
-        assert opened.read().segments == entries(100)
-        opened.close()
-        status = os.fstat(journal.fileno())
+def test_a_killed_ledger_is_rolled_back_and_gets_a_journal_again(killed: str) -> None:
+    """Rolling back removes the journal, and on a full disk there is room for none."""
+    opened = open_ledger(killed)
+    assert opened.snapshot.segments == entries(100)
+    opened.close()
     assert not is_hot(f"{killed}/cache.db")
-    assert status.st_nlink == 1
-    assert status.st_size >= JOURNAL_BYTES
+    assert os.stat(f"{killed}/cache.db-journal").st_size >= 64 * 1024
+    assert os.listdir(os.path.dirname(killed)) == ["ledger"]
 
 
-def test_a_lost_journal_gets_its_size_back(killed: str) -> None:
-    """Somebody tidies up, or a copy was made without it."""
-    Ledger(killed).close()
-    os.unlink(f"{killed}/cache.db-journal")
-    Ledger(killed).close()
-    assert os.stat(f"{killed}/cache.db-journal").st_size == JOURNAL_BYTES
+BIRTHS = """
+import os, random, signal, sys, time
+from telemetry.books.entries import Snapshot
+from telemetry.books.ledger import Ledger
+from telemetry.books.view import read_snapshot
+
+place, kills = sys.argv[1], int(sys.argv[2])
+dice = random.Random(7)
+begun = 0
+for kill in range(kills):
+    child = os.fork()
+    if child == 0:
+        Ledger(place, power=False)
+        os._exit(0)
+    time.sleep(dice.random() * 0.006)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    begun += os.path.exists(place)
+    assert read_snapshot(place) == Snapshot()
+    ledger = Ledger(place, power=False)
+    assert ledger.snapshot == Snapshot()
+    ledger.close()
+    for name in os.listdir(place):
+        os.unlink(f"{place}/{name}")
+    os.rmdir(place)
+print(begun)
+"""
+
+
+def test_a_killed_birth_leaves_a_ledger_or_none(tmp_path: Path) -> None:
+    """The first flush of all may be killed like any other: nothing is set aside."""
+    assert int(run(BIRTHS, f"{tmp_path}/ledger", "40")) >= 5
 
 
 @pytest.fixture
@@ -213,7 +237,8 @@ def fill(disk: str) -> str:
 
 def test_a_full_disk_takes_commits_of_the_usual_size(small_disk: str) -> None:
     """A full disk is drained by sending: each batch sent has to be settled there."""
-    ledger = Ledger(f"{small_disk}/ledger")
+    place = f"{small_disk}/ledger"
+    ledger = Ledger(place)
     ledger.commit(segments=entries(100))
     fill(small_disk)
     for offset in range(200, 240):
@@ -221,12 +246,12 @@ def test_a_full_disk_takes_commits_of_the_usual_size(small_disk: str) -> None:
             segments={**entries(offset), f"{offset}-new": SegmentEntry(offset=1)}
         )
     ledger.close()
-    ledger, aside = open_ledger(f"{small_disk}/ledger")
-    assert aside is None
-    assert len(ledger.read().segments) == 12 + 40
+    ledger = open_ledger(place)
+    assert len(ledger.snapshot.segments) == 12 + 40
     ledger.commit(totals=Totals(delivered=1))
     ledger.close()
-    assert read_snapshot(f"{small_disk}/ledger").totals.delivered == 1
+    assert read_snapshot(place).totals.delivered == 1
+    assert sorted(os.listdir(small_disk)) == ["filler", "ledger"]
 
 
 @pytest.mark.parametrize("size_bytes", [300_000, 4_000_000])
@@ -235,21 +260,25 @@ def test_a_commit_with_no_room_changes_nothing_and_the_next_works(
 ) -> None:
     """What fits SQLite's memory fails at its last step, the rest in the middle, where
     diskcache rolls back what is rolled back already and hides the reason."""
-    ledger = Ledger(f"{small_disk}/ledger")
+    place = f"{small_disk}/ledger"
+    ledger = Ledger(place)
     ledger.commit(segments=entries(100), totals=Totals(recorded=1))
-    before = ledger.read()
+    ledger.close()
+    before = read_snapshot(place)
     filler = fill(small_disk)
     wide = SegmentEntry(offset=1, crc="x" * 20_000)
     rows = {**entries(200), **{f"{n}": wide for n in range(size_bytes // 20_000)}}
     for _ in range(2):
-        said = fault(lambda: ledger.commit(segments=rows, totals=Totals()))
+        ledger = open_ledger(place)
+        said = fault(partial(ledger.commit, segments=rows, totals=Totals()))
         assert "full" in said
-        assert ledger.read() == before
-        assert read_snapshot(f"{small_disk}/ledger") == before
+        assert "closed" in fault(partial(ledger.commit, segments=rows))
+        assert read_snapshot(place) == before
     os.unlink(filler)
+    ledger = open_ledger(place)
     ledger.commit(segments={**entries(200), "wide": wide})
     ledger.close()
-    after = read_snapshot(f"{small_disk}/ledger")
+    after = read_snapshot(place)
     assert after.segments == {**entries(200), "wide": wide}
     assert after.totals == before.totals
     assert os.listdir(small_disk) == ["ledger"]
@@ -278,24 +307,24 @@ FILE_SIZE_LIMIT = """
 import resource, sys
 from telemetry.books.entries import SegmentEntry
 from telemetry.books.ledger import Ledger
+from telemetry.books.view import read_snapshot
 from telemetry.errors import LedgerError
 
-ledger = Ledger(sys.argv[1])
-before = ledger.read()
+place = sys.argv[1]
+Ledger(place).close()
 big = SegmentEntry(offset=1, crc="x" * 1_000_000)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
 for _ in range(3):
     try:
-        ledger.commit(segments={"big": big})
+        Ledger(place).commit(segments={"big": big})
     except LedgerError as error:
         print(type(error).__name__)
-    assert ledger.read() == before
-ledger.commit(segments={"small": SegmentEntry(offset=2)})
+    assert read_snapshot(place).segments == {}
+Ledger(place).commit(segments={"small": SegmentEntry(offset=2)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-ledger.commit(segments={"big": big})
-print(sorted(ledger.read().segments))
-ledger.close()
+Ledger(place).commit(segments={"big": big})
+print(sorted(read_snapshot(place).segments))
 """
 
 
@@ -304,27 +333,6 @@ def test_a_file_that_may_not_grow_is_a_fault_that_passes(tmp_path: Path) -> None
     said = run(FILE_SIZE_LIMIT, f"{tmp_path}/ledger").splitlines()
     assert said == ["LedgerError"] * 3 + ["['big', 'small']"]
     assert os.listdir(tmp_path) == ["ledger"]
-
-
-NO_ROOM_FOR_A_JOURNAL = """
-import os, resource, sys
-from telemetry.books.ledger import open_ledger
-from telemetry.errors import LedgerError
-
-_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-try:
-    open_ledger(sys.argv[1])
-except LedgerError as error:
-    print(type(error).__name__, os.listdir(sys.argv[1]))
-"""
-
-
-def test_a_ledger_is_born_with_room_for_its_commits_or_not_at_all(
-    tmp_path: Path,
-) -> None:
-    """One that can never be written is worse than memory: it looks like a ledger."""
-    assert run(NO_ROOM_FOR_A_JOURNAL, f"{tmp_path}/ledger") == "LedgerError []\n"
 
 
 @pytest.mark.parametrize("lock", ["EXCLUSIVE", "IMMEDIATE", "DEFERRED"])
@@ -337,31 +345,38 @@ def test_a_lock_is_waited_for_and_the_ledger_left_alone(
     the transaction open.
     """
     place = f"{tmp_path}/ledger"
-    opened = Ledger(place, busy_s=0.05)
+    opened = Ledger(place)
     opened.commit(segments=entries(100))
-    other = sqlite3.connect(f"{place}/cache.db", isolation_level=None)
-    other.execute(f"BEGIN {lock}")
-    reading = other.execute("SELECT * FROM Cache")
-    reading.fetchone()
-    for _ in range(2):
-        assert "locked" in fault(lambda: opened.commit(segments=entries(200)))
-    if lock == "EXCLUSIVE":
-        assert "locked" in fault(lambda: open_ledger(place, busy_s=0.05))
-        assert "locked" in fault(lambda: read_snapshot(place, busy_s=0.05))
-    reading.close()
-    other.execute("ROLLBACK")
-    other.close()
-    assert opened.read().segments == entries(100)
-    opened.commit(segments=entries(300))
-    assert read_snapshot(place).segments == entries(300)
     opened.close()
+    other = sqlite3.connect(f"{place}/cache.db", isolation_level=None)
+    for is_open in (True, False):
+        opened = Ledger(place, busy_s=0.05)
+        other.execute(f"BEGIN {lock}")
+        reading = other.execute("SELECT * FROM Cache")
+        reading.fetchone()
+        if is_open:
+            assert "locked" in fault(partial(opened.commit, segments=entries(200)))
+        else:
+            assert "locked" in fault(lambda: open_ledger(place, busy_s=0.05))
+        if lock == "EXCLUSIVE":
+            assert "locked" in fault(lambda: read_snapshot(place, busy_s=0.05))
+        reading.close()
+        other.execute("ROLLBACK")
+        opened.close()
+    other.close()
+    opened = open_ledger(place, busy_s=0.05)
+    assert opened.snapshot.segments == entries(100)
+    opened.commit(segments=entries(300))
+    opened.close()
+    assert read_snapshot(place).segments == entries(300)
     assert os.listdir(tmp_path) == ["ledger"]
 
 
 NOT_PERMITTED = """
 import os, sys
 place = sys.argv[1]
-from telemetry.books.ledger import open_ledger, read_snapshot
+from telemetry.books.ledger import open_ledger
+from telemetry.books.view import read_snapshot
 from telemetry.errors import LedgerError, LedgerMalformedError
 if os.geteuid() == 0:
     os.setgid(65534)
