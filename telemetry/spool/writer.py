@@ -7,8 +7,8 @@ Rules:
   segments, and opening costs the same with a million events waiting as with none.
 - A new name sorts behind every name there is, also after the clock was set back.
 - The bound counts everything in `spool/`; `dead/` and `quarantine/` have bounds of
-  their own. It refuses the newest event; it never deletes. It is looked at when a segment is opened,
-  so it is soft by what other processes' open segments may still grow.
+  their own. It refuses the newest event; it never deletes. It is looked at when a
+  segment is opened, so it is soft by what other open segments may still grow.
 - An event from inside `append` of the same thread (a signal handler) is
   refused: waiting would wait for itself.
 - A forked child closes its copy of the parent's descriptor. It never unlocks: the
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 _ADOPTABLE = 8
 # A segment can be taken away while we take it; so often in a row only by design.
 _ATTEMPTS = 20
-# A full spool is measured again after one second, in case space was made elsewhere.
+# Whatever makes room deletes a segment, which changes the directory's time. A file
+# system counts it in steps of milliseconds, so a deletion in the step in which the
+# spool was found full does not show; after one second it is measured again.
 _FULL_FOR_NS = 1_000_000_000
 
 
@@ -266,10 +268,8 @@ class SpoolWriter:
 
     def _room(self, size: int) -> int:
         """Bytes left below the bound; SpoolFullError where they are less than `size`."""
-        home = self._home
-        changed_ns = os.stat(home.spool).st_mtime_ns
-        self.waiting_bytes = size_of(home.spool)
-        kept = self.waiting_bytes
+        changed_ns = os.stat(self._home.spool).st_mtime_ns
+        kept = self.waiting_bytes = size_of(self._home.spool)
         if size > self._spool_bytes_max - kept:
             self._full = (changed_ns, time.monotonic_ns(), kept)
             raise SpoolFullError(kept, self._spool_bytes_max)

@@ -71,13 +71,17 @@ def test_bound_refuses_the_newest_event(home: Home, segment_bytes_max: int) -> N
     assert size_of(home.spool) == BOUND
 
 
-@pytest.mark.parametrize("place", ["dead", "quarantine", "spool"])
-def test_bound_counts_all_that_is_kept(home: Home, place: str) -> None:
-    """Dead letters and damage take as much of the user's disk as events do."""
+@pytest.mark.parametrize(
+    ("place", "fit"), [("dead", 10), ("quarantine", 10), ("spool", 6)]
+)
+def test_bound_counts_what_waits_and_nothing_else(
+    home: Home, place: str, fit: int
+) -> None:
+    """What is dead must not keep out what is new; it has bounds of its own."""
     make_directory(f"{home.root}/{place}")
     Path(f"{home.root}/{place}/kept").write_bytes(b"x" * 4000)
     writer = spool_writer(home, spool_bytes_max=BOUND)
-    assert len(fill(writer)) == 6
+    assert len(fill(writer)) == fit
     writer.close()
 
 
@@ -109,17 +113,19 @@ def test_takes_events_again_once_a_segment_was_delivered(home: Home) -> None:
     assert spooled_events(home) == taken[2:] + more
 
 
-def test_takes_events_again_once_dead_letters_are_gone(
+def test_room_that_does_not_show_is_found_after_a_moment(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their removal does not show in the spool: it is measured again by time."""
-    make_directory(home.dead)
-    Path(f"{home.dead}/letter").write_bytes(b"x" * 4000)
-    writer = spool_writer(home, spool_bytes_max=BOUND)
+    """A deletion in the same step of the file system's clock leaves the same time."""
+    writer = spool_writer(home, spool_bytes_max=BOUND, segment_bytes_max=2000)
     fill(writer)
-    os.unlink(f"{home.dead}/letter")
+    with pytest.raises(SpoolFullError):
+        writer.append(event(98, size=EVENT_BYTES))
+    times = os.stat(home.spool).st_atime_ns, os.stat(home.spool).st_mtime_ns
+    os.unlink(home.segment(segment_names(home)[0]))
+    os.utime(home.spool, ns=times)
     monkeypatch.setattr(writer_module, "_FULL_FOR_NS", -1)
-    assert len(fill(writer)) == 4
+    assert len(fill(writer, first=100)) == 2
     writer.close()
 
 

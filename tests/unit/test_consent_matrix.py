@@ -33,12 +33,14 @@ class Case(NamedTuple):
     notice: str
 
 
+# As shells, env-files with CRLF ends, and `docker --env-file` hand them over.
 ENVIRONMENTS = {
     "silent": {},
-    "do not track": {"DO_NOT_TRACK": "1"},
-    "tracking is fine": {"DO_NOT_TRACK": "0", "TELEMETRY_ENABLED": "true"},
-    "disabled": {"TELEMETRY_ENABLED": "OFF"},
+    "do not track": {"DO_NOT_TRACK": '"1"\r'},
+    "tracking is fine": {"DO_NOT_TRACK": " '0' ", "TELEMETRY_ENABLED": "True\r"},
+    "disabled": {"TELEMETRY_ENABLED": '"disabled" '},
 }
+CI = {"CI": {"GITHUB_ACTIONS": "true"}, "no CI": {"CI": '"false"\r'}}
 OLDER = "on, told of an older one"
 CHOICES = {
     "none": None,
@@ -98,8 +100,7 @@ def _world(case: Case, home: Path) -> dict[str, object]:
             for name in ("CI", "DO_NOT_TRACK", "TELEMETRY_ENABLED"):
                 os.environ.pop(name, None)
             os.environ.update(ENVIRONMENTS[case.environment])
-            if case.ci == "CI":
-                os.environ["CI"] = "true"
+            os.environ.update(CI[case.ci])
             build_values.TELEMETRY_ENABLED = case.build
             config = telemetry.Config(
                 app="theirs",
