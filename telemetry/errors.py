@@ -1,34 +1,35 @@
-"""Every error of the library, and what each leaves behind.
+"""Every error of the library, and what it leaves behind.
 
     TelemetryError
-     +-- ConfigError           a setting that cannot be used
-     |    +-- EndpointError    ... because no request can be sent there
+     +-- ConfigError           a setting cannot be used
+     |    +-- EndpointError    ... and it is where requests would go
      +-- RefusedError          one event was not recorded; `reason` says why
-     |    +-- InvalidEventError    "invalid"     no sound form of it exists
-     |    +-- EventTooBigError     "too_big"     above `event_bytes_max`
-     |    +-- SpoolFullError       "spool_full"  above `spool_bytes_max`
-     |    +-- DiskError            "disk_error"  the disk said no
-     |    +-- BusyError            "busy"        an event inside an event
-     |    +-- HomeError            "no_home"     no directory to keep it in
+     |    +-- InvalidEventError    "invalid"     it has no sound form as JSON
+     |    +-- EventTooBigError     "too_big"     it is above `event_bytes_max`
+     |    +-- SpoolFullError       "spool_full"  the spool is at `spool_bytes_max`
+     |    +-- DiskError            "disk_error"  the disk refused it
+     |    +-- BusyError            "busy"        it came from inside an event
+     |    +-- HomeError            "no_home"     no directory is safe to keep it in
      |    +-- OffError             "off"         the user opted out meanwhile
      +-- SpoolError            a segment cannot be read at a place
-     +-- LedgerError           the ledger cannot be used now; nothing was changed
-     |    +-- LedgerMalformedError   it is no ledger any more and may be set aside
-     +-- LaunchError           a flusher could not be started; all is kept
+     +-- LedgerError           the ledger cannot be used now
+     |    +-- LedgerMalformedError   its content is damaged: it may be set aside
+     +-- LaunchError           a flusher could not be started
 
-A host program meets these only with `Config(strict=True)`: otherwise `track`
-answers False and counts the loss under `RefusedError.reason`.
+A host program meets these only with `Config(strict=True)`. Otherwise `track` answers
+False, and the loss is counted under `RefusedError.reason`. No error affects what was
+recorded before it.
 """
 
 from __future__ import annotations
 
 
 class TelemetryError(Exception):
-    """Whatever this library raises. Nothing recorded before it is affected."""
+    """The base of every error that this library raises."""
 
 
 class ConfigError(TelemetryError):
-    """A setting cannot be used. Nothing was created; correct `field`."""
+    """The setting `field` cannot be used; `problem` says why. Nothing was created."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -41,22 +42,19 @@ class EndpointError(ConfigError):
 
 
 class RefusedError(TelemetryError):
-    """One event was not recorded; those before and after it are not affected.
-
-    `reason` is the name under which the loss is counted.
-    """
+    """One event was not recorded, and is counted under `reason`. The next one may be."""
 
     reason = "refused"
 
 
 class InvalidEventError(RefusedError):
-    """The event has no sound form as JSON: a field of the wrong type, most often."""
+    """The event has no sound form as JSON, most often a field of the wrong type."""
 
     reason = "invalid"
 
 
 class EventTooBigError(RefusedError):
-    """The event is larger than `event_bytes_max` bytes once serialised."""
+    """The event has `size_bytes` as JSON; the bound is `bound_bytes`."""
 
     reason = "too_big"
 
@@ -70,9 +68,9 @@ class EventTooBigError(RefusedError):
 
 
 class SpoolFullError(RefusedError):
-    """The spool is at its bound. What it holds is kept; the newest event is not.
+    """The spool holds `size_bytes`; the bound is `bound_bytes`.
 
-    It takes events again once a flush has delivered some.
+    It keeps what it holds, and takes events again once a flush has delivered some.
     """
 
     reason = "spool_full"
@@ -87,9 +85,9 @@ class SpoolFullError(RefusedError):
 
 
 class DiskError(RefusedError):
-    """The disk refused. At most a half-written record is left, which no reader takes.
+    """The system refused to write or sync the file `path`; `problem` says why.
 
-    `path` is the file, `problem` what the system said of it.
+    At most a part of the record is left. No reader takes it for an event.
     """
 
     reason = "disk_error"
@@ -101,13 +99,13 @@ class DiskError(RefusedError):
 
 
 class BusyError(RefusedError):
-    """An event came from inside `track` of the same thread (a signal handler)."""
+    """An event came from inside `track` in the same thread, as from a signal handler."""
 
     reason = "busy"
 
 
 class HomeError(RefusedError):
-    """There is no directory that is safe to keep events in. Nothing was created."""
+    """The home `path` is not safe to keep events in. Nothing was created."""
 
     reason = "no_home"
 
@@ -118,13 +116,13 @@ class HomeError(RefusedError):
 
 
 class OffError(RefusedError):
-    """The user opted out while the program ran. This is no loss and is not counted."""
+    """The user opted out while the program ran. This is not counted as a loss."""
 
     reason = "off"
 
 
 class SpoolError(TelemetryError):
-    """A segment cannot be read at `offset` of `path`. Other segments can."""
+    """The segment `path` cannot be read from byte `offset` on. Other segments can."""
 
     def __init__(self, path: str, offset: int, problem: str) -> None:
         super().__init__(f"{path} at byte {offset}: {problem}")
@@ -143,8 +141,8 @@ class LedgerError(TelemetryError):
 
 
 class LedgerMalformedError(LedgerError):
-    """What stands there is no ledger. Set aside, it costs duplicates, never events."""
+    """The ledger's content is damaged. Setting it aside costs duplicates, no event."""
 
 
 class LaunchError(TelemetryError):
-    """No flusher could be started. Events are kept; the next launch tries again."""
+    """No flusher was started. Events are kept; the next launch tries again."""
