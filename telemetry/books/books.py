@@ -33,11 +33,7 @@ if TYPE_CHECKING:
 
 
 class Books:
-    """What is known of every segment, and the totals. Its user holds the flush lock.
-
-    `relieve` makes space on a full disk; `is_full` says whether the disk is full.
-    `power`: whether a commit survives a power loss, besides a kill.
-    """
+    """What is known of every segment, and the totals. Its user holds the flush lock."""
 
     def __init__(
         self,
@@ -49,7 +45,9 @@ class Books:
     ) -> None:
         """Open the ledger in `directory`, or on a full disk only read it.
 
-        Raises LedgerError for any other fault.
+        `relieve` makes space on a full disk; `is_full` says whether the disk is full.
+        `power`: whether a commit survives a power loss, besides a kill. Raises
+        LedgerError for any other fault than a full disk.
         """
         self._directory = directory
         self._relieve = relieve
@@ -60,10 +58,9 @@ class Books:
         self._gone: dict[str, SegmentEntry] = {}
         self._staged: dict[str, SegmentEntry] = {}
         try:
-            self._ledger = self._open_with_relief()
+            self._ledger = self._open()
             self._snapshot = self._ledger.snapshot
         except LedgerError:
-            self._drop()
             if not is_full():
                 raise
             self._snapshot = read_snapshot(directory)
@@ -91,8 +88,8 @@ class Books:
         finds an entry without a file, and folds it then.
         """
         entry = self._snapshot.segments.get(name)
-        if entry is not None and name not in self._gone:
-            self._gone[name] = entry
+        if entry is not None:
+            self._gone.setdefault(name, entry)
         # What is folded must not be written as an entry as well.
         self._staged.pop(name, None)
 
@@ -103,7 +100,7 @@ class Books:
         it, the batch is sent again.
         """
         self._staged[name] = entry
-        self._apply(segments={name: entry})
+        self._change({name: entry})
 
     def commit(
         self,
@@ -119,25 +116,16 @@ class Books:
         to go on without it would send everything twice.
         """
         # A name that is gone and known again is that of another file.
-        changed: dict[str, SegmentEntry | None] = dict.fromkeys(self._gone)
-        changed.update(self._staged)
-        changed.update(segments)
-        self._staged = {}
-        if self._gone:
-            totals = totals or self._snapshot.totals
-            for entry in self._gone.values():
-                totals = fold(totals, entry)
-            self._gone = {}
-        change: dict[str, Any] = {
-            "segments": changed,
-            "totals": totals,
-            "state": state,
-            "dead_files": dead_files,
-        }
-        self._apply(**change)
+        changed = {**dict.fromkeys(self._gone), **self._staged, **segments}
+        for entry in self._gone.values():
+            totals = fold(totals or self._snapshot.totals, entry)
+        self._gone, self._staged = {}, {}
+        self._change(changed, totals, state, dead_files)
         if self._ledger is not None:
             try:
-                self._ledger.commit(**change)
+                self._ledger.commit(
+                    segments=changed, totals=totals, state=state, dead_files=dead_files
+                )
             except LedgerError:
                 self._drop()
             else:
@@ -153,9 +141,8 @@ class Books:
             pass  # the same as a kill here
         self._drop()
 
-    def _apply(
+    def _change(
         self,
-        *,
         segments: Mapping[str, SegmentEntry | None],
         totals: Totals | None = None,
         state: DeliveryState | None = None,
@@ -175,7 +162,7 @@ class Books:
         """Open the ledger anew, and have it say what memory says, nothing else."""
         now = self._snapshot
         try:
-            self._ledger = self._open_with_relief()
+            self._ledger = self._open()
             old = self._ledger.snapshot
             self._ledger.commit(
                 segments={**dict.fromkeys(old.segments), **now.segments},
@@ -190,29 +177,24 @@ class Books:
             return False
         return True
 
-    def _open_with_relief(self) -> Ledger:
-        try:
-            return self._open()
-        except LedgerError:
-            self._relieve()
-            return self._open()
-
     def _open(self) -> Ledger:
         with translated(self._directory):
             # A Python without sqlite3 cannot load it.
             from telemetry.books.ledger import open_ledger
 
-            return open_ledger(self._directory, power=self._power)
+            try:
+                return open_ledger(self._directory, power=self._power)
+            except LedgerError:
+                self._relieve()
+                return open_ledger(self._directory, power=self._power)
 
     def _drop(self) -> None:
-        ledger, self._ledger = self._ledger, None
-        if ledger is not None:
-            ledger.close()
+        if self._ledger is not None:
+            self._ledger.close()
+        self._ledger = None
 
 
-def _merged(
-    old: Mapping[str, Any], changes: Mapping[str, Any | None]
-) -> dict[str, Any]:
+def _merged(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`old` with `changes`; None removes."""
     merged = {**old, **changes}
     return {name: value for name, value in merged.items() if value is not None}

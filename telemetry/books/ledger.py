@@ -27,18 +27,8 @@ import diskcache
 import msgspec
 from diskcache.core import MODE_RAW, UNKNOWN
 
+from telemetry.books import view
 from telemetry.books.entries import NOTHING, Snapshot
-from telemetry.books.view import (
-    ASIDE_INFIX,
-    DB_NAME,
-    JOURNAL_SUFFIX,
-    connected,
-    is_standing,
-    read_rows,
-    row_crc,
-    set_aside_names,
-    translated,
-)
 from telemetry.errors import LedgerError, LedgerMalformedError
 from telemetry.files import make_directory, open_regular, sync_directory
 
@@ -85,40 +75,35 @@ _LAST_ERROR_MAX = 500
 
 
 class _RowsOnly(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """Bytes in, bytes out. A file's name in a row is never opened and never removed."""
+    """Bytes in, bytes out. A file's name in a row is planted: neither opened nor removed."""
 
     def put(self, key: object) -> object:
-        """The columns of a key of bytes."""
         _refuse_unless(type(key) is bytes)
         return super().put(key)
 
     def get(self, key: object, raw: object) -> object:
-        """A key that was stored as bytes."""
         _refuse_unless(type(key) is bytes and raw)
         return key
 
     def store(self, value: object, read: bool, key: object = UNKNOWN) -> object:
-        """The columns of a value of bytes, whatever its size."""
         _refuse_unless(type(value) is bytes and not read)
         return 0, MODE_RAW, None, value
 
     def fetch(self, mode: int, filename: object, value: object, read: bool) -> object:
-        """A value that was stored as bytes, in its row."""
         is_plain = (mode, filename, read) == (MODE_RAW, None, False)
         _refuse_unless(is_plain and type(value) is bytes)
         return value
 
     def filename(self, key: object = UNKNOWN, value: object = UNKNOWN) -> None:
-        """No row has a file."""
         _refuse_unless(False)
 
     def remove(self, file_path: object) -> None:
-        """Remove nothing: no row of ours has a file, so the name was planted."""
+        pass
 
 
 def _refuse_unless(is_bytes: object) -> None:
     if not is_bytes:
-        raise LedgerError(DB_NAME, "a row with a pickle or a file is refused")
+        raise LedgerError(view.DB_NAME, "a row with a pickle or a file is refused")
 
 
 class _Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
@@ -143,7 +128,7 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
 class Ledger:
     """One open ledger, and the snapshot that it was opened with.
 
-    Any thread may use it, one at a time.
+    Any thread may use it, one at a time. A fault closes it: open it anew.
     """
 
     def __init__(
@@ -157,12 +142,12 @@ class Ledger:
         LedgerError for every other fault; the ledger is as it was then.
         """
         directory = os.path.abspath(directory)
-        self._path = f"{directory}/{DB_NAME}"
-        with translated(self._path), contextlib.ExitStack() as opened:
-            is_new = not is_standing(directory)
+        self._path = f"{directory}/{view.DB_NAME}"
+        with view.translated(self._path), contextlib.ExitStack() as opened:
+            is_new = not view.is_standing(directory)
             _make_private(directory, is_new=is_new)
             connection = opened.enter_context(
-                connected(self._path, mode="rw", busy_s=busy_s)
+                view.connected(self._path, mode="rw", busy_s=busy_s)
             )
             settings = {**SETTINGS, "sqlite_synchronous": 2 if power else 0}
             for key, value in settings.items():
@@ -170,7 +155,7 @@ class Ledger:
                     connection.execute(f"PRAGMA {key[7:]} = {value}").fetchall()
             self.snapshot, unbelieved = Snapshot(), list[int]()
             if not is_new:
-                self.snapshot, unbelieved = read_rows(connection, self._path)
+                self.snapshot, unbelieved = view.read_rows(connection, self._path)
                 if _schema(connection) != _known_schema(settings):
                     problem = "its tables are not those of a ledger"
                     raise LedgerMalformedError(self._path, problem)
@@ -179,7 +164,7 @@ class Ledger:
                 _clean(connection, unbelieved)
             self._cache = _Cache(connection, settings)
             connection.execute("COMMIT")
-            if os.stat(self._path + JOURNAL_SUFFIX).st_size < _RESERVE_BYTES:
+            if os.stat(self._path + view.JOURNAL_SUFFIX).st_size < _RESERVE_BYTES:
                 self._reserve()
             if is_new and power:
                 sync_directory(os.path.dirname(directory))
@@ -195,9 +180,9 @@ class Ledger:
     ) -> None:
         """Write all of it or nothing; on return it survives what was asked for.
 
-        None in a mapping removes, elsewhere it keeps. Raises LedgerError: then the
-        ledger is as it was, and closed. (If the device failed at the very last sync,
-        it may hold all of it; values are absolute, so committing again is right.)
+        None in a mapping removes, elsewhere it keeps. Raises LedgerError: then nothing
+        of it was written. (If the device failed at the very last sync, all of it may
+        be; values are absolute, so committing again is right.)
         """
         values: dict[str, msgspec.Struct | None] = {
             **{f"segment/{name}": entry for name, entry in segments.items()},
@@ -207,12 +192,11 @@ class Ledger:
             values["totals"] = totals
         if state is not None:
             values["state"] = _storable(state)
-        with translated(self._path):
+        with view.translated(self._path):
             try:
                 with self._cache.transact(retry=False):
                     for key, value in values.items():
-                        text = None if value is None else msgspec.json.encode(value)
-                        self._write(os.fsencode(key), text)
+                        self._write(os.fsencode(key), value)
             except (sqlite3.Error, diskcache.Timeout) as error:
                 self.close()
                 raise _cause(error) from error
@@ -222,18 +206,19 @@ class Ledger:
         with contextlib.suppress(sqlite3.Error):
             self._opened.close()
 
-    def _write(self, key: bytes, text: bytes | None) -> None:
-        if text is None:
+    def _write(self, key: bytes, value: msgspec.Struct | msgspec.Raw | None) -> None:
+        if value is None:
             self._cache.delete(key, retry=False)
-        else:
-            row = row_crc(key, text) + text
-            self._cache.set(key, row, expire=None, read=False, tag=None, retry=False)
+            return
+        text = msgspec.json.encode(value)
+        row = view.row_crc(key, text) + text
+        self._cache.set(key, row, expire=None, read=False, tag=None, retry=False)
 
     def _reserve(self) -> None:
         """Free pages and a large journal are there, if the disk has room for them."""
         with contextlib.suppress(sqlite3.Error, diskcache.Timeout):
             for _ in range(2):  # the second goes through the journal
-                self._write(_RESERVE_KEY, b"0".ljust(_RESERVE_BYTES))
+                self._write(_RESERVE_KEY, msgspec.Raw(b"0".ljust(_RESERVE_BYTES)))
             self._write(_RESERVE_KEY, None)
 
 
@@ -248,33 +233,30 @@ def open_ledger(
     for _ in range(2):
         with contextlib.suppress(LedgerMalformedError):
             return Ledger(directory, busy_s=busy_s, power=power)
-    set_aside(directory)
+    _set_aside(directory)
     return Ledger(directory, busy_s=busy_s, power=power)
 
 
-def set_aside(directory: str) -> None:
-    """Rename whatever stands at `directory`, also a symlink, to `<name>.malformed-<ns>`.
-
-    The newest two of these are kept. Raises LedgerError; then it stands where it stood.
-    """
+def _set_aside(directory: str) -> None:
+    """Rename whatever stands at `directory`, also a symlink; keep the newest two."""
     directory = os.path.abspath(directory)
     parent = os.path.dirname(directory)
-    with translated(directory):
-        os.rename(directory, f"{directory}{ASIDE_INFIX}{time.time_ns()}")
-        for older in set_aside_names(directory)[:-_ASIDE_MAX]:
+    with view.translated(directory):
+        os.rename(directory, f"{directory}{view.ASIDE_INFIX}{time.time_ns()}")
+        for older in view.set_aside_names(directory)[:-_ASIDE_MAX]:
             shutil.rmtree(f"{parent}/{older}", ignore_errors=True)
             with contextlib.suppress(OSError):  # a file or a link was in its place
                 os.unlink(f"{parent}/{older}")
 
 
 def _make_private(directory: str, *, is_new: bool) -> None:
-    """Directory and files exist and are their owner's alone; also after a restore."""
-    path = f"{directory}/{DB_NAME}"
+    """Directory and file exist, and are their owner's alone, as is the journal."""
+    path = f"{directory}/{view.DB_NAME}"
     if is_new:
         make_directory(directory)
         os.close(open_regular(path, os.O_RDWR | os.O_CREAT))
-    # SQLite gives a journal the mode of its database.
-    modes = {directory: 0o700, path: 0o600, path + JOURNAL_SUFFIX: 0o600}
+    # SQLite gives a journal the mode of its database; a restored one may have another.
+    modes = {directory: 0o700, path: 0o600, path + view.JOURNAL_SUFFIX: 0o600}
     for name, mode in modes.items():
         with contextlib.suppress(OSError):  # a file system may have no modes
             if os.lstat(name).st_mode & 0o777 != mode:

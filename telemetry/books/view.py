@@ -60,9 +60,6 @@ ASIDE_INFIX = ".malformed-"
 # that commits without pause leaves SQLite's readers few moments in between.
 _BUSY_S = 5.0
 
-# Tries to read a ledger that a flusher is repairing meanwhile.
-_TRIES = 3
-
 # https://www.sqlite.org/fileformat2.html#the_database_header: what is the same in every
 # ledger, by offset: the magic; "rollback journal" for writing and reading; no
 # auto-vacuum and text in UTF-8; no incremental vacuum. With one bit of these flipped,
@@ -107,7 +104,7 @@ def read_snapshot(directory: str, *, busy_s: float = _BUSY_S) -> Snapshot:
     """
     path = f"{os.path.abspath(directory)}/{DB_NAME}"
     with translated(path):
-        for _ in range(_TRIES):
+        for _ in range(3):  # a flusher may be repairing it
             if not is_standing(directory):
                 return Snapshot()
             try:
@@ -245,6 +242,8 @@ def read_rows(connection: sqlite3.Connection, path: str) -> tuple[Snapshot, list
     # First, because it rolls a hot journal back: only then the header is to be trusted.
     ((finding,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
     header = _read_at(path, 0)
+    if not header:  # a birth that was killed is rolled back to nothing
+        return Snapshot(), []
     for offset, fixed in _HEADER:
         if header[offset : offset + len(fixed)] != fixed:
             finding = f"its header is damaged at byte {offset}"

@@ -176,8 +176,8 @@ def test_a_killed_ledger_is_rolled_back_and_gets_a_journal_again(killed: str) ->
 BIRTHS = """
 import os, random, signal, sys, time
 from telemetry.books.entries import Snapshot
-from telemetry.books.ledger import Ledger
-from telemetry.books.view import read_snapshot
+from telemetry.books.ledger import Ledger, open_ledger
+from telemetry.books.view import read_snapshot, set_aside_names
 
 place, kills = sys.argv[1], int(sys.argv[2])
 dice = random.Random(7)
@@ -192,8 +192,9 @@ for kill in range(kills):
     os.waitpid(child, 0)
     begun += os.path.exists(place)
     assert read_snapshot(place) == Snapshot()
-    ledger = Ledger(place, power=False)
+    ledger = open_ledger(place, power=False)
     assert ledger.snapshot == Snapshot()
+    assert set_aside_names(place) == []
     ledger.close()
     for name in os.listdir(place):
         os.unlink(f"{place}/{name}")
