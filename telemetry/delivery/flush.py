@@ -84,6 +84,13 @@ def flush(
                 pass  # it is closed all the same
 
 
+def _finish_purge(home: Home, books: Books) -> None:
+    try:
+        finish_purge(home, books)
+    except OSError:
+        pass  # a file that cannot be removed holds back no delivery
+
+
 def _finish_opt_out(home: Home, lock: int | None) -> None:
     try:
         finish_opt_out(home, lock=lock)
@@ -110,7 +117,7 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
     transport = None
     try:
         progress.begin(books)
-        finish_purge(home, books)
+        _finish_purge(home, books)
         tidy(home, books)
         try:
             transport = _transport(config, environment, http)
