@@ -56,7 +56,15 @@ _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\r\n]*\r?\n")
 # Headers that decide anything, here or in http.client.
 _MEANT = frozenset(
     {b"content-length", b"transfer-encoding", b"content-encoding", b"content-type"}
-    | {b"connection", b"date", b"location", b"retry-after", b"trailer", b"upgrade"}
+    | {
+        b"connection",
+        b"date",
+        b"location",
+        b"refresh",
+        b"retry-after",
+        b"trailer",
+        b"upgrade",
+    }
 )
 
 

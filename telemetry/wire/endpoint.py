@@ -1,37 +1,27 @@
-"""What a request needs to know of URLs and headers before any library is loaded.
+"""Which URL, header and proxy may be used. Pure, but for the proxies' environment.
 
-An endpoint is read here once, strictly, and whoever connects is given the host,
-the port and the request target that came out. So no second parser can see
-another host in the same text (`http://127.0.0.1\\@elsewhere/`), and the key goes
-where the check looked.
+URLs are read by `urllib3.util.parse_url` alone, and the pool that connects is given the
+host and the port that came out. So no second parser can see another host in the same
+text (`http://127.0.0.1\\@elsewhere/`), and the key goes where the check looked.
 
 - Only https, and http to this machine: 127.0.0.0/8, ::1, `localhost`.
 - User info becomes Basic credentials (RFC 7617). It is in no text made here.
-- A path stays as it was written, dots and double slashes included; bytes that a
-  URL cannot hold are percent-encoded. A fragment is never sent.
-- Header names and values that would break a message are refused by name, and
-  the value is not repeated.
+- A path stays as it was written, dots and double slashes included; bytes that a URL
+  cannot hold are percent-encoded. A fragment is never sent.
+- Header names and values that would break a message are refused by name, and the value
+  is not repeated.
+
+Proxies are those of `urllib.request.getproxies_environment`:
+
+- This machine is never reached through a proxy. Plain http is always this machine, so
+  only https goes through one, as a tunnel, and HTTP_PROXY is never asked, which a CGI
+  server lets its callers set. Without an HTTPS_PROXY it is ALL_PROXY.
+- `no_proxy` holds names, addresses and networks, separated by commas or spaces. A name
+  stands for itself and everything below it; `host:port` for that port; `*` for all.
+- A value that cannot be used is an error, never a direct connection: a program behind a
+  proxy may have no other way out, or want none.
 
 It opens no socket and resolves no name.
-
-Which proxy a request goes through, from the environment. Pure.
-
-Rules, and who else has them:
-
-- This machine is never reached through a proxy (as in Go): a plain http endpoint
-  is always this machine, and a proxy would get its key and events in the clear.
-  So only https goes through one, as a tunnel, and HTTP_PROXY is never asked,
-  which a CGI server lets its callers set.
-- `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY`: the first that is set
-  decides, also when it is empty, which means none (lower case first as in curl).
-- `no_proxy`, then `NO_PROXY`: names, addresses and networks parted by commas or
-  spaces. A name stands for itself and everything below it, with or without a
-  leading dot; `host:port` for that port alone; `*` for everything. Names are
-  compared as text, addresses as addresses; nothing is resolved.
-- A value that cannot be used is an error, never a direct connection: who names
-  a proxy may have no other way out, or want none.
-
-It opens no socket. Credentials are in `authorization` and nowhere else.
 """
 
 from __future__ import annotations
@@ -41,6 +31,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol
+from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 
@@ -49,17 +40,17 @@ from telemetry.errors import ConfigError, EndpointError
 
 PORTS = {"http": 80, "https": 443}
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# Labels of 1 to 63 characters (RFC 1035 §2.3.4), `_` besides, as resolvers take it.
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_URL = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    r"(?:(?P<credentials>[^@/?#\\ ]*)@)?"
-    rf"(?P<host>\[[0-9a-f:.]*:[0-9a-f:.]*\]|{_LABEL}(?:\.{_LABEL})*\.?)"
-    r"(?::(?P<port>[0-9]{0,5}))?"
-    r"(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?:\#.*)?",
-    re.IGNORECASE | re.ASCII,
+# A backslash is a slash to some parsers, and part of a name to others.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")
+# The scheme, what says who and where, and what is asked for there.
+_ABSOLUTE = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>\??[^#]*).*",
+    re.IGNORECASE | re.DOTALL,
 )
+# Labels of 1 to 63 characters (RFC 1035 §2.3.4), `_` besides, as resolvers take it; or
+# an IPv6 address that the parser has checked, without a zone.
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"\[[0-9a-f:.]+\]|(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 # Resolvers read `0127.0.0.1` as octal and `127.1` as short for something: neither
 # is taken for this machine, only the form that means one thing everywhere.
@@ -68,9 +59,6 @@ _LOOPBACK = re.compile(rf"127(?:\.{_OCTET}){{3}}|::1|localhost")
 _UNSENDABLE = re.compile(rb"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9._~!$&'()*+,;=:@/?%-]")
 # RFC 9110 §5.6.2.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-# A host's name has 253 characters at most (RFC 1035 §2.3.4).
-_HOST_MAX = 253
 # More of a URL than this tells a reader nothing more.
 _SHOWN_MAX = 200
 
@@ -130,35 +118,41 @@ class URL(msgspec.Struct, frozen=True):
 
 def split(url: str) -> URL | None:
     """The parts of an absolute URL of any scheme; None if it cannot be one."""
-    found = None if _CONTROL.search(url) else _URL.fullmatch(url)
-    if found is None:
+    # Here, not above: a program that only prints its config loads no HTTP library.
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
+    found = None if _UNSAFE.search(url) else _ABSOLUTE.fullmatch(url)
+    if found is None or " " in found["authority"]:
         return None
-    scheme = found["scheme"].lower()
-    port = int(found["port"]) if found["port"] else PORTS.get(scheme, 0)
-    if port > 0xFFFF or (found["port"] and port == 0):
+    try:
+        parts = parse_url(url)
+    except LocationParseError:
         return None
-    host = found["host"].strip("[]").lower()
-    if len(host) > _HOST_MAX:
+    host, scheme = (parts.host or "").lower(), parts.scheme or ""
+    # The parser takes a host in other letters where `idna` happens to be installed.
+    in_ascii = found["authority"].rpartition("@")[2].isascii()
+    port = PORTS.get(scheme, 0) if parts.port is None else parts.port
+    if not in_ascii or not _HOST.fullmatch(host) or parts.port == 0:
         return None
     return URL(
         scheme=scheme,
-        host=host,
+        host=host.strip("[]"),
         port=port,
+        # The parser would tidy up a path: a collector may route by it as it stands.
         path=_sendable(found["path"] or "/"),
-        query=_sendable(found["query"] or ""),
-        credentials=found["credentials"],
+        query=_sendable(found["query"]),
+        credentials=parts.auth,
     )
 
 
 def parse_endpoint(endpoint: str) -> URL:
     """The parts of an endpoint that events may be sent to; raises EndpointError."""
-    if _CONTROL.search(endpoint):
-        raise EndpointError("endpoint", "it holds a control character")
     url = split(endpoint)
     if url is None:
         raise EndpointError(
             "endpoint",
-            f"{redact(endpoint)!r} is no URL with a host; write https://host/path "
+            f"{redact(endpoint)!r} is not a URL with a host; write https://host/path "
             "(a host with other than ASCII letters in its xn-- form)",
         )
     if url.scheme not in PORTS:
@@ -197,33 +191,32 @@ def redact(url: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in url[:_SHOWN_MAX])
 
 
-def origin(url: str) -> str:
-    """`https://host:port` of an absolute URL, in one spelling; empty if it has none."""
-    parts = split(url)
-    return parts.origin if parts is not None else ""
+def is_same_place(url: URL, other: str) -> bool:
+    """Whether another spelling of a URL leads to the same resource."""
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
+    if other.startswith("/"):
+        other = url.origin + other
+    try:
+        ours, theirs = parse_url(url.origin + url.target), parse_url(other)
+    except LocationParseError:
+        return False
+    return unquote(ours.url) == unquote(theirs.url)
 
 
 def basic(credentials: str) -> str:
     """User info of a URL as Basic credentials, encoded bytes as they were meant."""
     user, _, password = credentials.partition(":")
-    plain = unquoted(user) + b":" + unquoted(password)
+    plain = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
     return "Basic " + binascii.b2a_base64(plain, newline=False).decode("ascii")
-
-
-def unquoted(part: str) -> bytes:
-    """The bytes that a percent-encoded part of a URL stands for."""
-    return re.sub(
-        rb"%([0-9A-Fa-f]{2})",
-        lambda found: binascii.unhexlify(found[1]),
-        part.encode("utf-8"),
-    )
 
 
 def check_header(name: str) -> None:
     """Raises ConfigError unless the name can name a header, or is empty (no key)."""
     if name and not _TOKEN.fullmatch(name):
         raise ConfigError(
-            "header", "it is no header name: letters, digits and - only (RFC 9110 §5.1)"
+            "header", "not a header name: letters, digits and - only (RFC 9110 §5.1)"
         )
 
 
@@ -250,9 +243,6 @@ def _sendable(part: str) -> str:
     return _UNSENDABLE.sub(encoded, part.encode("utf-8")).decode("ascii")
 
 
-_NAMES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-
-
 class Proxy(msgspec.Struct, frozen=True):
     """A proxy, or the reason why the one that was named cannot be used."""
 
@@ -265,62 +255,54 @@ class Proxy(msgspec.Struct, frozen=True):
 
 
 def proxy_for(
-    scheme: str, host: str, port: int, environment: Mapping[str, str]
+    scheme: str, host: str, port: int, proxies: Mapping[str, str]
 ) -> Proxy | None:
-    """The proxy for this origin, None for a direct connection. Never raises."""
-    if scheme != "https" or is_loopback(host):
+    """The proxy for this origin, None for a direct connection. Never raises.
+
+    `proxies` is what `getproxies_environment` found.
+    """
+    if scheme != "https" or is_loopback(host) or _is_exempt(host, port, proxies):
         return None
-    name = next((name for name in _NAMES if name in environment), "")
-    value = environment.get(name, "").strip()
-    if not value or _is_exempt(host, port, environment):
+    name = "https" if "https" in proxies else "all"
+    value = proxies.get(name, "").strip()
+    if not value:
         return None
     url = split(value if "://" in value else f"http://{value}")
+    name = f"{name.upper()}_PROXY"
     if url is None:
-        return Proxy(problem=f"{name} is no URL of a proxy")
+        return Proxy(problem=f"{name} is not the URL of a proxy")
     if url.scheme not in PORTS:
         return Proxy(problem=f"{name} names a {url.scheme} proxy; use http or https")
     authorization = "" if url.credentials is None else basic(url.credentials)
     return Proxy(url=url.origin, authorization=authorization)
 
 
-def _is_exempt(host: str, port: int, environment: Mapping[str, str]) -> bool:
-    name = "no_proxy" if "no_proxy" in environment else "NO_PROXY"
-    entries = environment.get(name, "").replace(",", " ").lower().split()
-    return any(_covers(entry, host, port) for entry in entries)
+def _is_exempt(host: str, port: int, proxies: Mapping[str, str]) -> bool:
+    from urllib.request import (  # type: ignore[attr-defined]
+        proxy_bypass_environment,
+    )
 
-
-def _covers(entry: str, host: str, port: int) -> bool:
-    if entry == "*":
+    entries = proxies.get("no", "").replace(",", " ").lower().split()
+    if "*" in entries:
         return True
-    address = _address(host)
-    if address is not None and "/" in entry:
-        try:
-            return address in ipaddress.ip_network(entry, strict=False)
-        except ValueError:
-            return False
-    pattern, only_port = _split_port(entry)
-    if only_port not in ("", str(port)):
-        return False
-    if address is not None:
-        return address == _address(pattern)
-    pattern = pattern.removeprefix("*").strip(".")
-    name = host.rstrip(".")
-    return bool(pattern) and (name == pattern or name.endswith(f".{pattern}"))
-
-
-def _split_port(entry: str) -> tuple[str, str]:
-    """`host`, `host:port`, `[address]:port` or a bare IPv6 address, in two."""
-    if entry.startswith("["):
-        pattern, _, rest = entry[1:].partition("]")
-        return pattern, rest.removeprefix(":")
-    if entry.count(":") == 1:
-        pattern, _, only_port = entry.partition(":")
-        return pattern, only_port
-    return entry, ""
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return None
+        # Names below a name are what the standard library's rules are about.
+        names = ",".join(each.removeprefix("*").rstrip(".") for each in entries)
+        place = f"{host.rstrip('.')}:{port}"
+        return bool(proxy_bypass_environment(place, {"no": names}))
+    return any(_has(entry, address, port) for entry in entries)
+
+
+def _has(
+    entry: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
+) -> bool:
+    """Whether an address or a network, or an address with this port, covers `address`."""
+    text = entry.removesuffix(f":{port}") if entry.count(":") == 1 else entry
+    if entry.startswith("["):
+        text = entry.removesuffix(f":{port}").strip("[]")
+    try:
+        return address in ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False

@@ -16,8 +16,9 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+from telemetry.wire.batch import printable
 from telemetry.wire.connection import DeadlineError, UnconnectedError
-from telemetry.wire.verdict import Failure, printable
+from telemetry.wire.verdict import Failure
 
 
 _REFUSED = {errno.ECONNREFUSED}

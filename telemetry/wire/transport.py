@@ -12,11 +12,9 @@
   peer ended it in order (§9.8). In the clear, which only this machine speaks, a cut
   cannot be told from an end.
 - No redirect is followed and no retry made here. The key goes to the endpoint's origin
-  alone; where a reply repeats it, it is masked.
+  alone.
 - Certificates are those of SSL_CERT_FILE and SSL_CERT_DIR if either is set, and then no
   others; else the system's. No TLS keys are logged: SSLKEYLOGFILE is not read.
-- The same body gives the same bytes, coded or not. If the key's header frames or routes
-  the message, the request goes without a key.
 
 A program that turns on urllib3's DEBUG log finds paths and queries there, never headers.
 """
@@ -26,9 +24,9 @@ from __future__ import annotations
 import errno
 import ssl
 import time
-import zlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.request import getproxies_environment
 
 import urllib3
 import urllib3.connection
@@ -42,75 +40,12 @@ from telemetry.wire.connection import (
     has_answer,
 )
 from telemetry.wire.deadline import Runner, StillHangingError
-from telemetry.wire.endpoint import (
-    URL,
-    HTTPClient,
-    Proxy,
-    basic,
-    check_header,
-    header_value,
-    parse_endpoint,
-    proxy_for,
-    unquoted,
-)
+from telemetry.wire.endpoint import URL, HTTPClient, Proxy, parse_endpoint, proxy_for
 from telemetry.wire.failure import TrustError, failure
+from telemetry.wire.formats import Format, records
 from telemetry.wire.reply import read_reply
+from telemetry.wire.request import RequestForm
 from telemetry.wire.verdict import Failure, Outcome
-
-
-# A key under one of these names would break the message, or go to a proxy.
-_NOT_FOR_KEYS = frozenset(
-    {"host", "content-length", "content-encoding", "accept-encoding", "connection"}
-    | {"transfer-encoding", "te", "trailer", "upgrade", "expect", "keep-alive"}
-    | {"proxy-authorization", "proxy-connection"}
-)
-# What gzip itself uses: half a megabyte of events in about 10 ms.
-_GZIP_LEVEL = 6
-
-
-class RequestForm:
-    """What all requests to one endpoint have in common. It has no telling `repr`."""
-
-    def __init__(
-        self, *, url: URL, header: str, api_key: str, user_agent: str, gzip: bool
-    ) -> None:
-        """Raises ConfigError for a header, key or user agent that cannot be sent."""
-        check_header(header)
-        key = header_value("api_key", api_key)
-        has_key = header and key and header.lower() not in _NOT_FOR_KEYS
-        self._key = {header: key} if has_key else {}
-        self._gzip = gzip
-        self._headers = {
-            "Content-Type": "application/json",
-            "User-Agent": header_value("version", user_agent),
-            "Accept-Encoding": "identity",
-        }
-        if gzip:
-            self._headers["Content-Encoding"] = "gzip"
-        self._password = ""
-        if url.credentials is not None:
-            self._headers["Authorization"] = basic(url.credentials)
-            self._password = unquoted(url.credentials.partition(":")[2]).decode(
-                "latin-1"
-            )
-
-    def headers(self, idempotency_key: str) -> dict[str, str]:
-        """The headers of one request, each name once whatever its case."""
-        headers = {**self._headers, "Idempotency-Key": idempotency_key}
-        taken = {name.lower() for name in self._key}
-        kept = {name: v for name, v in headers.items() if name.lower() not in taken}
-        return kept | self._key
-
-    def coded(self, body: bytes) -> bytes:
-        """The body as it is sent. gzip is given no time, which would vary."""
-        if not self._gzip:
-            return body
-        gzip = zlib.compressobj(level=_GZIP_LEVEL, wbits=zlib.MAX_WBITS | 16)
-        return gzip.compress(body) + gzip.flush()
-
-    def secrets(self) -> list[str]:
-        """What no reply may carry any further, in the characters of a header."""
-        return [secret for secret in (*self._key.values(), self._password) if secret]
 
 
 # A request that meets its deadline says so itself within this, and its thread and
@@ -135,14 +70,15 @@ class Transport:
         gzip: bool,
         environment: Mapping[str, str],
         http: HTTPClient | None = None,
+        form: Format = records,
     ) -> None:
         """Opens nothing yet. The times are seconds, the bound is bytes of a body.
 
-        connect_timeout_s: for each address of the host, and for a TLS handshake
+        connect_timeout_s: for all addresses of the host, and for a TLS handshake
         read_timeout_s: the longest silence
-        environment: where proxies and certificates are looked up
+        environment: where certificates are looked up
         http: a client of the program's own. It brings its own proxies and
-            certificates; the deadline holds, by leaving its thread behind
+            certificates; the deadline holds, its thread is abandoned
 
         Raises EndpointError for an endpoint that nothing may be sent to, ConfigError
         for a header, key or user agent that would break a request.
@@ -153,6 +89,7 @@ class Transport:
             header=header,
             api_key=api_key,
             user_agent=user_agent,
+            content_type=form.CONTENT_TYPE,
             gzip=gzip,
         )
         self._connect_timeout_s = connect_timeout_s
@@ -188,7 +125,7 @@ class Transport:
         return outcome or Failure("timeout", f"{self._place}: still no answer")
 
     def close(self) -> None:
-        """Lets connection and thread go. Never blocks; a post then is a Failure."""
+        """Give up connection and thread. Never blocks; a post after it is a Failure."""
         self._closed = True
         self._runner.leave()
 
@@ -236,8 +173,8 @@ class Transport:
                 response,
                 url=self._url,
                 bytes_max=self._reply_bytes_max,
-                secrets=self._form.secrets(),
-                decode=wire is not None,
+                tells_key=self._form.is_told_by,
+                is_ours=wire is not None,
                 is_sent=wire is None or wire.is_sent,
             )
         except Exception as exc:  # noqa: BLE001  nothing the network does may raise
@@ -264,7 +201,7 @@ class _Wire:
         reply_bytes_max: int,
         environment: Mapping[str, str],
     ) -> None:
-        self.proxy = proxy_for(url.scheme, url.host, url.port, environment)
+        self.proxy = proxy_for(url.scheme, url.host, url.port, getproxies_environment())
         self._url = url
         self._bounds = bounds
         self._dialler = dialler

@@ -23,17 +23,18 @@ what is taken over into text is printable and of bounded length.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from telemetry.wire.batch import Rejection, printable
 from telemetry.wire.endpoint import redact
+from telemetry.wire.formats import Format, records
 
 
 # A server that asks for more than a day has a clock or a unit wrong.
@@ -82,21 +83,13 @@ KINDS = frozenset(
 _PAUSES = frozenset({401, 402, 403, 404, 405, 407, 410, 451})
 # A firewall refuses a word with any status, or closes the connection.
 _CONTENT_KINDS = frozenset({"reset", "protocol", "timeout", "other"})
-# Answers to a key that the server, or a proxy, refused.
+# Answers to a refused key: they often repeat it, in a spelling of their own.
 _KEY_REFUSED = frozenset({401, 403, 407})
+_SPLITS = frozenset({400, 413, 422})
 _NO_BODY = frozenset({204, 205})
+# Only for the reason that is told: what looks like it is refused without this as well.
+_MARKUP = re.compile(rb"[\s\0\xef\xbb\xbf\xff\xfe]*<")
 _DETAIL_MAX = 200
-# A reason is kept in a dead letter; an id longer than this is not one of ours.
-_REASON_MAX = 500
-_EVENT_ID_MAX = 200
-
-# Text longer than this is a document, not an acknowledgement.
-_TEXT_BYTES_MAX = 1024
-# How a tag, a comment or a declaration begins, and what no plain text holds.
-_NO_PLAIN_TEXT = re.compile(r"<[a-z!/?]|[\x00-\x08\x0e-\x1f\ufffd]", re.IGNORECASE)
-_JSON = json.JSONDecoder()
-# What a list of refused events may look like that refuses none.
-_NONE_REFUSED = (None, False, 0)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -109,6 +102,7 @@ class Reply(msgspec.Struct, frozen=True):
     redirected: the answer came by way of a redirect
     is_sent: the request was handed to the system to its last byte
     is_decoded: the body is free of content coding
+    tells_key: the answer repeats the key or a part of it: no text of it is kept
     """
 
     status: int
@@ -119,6 +113,7 @@ class Reply(msgspec.Struct, frozen=True):
     redirected: bool = False
     is_sent: bool = True
     is_decoded: bool = True
+    tells_key: bool = False
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -138,13 +133,6 @@ class Action(str, Enum):
     WAIT = "wait"
     PAUSE = "pause"
     SPLIT = "split"
-
-
-class Rejection(msgspec.Struct, frozen=True):
-    """One event that a 2xx reply named as refused for good."""
-
-    event_id: str
-    reason: str
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -171,147 +159,89 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge(
-    outcome: Outcome, *, now: float, accept_statuses: tuple[int, ...] = ()
+    outcome: Outcome,
+    *,
+    now: float,
+    accept_statuses: tuple[int, ...] = (),
+    form: Format = records,
 ) -> Verdict:
     """What to do with the batch that drew this outcome. Never raises.
 
-    `now` is seconds since the epoch; it counts only for a date in Retry-After of a
-    reply that has no Date of its own. An empty `accept_statuses` lists every 2xx.
+    `now` is seconds since 1970; it counts only for a date in Retry-After of a reply that
+    has no Date of its own. An empty `accept_statuses` lists every 2xx. `form` is the
+    format that the batch was posted in.
     """
     if isinstance(outcome, Failure):
         reason = outcome.kind if outcome.kind in KINDS else "other"
-        return Verdict(
-            Action.WAIT,
-            reason,
-            printable(outcome.detail, _DETAIL_MAX),
-            narrow=reason in _CONTENT_KINDS,
-        )
-    action, reason, rejected = _sort(outcome, accept_statuses)
-    if action is Action.ACCEPTED:
-        return Verdict(action, reason, rejected=rejected)
+        detail = printable(outcome.detail, _DETAIL_MAX)
+        narrow = reason in _CONTENT_KINDS
+        return Verdict(Action.WAIT, reason, detail, narrow=narrow)
+    status = outcome.status
+    reason = str(status)
+    if outcome.redirected or 300 <= status <= 399:
+        action, reason = Action.PAUSE, "redirect"
+    elif 200 <= status <= 299:
+        proof = _proof(outcome, accept_statuses, form)
+        if isinstance(proof, tuple):
+            return Verdict(Action.ACCEPTED, reason, rejected=proof)
+        action, reason = Action.WAIT, proof
+    elif status in _SPLITS:
+        action = Action.SPLIT
+    else:
+        action = Action.PAUSE if status in _PAUSES else Action.WAIT
     asked_s = retry_after_s(outcome.headers, now=now)
     return Verdict(
         action,
         reason,
         _detail(outcome),
         retry_after_s=asked_s,
-        by_size=outcome.status == 413 and action is Action.SPLIT,
-        server_error=500 <= outcome.status <= 599 and action is Action.WAIT,
+        by_size=status == 413 and action is Action.SPLIT,
+        server_error=500 <= status <= 599 and action is Action.WAIT,
         # One that says when to come again speaks of itself.
         narrow=not asked_s,
     )
 
 
-def printable(text: str, length_max: int) -> str:
-    """The text on one line, without what a terminal would obey."""
-    line = " ".join(text[: 4 * length_max].split())
-    return "".join(c if c.isprintable() else "�" for c in line[:length_max])
-
-
-def _sort(
-    reply: Reply, accept_statuses: tuple[int, ...]
-) -> tuple[Action, str, tuple[Rejection, ...]]:
-    status = reply.status
-    if reply.redirected or 300 <= status <= 399:
-        return Action.PAUSE, "redirect", ()
-    if 200 <= status <= 299:
-        proof = _proof(reply, accept_statuses)
-        if isinstance(proof, str):
-            return Action.WAIT, proof, ()
-        return Action.ACCEPTED, str(status), proof
-    if status in (400, 413, 422):
-        return Action.SPLIT, str(status), ()
-    action = Action.PAUSE if status in _PAUSES else Action.WAIT
-    return action, str(status), ()
-
-
 def _proof(
-    reply: Reply, accept_statuses: tuple[int, ...]
-) -> str | tuple[Rejection, ...]:
+    reply: Reply, accept_statuses: tuple[int, ...], form: Format
+) -> tuple[Rejection, ...] | str:
     """The events that an accepting 2xx refused, or the reason why it proves nothing."""
-    if not reply.is_sent:
-        return "unsent"
-    if accept_statuses and reply.status not in accept_statuses:
-        return "unlisted"
+    doubts = {
+        "unsent": not reply.is_sent,
+        "unlisted": bool(accept_statuses) and reply.status not in accept_statuses,
+        "incomplete": not reply.complete,
+        "truncated": reply.truncated,
+        "coding": not reply.is_decoded,
+        "html": _is_page(reply),
+    }
     if reply.status in _NO_BODY:
-        return ()
-    if not reply.complete:
-        return "incomplete"
-    if "html" in reply.headers.get("content-type", "").lower():
-        return "html"
-    if reply.truncated:
-        return "truncated"
-    if not reply.is_decoded:
-        return "coding"
-    return _acknowledgement(reply.body)
+        doubts = {name: doubts[name] for name in ("unsent", "unlisted")}
+    doubt = next((name for name, holds in doubts.items() if holds), "")
+    refused = () if doubt or reply.status in _NO_BODY else form.refusals(reply.body)
+    if refused is None:
+        doubt = "html" if _MARKUP.match(reply.body) else "unreadable"
+    elif reply.tells_key:
+        refused = tuple(Rejection(each.event_id, "") for each in refused)
+    return doubt or refused or ()
 
 
-def _acknowledgement(body: bytes) -> str | tuple[Rejection, ...]:
-    """The refused events in a whole body, or the reason why it is no acknowledgement.
+def _is_page(reply: Reply) -> bool:
+    """Whether the answer calls itself a page, or sends its reader to another one.
 
-    One is empty, JSON, or a short text without markup. JSON is read leniently: several
-    values in a row, a byte order mark and bytes that are not UTF-8 spoil nothing.
+    Frameworks call everything a page that is not said to be something else: an empty
+    body and JSON are none.
     """
-    text = body.decode("utf-8-sig", "replace")
-    try:
-        values = list(_json_values(text))
-    except (ValueError, RecursionError):
-        begins_like_json = text.lstrip()[:1] in {"{", "["}
-        if begins_like_json or len(body) > _TEXT_BYTES_MAX:
-            return "unreadable"
-        return "html" if _NO_PLAIN_TEXT.search(text) else ()
-    found: dict[str, Rejection] = {}
-    for value in values:
-        if isinstance(value, dict) and "rejected" in value:
-            refused = _refused(value["rejected"])
-            if refused is None:
-                return "unreadable"
-            for each in refused:
-                found.setdefault(each.event_id, each)
-    return tuple(found.values())
-
-
-def _json_values(text: str) -> Iterator[Any]:
-    """The JSON values in a text, white space between them. Raises ValueError."""
-    at, size = 0, len(text)
-    while True:
-        while at < size and text[at] in " \t\r\n":
-            at += 1
-        if at == size:
-            return
-        value, at = _JSON.raw_decode(text, at)
-        yield value
-
-
-def _refused(named: Any) -> list[Rejection] | None:
-    """The events that `rejected` names; None if one of them cannot be told.
-
-    A list of `{"event_id": …, "reason": …}`, a list of ids, or an object of reasons by
-    id. A number of events without their ids tells none of them.
-    """
-    if named in _NONE_REFUSED:
-        return []
-    if isinstance(named, dict):
-        named = [{"event_id": name, "reason": why} for name, why in named.items()]
-    if not isinstance(named, list):
-        return None
-    found = []
-    for entry in named:
-        each = {"event_id": entry} if isinstance(entry, str) else entry
-        event_id = each.get("event_id") if isinstance(each, dict) else None
-        if not isinstance(event_id, str) or not 0 < len(event_id) <= _EVENT_ID_MAX:
-            return None
-        reason = each.get("reason", "")
-        text = printable(reason, _REASON_MAX) if isinstance(reason, str) else ""
-        found.append(Rejection(event_id, text))
-    return found
+    start = reply.body.lstrip()[:1]
+    kind = reply.headers.get("content-type", "").lower()
+    return "refresh" in reply.headers or (
+        "html" in kind and start not in (b"", b"{", b"[")
+    )
 
 
 def _detail(reply: Reply) -> str:
     """`HTTP 503: upstream is down`, or where a redirect points to."""
     status = printable(str(reply.status), 20)
-    if reply.status in _KEY_REFUSED:
-        # Such an answer may repeat the key, in any spelling.
+    if reply.tells_key or reply.status in _KEY_REFUSED:
         return f"HTTP {status}"
     if reply.redirected:
         return f"HTTP {status} by way of a redirect"

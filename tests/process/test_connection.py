@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import gzip
 import socket
 import ssl
 import threading
@@ -15,10 +17,10 @@ from typing import Any
 import pytest
 
 from telemetry.wire.connection import Bounds, Dialler, UnconnectedError
-from telemetry.wire.verdict import Reply
+from telemetry.wire.verdict import Action, Reply, judge
 from tests.support.loopback import Server
 from tests.support.misbehaving import blackhole, raw, refusing, reply
-from tests.support.posting import post, transport
+from tests.support.posting import KEY, post, transport
 
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%b\r\n{}"
@@ -136,6 +138,35 @@ def test_a_coding_that_is_not_known_is_told() -> None:
             outcome = post(to)
             assert isinstance(outcome, Reply)
             assert not outcome.is_decoded, coding
+
+
+def test_a_coded_body_that_is_cut_proves_nothing() -> None:
+    """What names refused events may be in the part that is missing."""
+    whole = gzip.compress(b'{"rejected":[{"event_id":"%b"}]}' % (b"x" * 100), mtime=0)
+    for end in range(1, len(whole) - 12):
+        with (
+            Server(reply(200, whole[:end], {"Content-Encoding": "gzip"})) as server,
+            transport(server.url) as to,
+        ):
+            assert judge(post(to), now=0.0).action is Action.WAIT, end
+
+
+def test_an_answer_that_repeats_the_key_says_so_in_any_spelling() -> None:
+    """What is kept of an answer ends up in dead letters, in the ledger and in logs."""
+    for body in (
+        KEY,
+        KEY[:9] + "...",
+        "".join(f"\\u{ord(c):04x}" for c in KEY),
+        "".join(f"%{ord(c):02X}" for c in KEY),
+        base64.b64encode(f"key={KEY}".encode()).decode(),
+    ):
+        with (
+            Server(reply(500, body.encode())) as server,
+            transport(server.url) as to,
+        ):
+            outcome = post(to)
+            assert isinstance(outcome, Reply)
+            assert (outcome.tells_key, outcome.body) == (True, b""), body
 
 
 @pytest.mark.parametrize("hangs_up", [True, False])

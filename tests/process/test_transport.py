@@ -73,8 +73,8 @@ PROMPT = [
     ("a body without an end", endless_body(), [(200, "long")]),
     ("gzip", gzip_reply(OK), [(200, "whole")]),
     ("a gzip bomb", gzip_bomb(), [(200, "long")]),
-    ("gzip cut", reply(200, gzip.compress(OK)[:-9], {"Content-Encoding": "gzip"}),
-        [(200, "cut")]),
+    ("gzip damaged", reply(200, gzip.compress(OK)[:-5] + b"x" * 5,
+        {"Content-Encoding": "gzip"}), [(200, "cut")]),
     ("no gzip", reply(200, OK, {"Content-Encoding": "gzip"}), [(200, "cut")]),
     ("an unknown coding", reply(200, OK, {"Content-Encoding": "x-y"}), [(200, "whole")]),
     ("early hints", raw(head(103, {"Link": "</x>"}) + head(102) + head(200,
@@ -101,7 +101,7 @@ PROMPT = [
     ("a length that is no number", raw(head(200, {"Content-Length": "+2"}) + b"{}"),
         ["protocol"]),
     ("a length beyond all bounds", raw(head(200, {"Content-Length": "9" * 5000})
-        + OK), [(200, "cut")]),
+        + OK), ["protocol"]),
     ("length and chunks", raw(head(200, {"Content-Length": "2", "Transfer-Encoding":
         "chunked"}) + b"2\r\n{}\r\n0\r\n\r\n"), ["protocol"]),
     ("a coding of the transfer", raw(head(200, {"Transfer-Encoding": "gzip, chunked"})),
@@ -445,6 +445,6 @@ def test_no_text_holds_a_secret() -> None:
                 to.post(b"", key=str(row), timeout_s=9) for row in range(len(rows))
             ]
             told = repr(to._url)
-    assert outcomes[-1].body == b"bad key [secret] or [secret]"
+    assert outcomes[-1].tells_key
     for text in [*map(repr, outcomes), told]:
         assert not any(secret in text for secret in secrets)

@@ -153,8 +153,8 @@ TEETH: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("privacy", "fuzz.fuzz_privacy.Scrubber", double(BlindScrubber)),
     ("reply", "fuzz.fuzz_reply.judge", double(gullible_judge)),
     ("reply", "telemetry.wire.verdict.RETRY_AFTER_MAX_S", double(1e9)),
-    ("reply", "telemetry.wire.reply._mask", double(lambda text, _secrets: text)),
-    ("reply", "telemetry.wire.verdict._is_html", double(lambda _reply: False)),
+    ("reply", "fuzz.fuzz_reply.without_secret", double(lambda text, _secret: text)),
+    ("reply", "telemetry.wire.formats.records.refusals", double(lambda _body: ())),
     (
         "wire",
         "telemetry.wire.transport.BoundedResponse.begin",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -34,7 +36,15 @@ def transport(endpoint: str, **named: Any) -> Iterator[Transport]:
         "gzip": False,
         "environment": {},
     }
-    made = Transport(endpoint=endpoint, **{**options, **named})
+    options |= named
+    # Proxies are looked up in the process's own environment.
+    plain = {n: v for n, v in os.environ.items() if not n.lower().endswith("_proxy")}
+    made = Transport(endpoint=endpoint, **options)
+    with mock.patch.dict(os.environ, {**plain, **options["environment"]}, clear=True):
+        yield from _closed(made)
+
+
+def _closed(made: Transport) -> Iterator[Transport]:
     try:
         yield made
     finally:

@@ -160,24 +160,27 @@ def test_missing_file_and_foreign_file(tmp_path: Path) -> None:
     assert refusals.read(str(tmp_path / "fifo")) == {}
 
 
-def test_what_cannot_be_counted_now_waits(path: str) -> None:
+def test_tally_keeps_what_could_not_be_counted_yet(path: str) -> None:
     """Locked now, counted with the next one: none is lost and none counts twice."""
-    waiting = [("busy", 1), ("busy", 1), ("invalid", 1)]
+    tally = refusals.Tally(path)
     with holding(path):
-        refusals.count(path, waiting)
+        tally.count("busy")
+        tally.count("busy")
+        tally.count("invalid")
     assert refusals.read(path) == {}
-    waiting.append(("busy", 1))
-    refusals.count(path, waiting)
-    assert (refusals.read(path), waiting) == ({"busy": 3, "invalid": 1}, [])
+    tally.count("busy")
+    assert refusals.read(path) == {"busy": 3, "invalid": 1}
+    tally.write()
+    assert refusals.read(path) == {"busy": 3, "invalid": 1}
 
 
-def test_counting_makes_the_file_and_survives_the_home(tmp_path: Path) -> None:
+def test_tally_makes_the_file_and_survives_the_home(tmp_path: Path) -> None:
     """A home that was removed is no reason to raise into the program."""
-    home, waiting = tmp_path / "home", [("busy", 1)]
-    refusals.count(str(home / "refused"), waiting)
+    home = tmp_path / "home"
+    tally = refusals.Tally(str(home / "refused"))
+    tally.count("busy")
     home.mkdir()
-    waiting.append(("busy", 1))
-    refusals.count(str(home / "refused"), waiting)
+    tally.count("busy")
     assert refusals.read(str(home / "refused")) == {"busy": 2}
 
 
@@ -188,32 +191,28 @@ def test_the_first_refusals_of_several_threads_are_all_counted(tmp_path: Path) -
     sys.setswitchinterval(1e-6)
     try:
         for number in range(rounds):
-            path = str(tmp_path / f"refused-{number}")
-            waiting: list[tuple[str, int]] = []
+            tally = refusals.Tally(str(tmp_path / f"refused-{number}"))
             start = threading.Barrier(counters)
 
             def work(
-                path: str = path,
-                waiting: list[tuple[str, int]] = waiting,
-                start: threading.Barrier = start,
+                tally: refusals.Tally = tally, start: threading.Barrier = start
             ) -> None:
                 start.wait()
-                waiting.append(("busy", 1))
-                refusals.count(path, waiting)
+                tally.count("busy")
 
             threads = [threading.Thread(target=work) for _ in range(counters)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            refusals.count(path, waiting)
+            tally.write()
     finally:
         sys.setswitchinterval(interval)
     counts = [refusals.read(str(tmp_path / f"refused-{n}")) for n in range(rounds)]
     assert counts == [{"busy": counters}] * rounds
 
 
-def test_threads_of_one_client_that_refuse_first_count_together(
+def test_threads_of_one_client_that_refuse_first_share_one_tally(
     tmp_path: Path,
 ) -> None:
     """Each had one of its own, and what one of them could not write yet was lost."""
