@@ -54,7 +54,7 @@ _FLUSHES_MAX = 8
 _EXPECTED = re.compile(
     r"(consent|user-uuid|next-flush|flush\.lock|refused|reserve"
     r"|spool|dead|quarantine|ledger|ledger/cache\.db(-journal)?|ledger/birth(/.+)?"
-    r"|dead/[^/]+\.v1\.jseq-\d+|quarantine/([^/]+\.v1\.jseq-\d+|stretch))"
+    r"|dead/[^/]+\.v1\.jseq|quarantine/([^/]+\.v1\.jseq-\d+|stretch))"
 )
 # Events that are recorded in peace, after what was disturbed.
 _AFTER = range(5000, 5002)
