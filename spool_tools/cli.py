@@ -140,6 +140,11 @@ def _run(arguments: list[str]) -> int:
     except TelemetryError as error:
         complain(name, error)
         return FAILED
+    except ImportError as error:
+        if error.name not in {"sqlite3", "_sqlite3"}:
+            raise
+        complain(name, "this Python was built without sqlite3, which is needed here")
+        return FAILED
     return code
 
 

@@ -19,20 +19,38 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from spool_tools.follow import follow
 from spool_tools.reading import Spool
 from spool_tools.requests import as_sent
-from spool_tools.screen import Bar, Screen, as_json, print_table
+from spool_tools.screen import Bar, Screen, as_json, complain, print_table
 from spool_tools.target import WrongUsageError, add_target, target_home
 
 
 STATES = ("pending", "dead", "damaged", "all")
 # Every event has them, so that in a table they would say nothing; nor does an empty text.
-_SYSTEM = frozenset({"event_id", "os", "os_language", "user_uuid", "version"})
+_SYSTEM = frozenset(
+    [
+        "event_id",
+        "os",
+        "os_language",
+        "os_version",
+        "arch",
+        "python",
+        "ci",
+        "container",
+        "install",
+        "sdk",
+        "invocation_id",
+        "user_uuid",
+        "version",
+    ]
+)
+# What a narrow terminal should not cut off.
+_FIRST = ("action", "tool_name", "is_success", "flags", "error")
 # Times that a calendar has a form for, milliseconds since 1970.
 _TIME_MS_MAX = 1 << 47
 # More than a terminal is wide.
@@ -60,10 +78,11 @@ class Shown(NamedTuple):
         properties = event.get("properties", event)
         if not isinstance(properties, dict):
             properties = {}
+        first = {name: properties[name] for name in _FIRST if name in properties}
         pairs = (
-            f"{k}={_shown(v)}"
-            for k, v in properties.items()
-            if k not in _SYSTEM and v != ""
+            f"{name.removeprefix('is_')}={_shown(value)}"
+            for name, value in {**first, **properties}.items()
+            if name not in _SYSTEM and value not in ("", None)
         )
         return (
             _moment(event.get("event_timestamp")),
@@ -127,12 +146,14 @@ def _moment(recorded_ms: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as JSON has it, texts without their quotes."""
+    """A value as JSON has it; a text without quotes, a list of texts without brackets."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
+T = TypeVar("T")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_ALL = 1 << 62
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +202,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--as-sent",
         action="store_true",
-        help="print the bodies of the requests that the next flush will make",
+        help="print the request bodies that a flush with the default bounds would send",
     )
 
 
@@ -191,7 +212,8 @@ def run(args: argparse.Namespace) -> int:
     spool = Spool(target_home(args), "dump")
     screen = Screen()
     if args.as_sent:
-        for body in itertools.islice(as_sent(spool), args.limit):
+        bodies = itertools.islice(as_sent(spool), args.limit)
+        for body in _unless_none(bodies, screen, "pending"):
             screen.json(body)
         return 1 if spool.problems else 0
     state = args.state or "pending"
@@ -200,7 +222,9 @@ def run(args: argparse.Namespace) -> int:
         # A follower waits for events, not they for it.
         passed = found if args.follow else _passed(found, bar)
         chosen = filter(wanted(args.event, args.since), passed)
-        shown = itertools.islice(chosen, args.limit)
+        shown: Iterator[Shown] = itertools.islice(chosen, args.limit)
+        if not args.follow:
+            shown = _unless_none(shown, screen, state)
         form = args.format or ("table" if screen.is_terminal else "jsonl")
         if form == "table":
             _print_table(screen, shown, args.follow, with_state=state == "all")
@@ -247,6 +271,17 @@ def _followed(spool: Spool) -> Iterator[Shown]:
     for event in follow(spool):
         yield Shown("pending", event)
         sys.stdout.flush()
+
+
+def _unless_none(found: Iterator[T], screen: Screen, state: str) -> Iterator[T]:
+    """The same; a person at a terminal is told where there is none."""
+    first = next(found, None)
+    if first is not None:
+        return itertools.chain([first], found)
+    if screen.is_terminal or sys.stderr.isatty():
+        what = "" if state == "all" else f" that is {state}"
+        complain("dump", f"there is nothing{what}")
+    return iter(())
 
 
 def _passed(found: Iterator[Shown], bar: Bar) -> Iterator[Shown]:

@@ -187,3 +187,20 @@ def test_the_key_is_in_no_output(tmp_path: Path) -> None:
     said += [tool(*arguments, home=home, **secrets) for arguments in commands]
     assert said[5].line["attempts"] == 5
     assert not any(KEY in each.out.decode() + each.err for each in said)
+
+
+def test_the_version_is_told() -> None:
+    """The first thing that a report of a fault has to name."""
+    told = tool("--version")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.decode().startswith("spool-tools ")
+
+
+def test_help_is_folded_at_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence that is cut in a word is read twice."""
+    monkeypatch.setenv("COLUMNS", "60")
+    for name in COMMANDS:
+        text = " ".join(tool(name, "--help", COLUMNS="60").out.decode().split())
+        assert text == " ".join(
+            tool(name, "--help", COLUMNS="200").out.decode().split()
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import telemetry
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support.delivering import (
@@ -21,6 +22,7 @@ from tests.support.delivering import (
 )
 from tests.support.loopback import Server
 from tests.support.surroundings import spooled_bytes
+from tests.support.terminals import at_terminal
 from tests.support.tooling import Ran, environment, killed_at_the_end, tool
 from tests.support.writers import plant, segment_of, wait_until
 
@@ -154,7 +156,7 @@ def test_a_table_has_a_line_for_each_event(home: Path) -> None:
     assert heading.split() == ["time", "(UTC)", "event", "properties"]
     assert len(rows) == 2
     # Empty texts are left out: they would push what is there off the screen.
-    assert rows[1].endswith("duration_ms=1 is_success=true tool_name=tool-1")
+    assert rows[1].endswith("action=call tool_name=tool-1 success=true duration_ms=1")
 
 
 # Announces a batch of seven and is killed while the server thinks about it.
@@ -257,3 +259,25 @@ def test_a_tools_event_is_kept_as_the_program_wrote_it(home: Path) -> None:
     assert shown.line["properties"]["big"] == 2**63
     assert shown.line["properties"]["text"] == "\x1b[31m\u202e\u009b"
     assert b"\x1b" not in shown.out
+
+
+def test_a_narrow_table_keeps_success_and_flags(home: Path) -> None:
+    """Eighty columns are what a terminal has: what went wrong must not be cut off."""
+    with client_of(home, "") as client:
+        client.track(
+            telemetry.CommandEvent(
+                action="deploy", success=True, flags=["--region", "--force"]
+            )
+        )
+    seen = at_terminal("dump", home=home, columns=80, rich=False).text
+    assert "success=true flags=--region,--force" in seen
+
+
+def test_a_person_is_told_where_nothing_is_pending(home: Path) -> None:
+    """An empty screen leaves open whether it looked; a program gets no line at all."""
+    with client_of(home, "", events=1):
+        pass
+    seen = at_terminal("dump", "--event", "other", home=home)
+    assert (seen.code, "there is nothing that is pending" in seen.text) == (0, True)
+    done = tool("dump", "--event", "other", home=home)
+    assert (done.code, done.out, done.err) == (0, b"", "")

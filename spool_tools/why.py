@@ -1,0 +1,214 @@
+"""Why nothing arrives, in a sentence, from what is wrong now. Pure.
+
+The strongest reason comes first: off, no ledger, a setting, then what the last flush
+met. Whether the program flushes by itself is not known here, so nothing is promised of
+its next run without saying so.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from spool_tools.screen import age, many, moment
+from telemetry.books.entries import DeliveryState
+from telemetry.delivery import schedule
+
+
+# One that was started is given its window; from two on, something ends them.
+_STARTS_SUSPECT = 2
+
+
+class Why(NamedTuple):
+    """Why nothing arrives, or that nothing is wrong: a word, and a sentence."""
+
+    code: str
+    sentence: str
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What `why` decides from. Times are seconds since 1970.
+
+    off: why telemetry is off; empty: it is on
+    unfinished: flushers that were started since one finished
+    set_aside: events whose batch the server does not accept while it accepts others
+    ledgers_aside: names of the damaged ledgers that were set aside
+    endpoint, key, mode: what the environment (or the build) of this tool says; the
+        program may say something else
+    problem: why that endpoint, key or header cannot be used; empty: it can
+    """
+
+    now: float
+    state: DeliveryState = DeliveryState()
+    off: str = ""
+    pending: int = 0
+    is_flushing: bool = False
+    next_flush: float | None = None
+    unfinished: int = 0
+    set_aside: int = 0
+    set_aside_reason: str = ""
+    ledgers_aside: tuple[str, ...] = ()
+    ledger_problem: str = ""
+    has_sqlite: bool = True
+    endpoint: str = ""
+    key: bool = False
+    mode: str = ""
+    problem: str = ""
+
+
+def why(facts: Facts) -> Why:
+    """What is wrong now, the strongest reason first; else what happens next."""
+    if facts.off:
+        return Why("off", f"telemetry is off: {facts.off}")
+    if not facts.has_sqlite:
+        return Why(
+            "no_sqlite",
+            "nothing can be sent: this Python was built without the module sqlite3; "
+            "events are recorded and kept",
+        )
+    if facts.is_flushing:
+        return Why("flushing", "a flusher is at work now")
+    if facts.ledger_problem:
+        return Why("ledger", facts.ledger_problem)
+    if not facts.pending:
+        aside = _set_aside_ledger(facts)
+        return aside or Why("nothing_pending", "nothing waits to be sent")
+    return (
+        _misconfigured(facts)
+        or _refused_or_failed(facts)
+        or _set_aside_ledger(facts)
+        or Why("due" if _is_due(facts) else "scheduled", f"events wait: {_next(facts)}")
+    )
+
+
+def _misconfigured(facts: Facts) -> Why | None:
+    """What of endpoint, key or header cannot be used, or is missing."""
+    state = facts.state
+    field, _, problem = state.last_error.partition(": ")
+    if facts.problem:
+        code = f"bad_{facts.problem.partition(':')[0]}"
+        return Why(code, f"nothing can be sent: {facts.problem}")
+    if state.stopped == "off" and field:
+        # What this environment names may be what the program was started with since.
+        is_mended = (field == "endpoint" and facts.endpoint) or (
+            field == "api_key" and facts.key
+        )
+        if not is_mended:
+            missing = problem.startswith("none is set")
+            where = f" (endpoint {state.endpoint})" if field == "api_key" else ""
+            variable = {
+                "endpoint": "TELEMETRY_ENDPOINT",
+                "api_key": "TELEMETRY_API_KEY",
+            }
+            advice = f"; set {variable[field]}" if field in variable and missing else ""
+            return Why(
+                f"no_{field}" if missing else f"bad_{field}",
+                f"nothing can be sent: {state.last_error}{where}{advice}",
+            )
+    if not facts.endpoint and not state.endpoint and not state.stopped:
+        return Why(
+            "no_endpoint",
+            "no flush has been tried and no endpoint is known here: a program without "
+            "one keeps its events; set TELEMETRY_ENDPOINT",
+        )
+    if facts.endpoint and not facts.key and not state.stopped:
+        return Why(
+            "no_api_key",
+            "no flush has been tried and no key is known here: a program without one "
+            "keeps its events; set TELEMETRY_API_KEY",
+        )
+    return None
+
+
+def _refused_or_failed(facts: Facts) -> Why | None:
+    """What kept the last flush from delivering, if it did."""
+    state = facts.state
+    where = state.endpoint or "the endpoint"
+    if facts.unfinished >= _STARTS_SUSPECT or (facts.unfinished and _is_due(facts)):
+        return Why(
+            "flusher_unfinished",
+            f"{many(facts.unfinished, 'flusher')} in a row did not finish: they are "
+            "ended from outside (a container or job that ends with its command), or "
+            f"cannot start; {_next(facts)}",
+        )
+    if state.stopped == "paused":
+        over = "the pause is over" if _is_due(facts) else f"paused; {_next(facts)}"
+        return Why(
+            "paused",
+            f"{where} refuses ({state.last_error}); {over}, sooner if endpoint, key, "
+            "header or format change",
+        )
+    if state.stopped == "disk":
+        return Why(
+            "disk",
+            f"the disk or the ledger cannot be written, or a segment cannot be read; "
+            f"{_next(facts)}",
+        )
+    if state.stopped == "waiting" and not facts.set_aside:
+        kind, _, detail = state.last_error.partition(": ")
+        code, sentence = _KINDS.get(kind, ("server", "{where} does not accept"))
+        said = detail or state.last_error
+        return Why(code, f"{sentence.format(where=where)}: {said}; {_next(facts)}")
+    if facts.set_aside:
+        return Why(
+            "set_aside",
+            f"{many(facts.set_aside, 'event')} are set aside: {where} accepts others, "
+            f"but not these ({facts.set_aside_reason}); they are tried again in smaller "
+            f"parts; {_next(facts)}",
+        )
+    if state.stopped == "deadline":
+        return Why("deadline", f"the last flush ran out of time; {_next(facts)}")
+    return None
+
+
+# The kinds of failure that a flush remembers, and what each means.
+_KINDS = {
+    "name": ("name", "the name of {where} does not resolve"),
+    "refused": ("connection", "the connection to {where} is refused"),
+    "unreachable": ("connection", "{where} cannot be reached"),
+    "timeout": ("connection", "{where} does not answer in time"),
+    "reset": ("connection", "{where} closes the connection"),
+    "protocol": ("connection", "{where} does not answer in HTTP"),
+    "tls": ("certificate", "TLS with {where} fails"),
+    "proxy": ("proxy", "the proxy to {where} fails"),
+    "other": ("connection", "the request to {where} fails"),
+}
+
+
+def _set_aside_ledger(facts: Facts) -> Why | None:
+    if not facts.ledgers_aside:
+        return None
+    return Why(
+        "ledger_set_aside",
+        f"a damaged ledger was set aside ({facts.ledgers_aside[-1]}): totals begin anew, "
+        "and some events may be sent twice"
+        + (f"; {_next(facts)}" if facts.pending else ""),
+    )
+
+
+def _ahead_s(facts: Facts) -> float:
+    """Seconds until the next flush may begin; 0: it is due."""
+    ahead_s = (facts.next_flush or 0.0) - facts.now
+    # Nothing here sets a time beyond the horizon: a clock was changed.
+    return ahead_s if 0 < ahead_s <= schedule.HORIZON_S else 0.0
+
+
+def _is_due(facts: Facts) -> bool:
+    return not _ahead_s(facts)
+
+
+def _next(facts: Facts) -> str:
+    """When the next flush begins by itself."""
+    if facts.mode == "manual":
+        return "with TELEMETRY_FLUSH=manual only a flush that is asked for sends them"
+    if _is_due(facts):
+        return "a flush is due: the program's next run begins it, if it is not manual"
+    failed = (
+        f" ({facts.state.failures} in a row failed)" if facts.state.failures else ""
+    )
+    ahead = age(_ahead_s(facts))
+    return (
+        f"the next flush may begin in {ahead}{failed}, "
+        f"at {moment(int((facts.next_flush or 0) * 1000))}"
+    )

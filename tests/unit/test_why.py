@@ -1,0 +1,100 @@
+"""Why nothing arrives: each thing that can be wrong has its word and its sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spool_tools.why import Facts, why
+from telemetry.books.entries import DeliveryState
+
+
+NOW = 1_790_000_000.0
+
+
+def state(**fields: Any) -> DeliveryState:
+    """What the ledger remembers of the last flush."""
+    return DeliveryState(
+        **{"stopped": "waiting", "endpoint": "https://x.example", **fields}
+    )
+
+
+def after(error: str, stopped: str = "waiting") -> dict[str, Any]:
+    """A flush that ended with this error."""
+    return {"state": state(last_error=error, stopped=stopped)}
+
+
+# What is wrong, the word for it, and what the sentence has to say.
+CASES: list[tuple[dict[str, Any], str, str]] = [
+    ({"off": "DO_NOT_TRACK=1", "has_sqlite": False}, "off", "DO_NOT_TRACK=1"),
+    ({"has_sqlite": False}, "no_sqlite", "without the module sqlite3"),
+    ({"is_flushing": True}, "flushing", "at work"),
+    ({"ledger_problem": "cache.db: damaged"}, "ledger", "cache.db: damaged"),
+    ({"pending": 0}, "nothing_pending", "nothing waits"),
+    (
+        {"pending": 0, "ledgers_aside": ("ledger.malformed-1",)},
+        "ledger_set_aside",
+        "ledger.malformed-1",
+    ),
+    ({"endpoint": "", "state": DeliveryState()}, "no_endpoint", "TELEMETRY_ENDPOINT"),
+    ({"key": False, "state": DeliveryState()}, "no_api_key", "TELEMETRY_API_KEY"),
+    (
+        {"endpoint": "", "problem": "endpoint: 'ftp://x' is neither https nor http"},
+        "bad_endpoint",
+        "'ftp://x' is neither",
+    ),
+    (
+        {"endpoint": "", **after("endpoint: none is set; events are kept", "off")},
+        "no_endpoint",
+        "set TELEMETRY_ENDPOINT",
+    ),
+    (
+        {"endpoint": "", **after("endpoint: 'x y' is no URL", "off")},
+        "bad_endpoint",
+        "'x y' is no URL",
+    ),
+    (
+        {"key": False, **after("api_key: none is set; events are kept", "off")},
+        "no_api_key",
+        "set TELEMETRY_API_KEY",
+    ),
+    (after("api_key: none is set; events are kept", "off"), "due", "a flush is due"),
+    (after("header: it is no header name", "off"), "bad_header", "no header name"),
+    (after("name: nodename nor servname"), "name", "does not resolve: nodename"),
+    (after("refused: Connection refused"), "connection", "is refused: Connection"),
+    (after("timeout: no answer within 5 s"), "connection", "in time: no answer"),
+    (after("tls: certificate verify failed"), "certificate", "verify failed"),
+    (after("proxy: 407"), "proxy", "proxy"),
+    (after("503: HTTP 503: try later"), "server", "not accept: HTTP 503: try later"),
+    (after("html: a page"), "server", "does not accept: a page"),
+    (after("401: HTTP 401", "paused"), "paused", "refuses (401: HTTP 401)"),
+    (after("", "disk"), "disk", "cannot be written"),
+    (after("", "deadline"), "deadline", "ran out of time"),
+    (after("", "drained"), "due", "not manual"),
+    ({"unfinished": 3, **after("503: x")}, "flusher_unfinished", "3 flushers in a row"),
+    ({"unfinished": 1, **after("", "drained")}, "flusher_unfinished", "1 flusher"),
+    (
+        {"set_aside": 7, "set_aside_reason": "403", **after("403: x")},
+        "set_aside",
+        "7 events are set aside",
+    ),
+    ({"next_flush": NOW + 7200, **after("", "drained")}, "scheduled", "in 2 hours"),
+    ({"next_flush": NOW + 10**9, **after("", "drained")}, "due", "is due"),
+    ({"mode": "manual", **after("", "drained")}, "due", "only a flush that is asked"),
+]
+
+
+def test_each_cause_is_told_in_a_sentence() -> None:
+    """Whoever wonders why nothing arrives reads one line, and it is true now."""
+    for changes, code, said in CASES:
+        facts = {"endpoint": "https://x.example", "key": True, "pending": 5, **changes}
+        told = why(Facts(now=NOW, **facts))
+        assert (told.code, said in told.sentence) == (code, True), (changes, told)
+        assert "\n" not in told.sentence
+
+
+def test_nothing_is_promised_of_a_launch_that_will_not_send() -> None:
+    """`at the next launch` would be false without an endpoint, off, or while it waits."""
+    for changes, code, _ in CASES:
+        facts = {"endpoint": "https://x.example", "key": True, "pending": 5, **changes}
+        if code != "due":
+            assert "next launch" not in why(Facts(now=NOW, **facts)).sentence, code
