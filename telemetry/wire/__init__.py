@@ -1,1 +1,17 @@
-"""The network: where events may be sent, one request, and what its answer means."""
+"""The wire: one request, and what came of it. The map of this wing.
+
+    batch        what is posted at once, and the request that carries it
+    formats/     what a body looks like, and what an accepting answer says: a file each
+    endpoint     which URL, header and proxy may be used
+    request      the headers and the coding of a body
+    transport    one POST; the only user of urllib3's connections
+    connection   how it is dialled, and the time and bytes it may take
+    deadline     a request that can be abandoned
+    reply        what a client answered, read no further than the bound
+    failure      what an exception of the network means
+    verdict      what an answer, or none, means for the batch; Retry-After
+    retry        one request and its retries; the only user of tenacity
+
+A batch goes down: batch, retry, transport, connection. Its outcome comes back up: reply or
+failure, then verdict. Nothing here knows of spools, ledgers or schedules.
+"""

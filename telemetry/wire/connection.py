@@ -1,9 +1,4 @@
-"""One connection: how it is dialled, and the time and bytes it may take.
-
-A socket's timeout bounds one silence. A server that sends a byte a second, or
-`100 Continue` for ever, never reaches it. So each read and write gets the time that is
-left of the request, and every byte read is counted; that holds in any thread, and
-through TLS as well.
+"""One connection: how it is dialled, and what is read from it under Bounds.
 
 Names with several addresses are tried in turns (RFC 8305 in spirit): the families
 alternate, the next address starts a quarter of a second after the one before, which
@@ -21,8 +16,7 @@ Four things in http.client are put right on the way:
 - Header lines without a meaning here are passed over, so that an answer with more than
   100 of them (cookies) is still an answer.
 
-Resolving a name cannot be bounded here, nor can a handshake inside the TLS connection
-to a proxy: `deadline.py` abandons the thread. This module reads no configuration.
+This module reads no configuration.
 """
 
 from __future__ import annotations
@@ -40,17 +34,13 @@ from email.errors import MissingHeaderBodySeparatorDefect
 from itertools import zip_longest
 from typing import Any, ClassVar
 
+from telemetry.wire.deadline import Bounds
+
 
 # One TLS record: no more is ever in one write that a slow peer can hold up.
 WRITE_BYTES = 16 * 1024
 # Between the starts of two attempts (RFC 8305 §5).
 ATTEMPT_DELAY_S = 0.25
-
-# What surrounds a body: status lines, headers, interim answers. Servers keep to
-# 8 to 64 KiB.
-_FRAME_BYTES = 512 * 1024
-# A body in chunks of one byte takes six on the wire (`1\r\nx\r\n`).
-_CHUNKED_FACTOR = 6
 
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\r\n]*\r?\n")
 # Headers that decide anything, here or in http.client.
@@ -68,64 +58,12 @@ _MEANT = frozenset(
 )
 
 
-class DeadlineError(TimeoutError):
-    """The time of the whole request is over. The connection is of no more use."""
-
-
 class UnconnectedError(TimeoutError):
     """No connection came about in its time. Nothing was sent."""
 
 
-class OversizeError(http.client.HTTPException):
-    """More came than any sound reply has. The connection is of no more use."""
-
-
 class MalformedError(http.client.HTTPException):
     """The header block cannot be read. The connection is of no more use."""
-
-
-class Bounds:
-    """What is left of one request's time and bytes. For one thread at a time.
-
-    `is_sent` says whether every byte of the request was handed to the system.
-    """
-
-    def __init__(self, *, connect_timeout_s: float, read_timeout_s: float) -> None:
-        self._connect_timeout_s = connect_timeout_s
-        self._read_timeout_s = read_timeout_s
-        self._deadline = 0.0
-        self._bytes_left = 0
-        self.is_sent = True
-
-    def begin(self, *, deadline: float, reply_bytes_max: int) -> None:
-        """Start a request that ends at `deadline` (seconds of time.monotonic)."""
-        self._deadline = deadline
-        self._bytes_left = _FRAME_BYTES + _CHUNKED_FACTOR * reply_bytes_max
-        self.is_sent = True
-
-    def connect_s(self) -> float:
-        """Seconds that connecting may take from now. Raises DeadlineError."""
-        return self._left_s(self._connect_timeout_s)
-
-    def connecting(self, sock: Any) -> None:
-        """Give `sock` the time that connecting, or a TLS handshake, may take now."""
-        sock.settimeout(self._left_s(self._connect_timeout_s))
-
-    def waiting(self, sock: Any) -> None:
-        """Give `sock` the time that one read or write may take now."""
-        sock.settimeout(self._left_s(self._read_timeout_s))
-
-    def read(self, count: int) -> None:
-        """Count bytes that arrived; raises OversizeError when they are too many."""
-        self._bytes_left -= count
-        if self._bytes_left < 0:
-            raise OversizeError("the reply does not end")
-
-    def _left_s(self, most_s: float) -> float:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise DeadlineError("the request took too long")
-        return min(most_s, left_s)
 
 
 class BoundedReader(io.RawIOBase):

@@ -1,24 +1,27 @@
-"""A thread that can be left behind, with what belongs to it.
+"""The deadline of a request: what is left of its time and bytes, and its thread.
 
-Most of what a request waits for ends by itself at its deadline (`bounds.py`). A
-resolver does not, nor does a client that a program brought along. So calls run on
-a thread of their own, one after the other, and whoever waits for one waits so
-long and no longer. Then the thread is left behind: it ends after its call, closes
-what belonged to it, and the next call has a new thread and new belongings.
+A socket's timeout bounds one silence. A server that sends a byte a second, or
+`100 Continue` for ever, never reaches it. So each read and write gets the time that is
+left of the request, and every byte read is counted.
 
-Threads are daemons, they never keep a program from ending. Where none can be
-started (the end of some interpreters, a sub-interpreter, the system's limit) a
-call runs in its caller's.
+A resolver cannot be bounded so, nor a handshake inside the TLS connection to a proxy, nor
+a client that a program brought along. So calls run on a thread of their own, one after
+the other; a caller waits until the deadline and no longer. Then the thread is abandoned:
+it ends after its call, closes what belonged to it, and the next call has a new thread.
 
-It touches no file and knows nothing of requests.
+Threads are daemons, they never keep a program from ending. Where none can be started (the
+end of some interpreters, a sub-interpreter, the system's limit) a call runs in its
+caller's. It touches no file and knows nothing of requests.
 """
 
 from __future__ import annotations
 
+import http.client
 import queue
 import threading
+import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 
 S = TypeVar("S")
@@ -28,8 +31,67 @@ T = TypeVar("T")
 LEFT_MAX = 4
 
 
+# What surrounds a body: status lines, headers, interim answers. Servers keep to
+# 8 to 64 KiB.
+_FRAME_BYTES = 512 * 1024
+# A body in chunks of one byte takes six on the wire (`1\r\nx\r\n`).
+_CHUNKED_FACTOR = 6
+
+
 class StillHangingError(Exception):
     """LEFT_MAX threads were left behind and none has ended. Nothing was called."""
+
+
+class DeadlineError(TimeoutError):
+    """The time of the whole request is over. The connection is of no more use."""
+
+
+class OversizeError(http.client.HTTPException):
+    """More came than any sound reply has. The connection is of no more use."""
+
+
+class Bounds:
+    """What is left of one request's time and bytes. For one thread at a time.
+
+    `is_sent` says whether every byte of the request was handed to the system.
+    """
+
+    def __init__(self, *, connect_timeout_s: float, read_timeout_s: float) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._deadline = 0.0
+        self._bytes_left = 0
+        self.is_sent = True
+
+    def begin(self, *, deadline: float, reply_bytes_max: int) -> None:
+        """Start a request that ends at `deadline` (seconds of time.monotonic)."""
+        self._deadline = deadline
+        self._bytes_left = _FRAME_BYTES + _CHUNKED_FACTOR * reply_bytes_max
+        self.is_sent = True
+
+    def connect_s(self) -> float:
+        """Seconds that connecting may take from now. Raises DeadlineError."""
+        return self._left_s(self._connect_timeout_s)
+
+    def connecting(self, sock: Any) -> None:
+        """Give `sock` the time that connecting, or a TLS handshake, may take now."""
+        sock.settimeout(self._left_s(self._connect_timeout_s))
+
+    def waiting(self, sock: Any) -> None:
+        """Give `sock` the time that one read or write may take now."""
+        sock.settimeout(self._left_s(self._read_timeout_s))
+
+    def read(self, count: int) -> None:
+        """Count bytes that arrived; raises OversizeError when they are too many."""
+        self._bytes_left -= count
+        if self._bytes_left < 0:
+            raise OversizeError("the reply does not end")
+
+    def _left_s(self, most_s: float) -> float:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise DeadlineError("the request took too long")
+        return min(most_s, left_s)
 
 
 class Runner(Generic[S]):

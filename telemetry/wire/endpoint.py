@@ -192,17 +192,11 @@ def redact(url: str) -> str:
 
 
 def is_same_place(url: URL, other: str) -> bool:
-    """Whether another spelling of a URL leads to the same resource."""
-    from urllib3.exceptions import LocationParseError
-    from urllib3.util import parse_url
-
-    if other.startswith("/"):
-        other = url.origin + other
-    try:
-        ours, theirs = parse_url(url.origin + url.target), parse_url(other)
-    except LocationParseError:
-        return False
-    return unquote(ours.url) == unquote(theirs.url)
+    """Whether another spelling of a URL, or its target alone, leads to the same place."""
+    there = split(url.origin + other if other.startswith("/") else other)
+    return there is not None and (
+        (there.origin, unquote(there.target)) == (url.origin, unquote(url.target))
+    )
 
 
 def basic(credentials: str) -> str:

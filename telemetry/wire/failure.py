@@ -17,22 +17,20 @@ import ssl
 from collections.abc import Iterator
 
 from telemetry.wire.batch import printable
-from telemetry.wire.connection import DeadlineError, UnconnectedError
+from telemetry.wire.connection import UnconnectedError
+from telemetry.wire.deadline import DeadlineError
 from telemetry.wire.verdict import Failure
 
 
-_REFUSED = {errno.ECONNREFUSED}
-_RESET = {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN}
-_UNREACHABLE = {
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.EHOSTDOWN,
-    errno.EADDRNOTAVAIL,
-    errno.EAFNOSUPPORT,
-    # What a firewall or a sandbox answers.
-    errno.EACCES,
-    errno.EPERM,
+_RESET = ("ECONNRESET", "ECONNABORTED", "EPIPE", "ENOTCONN")
+# The last two are what a firewall or a sandbox answers.
+_UNREACHABLE = ("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN",
+    "EADDRNOTAVAIL", "EAFNOSUPPORT", "EACCES", "EPERM")  # fmt: skip
+_KIND_OF = {
+    errno.ECONNREFUSED: "refused",
+    errno.ETIMEDOUT: "timeout",
+    **{getattr(errno, name): "reset" for name in _RESET},
+    **{getattr(errno, name): "unreachable" for name in _UNREACHABLE},
 }
 # The order counts: each is a kind of what comes below it, or of OSError.
 _FIXED = (
@@ -108,29 +106,15 @@ def _meaning(exc: BaseException) -> tuple[str, str] | None:
         if isinstance(exc, types):
             return kind, text
     if isinstance(exc, (socket.gaierror, UnicodeError)):
-        return "name", f"the name does not resolve ({_system_text(exc)})"
+        said = getattr(exc, "strerror", None) or type(exc).__name__
+        return "name", f"the name does not resolve ({said})"
     if isinstance(exc, ssl.SSLError):
         return "tls", _tls_text(exc)
     if isinstance(exc, http.client.HTTPException):
         return "protocol", f"the answer is malformed HTTP ({type(exc).__name__})"
     if isinstance(exc, OSError) and exc.errno is not None:
-        return _system_kind(exc.errno), os.strerror(exc.errno)
+        return _KIND_OF.get(exc.errno, "other"), os.strerror(exc.errno)
     return None
-
-
-def _system_kind(number: int) -> str:
-    if number in _REFUSED:
-        return "refused"
-    if number in _RESET:
-        return "reset"
-    if number in _UNREACHABLE:
-        return "unreachable"
-    return "timeout" if number == errno.ETIMEDOUT else "other"
-
-
-def _system_text(exc: BaseException) -> str:
-    text = getattr(exc, "strerror", None)
-    return text if isinstance(text, str) else type(exc).__name__
 
 
 def _tls_text(exc: ssl.SSLError) -> str:

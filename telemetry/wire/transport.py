@@ -35,11 +35,10 @@ import urllib3.exceptions
 from telemetry.wire.connection import (
     WRITE_BYTES,
     BoundedResponse,
-    Bounds,
     Dialler,
     has_answer,
 )
-from telemetry.wire.deadline import Runner, StillHangingError
+from telemetry.wire.deadline import Bounds, Runner, StillHangingError
 from telemetry.wire.endpoint import URL, HTTPClient, Proxy, parse_endpoint, proxy_for
 from telemetry.wire.failure import TrustError, failure
 from telemetry.wire.formats import Format, records
@@ -139,7 +138,6 @@ class Transport:
                 read_timeout_s=self._read_timeout_s,
             ),
             dialler=self._dialler,
-            reply_bytes_max=self._reply_bytes_max,
             environment=self._environment,
         )
 
@@ -153,7 +151,9 @@ class Transport:
             return Failure("proxy", proxy.problem)
         try:
             if wire is not None:
-                wire.begin(deadline)
+                wire.bounds.begin(
+                    deadline=deadline, reply_bytes_max=self._reply_bytes_max
+                )
             left_s = max(deadline - time.monotonic(), 0.001)
             response = client.request(
                 method="POST",
@@ -175,7 +175,7 @@ class Transport:
                 bytes_max=self._reply_bytes_max,
                 tells_key=self._form.is_told_by,
                 is_ours=wire is not None,
-                is_sent=wire is None or wire.is_sent,
+                is_sent=wire is None or wire.bounds.is_sent,
             )
         except Exception as exc:  # noqa: BLE001  nothing the network does may raise
             # What urllib3 objects to by itself is in the answer: all else is ours.
@@ -198,24 +198,15 @@ class _Wire:
         url: URL,
         bounds: Bounds,
         dialler: Dialler,
-        reply_bytes_max: int,
         environment: Mapping[str, str],
     ) -> None:
         self.proxy = proxy_for(url.scheme, url.host, url.port, getproxies_environment())
+        self.bounds = bounds
         self._url = url
-        self._bounds = bounds
         self._dialler = dialler
-        self._reply_bytes_max = reply_bytes_max
         self._environment = environment
         self._manager: urllib3.PoolManager | None = None
         self._pool: urllib3.HTTPConnectionPool | None = None
-
-    def begin(self, deadline: float) -> None:
-        self._bounds.begin(deadline=deadline, reply_bytes_max=self._reply_bytes_max)
-
-    @property
-    def is_sent(self) -> bool:
-        return self._bounds.is_sent
 
     def request(
         self,
@@ -262,7 +253,7 @@ class _Wire:
             host=host, port=self._url.port, scheme=self._url.scheme, pool_kwargs=None
         )
         pool.ConnectionCls = _connection_class(
-            self._url.scheme, self._bounds, self._dialler
+            self._url.scheme, self.bounds, self._dialler
         )
         return pool
 
@@ -271,36 +262,19 @@ def _manager(
     url: URL, proxy: Proxy | None, environment: Mapping[str, str]
 ) -> urllib3.PoolManager:
     """Connections to one origin: one at a time, kept, no retries."""
-    options: dict[str, Any] = {
-        "num_pools": 1,
-        "headers": None,
-        "maxsize": 1,
-        "block": False,
-        "retries": False,
-        "timeout": None,
-    }
+    options: dict[str, Any] = {"num_pools": 1, "maxsize": 1, "retries": False}
     if url.scheme == "http":  # this machine: no proxy, no TLS
         return urllib3.PoolManager(**options)
     context = _tls(environment)
-    options |= {
-        "cert_reqs": "CERT_REQUIRED",
-        "ssl_context": context,
-        "assert_hostname": None,
-        "assert_fingerprint": None,
-    }
+    options |= {"cert_reqs": "CERT_REQUIRED", "ssl_context": context}
     if proxy is None:
         return urllib3.PoolManager(**options)
+    password = proxy.authorization
     return urllib3.ProxyManager(
         proxy_url=proxy.url,
-        proxy_headers=(
-            {"Proxy-Authorization": proxy.authorization}
-            if proxy.authorization
-            else None
-        ),
+        proxy_headers={"Proxy-Authorization": password} if password else None,
         proxy_ssl_context=context,
         use_forwarding_for_https=False,
-        proxy_assert_hostname=None,
-        proxy_assert_fingerprint=None,
         **options,
     )
 

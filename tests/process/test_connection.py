@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from telemetry.wire.connection import Bounds, Dialler, UnconnectedError
+from telemetry.wire.connection import Dialler, UnconnectedError
+from telemetry.wire.deadline import Bounds
 from telemetry.wire.verdict import Action, Reply, judge
 from tests.support.loopback import Server
 from tests.support.misbehaving import blackhole, raw, refusing, reply

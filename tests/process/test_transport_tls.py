@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from telemetry.wire.connection import BoundedReader, Bounds
+from telemetry.wire.connection import BoundedReader
+from telemetry.wire.deadline import Bounds
 from telemetry.wire.verdict import Failure, Outcome
 from tests.support.certificates import make_certificate, server_side, subject_hash
 from tests.support.misbehaving import (
