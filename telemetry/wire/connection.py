@@ -42,6 +42,8 @@ WRITE_BYTES = 16 * 1024
 # Between the starts of two attempts (RFC 8305 §5).
 ATTEMPT_DELAY_S = 0.25
 
+# http.client reads the number with int(), which takes `2_00` for 200.
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9][ \t]+[0-9]{3}(?:[ \t].*)?\r?\n", re.DOTALL)
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\r\n]*\r?\n")
 # Headers that decide anything, here or in http.client.
 _MEANT = frozenset(
@@ -134,6 +136,8 @@ class BoundedResponse(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         while True:
             answer: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not _STATUS_LINE.fullmatch(self.lines.last_line):
+                raise MalformedError("malformed status line")
             self.lines.is_in_headers = True
             if answer[1] == http.HTTPStatus.SWITCHING_PROTOCOLS or answer[1] >= 200:
                 return answer

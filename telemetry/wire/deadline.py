@@ -27,8 +27,8 @@ from typing import Any, Generic, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-# Threads left behind and still at it. More would only hang like the others.
-LEFT_MAX = 4
+# Abandoned threads that have not ended. More would only hang like the others.
+ABANDONED_MAX = 4
 
 
 # What surrounds a body: status lines, headers, interim answers. Servers keep to
@@ -39,7 +39,7 @@ _CHUNKED_FACTOR = 6
 
 
 class StillHangingError(Exception):
-    """LEFT_MAX threads were left behind and none has ended. Nothing was called."""
+    """ABANDONED_MAX threads were abandoned and none has ended. Nothing was called."""
 
 
 class DeadlineError(TimeoutError):
@@ -105,7 +105,7 @@ class Runner(Generic[S]):
         self._make = make
         self._close = close
         self._worker: _Worker[S] | None = None
-        self._left: list[_Worker[S]] = []
+        self._abandoned: list[_Worker[S]] = []
 
     def run(self, call: Callable[[S], T], *, wait_s: float) -> T | None:
         """What `call` returned, or None if it has not in `wait_s` seconds.
@@ -113,8 +113,8 @@ class Runner(Generic[S]):
         `call` must not raise. After None it may still be running, and what it
         comes to is dropped.
         """
-        self._left = [worker for worker in self._left if worker.alive]
-        if len(self._left) >= LEFT_MAX:
+        self._abandoned = [worker for worker in self._abandoned if worker.alive]
+        if len(self._abandoned) >= ABANDONED_MAX:
             raise StillHangingError
         worker = self._ready()
         if worker is None:
@@ -124,18 +124,18 @@ class Runner(Generic[S]):
         try:
             if task.done.wait(wait_s):
                 return task.result
-        except BaseException:  # ^C while waiting: nobody will ask for the result
-            self.leave()
+        except BaseException:  # ^C while waiting: the result is of no more use
+            self.abandon()
             raise
-        self.leave()
+        self.abandon()
         return task.result if task.done.is_set() else None
 
-    def leave(self) -> None:
-        """Leaves the thread to end by itself. Returns at once."""
+    def abandon(self) -> None:
+        """Let the thread end by itself. Returns at once."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.tasks.put(None)
-            self._left.append(worker)
+            self._abandoned.append(worker)
 
     def _ready(self) -> _Worker[S] | None:
         # A forked child has no such thread, and the connection is its parent's.

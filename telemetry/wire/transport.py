@@ -126,7 +126,7 @@ class Transport:
     def close(self) -> None:
         """Give up connection and thread. Never blocks; a post after it is a Failure."""
         self._closed = True
-        self._runner.leave()
+        self._runner.abandon()
 
     def _new_client(self) -> HTTPClient:
         if self._http is not None:
@@ -178,12 +178,12 @@ class Transport:
                 is_sent=wire is None or wire.bounds.is_sent,
             )
         except Exception as exc:  # noqa: BLE001  nothing the network does may raise
-            # What urllib3 objects to by itself is in the answer: all else is ours.
-            objects = isinstance(exc, urllib3.exceptions.HTTPError)
+            # What urllib3 itself objects to is in the answer.
+            is_answer = isinstance(exc, urllib3.exceptions.HTTPError)
             return failure(
                 exc,
                 place=self._place,
-                otherwise="protocol" if objects else "other",
+                otherwise="protocol" if is_answer else "other",
                 proxy=proxy.url if proxy is not None else "",
                 at_proxy=isinstance(exc, urllib3.exceptions.ProxyError),
             )

@@ -87,12 +87,16 @@ PROMPT = [
         [(200, "whole"), *CUT]),
     ("closed without an answer", close_at_once, ["reset"]),
     ("closed in the headers", raw(b"HTTP/1.1 200 OK\r\nContent-Le"), ["protocol"]),
+    ("a status with an underscore", raw(b"HTTP/1.1 2_00 OK\r\n\r\n"), ["protocol"]),
+    ("a status with a sign", raw(b"HTTP/1.1 +200 OK\r\n\r\n"), ["protocol"]),
+    ("a status without a reason", raw(b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n"),
+        [(200, "whole")]),
     ("no HTTP", raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), ["protocol"]),
     ("bytes", raw(bytes(range(256)) * 40), ["protocol"]),
     ("headers without an end", endless_headers(), ["protocol"]),
     ("a line without an end", raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * (1 << 20)),
         ["protocol"]),
-    ("a header line that is none", raw(b"HTTP/1.1 200 OK\r\nno header\r\n"
+    ("a malformed header", raw(b"HTTP/1.1 200 OK\r\nno header\r\n"
         b"Content-Length: 99\r\n\r\n" + OK), ["protocol"]),
     ("two lengths", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
         b"Content-Length: 99\r\n\r\n{}"), ["protocol"]),

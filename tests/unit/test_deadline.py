@@ -8,7 +8,7 @@ import time
 import pytest
 
 from telemetry.wire.deadline import (
-    LEFT_MAX,
+    ABANDONED_MAX,
     Bounds,
     DeadlineError,
     OversizeError,
@@ -40,7 +40,7 @@ def test_calls_follow_each_other_on_one_thread_with_one_belonging() -> None:
         it.run(lambda _: threading.current_thread(), wait_s=60) for _ in range(3)
     ]
     assert len(set(threads)) == len(made) == 1
-    it.leave()
+    it.abandon()
     assert made[0].closed.wait(60)
 
 
@@ -53,7 +53,7 @@ def test_an_abandoned_call_ends_by_itself_and_the_next_has_a_new_thread() -> Non
     assert not made[0].closed.is_set()
     resume.set()
     assert made[0].closed.wait(60), "it is closed on the thread that used it"
-    it.leave()
+    it.abandon()
     assert made[1].closed.wait(60)
 
 
@@ -61,7 +61,7 @@ def test_no_more_threads_hang_than_the_bound() -> None:
     """Each would only hang like the others."""
     made: list[Belonging] = []
     it, resume = runner(made), threading.Event()
-    for _ in range(LEFT_MAX):
+    for _ in range(ABANDONED_MAX):
         assert it.run(lambda _: resume.wait(60), wait_s=0.01) is None
     with pytest.raises(StillHangingError):
         it.run(lambda _: 1, wait_s=60)
