@@ -212,6 +212,7 @@ def check_wait(verdict: Verdict, now_s: float) -> None:
             delivered=0,
             requests=1,
             identity="0" * 8,
+            failures=0,
             now=now_s,
             delays=Delays(flush_interval_s=60, retry_first_s=60, retry_max_s=6 * 3600),
             random=draw,

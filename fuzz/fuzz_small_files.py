@@ -125,22 +125,28 @@ def check_next_flush(place: Place) -> None:
     at = NOW_S + place.hours * HOUR_S
     if os.path.lexists(place.path):
         os.utime(place.path, (at, at), follow_symlinks=False)
-    due = schedule.is_time_due(place.path, NOW_S, OURS)
-    waits = place.is_file and 0 < place.hours <= 24
-    assert due != (waits and place.content[:8] == OURS.encode())
-    told = schedule.read(place.path)
-    assert (told is None) == (not os.path.lexists(place.path))
+    plan = schedule.load(place.path)
+    until = plan.not_before(OURS, NOW_S)
+    assert until <= NOW_S + 24 * HOUR_S
+    if not place.is_file or (not 0 < place.hours <= 24 and OURS not in plan.waits):
+        assert until <= NOW_S
+    elif place.content.startswith(b"%b 00 0000000000\n" % OURS.encode()):
+        assert until == at
+    assert schedule.read(place.path) == (at if os.path.lexists(place.path) else None)
     assert place.is_as_it_was()
+    plan.end(OURS, NOW_S, failures=0, until=NOW_S + HOUR_S)
     try:
-        schedule.postpone(place.path, NOW_S + HOUR_S, OURS)
+        schedule.store(place.path, plan)
     except OSError:
         assert not place.is_writable
         return
     assert place.is_writable
-    assert not schedule.is_time_due(place.path, NOW_S, OURS)
-    assert schedule.is_time_due(place.path, NOW_S, OTHERS)
-    assert schedule.is_time_due(place.path, NOW_S + HOUR_S, OURS)
-    assert schedule.is_time_due(place.path, NOW_S - 25 * HOUR_S, OURS)
+    again = schedule.load(place.path)
+    assert again.content() == plan.content()
+    assert again.not_before(OURS, NOW_S) == NOW_S + HOUR_S
+    assert again.not_before(OURS, NOW_S - 25 * HOUR_S) <= NOW_S - 25 * HOUR_S
+    if OTHERS not in plan.waits:
+        assert again.not_before(OTHERS, NOW_S) == NOW_S + schedule.WINDOW_S
 
 
 def check_refused(place: Place) -> None:
@@ -151,9 +157,8 @@ def check_refused(place: Place) -> None:
         assert reason.isprintable()
         assert 0 <= count <= _COUNT_MAX * 128
     assert place.is_as_it_was()
-    tally = refusals.Tally(place.path)
-    tally.count(REASON)
-    tally.count(REASON)
+    waiting = [(REASON, 1), (REASON, 1)]
+    refusals.count(place.path, waiting)
     after = refusals.read(place.path)
     if place.is_writable and has_room(place.content if place.is_file else b""):
         counted, there = after.pop(REASON), before.pop(REASON, 0)

@@ -42,6 +42,7 @@ COMMANDS = {
     "purge": "remove what is kept, and count it as purged",
     "disable": "turn telemetry off for good, and remove everything",
     "enable": "turn telemetry on again",
+    "reset": "give this installation another id",
     "events": "the catalogue of what can be collected, field by field",
     "collect": "a collector on this machine that can misbehave",
 }

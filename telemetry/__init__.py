@@ -17,6 +17,8 @@ what is not in `__all__` is private. `telemetry.integrations` and
 from __future__ import annotations
 
 
+__version__ = "0.2.0"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from telemetry.api import (

@@ -1,8 +1,8 @@
 """The one client of the process, and the functions that speak to it.
 
 It is made on first use, exactly once however many threads come first, and
-replaced by `configure`. This is the only module with a global. With telemetry
-off by environment it loads nothing outside the standard library.
+replaced by `configure`. With telemetry off by environment this loads nothing outside
+the standard library.
 
 Nothing is raised into the host: what goes wrong around the client is swallowed
 here, what goes wrong inside it is counted there.
@@ -61,12 +61,29 @@ def configure(
     logger: TelemetryLogger | None = None,
     **settings: Any,
 ) -> Client:
-    """Make the client of this process and answer it; one made before is closed.
+    """Make the client of this process; one made before is closed.
 
-    `settings` are the other fields of `Config` by name. What is not named comes
-    from the environment, then from the build, then from `Config`'s defaults.
-    A setting that does not exist or cannot be used is reported to the log and
-    telemetry stays off for it; with `strict=True` it raises a ConfigError.
+    What is not named comes from the environment, then from the build, then from
+    `Config`'s defaults.
+
+    Args:
+        app: the program's name; the directory of its events is named after it.
+        version: the program's version.
+        endpoint: where events go, an https URL.
+        api_key: the secret sent with each request.
+        header: the header that carries it; empty: requests go without a key.
+        source: the program's name on the wire; `app` if not named.
+        logger: used instead of the library's own.
+        settings: the other fields of `Config`, by name.
+
+    Returns:
+        The client, also where a setting cannot be used: that is reported to the log.
+
+    Raises:
+        ConfigError: only with `strict=True`.
+
+    Example:
+        >>> client = telemetry.configure("frobnicate", version="1.2.3", flush="manual")
     """
     named = {
         "app": app,
@@ -90,7 +107,11 @@ def configure(
 
 
 def get_global_telemetry_client() -> Client:
-    """The client of this process, made now if there is none."""
+    """The client of this process, made now if there is none.
+
+    Returns:
+        The client; its app is `telemetry` if the program never called `configure`.
+    """
     with _process.lock:
         if _process.client is None:
             _process.client = _make(
@@ -118,7 +139,11 @@ def ensure_global_telemetry_initialized() -> None:
 
 
 def set_global_telemetry_version(version: str) -> None:
-    """The version that events carry from now on, also those of a client there is."""
+    """Set the version that events carry from now on, of this client and later ones.
+
+    Args:
+        version: the program's version.
+    """
     with _process.lock:
         _process.version = version
         if _process.client is not None:
@@ -126,13 +151,21 @@ def set_global_telemetry_version(version: str) -> None:
 
 
 def set_global_telemetry_debug_mode(debug: bool) -> None:
-    """Whether a client that is made from now on logs what it does."""
+    """Set whether clients that are made from now on log what they do.
+
+    Args:
+        debug: True logs, and changes nothing else.
+    """
     with _process.lock:
         _process.debug = debug
 
 
 def get_telemetry_enabled() -> bool:
-    """Whether environment and build leave telemetry on."""
+    """Whether environment and build leave telemetry on.
+
+    Returns:
+        False where DO_NOT_TRACK, TELEMETRY_ENABLED or the build turn it off.
+    """
     from telemetry.build_values import build_values
 
     return environment_decision(os.environ) is None and not is_off(
@@ -141,12 +174,33 @@ def get_telemetry_enabled() -> bool:
 
 
 def track(event: StructuredEvent) -> bool:
-    """Whether the event is recorded by the client of this process."""
+    """Record an event with the client of this process; see `Client.track`.
+
+    Args:
+        event: one of the library's events, or an object with their two methods.
+
+    Returns:
+        Whether it was recorded. A loss is counted by its reason.
+
+    Raises:
+        RefusedError: only with `strict=True`.
+
+    Example:
+        >>> telemetry.track(telemetry.CommandEvent(action="build", success=True))
+        True
+    """
     return get_global_telemetry_client().track(event)
 
 
 def flush(*, timeout_s: float = 10.0) -> FlushReport:
-    """Deliver what waits, for at most `timeout_s` seconds; see `Client.flush`."""
+    """Deliver what waits with the client of this process; see `Client.flush`.
+
+    Args:
+        timeout_s: seconds until the answer at the latest; at most a day.
+
+    Returns:
+        What came of it: how many were delivered, how many wait, and why it ended.
+    """
     return get_global_telemetry_client().flush(timeout_s=timeout_s)
 
 

@@ -1,11 +1,13 @@
-"""One pipeline: wires consent, envelope, spool and flusher together.
+"""One client: the public methods, and what keeps them from harming the host.
 
-It is handed what it needs and reads no global but the environment. Its parts
-are made at the first event, so that a client that records nothing costs
+It is handed what it needs and reads no global but the environment. Its parts (the
+`Pipeline`) are made at the first event, so that a client that records nothing costs
 nothing and leaves nothing on disk.
 
 Nothing is raised into the host unless `Config.strict` says so: a public method
-answers, counts what it could not keep under its reason, and returns.
+answers, counts what it could not keep under its reason, and returns. The exceptions
+are not ours to keep: what a signal handler of the host raises while a method runs
+reaches the host (`interrupts.py`), as KeyboardInterrupt and SystemExit do.
 """
 
 from __future__ import annotations
@@ -33,15 +35,27 @@ if TYPE_CHECKING:
     from telemetry.pipeline import Pipeline
     from telemetry.session import SessionState
     from telemetry.wire.endpoint import HTTPClient
+    from telemetry.wire.verdict import Stopped
 
 
 class Client:
-    """Records events into a spool and has them delivered.
+    """Records events into a spool and has them delivered. Safe for threads and forks.
 
-    `http` stands in for the `urllib3.PoolManager` that a flush would use; with
-    it, `launch` mode becomes `thread`, since it cannot be handed to another
-    process. `logger` replaces the library's own. Safe for threads and forks.
+    Args:
+        config: the settings; see `Config`.
+        http: used instead of a `urllib3.PoolManager`. With it, `launch` mode becomes
+            `thread`, since it cannot be handed to another process.
+        logger: used instead of the library's own.
+
+    Example:
+        >>> config = telemetry.Config(app="frobnicate", flush="manual")
+        >>> with telemetry.Client(config) as client:
+        ...     client.track(telemetry.CommandEvent(action="build", success=True))
+        True
     """
+
+    # Of the class, as a module's names may be gone when a finalizer needs them.
+    _is_finalizing = staticmethod(sys.is_finalizing)
 
     def __init__(
         self,
@@ -69,12 +83,14 @@ class Client:
         self._config = config
         self._app = app
         self._http = http
-        self._logger = logger
+        # Anything else would raise wherever something is logged, in a thread as well.
+        self._logger = logger if hasattr(logger, "warning") else None
         self._version: str | None = None
         self._pipeline: Pipeline | None = None
         self._session: SessionState | None = None
         self._off: Decision | None = None
-        self._told = ""
+        # How often each reason for a refusal came up, for the log.
+        self._refusals: dict[str, int] = {}
         if config is None:
             self._off = environment_decision(os.environ) or Decision(
                 "program", "it was given settings that cannot be used", on=False
@@ -85,7 +101,7 @@ class Client:
 
     @property
     def config(self) -> Config:
-        """What it was told."""
+        """The settings it was made with."""
         if self._config is None:
             from telemetry.config import Config
 
@@ -100,7 +116,7 @@ class Client:
 
     @property
     def logger(self) -> TelemetryLogger | None:
-        """Where it logs; None where nobody could see it."""
+        """The logger in use; None if logging is not set up."""
         debug = self._config is not None and self._config.debug
         from telemetry.logs import quiet_logger
 
@@ -118,10 +134,16 @@ class Client:
             self._pipeline.set_version(version)
 
     def track(self, event: StructuredEvent) -> bool:
-        """Whether the event is recorded: True means that it survives a kill.
+        """Record an event: it is in the spool, and survives a kill, on `True`.
 
-        False: telemetry is off, or the event was refused and counted by reason.
-        Raises a RefusedError only with `Config.strict`.
+        Args:
+            event: one of `telemetry.events`, or an object with its two methods.
+
+        Returns:
+            Whether it was recorded. A loss is counted by its reason.
+
+        Raises:
+            RefusedError: only with `Config(strict=True)`.
         """
         try:
             pipeline = self._pipeline or self._open()
@@ -136,20 +158,26 @@ class Client:
                 pipeline.attend()
             except Exception as error:
                 # The event is recorded, whatever became of its flush.
-                self._debug("no flush was begun: %s", error)
+                self._fail(error, is_loss=False, may_raise=False)
         return True
 
     def record_session_start(self, agent_name: str, session_id: str) -> str:
-        """Begin a session and record that; answers `session_id`."""
+        """Begin a session and record that.
+
+        Args:
+            agent_name: the agent that the session runs.
+            session_id: an id that the program chose.
+
+        Returns:
+            `session_id`.
+        """
         try:
             from telemetry.events import SessionStartEvent
             from telemetry.session import start
 
             with self._lock:
                 self._session = start(session_id, agent_name, time.monotonic())
-            event = SessionStartEvent(
-                action="start", session_id=session_id, agent_name=agent_name
-            )
+            event = SessionStartEvent("start", session_id, agent_name)
         except Exception as error:
             self._fail(error)
         else:
@@ -166,8 +194,13 @@ class Client:
     ) -> None:
         """Record a tool call and count it in the session.
 
-        `duration` is cut toward zero to whole milliseconds. An exception is
-        recorded by its class and its scrubbed message, a text as it is, scrubbed.
+        Args:
+            tool_name: the tool's name, never its arguments.
+            session_id: the session it belongs to.
+            agent_name: the agent that called it.
+            duration: how long it took, cut toward zero to whole milliseconds.
+            error: what went wrong: an exception (its class and its message are
+                recorded) or a text, both scrubbed; None if it ended well.
         """
         try:
             from telemetry.events import ToolEvent
@@ -193,7 +226,14 @@ class Client:
     def record_token_usage(
         self, model: str, input_tokens: int, output_tokens: int, cost: float
     ) -> None:
-        """Record tokens and their price in US dollars; count them in the session."""
+        """Record the use of a model and count it in the session.
+
+        Args:
+            model: the model's name.
+            input_tokens: tokens read.
+            output_tokens: tokens written.
+            cost: the price in US dollars.
+        """
         try:
             from operator import index
 
@@ -224,7 +264,11 @@ class Client:
             self.track(event)
 
     def record_error(self, message: str) -> None:
-        """Count an error of the session; outside of one nothing happens."""
+        """Count an error of the session; outside of one nothing happens.
+
+        Args:
+            message: what went wrong; it is part of the session's end, scrubbed.
+        """
         try:
             from telemetry.session import message as as_text
 
@@ -245,25 +289,30 @@ class Client:
                 self.track(event)
 
     def flush(self, *, timeout_s: float = 10.0) -> FlushReport:
-        """Deliver what waits, for at most `timeout_s` seconds, and say what came of it.
+        """Deliver what waits. What is not delivered is kept.
 
-        It never raises for what network, server or disk do, and what is not
-        delivered is kept. One flusher runs at a time: beside another one this
-        answers `busy` at once.
+        One flusher runs at a time: beside another one this answers `busy` at once.
+
+        Args:
+            timeout_s: seconds until the answer at the latest; at most a day.
+
+        Returns:
+            What came of it. It raises nothing for what network, server or disk do.
         """
-        from telemetry.delivery.report import FlushReport
-
         try:
             pipeline = self._pipeline or self._open()
-            if pipeline is None:
-                return FlushReport(stopped="off")
-            return pipeline.flush(timeout_s=timeout_s)
+            if pipeline is not None:
+                return pipeline.flush(timeout_s=timeout_s)
+            stopped: Stopped = "off"
         except Exception as error:
             self._fail(error, is_loss=False)
-            return FlushReport(stopped="disk")
+            stopped = "disk"
+        from telemetry.delivery.report import FlushReport
+
+        return FlushReport(stopped=stopped)
 
     def close(self) -> None:
-        """Let go of the segment. It does not flush; events may follow."""
+        """Release the segment. It does not flush; events may follow."""
         try:
             pipeline = self._pipeline
             if pipeline is not None:
@@ -327,33 +376,37 @@ class Client:
             self._session = SessionState()
         return self._session
 
-    def _fail(self, error: Exception, *, is_loss: bool = True) -> None:
+    def _fail(
+        self, error: Exception, *, is_loss: bool = True, may_raise: bool = True
+    ) -> None:
         """Count and log what was not recorded; raise it where that is asked for."""
-        from telemetry.errors import DiskError, HomeError, OffError, RefusedError
-
+        if self._is_finalizing():
+            return  # a finalizer at the very end: nothing can be loaded or counted
+        try:
+            from telemetry.errors import DiskError, HomeError, OffError, RefusedError
+            from telemetry.interrupts import pass_on
+        except ImportError:
+            # A signal handler that records, inside of these very imports.
+            if is_loss and self._pipeline is not None:
+                self._pipeline.refuse("busy")
+            return
+        pass_on(error)
         if isinstance(error, OffError):
             self._off = Decision("remembered", str(error), on=False)
             return
         reason = error.reason if isinstance(error, RefusedError) else "internal"
-        # A disk or home that cannot be used is told once, not at each event.
-        is_lasting = isinstance(error, (DiskError, HomeError))
-        if not is_lasting or self._told != reason:
-            self._debug(f"not recorded ({reason}): %s", error)
-        if is_lasting:
-            self._told = reason
         if is_loss and self._pipeline is not None:
             self._pipeline.refuse(reason)
-        if self._config is not None and self._config.strict is True:
+        count = self._refusals[reason] = self._refusals.get(reason, 0) + 1
+        # A disk or home that cannot be used is logged once, other reasons ever more
+        # rarely: a handler that tracks what it is given would go on for ever.
+        is_lasting = isinstance(error, (DiskError, HomeError))
+        logger = self.logger
+        if logger and (count == 1 or (not is_lasting and count & (count - 1) == 0)):
+            what = f"not recorded ({reason})" if is_loss else "no flush was begun"
+            logger.debug("%s: %s", what, error)
+        if may_raise and self._config is not None and self._config.strict is True:
             raise error
-
-    def _debug(self, message: str, error: Exception) -> None:
-        """One line where anybody logs."""
-        try:
-            logger = self.logger
-            if logger is not None:
-                logger.debug(message, error)
-        except Exception:  # noqa: S110 - a logger of the host's that raises
-            pass
 
 
 def _after_fork(client: Client | None) -> None:

@@ -108,6 +108,13 @@ def user_uuid(path: str) -> str:
         return _replace_unreadable(path, fresh)
 
 
+def reset_uuid(path: str) -> str:
+    """A new id, which is in the file `path` for good on return. Raises OSError."""
+    fresh = new_uuid4(os.urandom(16))
+    write_whole(path, fresh.encode(), durable=True)
+    return fresh
+
+
 def _read(path: str) -> str | None:
     content = read_small(path, _ID_BYTES_MAX)
     return None if content is None else parse_id(content)

@@ -9,6 +9,7 @@ handler of the host's, messages go nowhere.
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 
 
 TYPE_CHECKING = False
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 PREFIX = "[Telemetry] "
 LOGGER_NAME = "telemetry"
+# Threads that are inside a message of ours. What a handler that tracks makes us say
+# meanwhile is dropped: it would be handled by that handler again.
+_speaking: set[int] = set()
 
 
 class TelemetryLogger:
@@ -49,10 +53,19 @@ class TelemetryLogger:
 
     @staticmethod
     def _say(say: Callable[..., None], message: str, args: tuple[object, ...]) -> None:
+        thread = get_ident()
+        if thread in _speaking:
+            return
+        _speaking.add(thread)
         try:
             say(PREFIX + message, *args)
-        except Exception:  # noqa: BLE001, S110 - a handler of the host's that raises
-            pass  # must not reach the host by way of us, nor end a flush
+        except Exception as error:  # noqa: BLE001 - a handler of the host's that raises
+            # It must not reach the host by way of us, nor end a flush.
+            from telemetry.interrupts import pass_on
+
+            pass_on(error)
+        finally:
+            _speaking.discard(thread)
 
     def is_enabled_for(self, level: int) -> bool:
         """Whether a message of `level` (as in `logging`) would be seen."""

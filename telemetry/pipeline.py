@@ -25,12 +25,11 @@ from telemetry.switches import Decision
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from telemetry.delivery.background import Background
+    from telemetry.delivery.dispatch import Dispatcher
     from telemetry.delivery.report import FlushReport
     from telemetry.events import StructuredEvent
     from telemetry.logs import TelemetryLogger
     from telemetry.privacy import Scrubber
-    from telemetry.spool.refusals import Tally
     from telemetry.wire.endpoint import HTTPClient
 
 
@@ -58,9 +57,9 @@ class Pipeline:
         self._http = http
         self._logger = logger
         self._pid = os.getpid()
-        # The one that counts refusals, once there was one.
-        self._tallies: dict[str, Tally] = {}
-        self._background: Background | None = None
+        # Refusals by reason that are not in the file of counts yet.
+        self._refused: list[tuple[str, int]] = []
+        self._dispatcher: Dispatcher | None = None
         self.is_started = False
         prepare(self.home)
         self.envelope = Envelope(
@@ -102,34 +101,27 @@ class Pipeline:
         """
         if not self.is_started:
             self.is_started = True
-            self._start()
+            if self.config.flush_mode(self._environment) != "manual":
+                others_wait = self.writer.waiting_bytes > 0
+                self._dispatch().begin(others_wait=others_wait)
         if self.envelope.warnings:
             self._warn()
 
     def flush(self, *, timeout_s: float) -> FlushReport:
         """Deliver what waits, for at most `timeout_s` seconds."""
-        return self._in_background().flush(timeout_s=timeout_s)
+        return self._dispatch().in_process().flush(timeout_s=timeout_s)
 
     def set_version(self, version: str) -> None:
         """Events and requests carry this version from now on."""
         self.config, _ = msgspec.structs.replace(self.config, version=version).sound()
         self.envelope.version = self.config.version
-        if self._background is not None:
-            self._background.config = self.config
+        if self._dispatcher is not None:
+            self._dispatcher.set_config(self.config)
 
     def refuse(self, reason: str) -> None:
         """Count a refusal, where the disk permits; else with the next one."""
-        if not self._may_count():
-            return
-        path = self.home.refused
-        tally = self._tallies.get(path)
-        if tally is None:
-            from telemetry.spool.refusals import Tally
-
-            # One step of the interpreter: threads that refuse first share one, and
-            # what it could not write yet is nobody else's.
-            tally = self._tallies.setdefault(path, Tally(path))
-        tally.count(reason)
+        self._refused.append((reason, 1))
+        self._count_refused()
 
     def is_allowed(self) -> bool:
         """Whether the environment and the user's choice still allow it.
@@ -141,79 +133,44 @@ class Pipeline:
     def after_fork(self) -> None:
         """Forget what belongs to the parent. Call it in a child."""
         self._pid = os.getpid()
-        self._tallies = {}
-        # The parent has asked for its flush. A child asks for one of its own only
-        # where the parent's is a thread, which may end with it (a daemon's parent).
-        self.is_started = self._background is None
-        self._background = None
+        self._refused = []
+        # What flushes for the parent may end with it (a daemon's parent).
+        self.is_started = False
+        self._dispatcher = None
         self.envelope.ids.renew()
         self.writer.after_fork()
 
     def close(self) -> None:
-        """Let go of the segment, and of threads that flush by themselves."""
+        """Release the segment; until the process ends no flush begins by itself."""
         self.writer.close()
-        if self._background is not None:
-            self._background.close()
-        for tally in tuple(self._tallies.values()):
-            if self._may_count():
-                tally.write()
+        if self._dispatcher is not None:
+            self._dispatcher.stop()
+        self._count_refused()
 
-    def _may_count(self) -> bool:
-        """Whether the file of counts is there, or may be made: not after an opt-out."""
-        return os.path.lexists(self.home.refused) or self.is_allowed()
-
-    def _start(self) -> None:
-        """Have events flushed in the way the config says, after the first one."""
-        mode = self.config.flush_mode(self._environment)
-        if mode == "manual":
+    def _count_refused(self) -> None:
+        # After an opt-out the file is gone and is not made again.
+        if not self._refused or not (
+            os.path.lexists(self.home.refused) or self.is_allowed()
+        ):
             return
-        from telemetry.delivery import schedule
-
-        if not schedule.can_send(self.config):
-            return
-        if mode == "exit":
-            self._in_background().at_exit()
-        elif mode == "thread" or self._http is not None or not schedule.can_spawn():
-            self._in_background().all_along()
-        elif self.writer.waiting_bytes:
-            self._launch()
-
-    def _launch(self) -> None:
-        import time
-
-        from telemetry.delivery import schedule
-
-        if not schedule.is_due(self.config, self.home, time.time()):
-            return  # nearly every launch: nothing more is loaded
-        from telemetry.delivery import launch
-        from telemetry.errors import LaunchError
-
         try:
-            lock = schedule.claim(self.config, self.home, time.time())
-            if lock is None:
-                return
-            if not self.is_allowed():
-                os.close(lock)
-                return
-            launch.spawn(self.config, self.home, lock, self._environment)
-        except (LaunchError, OSError) as error:
-            # The event is recorded; a later launch flushes it.
-            if self._logger is not None:
-                self._logger.debug("no flusher was started: %s", error)
+            from telemetry.spool import refusals
+        except ImportError:
+            return  # a signal handler inside of this very import: with the next one
+        refusals.count(self.home.refused, self._refused)
 
-    def _in_background(self) -> Background:
-        if self._background is None:
-            from telemetry.delivery.background import Background
+    def _dispatch(self) -> Dispatcher:
+        if self._dispatcher is None:
+            from telemetry.delivery.dispatch import Dispatcher
 
-            self._background = Background(
+            self._dispatcher = Dispatcher(
                 self.config,
                 self.home,
                 environment=self._environment,
-                allowed=self.is_allowed,
                 http=self._http,
                 logger=self._logger,
             )
-        return self._background
+        return self._dispatcher
 
     def _warn(self) -> None:
         warnings, self.envelope.warnings = self.envelope.warnings, []

@@ -2,11 +2,14 @@
 
 drained    the next launches leave the network alone for the flush interval
 deadline   with something delivered: the next may go on at once
-waiting    what the server asked for, else backoff that doubles with each
-           flush that delivered nothing, from one minute to six hours
-paused     six hours, or until endpoint, key or header change
+waiting    what the server asked for, spread over 1 to 2 times that; else backoff
+           that doubles with each flush that delivered nothing, to six hours
+paused     six hours, or until endpoint, key, header or format change
 disk       backoff, as for waiting
 off        nothing changes
+
+A flush that delivered nothing is followed by none for at least `retry_first_s`,
+so the tries of one flush are all that a server sees within that window.
 """
 
 from __future__ import annotations
@@ -20,20 +23,8 @@ from telemetry.delivery.schedule import HORIZON_S
 from telemetry.wire.verdict import Verdict
 
 
-def backoff_s(
-    failures: int, *, first_s: float, max_s: float, random: Callable[[], float]
-) -> float:
-    """Seconds to the next flush after `failures` in a row: exponential, full jitter.
-
-    Uniform between zero and the window, which doubles from `first_s` to `max_s`
-    (the "full jitter" of the AWS Architecture Blog). `random` gives 0 to 1.
-    """
-    window = min(max_s, first_s * 2.0 ** min(max(failures - 1, 0), 62))
-    return random() * window
-
-
 # A server that refuses the key will not take it a minute later; a person who
-# corrects it changes the identity, which ends the pause at once.
+# corrects it changes the destination, which ends the pause.
 PAUSE_S = 6 * 3600.0
 
 
@@ -45,6 +36,18 @@ class Delays(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_s: float
 
 
+def backoff_s(
+    failures: int, *, first_s: float, max_s: float, random: Callable[[], float]
+) -> float:
+    """Seconds to the next flush after `failures` in a row, 1 or more.
+
+    `first_s`, and full jitter on top: uniform between zero and a window that doubles
+    from `first_s` to `max_s` (AWS Architecture Blog). `random` gives 0 to 1.
+    """
+    window = min(max_s, first_s * 2.0 ** min(failures - 1, 62))
+    return first_s + random() * window
+
+
 def conclude(
     before: DeliveryState,
     *,
@@ -53,46 +56,43 @@ def conclude(
     delivered: int,
     requests: int,
     identity: str,
+    failures: int,
     now: float,
     delays: Delays,
     random: Callable[[], float],
 ) -> DeliveryState:
     """The state after a flush; `next_attempt_ms` is when the next may begin.
 
-    `now` is seconds since 1970. A state that was learnt with another endpoint,
-    key or header says nothing about this one.
+    `failures` is how many flushes to this destination delivered nothing in a row,
+    before this one; `now` is seconds since 1970.
     """
-    same = before.identity == identity
-    failures = before.failures if same and not delivered else 0
     wait_s = 0.0
+    if delivered:
+        failures = 0
     if stopped == "drained":
         failures, wait_s = 0, delays.flush_interval_s
     elif stopped == "paused":
         failures, wait_s = failures + 1, PAUSE_S
     elif stopped in {"waiting", "disk"} or (stopped == "deadline" and not delivered):
         failures += 1
-        wait_s = backoff_s(
-            failures,
-            first_s=delays.retry_first_s,
-            max_s=delays.retry_max_s,
-            random=random,
-        )
+        first_s, max_s = delays.retry_first_s, delays.retry_max_s
+        wait_s = backoff_s(failures, first_s=first_s, max_s=max_s, random=random)
         if verdict is not None and verdict.retry_after_s is not None:
-            # Never less than our own: `Retry-After: 0` must not start a flusher a launch.
-            wait_s = max(wait_s, verdict.retry_after_s)
+            # Spread, or all who were asked at once come back at once. Never less than
+            # our own: `Retry-After: 0` must not start a flusher a launch.
+            wait_s = max(wait_s, verdict.retry_after_s * (1.0 + random()))
     now_ms = int(now * 1000)
-    error = verdict is not None
+    error, error_ms = before.last_error, before.last_error_ms
+    if verdict is not None:
+        detail = f": {verdict.detail}" if verdict.detail else ""
+        error, error_ms = f"{verdict.reason}{detail}", now_ms
     return DeliveryState(
         failures=failures,
         last_success_ms=now_ms if delivered else before.last_success_ms,
-        last_error=_told(verdict) if verdict is not None else before.last_error,
-        last_error_ms=now_ms if error else before.last_error_ms,
+        last_error=error,
+        last_error_ms=error_ms,
         next_attempt_ms=int((now + min(wait_s, HORIZON_S)) * 1000),
         stopped=stopped,
         identity=identity,
         requests=before.requests + requests,
     )
-
-
-def _told(verdict: Verdict) -> str:
-    return f"{verdict.reason}: {verdict.detail}" if verdict.detail else verdict.reason

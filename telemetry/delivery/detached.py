@@ -1,39 +1,84 @@
-"""The flusher's own process: one flush, then the end.
+"""The flusher's own process: it flushes, and ends.
 
 It has nothing of the program's that started it but the flush lock. It prints
 nothing, ends itself a little before its lifetime, and the alarm that was set
-before anything was loaded ends it at the latest.
+before anything was loaded ends it at the latest. What it waits for, it waits for
+without the flush lock: after a failure before it begins, and once a server has
+named a time, for that time.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from typing import Any
 
 import msgspec
 
 from telemetry.consent import consent
-from telemetry.delivery.flush import flush
-from telemetry.delivery.launch import Told
+from telemetry.delivery import schedule
+from telemetry.delivery.launch import FlusherArguments
 from telemetry.paths import Home
 
 
 # For the last request to end and the books to be written.
 _MARGIN_S = 5.0
+# How long it comes back when a server asks for it. A program that is launched by the
+# hour would bring its events an hour later; an idle process costs some megabytes.
+PATIENCE_S = 600.0
+# File systems keep times to 2 seconds at the worst.
+_SAME_TIME_S = 2.0
 
 
-def main(told_values: dict[str, Any]) -> None:
-    """Flush as told. Never returns: the process ends here."""
-    told = msgspec.convert(told_values, Told)
-    home = Home(told.home)
-    lifetime_s = float(told.lifetime_s)
-    flush(
-        told.config,
+def main(values: dict[str, Any]) -> None:
+    """Flush as `FlusherArguments` says. Never returns: the process ends here."""
+    arguments = msgspec.convert(values, FlusherArguments)
+    home = Home(arguments.home)
+    lock = arguments.lock if arguments.lock >= 0 else None
+    patience_ends = time.monotonic() + arguments.wait_s + PATIENCE_S
+    if arguments.wait_s:
+        time.sleep(arguments.wait_s)
+        lock = _lock_after_wait(home, arguments.next_flush)
+    while lock is not None:
+        signal.alarm(arguments.lifetime_s)
+        next_attempt = _flush(arguments, home, lock)
+        schedule.note_finished(home)
+        wait_s = max((next_attempt or 0.0) - time.time(), 0.0)
+        if next_attempt is None or time.monotonic() + wait_s > patience_ends:
+            break
+        signal.alarm(int(wait_s) + arguments.lifetime_s)
+        time.sleep(wait_s)
+        claimed = schedule.claim(arguments.config, home, time.time(), is_start=True)
+        lock = None if claimed is None else claimed.detach()
+    sys.exit(0)
+
+
+def _lock_after_wait(home: Home, next_flush: float) -> int | None:
+    """The flush lock; None where another process flushed meanwhile or does so now."""
+    lock = schedule.flush_lock(home)
+    at = schedule.load(home.next_flush).at
+    return lock if abs(at - next_flush) <= _SAME_TIME_S else None
+
+
+def _flush(arguments: FlusherArguments, home: Home, lock: int) -> float | None:
+    """One flush. The time to come back at, if the server has asked for one."""
+    # After the wait: until then it is a small process.
+    from telemetry.delivery.flush import flush
+    from telemetry.delivery.report import Progress
+
+    lifetime_s = float(arguments.lifetime_s)
+    progress = Progress()
+    report = flush(
+        arguments.config,
         home,
         timeout_s=max(lifetime_s - _MARGIN_S, lifetime_s / 2),
         environment=os.environ,
-        allowed=lambda: consent(home, os.environ, told.config).on,
-        lock=told.lock,
+        allowed=lambda: consent(home, os.environ, arguments.config).on,
+        lock=lock,
+        progress=progress,
     )
-    sys.exit(0)
+    verdict = progress.verdict
+    asked = verdict is not None and verdict.retry_after_s is not None
+    return report.next_attempt if asked and report.stopped == "waiting" else None

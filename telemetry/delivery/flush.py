@@ -84,6 +84,13 @@ def flush(
                 pass  # it is closed all the same
 
 
+def _finish_purge(home: Home, books: Books) -> None:
+    try:
+        finish_purge(home, books)
+    except OSError:
+        pass  # a file that cannot be removed holds back no delivery
+
+
 def _finish_opt_out(home: Home, lock: int | None) -> None:
     try:
         finish_opt_out(home, lock=lock)
@@ -110,7 +117,7 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
     transport = None
     try:
         progress.begin(books)
-        finish_purge(home, books)
+        _finish_purge(home, books)
         tidy(home, books)
         try:
             transport = _transport(config, environment, http)
@@ -132,6 +139,7 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
         progress.poster = poster
         drain = _drain_of(config, home, books, poster)
         stopped, verdict = _drained(drain)
+        progress.verdict = verdict
         if stopped != "off":
             _conclude(config, home, books, drain, progress, stopped, verdict)
         if logger is not None and verdict is not None:
@@ -204,15 +212,17 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
     verdict: Verdict | None,
 ) -> None:
     """The time of the next flush, and what `status` says, are on disk on return."""
-    identity = schedule.destination_crc(config.endpoint, config.header, config.api_key)
+    destination, now = schedule.destination_of(config), time.time()
+    plan = schedule.load(home.next_flush)
     state = conclude(
         books.snapshot.state,
         stopped=stopped,
         verdict=verdict,
         delivered=progress.delivered,
         requests=progress.poster.requests if progress.poster else 0,
-        identity=identity,
-        now=time.time(),
+        identity=destination,
+        failures=plan.failures(destination),
+        now=now,
         delays=Delays(
             flush_interval_s=config.flush_interval_s,
             retry_first_s=config.retry_first_s,
@@ -225,7 +235,9 @@ def _conclude(  # noqa: PLR0917 - what ended, and where it is written
     )
     books.commit(state=state)
     try:
-        schedule.postpone(home.next_flush, state.next_attempt_ms / 1000, identity)
+        until = state.next_attempt_ms / 1000
+        plan.end(destination, now, failures=state.failures, until=until)
+        schedule.store(home.next_flush, plan)
     except OSError:
         pass  # the next launch looks again; the flush itself is done
 

@@ -1,20 +1,19 @@
-"""How a flusher is started: a process of its own that outlives the host.
+"""How a detached flusher is started: a process of its own that outlives the host.
 
 Rules:
 
-- One flusher at a time: whoever holds `flush.lock` is the flusher. The host
-  takes it without waiting, and the started process inherits the descriptor, so
-  there is no moment in which nobody or somebody else has it.
-- The time of the next flush is moved one minute ahead before the start: a
-  flusher that is killed at once costs one window, and fifty launches at once
-  start one process.
-- Nothing of the host's is inherited but the lock, so `$(command)` returns when
-  the command does, and nothing is run from the working directory.
-- The host is never left with a child: a shell puts the flusher in the
-  background and ends, and is reaped here. The flusher belongs to init.
+- One flusher at a time: who holds `flush.lock` is the flusher. The host takes it
+  without waiting and the started process inherits the descriptor. Where the flusher
+  has to wait first, it takes the lock itself after the wait.
+- Nothing of the host's is inherited but the lock, so `$(command)` returns when the
+  command does, and nothing is run from the working directory.
+- The flusher's interpreter finds what the host's finds: the same import path, less
+  the working directory, and the switches that say where files are.
+- The host is left without a child: a shell puts the flusher in the background and
+  ends, and is reaped here. A host that reaps every child itself (a handler for
+  SIGCHLD, the first process of a container) would meet it: there nothing is started.
 
-It is loaded in the host, where `due.py` says that a flush is due, so it loads
-nothing heavy; what the flusher needs is loaded in its own process (`detached.py`).
+It is loaded in the host, so it loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -22,130 +21,202 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from telemetry.config import Config
-from telemetry.delivery.schedule import SHELL
+from telemetry.delivery.schedule import FlushLock
 from telemetry.errors import LaunchError
 from telemetry.paths import Home
 
 
+# What puts a flusher into the background.
+SHELL = "/bin/sh"
 # One variable of the environment, because argv can be read by every user.
 VARIABLE = "TELEMETRY_FLUSHER"
-# The shell needs about a millisecond to fork; more is not worth a command's time.
-_REAP_TRIES = 40
-_REAP_PAUSE_S = 0.000_25
 
-# Runs in the flusher before anything of ours can be found. `-I` has kept the
-# working directory, PYTHONPATH and user packages off the path; the path of the
-# host, without the working directory, takes its place.
+# Runs in the flusher before anything of ours can be found. A working directory that
+# the interpreter put on the path goes first of all. The descriptors that are open are
+# listed: their limit may be a billion, and not every system can close a range.
 BOOT = f"""
-import json, os, signal, sys
-told = json.loads(os.environ.pop({VARIABLE!r}))
+import sys
+sys.path[:] = [entry for entry in sys.path if entry]
+import ast, os, signal
+values = ast.literal_eval(os.environ.pop({VARIABLE!r}))
 signal.signal(signal.SIGALRM, signal.SIG_DFL)
-signal.alarm(told["lifetime_s"])
+signal.alarm(values["lifetime_s"] + int(values["wait_s"]) + 1)
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
-lock = told["lock"]
-os.closerange(3, lock)
-os.closerange(lock + 1, max(os.sysconf("SC_OPEN_MAX"), 1 << 16))
+for listing in ("/proc/self/fd", "/dev/fd"):
+    try:
+        numbers = [int(name) for name in os.listdir(listing)]
+        break
+    except OSError:
+        numbers = range(min(os.sysconf("SC_OPEN_MAX"), 1 << 16))
+for number in numbers:
+    if number > 2 and number != values["lock"]:
+        try:
+            os.close(number)
+        except OSError:
+            pass
 try:
     os.setsid()
 except OSError:
     pass
 os.umask(0o077)
-os.chdir(told["home"])
-sys.path[:] = told["path"]
+os.chdir(values["home"])
+sys.path[:] = values["path"]
 from telemetry.delivery.detached import main
-main(told)
+main(values)
 """
 
 
-class Told(msgspec.Struct):
-    """What a detached flusher is told."""
+class FlusherArguments(msgspec.Struct):
+    """What a detached flusher is given.
+
+    config: the host's, with `home` filled in
+    home: the directory of section "On disk"
+    lock: the number of the descriptor that holds the flush lock; -1 where it waits
+    wait_s: seconds to wait before it takes the lock itself; 0 where it has it
+    next_flush: what the host set `next-flush` to, seconds since 1970
+    lifetime_s: seconds of work after which an alarm ends it
+    path: the import path
+    """
 
     config: Config
     home: str
     lock: int
+    wait_s: float
+    next_flush: float
     lifetime_s: int
     path: list[str]
 
 
 def spawn(
-    config: Config, home: Home, lock: int, environment: Mapping[str, str]
+    config: Config, home: Home, lock: FlushLock, environment: Mapping[str, str]
 ) -> None:
     """A flusher of its own runs on return and has the lock; ours is closed.
 
-    Raises LaunchError; the lock is free then, and the next window tries again.
+    Raises LaunchError; the lock is free then.
     """
-    # Another number than ours, so that it is inherited there and only there.
-    theirs = 3 if lock != 3 else 4
-    told = Told(
-        # Of the notice only that there is one: it decides whether it may go on.
-        config=msgspec.structs.replace(
-            config, notice="shown" if config.notice else None, home=home.root
-        ),
-        home=home.root,
-        lock=theirs,
-        lifetime_s=max(int(config.flusher_lifetime_s), 1),
-        path=import_path(sys.path, os.getcwd, _origin()),
-    )
-    variables = {**environment, VARIABLE: msgspec.json.encode(told).decode()}
-    arguments = [SHELL, "-c", '"$0" "$@" &', sys.executable, "-I", "-c", BOOT]
-    try:
-        shell = os.posix_spawn(
-            SHELL,
-            arguments,
-            variables,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_DUP2, lock, theirs),
-            ],
-            setsigmask=[],
-            setsigdef=[signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE],
+    with lock:
+        # Another number than ours, so that it is inherited there and only there.
+        theirs = -1 if lock.wait_s else 3 if lock.descriptor != 3 else 4
+        arguments = FlusherArguments(
+            # Of the notice only that there is one: it decides whether it may go on.
+            config=msgspec.structs.replace(
+                config, notice="shown" if config.notice else None, home=home.root
+            ),
+            home=home.root,
+            lock=theirs,
+            wait_s=lock.wait_s,
+            next_flush=lock.next_flush,
+            lifetime_s=max(int(config.flusher_lifetime_s), 1),
+            path=import_path(sys.path, _working_directory(), _origin()),
         )
-    except (OSError, ValueError) as error:
-        raise LaunchError(f"no flusher was started: {error}") from error
-    finally:
-        os.close(lock)
-    _reap(shell)
+        actions: list[tuple[object, ...]] = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        ]
+        if theirs >= 0:
+            actions.append((os.POSIX_SPAWN_DUP2, lock.descriptor, theirs))
+        try:
+            # A name that is no UTF-8 stays what it is as an ASCII literal.
+            text = ascii(msgspec.to_builtins(arguments))
+            options, variables = interpreter_options(environment)
+            shell = os.posix_spawn(
+                SHELL,
+                [SHELL, "-c", '"$0" "$@" &', sys.executable, *options, "-c", BOOT],
+                {**variables, VARIABLE: text},
+                file_actions=actions,
+                setsigmask=[],
+                setsigdef=[
+                    signal.SIGALRM,
+                    signal.SIGTERM,
+                    signal.SIGHUP,
+                    signal.SIGPIPE,
+                ],
+            )
+        except (OSError, TypeError, ValueError) as error:
+            raise LaunchError(f"no flusher was started: {error}") from error
+    try:
+        # About a millisecond: the shell only forks. Left alone it would be a child.
+        os.waitpid(shell, 0)
+    except ChildProcessError:
+        pass  # the host ignores its children
 
 
-def import_path(path: list[str], working_directory: object, origin: str) -> list[str]:
+def interpreter_options(
+    environment: Mapping[str, str],
+) -> tuple[list[str], dict[str, str]]:
+    """The switches and the environment of the flusher's interpreter.
+
+    Isolated (`-I`) from user packages, the working directory and the environment.
+    What the host's interpreter knows of where its files are is handed on.
+    """
+    options = ["-O"] * min(sys.flags.optimize, 2)
+    options += ["-B"] if sys.dont_write_bytecode else []
+    options += ["-S"] if sys.flags.no_site else []
+    given = [f"utf8={sys.flags.utf8_mode}"]
+    if sys.pycache_prefix:
+        given.append(f"pycache_prefix={sys.pycache_prefix}")
+    for option in given:
+        options += ["-X", option]
+    if environment.get("PYTHONHOME") and not sys.flags.ignore_environment:
+        # Without it the standard library would not be found, and `-I` ignores it.
+        needed = {"PYTHONHOME", "PYTHONPLATLIBDIR"}
+        kept = {
+            name: value
+            for name, value in environment.items()
+            if name in needed or not name.startswith("PYTHON")
+        }
+        return [*options, "-s"], kept
+    return [*options, "-I"], dict(environment)
+
+
+def import_path(
+    path: Sequence[object], working_directory: str, origin: str
+) -> list[str]:
     """The host's import path without what the working directory could slip in.
 
-    `working_directory` is called for its name; `origin` is where this package
-    was loaded from. If that is the working directory itself, it stays.
+    `origin` is the directory that this package was loaded from: it stays, also where
+    it is the working directory or stands on the path as a relative name. What is no
+    text is ignored by the import system as well.
     """
+    real_origin, found = os.path.realpath(origin), list[str]()
+    for entry in path:
+        if not isinstance(entry, str):
+            continue
+        is_absolute = os.path.isabs(entry)
+        if not is_absolute and not working_directory:
+            continue
+        real = os.path.realpath(os.path.join(working_directory, entry))
+        if real == real_origin:
+            found.append(entry if is_absolute else origin)
+        elif is_absolute and real != working_directory:
+            found.append(entry)
+    return list(dict.fromkeys(found if origin in found else [*found, origin]))
+
+
+def check_surroundings() -> None:
+    """Raise LaunchError where the start would fail, or where the host would meet it."""
+    effective = os.access in os.supports_effective_ids
+    for program in (SHELL, sys.executable):
+        if not os.access(program, os.X_OK, effective_ids=effective):
+            raise LaunchError(f"{program} cannot be run")
+    # SIG_DFL and SIG_IGN are enum members, which cannot be called.
+    if callable(signal.getsignal(signal.SIGCHLD)):
+        raise LaunchError("this program reaps every child itself")
+
+
+def _working_directory() -> str:
     try:
-        here = (
-            os.path.realpath(working_directory()) if callable(working_directory) else ""
-        )
+        return os.path.realpath(os.getcwd())
     except OSError:
-        here = ""  # it was deleted, so nothing can be loaded from it
-    return [
-        entry
-        for entry in path
-        if os.path.isabs(entry)
-        and (os.path.realpath(entry) != here or here == os.path.realpath(origin))
-    ]
+        return ""  # it was deleted, so nothing can be loaded from it
 
 
 def _origin() -> str:
     """The directory that holds this package."""
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-def _reap(child: int) -> None:
-    """Take the shell's exit status, so that a `wait` of the host's never meets it."""
-    try:
-        for _ in range(_REAP_TRIES):
-            if os.waitpid(child, os.WNOHANG)[0]:
-                return
-            time.sleep(_REAP_PAUSE_S)
-    except ChildProcessError:
-        pass  # the host ignores its children, or was quicker

@@ -11,7 +11,7 @@ from telemetry.delivery import schedule
 from telemetry.delivery.census import count_pending_quickly
 from telemetry.delivery.dead_letters import count_letters
 from telemetry.paths import Home
-from telemetry.wire.verdict import Stopped
+from telemetry.wire.verdict import Stopped, Verdict
 
 
 class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +67,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.poster: Posted | None = None
+        # What ended the flush before the spool was empty; None if nothing did.
+        self.verdict: Verdict | None = None
         self._books: Kept | None = None
         self._began = (0, 0)
 

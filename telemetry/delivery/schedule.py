@@ -1,24 +1,31 @@
-"""When the next flush may begin, remembered on disk across launches.
+"""When the next flush may begin, and whose turn it is, remembered across launches.
 
-The file `next-flush` is born with the home. Its modification time is the
-earliest time of the next flush, so a launch learns it from one `stat`; its
-content is the CRC-32 of the endpoint, header and key that the time was set for,
-so a corrected key or endpoint ends a pause at the next launch. It is
-overwritten in place and therefore also works on a full disk.
+The file `next-flush` is born with the home at its full size and is overwritten in
+place, so it also works on a full disk. Its modification time is the earliest time
+of the next flush for the destination in its first line. Each line has 23 bytes:
 
-A time more than 24 hours ahead counts as due: nothing here ever sets one, so a
-clock was changed. Light, as every launch loads it.
+    <destination> <starts> <last>            8 hex digits, 2 digits, 10 digits
+    <destination> <failures> <not before>    one line for each recent destination
 
-Whether a launch has a flush to begin, and may: asked by every launch.
+destination   CRC-32 of endpoint, header, key and format: each has its own backoff
+starts        flushers that were started since the last one that finished
+last          when a flush last began or ended, seconds since 1970
+failures      flushes in a row that delivered nothing
 
-Nearly every one ends here, so this is light and reads one file. Taking the lock
-and starting the flusher is `launch.py`, which is loaded only then.
+Rules:
+
+- A flush waits for its own destination's time. A change of destination ends a wait
+  once WINDOW_S have passed since the last flush, so two keys that take turns make
+  no more requests than one.
+- A time more than HORIZON_S ahead counts as due: a clock was changed.
+- A damaged line counts as absent, which costs one early flush.
+
+Light: every launch loads it and reads this one file.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from zlib import crc32
 
 from telemetry.files import open_regular
@@ -28,11 +35,123 @@ from telemetry.spool.segment import above_stdio, has_its_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
     from telemetry.config import Config
     from telemetry.paths import Home
 
-# What puts a flusher into the background.
-SHELL = "/bin/sh"
+# The shortest time between two flushes of one home, and what a killed flusher costs.
+WINDOW_S = 60.0
+# The longest that anything may hold a flush back, a server's wish included.
+HORIZON_S = 24 * 3600.0
+# After so many starts in a row that no flusher finished, programs flush by
+# themselves at exit. Every tenth time a detached flusher is tried once more.
+STARTS_MAX = 3
+_TRY_AGAIN_EVERY = 10
+_STARTS_LIMIT = 99
+# A released build beside a development one, staging beside production, and room.
+_DESTINATIONS_MAX = 8
+_LINE_BYTES = 23
+_FILE_BYTES = (1 + _DESTINATIONS_MAX) * _LINE_BYTES
+
+
+class Schedule:
+    """The content of `next-flush`; `at` is its modification time, seconds since 1970."""
+
+    __slots__ = ("at", "destination", "last", "starts", "waits")
+
+    def __init__(self, content: bytes = b"", at: float = 0.0) -> None:
+        self.at = at
+        self.destination, self.starts, self.last = _fields(content, 0)
+        # For each destination: failures in a row, and the time before which it waits.
+        self.waits: dict[str, tuple[int, int]] = {}
+        for start in range(_LINE_BYTES, len(content), _LINE_BYTES):
+            destination, failures, until = _fields(content, start)
+            if destination:
+                self.waits[destination] = failures, until
+
+    def content(self) -> bytes:
+        """What is written to the file: always the same number of bytes."""
+        lines = [(self.destination or "0" * 8, self.starts, self.last)]
+        lines += [(name, *wait) for name, wait in self.waits.items()]
+        text = "".join(f"{name} {count:02d} {at:010d}\n" for name, count, at in lines)
+        return text.encode().ljust(_FILE_BYTES)
+
+    def failures(self, destination: str) -> int:
+        """Flushes in a row that delivered nothing there."""
+        return self.waits.get(destination, (0, 0))[0]
+
+    def not_before(
+        self, destination: str, now: float, *, after_failure_only: bool = False
+    ) -> float:
+        """The earliest time of the next flush there; not above `now` where it is due.
+
+        With `after_failure_only` the interval after a success does not count: a
+        machine in CI is gone after the program.
+        """
+        failures, wait = self.waits.get(destination, (0, 0))
+        is_ours = destination == self.destination
+        until = self.at if is_ours else float(wait)
+        if after_failure_only and not failures:
+            until = 0.0
+        other_counts = not after_failure_only or self.failures(self.destination)
+        if not is_ours and other_counts and self.at > now >= self.last:
+            until = max(until, self.last + WINDOW_S)
+        return until if until <= now + HORIZON_S else 0.0
+
+    @property
+    def flushers_never_finish(self) -> bool:
+        """Whether a program has to flush by itself at exit (STARTS_MAX)."""
+        return self.starts >= STARTS_MAX and self.starts % _TRY_AGAIN_EVERY != 0
+
+    def begin(self, destination: str, now: float, *, wait_s: float = 0.0) -> None:
+        """A flush begins in `wait_s` seconds; no other one before a window has passed."""
+        self.destination, self.last = destination, int(now)
+        self.at = now + wait_s + WINDOW_S
+
+    def count_start(self) -> None:
+        """One more flusher that has not finished yet."""
+        over = self.starts >= _STARTS_LIMIT
+        self.starts = _STARTS_LIMIT + 1 - _TRY_AGAIN_EVERY if over else self.starts + 1
+
+    def end(self, destination: str, now: float, *, failures: int, until: float) -> None:
+        """A flush ended; the next one there may begin at `until`."""
+        self.destination, self.last, self.at = destination, int(now), until
+        self.waits.pop(destination, None)
+        while len(self.waits) >= _DESTINATIONS_MAX:
+            del self.waits[next(iter(self.waits))]
+        self.waits[destination] = min(failures, 99), int(until) + 1 if failures else 0
+
+
+def _fields(content: bytes, start: int) -> tuple[str, int, int]:
+    """The three fields of the line at `start`; ("", 0, 0) where it is damaged."""
+    words = content[start : start + _LINE_BYTES].split()
+    if len(words) != 3 or not (words[1].isdigit() and words[2].isdigit()):
+        return "", 0, 0
+    return words[0].decode("ascii", "replace")[:8], int(words[1][:2]), int(words[2])
+
+
+def destination_crc(
+    endpoint: str, header: str, api_key: str, format_name: str = "records"
+) -> str:
+    """8 hex digits that change when one of the four does. It tells no secret.
+
+    Keys are long random strings: 32 bits of checksum do not narrow one down.
+    """
+    parts = f"{endpoint}\0{header}\0{api_key}\0{format_name}"
+    return f"{crc32(parts.encode('utf-8', 'surrogatepass')):08x}"
+
+
+def destination_of(config: Config) -> str:
+    """What a time for the next flush is set for."""
+    return destination_crc(
+        config.endpoint,
+        config.header,
+        config.api_key,
+        getattr(config, "format", None) or "records",
+    )
 
 
 def can_send(config: Config) -> bool:
@@ -40,118 +159,50 @@ def can_send(config: Config) -> bool:
     return bool(config.endpoint and (config.api_key or not config.header))
 
 
-def can_spawn() -> bool:
-    """Whether `sys.executable` is a Python that runs what it is given."""
-    name = os.path.basename(sys.executable or "").lower()
-    return (
-        name.startswith(("python", "pypy"))
-        and not getattr(sys, "frozen", False)
-        # The first process of a container inherits every orphan: a `wait` of its own
-        # would meet our flusher.
-        and os.getpid() != 1
-        and hasattr(os, "posix_spawn")
-        and os.access(SHELL, os.X_OK)
-    )
-
-
-def is_due(config: Config, home: Home, now: float) -> bool:
-    """Whether the next flush may begin at `now`, in seconds since 1970."""
-    return can_send(config) and is_time_due(
-        home.next_flush, now, destination_of(config)
-    )
-
-
-def destination_of(config: Config) -> str:
-    """What a time for the next flush is set for."""
-    return destination_crc(config.endpoint, config.header, config.api_key)
-
-
-# Until a flusher that was started has set a time of its own.
-WINDOW_S = 60.0
-
-
-def flush_lock(home: Home) -> int | None:
-    """A descriptor that holds the flush lock; None where somebody else has it.
-
-    Raises OSError where it cannot be made, or where nothing can be locked.
-    """
-    descriptor = above_stdio(open_regular(home.flush_lock, os.O_RDWR | os.O_CREAT))
-    try:
-        # A home that was removed and made again has another lock by now.
-        if try_lock(descriptor) and has_its_name(home.flush_lock, os.fstat(descriptor)):
-            return descriptor
-    except OSError:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
-def claim(config: Config, home: Home, now: float) -> int | None:
-    """The flush lock, if a flush is due at `now` and nobody else is at it.
-
-    The next flush is one window ahead on return. Raises OSError.
-    """
-    if not is_due(config, home, now):
-        return None
-    lock = flush_lock(home)
-    if lock is None:
-        return None
-    try:
-        # Between our look and our lock another launch may have had its turn.
-        if is_due(config, home, now):
-            postpone(home.next_flush, now + WINDOW_S, destination_of(config))
-            return lock
-    except OSError:
-        # Kept, it would be locked for as long as this program runs.
-        os.close(lock)
-        raise
-    os.close(lock)
-    return None
-
-
-# The longest that anything may hold a flush back, a server's wish included.
-HORIZON_S = 24 * 3600.0
-_CONTENT_BYTES = 8
-
-
-def destination_crc(endpoint: str, header: str, api_key: str) -> str:
-    """8 hex digits that change when one of the three does. It tells no secret.
-
-    Keys are long random strings: 32 bits of checksum do not narrow one down.
-    """
-    parts = f"{endpoint}\0{header}\0{api_key}"
-    return f"{crc32(parts.encode('utf-8', 'surrogatepass')):08x}"
-
-
 def make(path: str) -> None:
-    """The file exists afterwards; a new one is due at once. Raises OSError."""
+    """The file exists afterwards; a new one is due at once. Raises OSError.
+
+    Killed before the write, it is empty, which reads the same.
+    """
     try:
         descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     except FileExistsError:
         return
     try:
-        os.write(descriptor, b"0" * _CONTENT_BYTES)
+        os.write(descriptor, Schedule().content())
     finally:
         os.close(descriptor)
 
 
-def is_time_due(path: str, now: float, identity: str) -> bool:
-    """Whether a flush may begin at `now`, seconds since 1970.
-
-    A file that is missing or cannot be read is due: the flush makes a new one.
-    """
+def load(path: str) -> Schedule:
+    """The schedule; one that is due at once where the file cannot be read."""
     try:
-        at = os.stat(path, follow_symlinks=False).st_mtime
-        if at <= now or at > now + HORIZON_S:
-            return True
         descriptor = open_regular(path, os.O_RDONLY)
-        try:
-            return os.read(descriptor, _CONTENT_BYTES) != identity.encode()
-        finally:
-            os.close(descriptor)
     except OSError:
-        return True
+        return Schedule()
+    try:
+        content = os.read(descriptor, _FILE_BYTES)
+        return Schedule(content, os.fstat(descriptor).st_mtime)
+    except OSError:
+        return Schedule()
+    finally:
+        os.close(descriptor)
+
+
+def store(path: str, schedule: Schedule) -> None:
+    """The file says this on return. Raises OSError. For who holds the flush lock.
+
+    Killed between the two steps, its time is that of the write: due at once, which
+    costs one early flush.
+    """
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.pwrite(descriptor, schedule.content(), 0)
+        at_ns = int(schedule.at * 1e9)
+        where = descriptor if os.utime in os.supports_fd else path
+        os.utime(where, ns=(at_ns, at_ns))
+    finally:
+        os.close(descriptor)
 
 
 def read(path: str) -> float | None:
@@ -162,17 +213,146 @@ def read(path: str) -> float | None:
         return None
 
 
-def postpone(path: str, until: float, identity: str) -> None:
-    """No flush begins before `until`, seconds since 1970. Raises OSError.
+def unfinished_starts(path: str) -> int:
+    """Flushers that were started since the last one that finished, for `status`.
 
-    Killed between write and utime, the time is that of the write: due at once,
-    which costs one early flush.
+    From STARTS_MAX on programs flush by themselves at exit, for at most a second.
     """
-    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
+    return load(path).starts
+
+
+class FlushLock:
+    """Holds `flush.lock` from the moment it is taken until it is closed or collected.
+
+    An object owns the descriptor, so that an exception at any step, Ctrl-C included,
+    frees the lock with the last reference. `wait_s` is how long its owner has to wait
+    before it flushes, `next_flush` what the claim set that time to.
+    """
+
+    __slots__ = ("descriptor", "next_flush", "wait_s")
+
+    def __init__(self, path: str) -> None:
+        """Open the file; the lock is not taken yet. Raises OSError."""
+        self.wait_s = self.next_flush = 0.0
+        self.descriptor = -1
+        self.descriptor = above_stdio(open_regular(path, os.O_RDWR | os.O_CREAT))
+
+    def take(self, path: str) -> bool:
+        """Whether the lock is ours now. Raises OSError where nothing can be locked."""
+        # A home that was removed and made again has another lock by now.
+        return try_lock(self.descriptor) and has_its_name(
+            path, os.fstat(self.descriptor)
+        )
+
+    def detach(self) -> int:
+        """The descriptor, which the caller closes from now on."""
+        descriptor, self.descriptor = self.descriptor, -1
+        return descriptor
+
+    def close(self) -> None:
+        """The lock is free on return, unless a child process has inherited it."""
+        descriptor = self.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    __del__ = close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def take_flush_lock(home: Home) -> FlushLock | None:
+    """The flush lock; None where another process has it.
+
+    Raises OSError where it cannot be made, or where nothing can be locked.
+    """
+    lock = FlushLock(home.flush_lock)
     try:
-        os.pwrite(descriptor, identity.encode()[:_CONTENT_BYTES], 0)
-        until_ns = int(until * 1e9)
-        if os.utime in os.supports_fd:
-            os.utime(descriptor, ns=(until_ns, until_ns))
-    finally:
-        os.close(descriptor)
+        if lock.take(home.flush_lock):
+            return lock
+    except BaseException:
+        lock.close()
+        raise
+    lock.close()
+    return None
+
+
+def flush_lock(home: Home) -> int | None:
+    """The same, as a descriptor that the caller closes."""
+    lock = take_flush_lock(home)
+    return None if lock is None else lock.detach()
+
+
+def claim(
+    config: Config,
+    home: Home,
+    now: float,
+    *,
+    is_start: bool = False,
+    spread_s: float = 0.0,
+    after_failure_only: bool = False,
+) -> FlushLock | None:
+    """The flush lock, if a flush is due at `now` and no other process is at it.
+
+    The next flush is one window ahead on return. `is_start` counts a flusher that has
+    to finish. After a failure the owner waits a random part of `spread_s` seconds, so
+    that a fleet that launches by the clock does not arrive by the clock; the next
+    flush is moved behind that wait. Raises OSError.
+    """
+    destination = destination_of(config)
+    lock = take_flush_lock(home)
+    if lock is None:
+        return None
+    try:
+        # Between our look and our lock another launch may have had its turn.
+        plan = load(home.next_flush)
+        if (
+            plan.not_before(destination, now, after_failure_only=after_failure_only)
+            > now
+        ):
+            lock.close()
+            return None
+        if spread_s and plan.failures(destination):
+            lock.wait_s = spread_s * int.from_bytes(os.urandom(4), "big") / 2**32
+        plan.begin(destination, now, wait_s=lock.wait_s)
+        if is_start:
+            plan.count_start()
+        store(home.next_flush, plan)
+        lock.next_flush = plan.at
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def note_finished(home: Home) -> None:
+    """A detached flusher came to an end of its own."""
+    _note(home, starts=0)
+
+
+def note_failed_start(home: Home, now: float) -> None:
+    """None could be started: a flush at exit takes over, which is due at once."""
+    _note(home, starts=STARTS_MAX, at=now)
+
+
+def _note(home: Home, *, starts: int, at: float | None = None) -> None:
+    """Where another process has the flush lock nothing changes: it says so itself."""
+    try:
+        lock = take_flush_lock(home)
+        if lock is None:
+            return
+        with lock:
+            plan = load(home.next_flush)
+            if plan.starts != starts or at is not None:
+                plan.starts, plan.at = starts, plan.at if at is None else at
+                store(home.next_flush, plan)
+    except OSError:
+        pass  # a count that is one too high costs one flush at exit

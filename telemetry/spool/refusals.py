@@ -25,50 +25,38 @@ _REASON_BYTES = 15
 _TRIES = 20
 
 
-class Tally:
-    """What one process refused and has not yet counted in the file `path`.
+def count(path: str, waiting: list[tuple[str, int]]) -> None:
+    """Count what waits in the file, made if there is none. Raises nothing.
 
-    Safe for threads and for signal handlers without a lock: each entry is put
-    in and taken out by one step of the interpreter.
+    `waiting` has reasons and numbers; what cannot be counted now stays in it. Safe for
+    threads and signal handlers that share it without a lock: each entry is put in and
+    taken out by one step of the interpreter.
     """
+    counts = dict[str, int]()
+    try:
+        while waiting:
+            reason, number = waiting.pop()
+            counts[reason] = counts.get(reason, 0) + number
+    except IndexError:
+        pass  # another thread took the last one
+    try:
+        for reason in tuple(counts):
+            if not _add_or_make(path, {reason: counts[reason]}):
+                break
+            # Whatever becomes of the next one, this one is not counted again.
+            del counts[reason]
+    except OSError:
+        pass  # no space for it: it waits
+    finally:
+        waiting.extend(counts.items())
 
-    __slots__ = ("_path", "_waiting")
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._waiting: list[tuple[str, int]] = []
-
-    def count(self, reason: str) -> None:
-        """Count one refusal, where the disk permits; else with the next one."""
-        self._waiting.append((reason, 1))
-        self.write()
-
-    def write(self) -> None:
-        """Whatever waits is counted in the file, or waits on. Raises nothing."""
-        waiting, counts = self._waiting, dict[str, int]()
-        try:
-            while waiting:
-                reason, number = waiting.pop()
-                counts[reason] = counts.get(reason, 0) + number
-        except IndexError:
-            pass  # another thread took the last one
-        try:
-            for reason in tuple(counts):
-                if not self._add({reason: counts[reason]}):
-                    break
-                # Whatever becomes of the next one, this one is not counted again.
-                del counts[reason]
-        except OSError:
-            pass  # no space for it: it waits
-        finally:
-            waiting.extend(counts.items())
-
-    def _add(self, counts: dict[str, int]) -> bool:
-        try:
-            return add(self._path, counts)
-        except FileNotFoundError:
-            make(self._path)
-            return add(self._path, counts)
+def _add_or_make(path: str, counts: dict[str, int]) -> bool:
+    try:
+        return add(path, counts)
+    except FileNotFoundError:
+        make(path)
+        return add(path, counts)
 
 
 def make(path: str) -> None:

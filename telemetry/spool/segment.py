@@ -68,7 +68,8 @@ class Segment:
         try:
             if os.lseek(descriptor, 0, os.SEEK_CUR) != self.size:
                 return False
-        except OSError:
+        except OSError as error:
+            _raise_if_not_the_systems(error)
             return False  # closed, or a pipe by now: not ours in any case
         try:
             written = os.write(descriptor, record)
@@ -81,7 +82,8 @@ class Segment:
         self.size += written
         try:
             named = os.lstat(self.path)
-        except OSError:
+        except OSError as error:
+            _raise_if_not_the_systems(error)
             return False
         return (named.st_dev, named.st_ino) == self._identity
 
@@ -99,6 +101,12 @@ class Segment:
                 os.close(descriptor)
         except OSError:
             pass  # the host has closed it
+
+
+def _raise_if_not_the_systems(error: OSError) -> None:
+    """A TimeoutError of the host's alarm is an OSError, too, but without a number."""
+    if error.errno is None:
+        raise error
 
 
 def adopt(path: str, size_max: int) -> Segment | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from telemetry.delivery.schedule import destination_crc, postpone
+from telemetry.delivery import schedule
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
 from tests.bench.measuring import PATIENCE_S, Taken, run
@@ -118,12 +118,18 @@ class Bench:
 
     def not_due(self, home: Home, endpoint: str) -> None:
         """No launch that sends to `endpoint` starts a flusher for this home."""
-        identity = destination_crc(endpoint, "x-api-key", KEY)
-        postpone(home.next_flush, time.time() + _LATER_S, identity)
+        self._set_next_flush(home, endpoint, time.time() + _LATER_S)
 
     def due(self, home: Home, endpoint: str) -> None:
         """The next launch starts a flusher, if events wait."""
-        postpone(home.next_flush, 0.0, destination_crc(endpoint, "x-api-key", KEY))
+        self._set_next_flush(home, endpoint, 0.0)
+
+    @staticmethod
+    def _set_next_flush(home: Home, endpoint: str, until: float) -> None:
+        destination = schedule.destination_crc(endpoint, "x-api-key", KEY)
+        plan = schedule.load(home.next_flush)
+        plan.end(destination, time.time(), failures=0, until=until)
+        schedule.store(home.next_flush, plan)
 
 
 def remove(home: Home) -> None:

@@ -341,3 +341,9 @@ def test_a_command_is_recorded_without_what_its_user_typed(tmp_path: Path) -> No
         said.append((properties.get("args"), properties["flags"]))
     flags = ["--model", "--password", "-v"]
     assert said == [(None, flags), (["my prompt"], flags)]
+
+
+def test_the_version_is_the_one_that_is_built() -> None:
+    """It stands in two files, so that asking for it loads nothing."""
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    assert f'\nversion = "{telemetry.__version__}"\n' in project

@@ -245,3 +245,68 @@ os._exit(0 if recorded and client.track(telemetry.CommandEvent(action="run")) el
     ).returncode
     assert status == 0
     assert len(spooled(tmp_path / "home")) == 2
+
+
+class Tracking(logging.Handler):
+    """A handler that records whatever is logged, as some hosts do with all of it."""
+
+    def __init__(self, client: telemetry.Client) -> None:
+        super().__init__()
+        self.client = client
+        self.lines = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines += 1
+        self.client.track(telemetry.CommandEvent(action=5))  # type: ignore[arg-type]
+
+
+def test_a_log_handler_that_tracks_does_not_feed_itself(home: Path) -> None:
+    """Each refusal is a line, each line a refusal: without a bound it never ends."""
+    logger = logging.getLogger("test.tracking")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    ours = telemetry.new_telemetry_logger(logger)
+    with telemetry.Client(quiet_config(home, debug=True), logger=ours) as client:
+        handler = Tracking(client)
+        logger.addHandler(handler)
+        for _ in range(100):
+            assert not client.track(telemetry.CommandEvent(action=5))  # type: ignore[arg-type]
+    assert 0 < handler.lines < 20
+    assert refused(home) == {"invalid": 100 + handler.lines}
+
+
+@pytest.mark.parametrize("timeout_s", [math.inf, -math.inf, math.nan, -1.0, 0.0, 1e30])
+def test_any_number_is_a_time_for_a_flush(timeout_s: float, home: Path) -> None:
+    """A caller that means `for as long as it takes` says inf."""
+    with telemetry.Client(quiet_config(home)) as client:
+        client.track(RUN)
+        report = client.flush(timeout_s=timeout_s)
+    assert (report.stopped in {"off", "deadline"}, report.pending) == (True, 1)
+
+
+FINALIZER = """
+import builtins, sys, telemetry
+class Kept:
+    def __init__(self, client):
+        self.client, self.event = client, telemetry.CommandEvent(action="run")
+    def __del__(self):
+        self.client.track(self.event)
+client = telemetry.Client(telemetry.Config(app="app", home=sys.argv[1], flush="manual"))
+builtins.kept = Kept(client)
+if sys.argv[2] == "tracked":
+    client.track(builtins.kept.event)
+"""
+
+
+@pytest.mark.parametrize("before", ["tracked", "untouched"])
+def test_an_event_of_a_finalizer_at_the_very_end_is_quiet(
+    before: str, tmp_path: Path
+) -> None:
+    """Nothing can be imported then, and Python would print what is raised."""
+    child = run_python(
+        FINALIZER,
+        str(tmp_path / "home"),
+        before,
+        environment=bare_environment(tmp_path),
+    )
+    assert (child.returncode, child.stdout, child.stderr) == (0, "", "")

@@ -140,4 +140,4 @@ def test_in_ci_it_is_silent_in_completion_and_delivered_at_exit(tmp_path: Path) 
         assert list(tmp_path.iterdir()) == []
         assert _complete("wrapped", server, tmp_path) == (0, b"painted red\n", b"")
         assert len(server.requests) == 1
-        assert b'"action":"program"' in server.requests[0].plain_body
+        assert b'"action":"app"' in server.requests[0].plain_body

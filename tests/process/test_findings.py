@@ -255,7 +255,7 @@ def test_a_daemonised_host_goes_on_flushing_in_its_thread(tmp_path: Path) -> Non
                 signal.pause()
                 os._exit(0)
             try:
-                client._pipeline._background.close()  # type: ignore[union-attr]
+                client.close()
                 until = time.monotonic() + 6
                 while len(server.requests) < 2 and time.monotonic() < until:
                     time.sleep(0.05)

@@ -16,7 +16,16 @@ from tests.support.surroundings import bare_environment, home_in, run_python, sp
 
 
 # Built into the interpreter, or one small shared library each.
-LIGHT = {"_thread", "contextvars", "_contextvars", "errno", "fcntl", "signal", "zlib"}
+LIGHT = {
+    "_thread",
+    "atexit",
+    "contextvars",
+    "_contextvars",
+    "errno",
+    "fcntl",
+    "signal",
+    "zlib",
+}
 # Pure Python, of a few lines, and loaded by the interpreter's own machinery.
 LIGHT |= {"__future__", "importlib", "importlib._bootstrap"}
 LIGHT |= {"importlib._bootstrap_external", "warnings", "_weakref", "_operator"}

@@ -181,14 +181,15 @@ def test_a_count_that_was_written_does_not_wait_beside_one_that_was_not(
     home = home_at(tmp_path)
 
     def refuse(peer: Peer) -> None:
-        tally = refusals.Tally(home.refused)
+        waiting: list[tuple[str, int]] = []
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         # The first reason's line can be written, the second's is beyond the bound.
         resource.setrlimit(resource.RLIMIT_FSIZE, (32, most))
         for reason in ("disk_error", "too_big", "disk_error", "disk_error"):
-            tally.count(reason)
+            waiting.append((reason, 1))
+            refusals.count(home.refused, waiting)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-        tally.write()
+        refusals.count(home.refused, waiting)
         peer.tell("counted")
 
     with child(refuse) as peer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 import telemetry
 from telemetry.consent import consent, read_choice
+from telemetry.delivery.census import segment_records
 from telemetry.delivery.flush import flush
 from telemetry.delivery.opt_out import finish_opt_out, opt_out
 from telemetry.paths import Home
@@ -316,7 +318,15 @@ def test_a_choice_that_cannot_be_written_is_told(command: str, home: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "command", [("disable",), ("enable",), ("purge", "--yes"), ("flush",), ("dead",)]
+    "command",
+    [
+        ("disable",),
+        ("enable",),
+        ("purge", "--yes"),
+        ("flush",),
+        ("dead",),
+        ("reset",),
+    ],
 )
 def test_a_home_of_somebody_else_is_never_changed(
     command: tuple[str, ...], home: Path
@@ -339,3 +349,21 @@ def test_whoever_sits_at_a_terminal_reads_a_sentence(home: Path) -> None:
     assert "telemetry is on\n" in at_terminal("enable", home=home).text
     off = at_terminal("disable", home=home).text
     assert "telemetry is off, and everything that was kept is removed" in off
+
+
+def test_another_id_is_used_from_the_next_program_on(home: Path) -> None:
+    """A user who stays in may still not want to be the one of last year."""
+    before = (home / "user-uuid").read_text()
+    done = tool("reset", home=home)
+    assert (done.code, done.err) == (0, "")
+    assert uuid.UUID(done.line["user_uuid"]).version == 4
+    assert (home / "user-uuid").read_text() == done.line["user_uuid"] != before
+    with client_of(home, "", events=1):
+        pass
+    ids = [
+        json.loads(record.event)["properties"]["user_uuid"]
+        for record in segment_records(Home(str(home)))
+    ]
+    assert ids[-1] == done.line["user_uuid"]
+    assert set(ids[:-1]) == {before}
+    assert tool("reset", home=home.parent / "nowhere").code == 3

@@ -16,6 +16,7 @@ from spool_tools.changing import open_books
 from telemetry.books.view import read_snapshot
 from telemetry.delivery import dead_letters
 from telemetry.delivery.census import take_census
+from telemetry.delivery.opt_out import directories_set_aside, set_aside
 from telemetry.delivery.purge import purge
 from telemetry.files import names_in
 from telemetry.paths import Home
@@ -239,3 +240,28 @@ def test_what_is_no_segment_is_left_alone_and_told(home: Path, tmp_path: Path) -
     assert (outside / "precious").read_text() == "data"
     assert census_of(home).holds()
     assert census_of(home).pending == 0
+
+
+def test_what_a_killed_purge_set_aside_is_purged_by_the_next_flush(
+    home: Path,
+) -> None:
+    """Counted so from the rename on, never sent, and nothing of it holds back a flush."""
+    there = Home(str(home))
+    before = census_of(home)
+    set_aside(there)
+    killed = census_of(home)
+    assert killed.holds()
+    assert (killed.pending, killed.purged) == (0, before.purged + before.pending)
+    (aside,) = directories_set_aside(there)
+    Path(f"{aside}/theirs").mkdir()
+    Path(f"{aside}/theirs/file").touch()
+    with client_of(home, "", events=1):
+        pass
+    with Server() as server, client_of(home, server.url) as client:
+        report = client.flush(timeout_s=20)
+    assert (report.delivered, len(server.requests)) == (1, 1)
+    after = census_of(home)
+    assert after.holds()
+    assert (after.purged, after.recorded) == (killed.purged, before.recorded + 1)
+    assert directories_set_aside(there) == []
+    assert (home / "spool" / "theirs").is_dir()

@@ -68,7 +68,7 @@ def run(environment: dict[str, str], tool: str = "tool", **settings: object) -> 
 def flushers(directory: Path) -> list[int]:
     """The pids of the detached flushers whose home is below `directory`."""
     found = []
-    mark = f"TELEMETRY_HOME={directory}\0".encode()
+    mark = os.fsencode(f"TELEMETRY_HOME={directory}\0")
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             environ = Path(f"/proc/{name}/environ").read_bytes()

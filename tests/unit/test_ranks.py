@@ -22,7 +22,7 @@ from tests.support.surroundings import REPOSITORY
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors paths locks files text logs switches _build build_values privacy",
+        "errors interrupts paths locks files text logs switches _build build_values privacy",
         "identity events envelope session spool",
         "wire",
         "config consent notice commands",

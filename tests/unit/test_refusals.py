@@ -160,27 +160,24 @@ def test_missing_file_and_foreign_file(tmp_path: Path) -> None:
     assert refusals.read(str(tmp_path / "fifo")) == {}
 
 
-def test_tally_keeps_what_could_not_be_counted_yet(path: str) -> None:
+def test_what_cannot_be_counted_now_waits(path: str) -> None:
     """Locked now, counted with the next one: none is lost and none counts twice."""
-    tally = refusals.Tally(path)
+    waiting = [("busy", 1), ("busy", 1), ("invalid", 1)]
     with holding(path):
-        tally.count("busy")
-        tally.count("busy")
-        tally.count("invalid")
+        refusals.count(path, waiting)
     assert refusals.read(path) == {}
-    tally.count("busy")
-    assert refusals.read(path) == {"busy": 3, "invalid": 1}
-    tally.write()
-    assert refusals.read(path) == {"busy": 3, "invalid": 1}
+    waiting.append(("busy", 1))
+    refusals.count(path, waiting)
+    assert (refusals.read(path), waiting) == ({"busy": 3, "invalid": 1}, [])
 
 
-def test_tally_makes_the_file_and_survives_the_home(tmp_path: Path) -> None:
+def test_counting_makes_the_file_and_survives_the_home(tmp_path: Path) -> None:
     """A home that was removed is no reason to raise into the program."""
-    home = tmp_path / "home"
-    tally = refusals.Tally(str(home / "refused"))
-    tally.count("busy")
+    home, waiting = tmp_path / "home", [("busy", 1)]
+    refusals.count(str(home / "refused"), waiting)
     home.mkdir()
-    tally.count("busy")
+    waiting.append(("busy", 1))
+    refusals.count(str(home / "refused"), waiting)
     assert refusals.read(str(home / "refused")) == {"busy": 2}
 
 
@@ -191,28 +188,32 @@ def test_the_first_refusals_of_several_threads_are_all_counted(tmp_path: Path) -
     sys.setswitchinterval(1e-6)
     try:
         for number in range(rounds):
-            tally = refusals.Tally(str(tmp_path / f"refused-{number}"))
+            path = str(tmp_path / f"refused-{number}")
+            waiting: list[tuple[str, int]] = []
             start = threading.Barrier(counters)
 
             def work(
-                tally: refusals.Tally = tally, start: threading.Barrier = start
+                path: str = path,
+                waiting: list[tuple[str, int]] = waiting,
+                start: threading.Barrier = start,
             ) -> None:
                 start.wait()
-                tally.count("busy")
+                waiting.append(("busy", 1))
+                refusals.count(path, waiting)
 
             threads = [threading.Thread(target=work) for _ in range(counters)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            tally.write()
+            refusals.count(path, waiting)
     finally:
         sys.setswitchinterval(interval)
     counts = [refusals.read(str(tmp_path / f"refused-{n}")) for n in range(rounds)]
     assert counts == [{"busy": counters}] * rounds
 
 
-def test_threads_of_one_client_that_refuse_first_share_one_tally(
+def test_threads_of_one_client_that_refuse_first_count_together(
     tmp_path: Path,
 ) -> None:
     """Each had one of its own, and what one of them could not write yet was lost."""

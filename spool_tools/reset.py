@@ -1,0 +1,51 @@
+"""`reset`: gives this installation another id, and forgets the one it had.
+
+What waits keeps the id it was recorded under. A running program takes the new one with
+its next segment. Exit codes: 0 it is done, 1 the id could not be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+
+from spool_tools.screen import Screen, complain, problem_of
+from spool_tools.target import add_target, target_home
+from telemetry.errors import HomeError
+from telemetry.files import make_home
+from telemetry.identity import reset_uuid
+
+
+class Reset(msgspec.Struct, kw_only=True):
+    """The id from now on."""
+
+    user_uuid: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `reset`."""
+    parser.description = (
+        "Give this installation another random id. Events that wait keep the id they "
+        "were recorded under; `purge` removes them."
+    )
+    parser.epilog = (
+        "example:\n"
+        "  spool-tools reset --app frobnicate\n"
+        "exit codes: 0 it is done; 1 the id could not be written; 2 wrong usage;\n"
+        "3 no such spool\n"
+    )
+    add_target(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reset; the exit code."""
+    home = target_home(args, changes=True)
+    try:
+        make_home(home.root)
+        user_uuid = reset_uuid(home.user_uuid)
+    except (HomeError, OSError) as error:
+        complain("reset", f"{problem_of(error)}; the id is the one it was")
+        return 1
+    Screen().tell(Reset(user_uuid=user_uuid), f"the id is {user_uuid} from now on")
+    return 0

@@ -1,0 +1,194 @@
+"""Who flushes the events of this process, and when.
+
+    launch   a detached flusher, at the first event if others wait, else at exit
+    thread   a thread, all along and at exit
+    exit     this process, at exit
+    manual   only who calls `flush`
+
+In `launch` mode this process flushes at exit, as in `exit` mode but only when due,
+where no detached flusher can be started or none finishes (`Schedule`). At exit a
+program is held for at most `exit_timeout_s`.
+
+Loaded at the first event of each process, so it is light: nearly every launch reads
+`next-flush` once and ends here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+
+from telemetry.consent import consent
+from telemetry.delivery import schedule
+from telemetry.errors import LaunchError
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from telemetry.config import Config
+    from telemetry.delivery.in_process import InProcessFlusher
+    from telemetry.logs import TelemetryLogger
+    from telemetry.paths import Home
+    from telemetry.wire.endpoint import HTTPClient
+
+# What is left to do when the process ends, one for each home: a program that makes
+# many clients keeps the last of them, and waits once.
+_at_exit: dict[str, Dispatcher] = {}
+
+
+class Dispatcher:
+    """Has the events of one client flushed; a forked child makes its own."""
+
+    def __init__(
+        self,
+        config: Config,
+        home: Home,
+        *,
+        environment: Mapping[str, str],
+        http: HTTPClient | None,
+        logger: TelemetryLogger | None,
+    ) -> None:
+        self.config = config
+        self.pid = os.getpid()
+        self._home = home
+        self._environment = environment
+        self._http = http
+        self._logger = logger
+        self._in_process: InProcessFlusher | None = None
+        # At exit before this time there is nothing to look at.
+        self._not_before = 0.0
+
+    def begin(self, *, others_wait: bool) -> None:
+        """After the first event of a process: have events flushed from now on.
+
+        `others_wait` says whether the spool held events before this one.
+        """
+        mode = self.config.flush_mode(self._environment)
+        if mode == "manual" or not schedule.can_send(self.config):
+            return
+        if mode == "launch" and self._http is not None:
+            mode = "thread"  # it cannot be handed to another process
+        if mode != "launch" or not self._begin_detached(others_wait):
+            self.in_process().start(
+                all_along=mode == "thread", after_failure_only=mode == "exit"
+            )
+        if all(other.pid != self.pid for other in _at_exit.values()):
+            atexit.register(_leave)
+        _at_exit[self._home.root] = self
+
+    def in_process(self) -> InProcessFlusher:
+        """What flushes in threads of this process, made on first use."""
+        if self._in_process is None:
+            from telemetry.delivery.in_process import InProcessFlusher
+
+            self._in_process = InProcessFlusher(
+                self.config,
+                self._home,
+                environment=self._environment,
+                allowed=self._is_allowed,
+                http=self._http,
+                logger=self._logger,
+            )
+        return self._in_process
+
+    def set_config(self, config: Config) -> None:
+        """Flushes that begin from now on use this config."""
+        self.config = config
+        if self._in_process is not None:
+            self._in_process.config = config
+
+    def stop(self) -> None:
+        """No further flush begins by itself before the process ends."""
+        if self._in_process is not None:
+            self._in_process.stop()
+
+    def leave(self) -> None:
+        """The process ends: begin the last flush, in this process or outside of it."""
+        if self._in_process is not None:
+            self._in_process.leave()
+        elif time.time() >= self._not_before:
+            self._start_flusher()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the last flush until `deadline` of `time.monotonic()`."""
+        if self._in_process is not None:
+            self._in_process.wait(deadline)
+
+    def _begin_detached(self, others_wait: bool) -> bool:
+        """Whether detached flushers do it; one runs on return, if it is due."""
+        if not is_plain_python():
+            return False
+        now, plan = time.time(), schedule.load(self._home.next_flush)
+        if plan.flushers_never_finish:
+            return False
+        self._not_before = plan.not_before(schedule.destination_of(self.config), now)
+        if not others_wait or self._not_before > now:
+            return True  # nearly every launch: nothing more is loaded
+        self._not_before = now + schedule.WINDOW_S
+        return self._start_flusher()
+
+    def _start_flusher(self) -> bool:
+        """Start a detached flusher, if a flush is due and no other process is at it.
+
+        False where none can be started: it is noted, and the next program that ends
+        flushes by itself.
+        """
+        from telemetry.delivery import launch
+
+        if not self._is_allowed():
+            return True
+        try:
+            launch.check_surroundings()
+            lock = schedule.claim(
+                self.config,
+                self._home,
+                time.time(),
+                is_start=True,
+                spread_s=self.config.failure_spread_s,
+            )
+            if lock is not None:
+                launch.spawn(self.config, self._home, lock, self._environment)
+        except (LaunchError, OSError) as error:
+            if self._logger is not None:
+                self._logger.debug("no flusher was started: %s", error)
+            schedule.note_failed_start(self._home, time.time())
+            return False
+        return True
+
+    def _is_allowed(self) -> bool:
+        return consent(self._home, self._environment, self.config).on
+
+
+def is_plain_python() -> bool:
+    """Whether `sys.executable` may be a Python that runs what it is given."""
+    name = os.path.basename(sys.executable or "").lower()
+    return (
+        name.startswith(("python", "pypy"))
+        # PyInstaller and its like set the one, Nuitka the other.
+        and not hasattr(sys, "frozen")
+        and "__compiled__" not in globals()
+        # The first process of a container inherits every orphan: a `wait` of its own
+        # would meet our flusher.
+        and os.getpid() != 1
+        and hasattr(os, "posix_spawn")
+    )
+
+
+def _leave() -> None:
+    """At exit: one last flush for each home, all of them within one bound."""
+    pid = os.getpid()
+    ours = [each for each in tuple(_at_exit.values()) if each.pid == pid]
+    _at_exit.clear()
+    try:
+        for each in ours:
+            each.leave()
+        bound_s = max((each.config.exit_timeout_s for each in ours), default=0.0)
+        deadline = time.monotonic() + bound_s
+        for each in ours:
+            each.wait(deadline)
+    except Exception:  # noqa: BLE001, S110 - Python would print it
+        pass  # the events are kept, and a later launch flushes them

@@ -1,0 +1,169 @@
+"""Flushing in threads of the host's process: on request, at exit, or all along.
+
+A thread here is always a daemon: it never keeps a program from ending. What it
+was doing then is as if it had been killed, which the order of the flusher's
+steps allows for.
+
+Loaded only where one of these is asked for; the heavy parts load in the thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from telemetry.config import Config
+from telemetry.delivery import schedule
+from telemetry.delivery.report import FlushReport, Progress
+from telemetry.logs import TelemetryLogger
+from telemetry.paths import Home
+from telemetry.wire.endpoint import HTTPClient
+
+
+# A flush that keeps its own deadline is waited for so much longer.
+_GRACE_S = 0.02
+# Of the time at exit, so that the flush has noted what came of it before the end.
+_EXIT_SHARE = 0.9
+
+
+class InProcessFlusher:
+    """Runs the flushes of one client in threads of this process.
+
+    `allowed` is asked before each request. Safe for threads; a forked child
+    makes its own.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        home: Home,
+        *,
+        environment: Mapping[str, str],
+        allowed: Callable[[], bool],
+        http: HTTPClient | None,
+        logger: TelemetryLogger | None,
+    ) -> None:
+        self.config = config
+        self._home = home
+        self._environment = environment
+        self._allowed = allowed
+        self._http = http
+        self._logger = logger
+        self._leaving = threading.Event()
+        self._ended = threading.Event()
+        self._stopped = threading.Event()
+
+    def flush(self, *, timeout_s: float) -> FlushReport:
+        """One flush; the answer comes after `timeout_s` seconds at the latest.
+
+        A time that is no number above zero is none, a longer one than a day a day.
+        A flush that hangs beyond it goes on by itself and ends at its next step.
+        """
+        timeout_s = min(timeout_s, schedule.HORIZON_S) if timeout_s > 0 else 0.0
+        deadline = time.monotonic() + timeout_s
+        ended = threading.Event()
+        progress = Progress()
+        reports: list[FlushReport] = []
+
+        def run() -> None:
+            try:
+                reports.append(self._flush(deadline, progress=progress))
+            finally:
+                ended.set()
+
+        try:
+            threading.Thread(target=run, name="telemetry-flush", daemon=True).start()
+        except RuntimeError:
+            run()  # the interpreter is ending and starts no thread any more
+        ended.wait(timeout_s + _GRACE_S)
+        return reports[0] if reports else progress.report(self._home, "deadline")
+
+    def start(self, *, all_along: bool, after_failure_only: bool) -> None:
+        """Flush when the program ends, and with `all_along` also until then.
+
+        Each flush is due by the shared schedule (`Schedule.not_before`). The thread is
+        started now: from Python 3.12 on none can be once the program is ending.
+        """
+
+        def work() -> None:
+            try:
+                while all_along and not (
+                    self._leaving.is_set() or self._stopped.is_set()
+                ):
+                    self._flush_if_due(self.config.flusher_lifetime_s)
+                    self._leaving.wait(self.config.flush_interval_s)
+                self._leaving.wait()
+                self._flush_if_due(
+                    self.config.exit_timeout_s * _EXIT_SHARE,
+                    is_start=not (all_along or after_failure_only),
+                    after_failure_only=after_failure_only,
+                )
+            finally:
+                self._ended.set()
+
+        threading.Thread(target=work, name="telemetry-exit", daemon=True).start()
+
+    def stop(self) -> None:
+        """No further flush begins by itself before the program ends."""
+        self._stopped.set()
+
+    def leave(self) -> None:
+        """The program ends: the last flush begins, if it is due."""
+        self._leaving.set()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the last flush until `deadline` of `time.monotonic()`."""
+        self._ended.wait(max(deadline - time.monotonic(), 0.0))
+
+    def _flush_if_due(
+        self,
+        timeout_s: float,
+        *,
+        is_start: bool = False,
+        after_failure_only: bool = False,
+    ) -> None:
+        deadline = time.monotonic() + timeout_s
+        try:
+            lock = schedule.claim(
+                self.config,
+                self._home,
+                time.time(),
+                is_start=is_start,
+                after_failure_only=after_failure_only,
+            )
+        except OSError:
+            return
+        if lock is not None:
+            with lock:
+                self._flush(deadline, lock=lock)
+
+    def _flush(
+        self,
+        deadline: float,
+        *,
+        lock: schedule.FlushLock | None = None,
+        progress: Progress | None = None,
+    ) -> FlushReport:
+        """One flush in this thread until `deadline` of `time.monotonic()`.
+
+        Raises nothing: Python would print what escapes a thread into the host's stderr.
+        """
+        try:
+            from telemetry.delivery.flush import flush
+
+            return flush(
+                self.config,
+                self._home,
+                timeout_s=deadline - time.monotonic(),
+                environment=self._environment,
+                allowed=self._allowed,
+                http=self._http,
+                logger=self._logger,
+                lock=None if lock is None else lock.detach(),
+                progress=progress,
+            )
+        except Exception as error:  # noqa: BLE001 - see above
+            if self._logger is not None:
+                self._logger.debug("flush: %s; everything is kept", error)
+            return (progress or Progress()).report(self._home, "disk")

@@ -1,0 +1,262 @@
+"""However a program is shipped and wherever it runs, what it records arrives.
+
+Real processes and a real collector. Each launch is one that finds a flush due, as if
+a minute had passed since the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from spool_tools.collector import Collector
+from telemetry.delivery import schedule
+from tests.support.launching import (
+    PROGRAM,
+    ROOT,
+    await_no_flusher,
+    environment_of,
+    flushers,
+)
+
+
+pytestmark = pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="looks for processes in /proc"
+)
+
+FROZEN = "import sys; sys.frozen = True; sys.executable = '/opt/tool/tool'\n"
+NO_INTERPRETER = "import sys; sys.executable = '/nowhere/python'\n"
+NO_SHELL = "from telemetry.delivery import launch; launch.SHELL = '/nowhere/sh'\n"
+REAPS_ALL = "import signal; signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+# A slow machine gets its time, and an idle one needs a tenth of it.
+PATIENT = repr({"exit_timeout_s": 30.0})
+NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
+
+
+def launch(
+    collector: Collector,
+    directory: Path,
+    before: str = "",
+    *,
+    wrapper: Sequence[str] = (),
+    python: str = sys.executable,
+    program: str = PROGRAM,
+    **more: str,
+) -> str:
+    """One launch that finds a flush due; what it printed beside what was recorded."""
+    path = directory / "app" / "next-flush"
+    if path.exists():
+        os.utime(path, (1, 1))
+    environment = environment_of(directory, collector.url, **more)
+    done = subprocess.run(
+        [*wrapper, python, "-c", before + program, PATIENT, "tool"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    recorded, _, printed = done.stdout.partition("\n")
+    assert recorded == "True"
+    return printed
+
+
+@pytest.mark.parametrize(
+    "before",
+    [FROZEN, NO_INTERPRETER, NO_SHELL, REAPS_ALL],
+    ids=["frozen", "no interpreter", "no shell", "reaps all children"],
+)
+def test_where_no_flusher_can_be_started_a_program_flushes_at_exit(
+    before: str, tmp_path: Path
+) -> None:
+    """PyInstaller, Nuitka, slim images, supervisors: at the second launch at the latest."""
+    with Collector(key="key") as collector:
+        for _ in range(2):
+            launch(collector, tmp_path, before)
+            assert not flushers(tmp_path)
+        assert collector.wait(events=2)
+
+
+def _has_namespaces() -> bool:
+    if os.geteuid() or shutil.which("unshare") is None:
+        return False
+    probe = subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False)
+    return probe.returncode == 0
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["PID 1", "below a shell"])
+def test_a_container_that_ends_with_the_command_delivers(
+    first: bool, tmp_path: Path
+) -> None:
+    """`docker run image tool build`: whatever it leaves running is killed at once."""
+    if not _has_namespaces():
+        pytest.skip("a namespace of its own needs root")
+    inside = [] if first else ["sh", "-c", '"$@"; exit $?', "sh"]
+    launches = 1 if first else schedule.STARTS_MAX + 1
+    with Collector(key="key") as collector:
+        for _ in range(launches):
+            launch(collector, tmp_path, wrapper=[*NAMESPACE, *inside])
+        assert collector.wait(events=launches)
+
+
+def test_an_environment_that_is_removed_with_the_command_delivers(
+    tmp_path: Path,
+) -> None:
+    """`uv run --with`: the packages are gone before the flusher has loaded them."""
+    packages = tmp_path / "packages"
+    site = Path(sysconfig.get_paths()["purelib"])
+    base = getattr(sys, "_base_executable", sys.executable)
+    with Collector(key="key") as collector:
+        for _ in range(schedule.STARTS_MAX + 1):
+            for name in ("msgspec", "urllib3", "tenacity", "diskcache"):
+                shutil.copytree(site / name, packages / name)
+            shutil.copytree(Path(ROOT, "telemetry"), packages / "telemetry")
+            # Between the start of the flusher and its imports, as the race would have it.
+            gone = f"""
+from telemetry.delivery import launch as _launch
+_spawn = _launch.os.posix_spawn
+def _gone(*given, **named):
+    import os
+    os.rename({str(packages)!r}, {str(tmp_path / "gone")!r})
+    return _spawn(*given, **named)
+_launch.os.posix_spawn = _gone
+"""
+            launch(collector, tmp_path, gone, python=base, PYTHONPATH=str(packages))
+            await_no_flusher(tmp_path)
+            for path in (packages, tmp_path / "gone"):
+                shutil.rmtree(path, ignore_errors=True)
+        assert collector.wait(events=schedule.STARTS_MAX + 1)
+    assert schedule.unfinished_starts(str(tmp_path / "app/next-flush")) > 0
+
+
+def test_an_installed_package_delivers(tmp_path: Path) -> None:
+    """A plain environment, as pip, pipx and `uv tool` make them."""
+    with Collector(key="key") as collector:
+        launch(collector, tmp_path)
+        assert collector.wait(events=1)
+        await_no_flusher(tmp_path)
+    assert schedule.unfinished_starts(str(tmp_path / "app/next-flush")) == 0
+
+
+def test_a_user_without_a_name_delivers_into_a_home_of_choice(tmp_path: Path) -> None:
+    """OpenShift gives each container a number for a user, and no home."""
+    if os.geteuid() or shutil.which("setpriv") is None:
+        pytest.skip("becoming another user needs root")
+    tmp_path.chmod(0o755)
+    for above in tmp_path.parents[:2]:
+        above.chmod(0o755)
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 123456, 0)
+    user = ["setpriv", "--reuid", "123456", "--regid", "0", "--clear-groups"]
+    path = os.pathsep.join([ROOT, sysconfig.get_paths()["purelib"]])
+    for python in (sys.executable, "/usr/bin/python3"):
+        probe = subprocess.run(
+            # A shell in between, as the flusher has one: what root may is gone then.
+            [*user, "sh", "-c", '"$0" -c "import telemetry, msgspec"; exit $?', python],
+            env=environment_of(state, PYTHONPATH=path),
+            capture_output=True,
+            check=False,
+        )
+        if probe.returncode == 0:
+            break
+    else:
+        pytest.skip("another user can run no Python here")
+    more = {"PYTHONPATH": path, "HOME": "/"}
+    with Collector(key="key") as collector:
+        launch(collector, state, wrapper=user, python=python, **more)
+        assert collector.wait(events=1)
+        await_no_flusher(state)
+
+
+HELD = """
+import os
+names = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
+         if os.path.islink(f"/proc/self/fd/{n}")]
+print("holds" if any(name.endswith("flush.lock") for name in names) else "free")
+"""
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["__import__('pathlib').Path('/opt')", "None", "'relative'", r"'/no\udce9utf8'"],
+)
+def test_nothing_on_the_import_path_keeps_a_flusher_from_starting(
+    entry: str, tmp_path: Path
+) -> None:
+    """The host's own business; and the lock is never left with it."""
+    before = f"import sys; sys.path.append({entry})\n"
+    with Collector(key="key") as collector:
+        launch(collector, tmp_path)
+        assert collector.wait(events=1)
+        await_no_flusher(tmp_path)
+        held = launch(collector, tmp_path, before, program=PROGRAM + HELD)
+        assert held == "free\n"
+        assert collector.wait(events=2)
+        await_no_flusher(tmp_path)
+
+
+def test_a_home_that_is_no_utf_8_delivers(tmp_path: Path) -> None:
+    """Old accounts and disks have names in Latin-1."""
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/hom\xe9"))
+    home.mkdir()
+    with Collector(key="key") as collector:
+        launch(collector, home)
+        assert collector.wait(events=1)
+        await_no_flusher(home)
+
+
+def test_a_start_that_fails_is_noted_and_the_exit_takes_over(tmp_path: Path) -> None:
+    """No memory, too many processes, an environment that is too large: in one launch."""
+    fails = """
+import os
+def _fails(*given, **named):
+    raise OSError(11, "Resource temporarily unavailable")
+os.posix_spawn = _fails
+"""
+    with Collector(key="key") as collector:
+        launch(collector, tmp_path)
+        assert collector.wait(events=1)
+        await_no_flusher(tmp_path)
+        manual = {"TELEMETRY_FLUSH": "manual"}
+        launch(collector, tmp_path, **manual)
+        launch(collector, tmp_path, fails, program=PROGRAM + HELD)
+        assert collector.wait(events=3)
+    path = str(tmp_path / "app/next-flush")
+    assert schedule.unfinished_starts(path) >= schedule.STARTS_MAX
+
+
+@pytest.mark.parametrize("kind", ["onedir", "onefile"])
+def test_a_frozen_program_delivers(kind: str, tmp_path: Path) -> None:
+    """One that PyInstaller has really built. Optional: it takes half a minute."""
+    pytest.importorskip("PyInstaller", reason="pip install --group frozen")
+    source = tmp_path / "tool.py"
+    source.write_text(PROGRAM)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "PyInstaller", "--log-level", "ERROR", f"--{kind}"),
+            *("--collect-submodules", "telemetry", "--specpath", str(tmp_path)),
+            *("--workpath", str(tmp_path / "work"), "--distpath", str(tmp_path)),
+            *("--paths", ROOT, str(source)),
+        ],
+        check=True,
+    )
+    built = tmp_path / "tool" / "tool" if kind == "onedir" else tmp_path / "tool"
+    with Collector(key="key") as collector:
+        done = subprocess.run(
+            [str(built), PATIENT, "tool"],
+            env=environment_of(tmp_path / "state", collector.url, PYTHONPATH=""),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+        assert collector.wait(events=1)

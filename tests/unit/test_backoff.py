@@ -1,0 +1,96 @@
+"""What a flush that ended means for the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from telemetry.books.entries import DeliveryState
+from telemetry.delivery.backoff import PAUSE_S, Delays, conclude
+from telemetry.delivery.schedule import HORIZON_S
+from telemetry.wire.verdict import Action, Verdict
+
+
+NOW = 1_900_000_000.0
+DELAYS = Delays(flush_interval_s=60.0, retry_first_s=60.0, retry_max_s=6 * 3600.0)
+LEAST: Callable[[], float] = lambda: 0.0  # noqa: E731 - two ends of a random number
+MOST: Callable[[], float] = lambda: 1.0  # noqa: E731
+
+
+def after(stopped: str, **changes: Any) -> tuple[int, float]:
+    """Failures in a row after a flush, and the seconds until the next one."""
+    values: dict[str, Any] = {
+        "verdict": None,
+        "delivered": 0,
+        "requests": 1,
+        "identity": "0a1b2c3d",
+        "failures": 0,
+        "now": NOW,
+        "delays": DELAYS,
+        "random": LEAST,
+    }
+    state = conclude(DeliveryState(), stopped=stopped, **{**values, **changes})
+    return state.failures, state.next_attempt_ms / 1000 - NOW
+
+
+def asked(seconds: float) -> Verdict:
+    return Verdict(Action.WAIT, "503", retry_after_s=seconds)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "delivered", "expected"),
+    [
+        ("drained", 5, (0, 60.0)),
+        ("drained", 0, (0, 60.0)),
+        ("deadline", 5, (0, 0.0)),
+        ("deadline", 0, (3, 60.0)),
+        ("waiting", 0, (3, 60.0)),
+        ("waiting", 5, (1, 60.0)),
+        ("disk", 0, (3, 60.0)),
+        ("paused", 0, (3, PAUSE_S)),
+        ("paused", 5, (1, PAUSE_S)),
+    ],
+)
+def test_each_end_has_its_wait(
+    stopped: str, delivered: int, expected: tuple[int, float]
+) -> None:
+    """One table, so that a new reason is a line and not a branch."""
+    assert after(stopped, delivered=delivered, failures=2) == expected
+
+
+def test_backoff_doubles_to_six_hours_and_is_never_below_a_window() -> None:
+    """A server that is down sees the tries of one flush within a window, and no more."""
+    windows = []
+    for failures in range(20):
+        least = after("waiting", failures=failures)[1]
+        most = after("waiting", failures=failures, random=MOST)[1]
+        assert least == 60.0
+        windows.append(most - least)
+    assert windows[:4] == [60.0, 120.0, 240.0, 480.0]
+    assert windows[-1] == 6 * 3600.0
+    assert windows == sorted(windows)
+
+
+def test_retry_after_is_spread_over_once_to_twice_and_at_most_a_day() -> None:
+    """All who were sent away at once must not come back at once."""
+    assert after("waiting", verdict=asked(3600.0))[1] == 3600.0
+    assert after("waiting", verdict=asked(3600.0), random=MOST)[1] == 7200.0
+    assert after("waiting", verdict=asked(HORIZON_S), random=MOST)[1] == HORIZON_S
+    # Never less than our own.
+    assert after("waiting", verdict=asked(0.0))[1] == 60.0
+
+
+def test_what_is_remembered_of_an_error_and_of_a_success() -> None:
+    """`status` says what went wrong last, also after it went well again."""
+    before = DeliveryState(last_error="dns: no such host", last_error_ms=5, requests=7)
+    values: dict[str, Any] = {"identity": "", "failures": 0, "now": NOW}
+    values |= {"delays": DELAYS, "random": LEAST, "requests": 2}
+    well = conclude(before, stopped="drained", verdict=None, delivered=3, **values)
+    assert (well.last_error, well.last_error_ms) == ("dns: no such host", 5)
+    assert (well.last_success_ms, well.requests) == (NOW * 1000, 9)
+    verdict = Verdict(Action.WAIT, "503", "try later")
+    failed = conclude(well, stopped="waiting", verdict=verdict, delivered=0, **values)
+    assert (failed.last_error, failed.last_error_ms) == ("503: try later", NOW * 1000)
+    assert failed.last_success_ms == NOW * 1000

@@ -1,0 +1,103 @@
+"""The host's own exceptions, told apart from those that an event cost us."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import telemetry
+from tests.support.surroundings import (
+    bare_environment,
+    only_environment,
+    quiet_config,
+    spooled,
+)
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path) -> Iterator[None]:
+    with only_environment(bare_environment(tmp_path / "user")):
+        yield
+
+
+class LateError(Exception):
+    """What a host raises when its time is up."""
+
+
+def plain(_number: int, _frame: FrameType | None) -> None:
+    raise LateError
+
+
+def once(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    raise LateError
+
+
+class Handler:
+    def __call__(self, *arguments: object) -> None:
+        self.go_on(arguments)
+
+    def go_on(self, arguments: object) -> None:
+        raise TimeoutError("a class that the system's errors have, too")
+
+
+HANDLERS: dict[str, Callable[[int, FrameType | None], Any]] = {
+    "function": plain,
+    "one that removes itself": once,
+    "partial": functools.partial(lambda _more, *given: plain(*given), "more"),
+    "object": Handler(),
+    "lambda": lambda *given: plain(*given),  # noqa: PLW0108 - has arguments of its own
+}
+
+
+class Slow(telemetry.ToolEvent, frozen=True):
+    """An event whose making takes until the alarm."""
+
+    def to_structured_properties(self) -> telemetry.ToolPayload:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            pass
+        raise AssertionError("no alarm came")
+
+
+@pytest.mark.parametrize("how", HANDLERS)
+def test_the_hosts_alarm_reaches_the_host(how: str, tmp_path: Path) -> None:
+    """A timeout that is swallowed is a program that hangs."""
+    before = signal.signal(signal.SIGALRM, HANDLERS[how])
+    try:
+        with telemetry.Client(quiet_config(tmp_path / "home")) as client:
+            assert client.track(telemetry.ToolEvent())
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises((LateError, TimeoutError)):
+                client.track(Slow())
+            assert client.track(telemetry.ToolEvent())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(spooled(tmp_path / "home")) == 2
+
+
+class Failing(telemetry.ToolEvent, frozen=True):
+    """An event that the program got wrong."""
+
+    def to_structured_properties(self) -> telemetry.ToolPayload:
+        raise LateError
+
+
+def test_what_an_event_raises_itself_stays_inside(tmp_path: Path) -> None:
+    """Also while the host is handling an exception of its own handler's."""
+    with telemetry.Client(quiet_config(tmp_path / "home")) as client:
+        assert not client.track(Failing())
+        try:
+            plain(signal.SIGALRM, sys._getframe())
+        except LateError:
+            assert not client.track(Failing())
+            assert not client.track(telemetry.ToolEvent(action=5))  # type: ignore[arg-type]

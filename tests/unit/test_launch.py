@@ -1,0 +1,48 @@
+"""What the flusher's interpreter is started with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from telemetry.delivery.launch import import_path, interpreter_options
+
+
+def test_the_import_path_loses_the_working_directory_and_relative_entries() -> None:
+    """`''` and `.` mean another directory in another process."""
+    path = ["", ".", "/cwd", "/lib", "relative", "/cwd/../cwd"]
+    assert import_path(path, "/cwd", "/lib") == ["/lib"]
+    assert import_path(path, "/cwd", "/cwd") == ["/cwd", "/lib", "/cwd/../cwd"]
+    assert import_path(path, "", "/lib") == ["/cwd", "/lib", "/cwd/../cwd"]
+
+
+def test_the_import_path_holds_what_is_no_path_and_where_we_are_from() -> None:
+    """The import system ignores what is no text; a relative entry may be ours."""
+    path = [Path("/path"), None, b"/bytes", 7, "/lib", "/no\udce9utf8"]
+    assert import_path(path, "/cwd", "/lib") == ["/lib", "/no\udce9utf8"]
+    assert import_path(["vendor", "/lib"], "/cwd", "/cwd/vendor") == [
+        "/cwd/vendor",
+        "/lib",
+    ]
+    assert import_path([], "/cwd", "/zip/app.pyz") == ["/zip/app.pyz"]
+
+
+def test_switches_of_the_host_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree that is read-only, or compared byte for byte, stays as it is."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "pycache_prefix", "/elsewhere")
+    options, kept = interpreter_options({"PYTHONPATH": "/p", "HOME": "/h"})
+    assert "-B" in options
+    assert options[-3:-1] == ["-X", "pycache_prefix=/elsewhere"]
+    assert (options[-1], kept) == ("-I", {"PYTHONPATH": "/p", "HOME": "/h"})
+
+
+def test_a_home_of_python_is_needed_and_nothing_else_of_its_variables() -> None:
+    """`-I` would ignore where the standard library is."""
+    given = {"PYTHONHOME": "/python", "PYTHONPATH": "/p", "PYTHONSTARTUP": "/s"}
+    options, kept = interpreter_options({**given, "HOME": "/h"})
+    assert "-I" not in options
+    assert options[-1] == "-s"
+    assert kept == {"PYTHONHOME": "/python", "HOME": "/h"}
