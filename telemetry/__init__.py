@@ -155,39 +155,26 @@ __all__ = [
 # Where each name lives; loaded when it is first asked for.
 _HOMES = {
     "api": (
-        "configure",
-        "ensure_global_telemetry_initialized",
-        "flush",
-        "get_global_telemetry_client",
-        "get_telemetry_enabled",
-        "set_global_telemetry_debug_mode",
-        "set_global_telemetry_version",
-        "track",
-        "track_command",
+        "configure ensure_global_telemetry_initialized flush "
+        "get_global_telemetry_client get_telemetry_enabled "
+        "set_global_telemetry_debug_mode set_global_telemetry_version track "
+        "track_command"
     ),
     "build_values": (
-        "TELEMETRY_API_KEY",
-        "TELEMETRY_ENABLED",
-        "TELEMETRY_ENDPOINT",
-        "TELEMETRY_HEADER",
+        "TELEMETRY_API_KEY TELEMETRY_ENABLED TELEMETRY_ENDPOINT TELEMETRY_HEADER"
     ),
-    "client": ("Client",),
-    "commands": ("NAMES_ONLY",),
-    "config": ("CommandPolicy", "Config"),
+    "client": "Client",
+    "commands": "NAMES_ONLY",
+    "config": "CommandPolicy Config",
     "context": (
-        "from_context",
-        "record_error",
-        "record_session_end",
-        "record_session_start",
-        "record_token_usage",
-        "record_tool_call",
-        "with_client",
+        "from_context record_error record_session_end record_session_start "
+        "record_token_usage record_tool_call with_client"
     ),
-    "wire.endpoint": ("HTTPClient",),
-    "delivery.report": ("FlushReport",),
-    "integrations.command": ("build_command_info",),
-    "logs": ("TelemetryLogger", "new_telemetry_logger"),
-    "session": ("SessionState", "SessionTokenUsage"),
+    "wire.endpoint": "HTTPClient",
+    "delivery.report": "FlushReport",
+    "integrations.command": "build_command_info",
+    "logs": "TelemetryLogger new_telemetry_logger",
+    "session": "SessionState SessionTokenUsage",
 }
 
 
@@ -206,7 +193,7 @@ def __getattr__(name: str) -> object:
 
 def _home_of(name: str) -> str:
     for home, names in _HOMES.items():
-        if name in names:
+        if name in names.split():
             return home
     return "errors" if name.endswith("Error") else "events"
 

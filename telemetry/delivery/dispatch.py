@@ -5,9 +5,9 @@
     exit     this process, at exit
     manual   only who calls `flush`
 
-In `launch` mode this process flushes at exit, as in `exit` mode but only when due,
-where no detached flusher can be started or none finishes (`Schedule`). At exit a
-program is held for at most `exit_timeout_s`.
+In `launch` mode this process flushes by itself, at exit and after each interval of a
+long life, where no detached flusher can be started or none finishes (`Schedule`). At
+exit a program is held for at most `exit_timeout_s`.
 
 Loaded at the first event of each process, so it is light: nearly every launch reads
 `next-flush` once and ends here.
@@ -73,9 +73,7 @@ class Dispatcher:
         if mode == "launch" and self._http is not None:
             mode = "thread"  # it cannot be handed to another process
         if mode != "launch" or not self._begin_detached(others_wait):
-            self.in_process().start(
-                all_along=mode == "thread", after_failure_only=mode == "exit"
-            )
+            self.in_process().start(mode)
         if all(other.pid != self.pid for other in _at_exit.values()):
             atexit.register(_leave)
         _at_exit[self._home.root] = self

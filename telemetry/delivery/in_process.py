@@ -79,8 +79,12 @@ class InProcessFlusher:
         ended.wait(timeout_s + _GRACE_S)
         return reports[0] if reports else progress.report(self._home, "deadline")
 
-    def start(self, *, all_along: bool, after_failure_only: bool) -> None:
-        """Flush when the program ends, and with `all_along` also until then.
+    def start(self, mode: str) -> None:
+        """Flush when the program ends, and until then as `mode` says.
+
+        thread   now, and after each flush interval
+        launch   after each flush interval: most programs have ended by then
+        exit     not at all
 
         Each flush is due by the shared schedule (`Schedule.not_before`). The thread is
         started now: from Python 3.12 on none can be once the program is ending.
@@ -88,7 +92,9 @@ class InProcessFlusher:
 
         def work() -> None:
             try:
-                while all_along and not (
+                if mode == "launch":
+                    self._leaving.wait(self.config.flush_interval_s)
+                while mode != "exit" and not (
                     self._leaving.is_set() or self._stopped.is_set()
                 ):
                     self._flush_if_due(self.config.flusher_lifetime_s)
@@ -96,8 +102,8 @@ class InProcessFlusher:
                 self._leaving.wait()
                 self._flush_if_due(
                     self.config.exit_timeout_s * _EXIT_SHARE,
-                    is_start=not (all_along or after_failure_only),
-                    after_failure_only=after_failure_only,
+                    is_start=mode == "launch",
+                    after_failure_only=mode == "exit",
                 )
             finally:
                 self._ended.set()

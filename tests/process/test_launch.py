@@ -282,6 +282,18 @@ def test_after_a_failure_a_flusher_waits_without_the_lock(tmp_path: Path) -> Non
     assert census_of(tmp_path / "app").delivered == 3
 
 
+def test_a_flusher_comes_back_when_the_server_asks(tmp_path: Path) -> None:
+    """A program that is launched by the hour would bring its events an hour later."""
+    with Server(bad.retry_after("1"), bad.reply(200)) as server:
+        environment = environment_of(tmp_path, server.url)
+        # Too short a life to wait within one flush.
+        run(environment, flusher_lifetime_s=1, retry_first_s=0.1)
+        await_no_flusher(tmp_path)
+        first, second = server.requests
+        assert second.time - first.time > 0.9
+    assert census_of(tmp_path / "app").delivered == 1
+
+
 def test_exit_mode_delivers_and_is_bounded(tmp_path: Path) -> None:
     """In CI the machine is gone after the program; but a build must not hang."""
     with Server() as server:

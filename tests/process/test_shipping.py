@@ -85,6 +85,26 @@ def test_where_no_flusher_can_be_started_a_program_flushes_at_exit(
         assert collector.wait(events=2)
 
 
+def test_a_frozen_service_delivers_while_it_runs(tmp_path: Path) -> None:
+    """It is killed at its end, and never gets to an exit of its own."""
+    program = PROGRAM + "import time\ntime.sleep(60)\n"
+    with Collector(key="key") as collector:
+        with subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                FROZEN + program,
+                "{'flush_interval_s': 0.1}",
+                "tool",
+            ],
+            env=environment_of(tmp_path, collector.url),
+            stdout=subprocess.DEVNULL,
+        ) as process:
+            arrived = collector.wait(events=1)
+            process.kill()
+        assert arrived
+
+
 def _has_namespaces() -> bool:
     if os.geteuid() or shutil.which("unshare") is None:
         return False
