@@ -78,7 +78,7 @@ CHILD = """
 
     to = Transport(
         endpoint=sys.argv[1], header="", api_key="", user_agent="a", gzip=False,
-        connect_timeout_s=5, read_timeout_s=5, request_timeout_s=0.5,
+        connect_timeout_s=5, read_timeout_s=5, request_timeout_s=2,
         reply_bytes_max=1000, environment={},
     )
 """
@@ -89,7 +89,7 @@ IN_A_FORK = """
     print(sign(post(to)), flush=True)
     child = os.fork()
     # One write: both processes have the same standard output.
-    os.write(1, f"{sign(post(to))}\n".encode())
+    os.write(1, f"{sign(post(to))}\\n".encode())
     if child:
         os.waitpid(child, 0)
 """
