@@ -147,10 +147,7 @@ def destination_crc(
 def destination_of(config: Config) -> str:
     """What a time for the next flush is set for."""
     return destination_crc(
-        config.endpoint,
-        config.header,
-        config.api_key,
-        getattr(config, "format", None) or "records",
+        config.endpoint, config.header, config.api_key, config.format
     )
 
 

@@ -7,6 +7,7 @@ the middle of a drain, the next request does not happen.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Protocol
 
@@ -131,10 +132,13 @@ _jitter = tenacity.wait_random_exponential(multiplier=_RETRY_FIRST_S, max=_RETRY
 
 
 def _pause_s(state: tenacity.RetryCallState) -> float:
-    """What the server asked for, else full jitter under an exponential bound."""
-    asked_s = _last_verdict(state).retry_after_s
-    # Never less than our own: `Retry-After: 0` must not make a busy loop.
-    return max(asked_s or 0.0, _jitter(state))
+    """Once to twice what the server asked for, else full jitter under a bound.
+
+    Spread, or all who were asked at once come back at once. Never less than our own:
+    `Retry-After: 0` must not make a busy loop.
+    """
+    asked_s = _last_verdict(state).retry_after_s or 0.0
+    return max(asked_s * random.uniform(1.0, 2.0), _jitter(state))  # noqa: S311
 
 
 def _last_verdict(state: tenacity.RetryCallState) -> Verdict:
