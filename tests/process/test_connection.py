@@ -62,6 +62,8 @@ def test_dead_addresses_leave_time_for_a_good_one(
         # Connect timeouts that were waited for in turn would be three minutes.
         with dialler.dial("host", 443, bounds(request_s=120.0)) as sock:
             assert sock.getpeername()[1] == good
+            # Headers and body are two writes: with Nagle's delay, 40 ms a post.
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         first = dialler._in_turns(socket.getaddrinfo("host", 443))[0]
         assert first[3] == ("127.0.0.1", good), "what worked last is tried first"
 

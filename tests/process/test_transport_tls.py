@@ -95,7 +95,7 @@ def test_bad_certificates_cost_the_post_and_reveal_nothing(
                 outcome, took_s = timed(to)
             assert isinstance(outcome, Failure)
             assert (outcome.kind, said in outcome.detail) == ("tls", True)
-            assert took_s < 2.0
+            assert took_s < 4.0
             assert server.requests == []
 
 
@@ -134,12 +134,12 @@ def test_a_slow_handshake_ends_at_the_deadline(at_accept: Behaviour, pem: Path) 
     with (
         Server(at_accept=at_accept) as server,
         transport(
-            https(server), environment=trusting(pem), request_timeout_s=0.3
+            https(server), environment=trusting(pem), request_timeout_s=1.0
         ) as to,
     ):
         outcome, took_s = timed(to)
     assert sign(outcome) == "timeout"
-    assert took_s < 0.3 + LATE_S
+    assert took_s < 1.0 + LATE_S
 
 
 @pytest.mark.usefixtures("either_way")
@@ -156,11 +156,11 @@ def test_slow_answers_within_tls_end_at_the_deadline(
     """Each byte is a record of its own, and none resets the clock."""
     with (
         Server(behaviour, tls=server_side(pem)) as server,
-        transport(server.url, environment=trusting(pem), request_timeout_s=0.3) as to,
+        transport(server.url, environment=trusting(pem), request_timeout_s=1.0) as to,
     ):
         outcome, took_s = timed(to)
     assert sign(outcome) == expected
-    assert took_s < 0.3 + LATE_S
+    assert took_s < 1.0 + LATE_S
 
 
 def end_in_order(exchange: Exchange) -> None:
@@ -301,12 +301,12 @@ def test_a_bad_proxy_costs_the_post_and_no_more(
         transport(
             f"https://{FAR}/",
             environment=through(proxy, pem, "me:pass-word@"),
-            request_timeout_s=0.3,
+            request_timeout_s=1.0,
         ) as to,
     ):
         outcome, took_s = timed(to)
     assert sign(outcome) == expected or sign(outcome) in expected
-    assert took_s < 0.3 + LATE_S
+    assert took_s < 1.0 + LATE_S
     assert "pass-word" not in repr(outcome)
 
 

@@ -18,8 +18,9 @@ from telemetry.wire.verdict import Failure, Outcome
 
 KEY = "a-secret-key-of-some-length"
 BODY = b'{"records":[]}'
-# How much later than its deadline a post may come back on a busy machine.
-LATE_S = 0.4
+# How much later than its deadline a post may come back on a busy machine. What does not
+# keep its deadline waits for five seconds.
+LATE_S = 3.0
 
 
 @contextlib.contextmanager
