@@ -311,28 +311,38 @@ def _take_out(home: Home, books: Books, chosen: Collection[str], *, retry: bool)
 
 
 def learn_files(home: Home, books: Books) -> int:
-    """Files that the ledger does not know are known on return; letters that count.
+    """Every file holds what counts and nothing else on return, and the ledger knows it.
 
-    A ledger was lost with what it knew of them, or a flusher was killed before the
-    commit: then its letters are early, and the file goes. Raises LedgerError, OSError.
+    How many letters the ledger did not know: it was lost with what it knew. Letters that
+    a killed flusher had not settled go. Raises LedgerError and OSError.
     """
     snapshot = books.snapshot
-    unknown = set(segment_names(home, home.dead)) - snapshot.dead_files.keys()
-    letters: dict[str, list[bytes]] = {name: [] for name in unknown}
-    for file, letter in read_letters(home, snapshot) if unknown else ():
-        if file in unknown and letter is not None:
+    known = snapshot.dead_files
+    odd = {
+        name
+        for name in segment_names(home, home.dead)
+        if name not in known or _size_of(f"{home.dead}/{name}") > known[name].end > 0
+    }
+    if not odd:
+        return 0
+    letters: dict[str, list[bytes]] = {name: [] for name in odd}
+    for file, letter in read_letters(home, snapshot):
+        if file in odd and letter is not None:
             letters[file].append(msgspec.json.encode(letter))
     files: dict[str, DeadFile] = {}
+    damaged = 0
     for file, rest in letters.items():
+        damaged += known[file].letters - len(rest) if file in known else 0
         files[file] = DeadFile(end=0, letters=0)
         if rest:
             size = sum(len(each) + frame.OVERHEAD for each in rest)
             name = _write_moved(home, home.dead, rest)
             files[name] = DeadFile(end=size, letters=len(rest))
-    if files:
-        books.commit(dead_files=files)
-        finish_moves(home, books)
-    return sum(map(len, letters.values()))
+    totals = snapshot.totals
+    totals = msgspec.structs.replace(totals, damaged=totals.damaged + damaged)
+    books.commit(dead_files=files, totals=totals)
+    finish_moves(home, books)
+    return sum(len(letters[file]) for file in odd - known.keys())
 
 
 def finish_moves(home: Home, books: Books) -> None:
@@ -366,6 +376,13 @@ def finish_moves(home: Home, books: Books) -> None:
         totals = snapshot.totals
         totals = msgspec.structs.replace(totals, damaged=totals.damaged + lost)
         books.commit(totals=totals, dead_files=dict.fromkeys(gone))
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
 
 
 def _remove(home: Home, name: str) -> None:

@@ -80,9 +80,11 @@ def letters(home: str) -> dict[str, str]:
     found = {}
     dead = f"{home}/dead"
     for name in os.listdir(dead) if os.path.isdir(dead) else ():
-        if ".v1.jseq-" in name and name.split("-")[-1].split(".")[0].isdecimal():
-            with open(f"{dead}/{name}", encoding="utf-8") as file:
-                found[name] = tool_of(json.load(file)["event"])
+        with open(f"{dead}/{name}", "rb") as file:
+            for record in _RECORD.finditer(file.read()):
+                letter = json.loads(record[3])
+                where = f"{letter['segment']}-{letter['offset']}"
+                found[where] = tool_of(letter["event"])
     return found
 
 

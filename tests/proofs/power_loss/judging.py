@@ -15,14 +15,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from telemetry.books.view import read_snapshot
 from telemetry.client import Client
+from telemetry.delivery.dead_letters import read_letters
 from telemetry.delivery.flush import flush
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
 from telemetry.wire.formats import event_id_of
 from tests.proofs.power_loss.events import STRETCH, Collector, config_of, number_of
 from tests.proofs.power_loss.trace import home_in
-from tests.support.delivering import census_of, letters_of
+from tests.support.delivering import census_of
 from tests.support.writers import Numbered
 
 
@@ -117,7 +119,8 @@ class Judge:
                 problems.append(f"books: {census}")
         except Exception as error:
             problems.append(f"raised: {type(error).__name__}: {error}")
-        letters = [bytes(each.event) for each in letters_of(Path(home.root))]
+        found = read_letters(home, read_snapshot(home.ledger))
+        letters = [bytes(each.letter.event) for each in found if each.letter]
         return Aftermath(
             tuple(self._collector.take()),
             tuple(letters),
