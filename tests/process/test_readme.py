@@ -17,6 +17,7 @@ from tests.support.launching import ROOT
 README = Path(ROOT, "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 # What the program of each example is, before the three lines are added to it.
+(SESSION,) = [block for block in BLOCKS if block.startswith("import telemetry")]
 PROGRAMS = {
     "# argparse": """
 import argparse, sys
@@ -80,9 +81,9 @@ def test_three_lines_record_a_command(name: str, tmp_path: Path) -> None:
     assert properties["is_success"] is False
 
 
-def test_the_first_example_records_what_it_says(tmp_path: Path) -> None:
+def test_the_example_with_a_session_records_what_it_says(tmp_path: Path) -> None:
     """A session with its tokens, and a command."""
-    code, events = _recorded(tmp_path, BLOCKS[0])
+    code, events = _recorded(tmp_path, SESSION)
     assert code == 0
     assert [event["event"] for event in events] == [
         "command",
@@ -94,13 +95,14 @@ def test_the_first_example_records_what_it_says(tmp_path: Path) -> None:
 
 def test_the_commands_of_the_readme_are_one_line_each() -> None:
     """One sets up and runs the demo, one sets up and runs the tests."""
-    commands = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
-    assert [command.rpartition(" ")[2] for command in commands] == ["demo", "pytest"]
+    demo, tests = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
+    assert demo.endswith("-m spool_tools demo")
+    assert tests.endswith("-m pytest -n 2")
 
 
 def test_jq_reads_a_live_spool(tmp_path: Path) -> None:
     """The format is one that other tools know."""
-    assert _recorded(tmp_path, BLOCKS[0])[0] == 0
+    assert _recorded(tmp_path, SESSION)[0] == 0
     paths = [str(path) for path in tmp_path.glob("*/spool/*.jseq")]
     try:
         done = subprocess.run(
