@@ -233,10 +233,6 @@ class _Wire:
             redirect=redirect,
             assert_same_host=False,
             timeout=timeout,
-            pool_timeout=None,
-            release_conn=False,
-            chunked=False,
-            body_pos=None,
             preload_content=preload_content,
             decode_content=False,
             enforce_content_length=True,
@@ -286,7 +282,8 @@ def _tls(environment: Mapping[str, str]) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Debian's Python 3.11 sets this: a body that is cut would end like a whole one.
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    # OpenSSL 1.1.1 does not have it.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     files = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
     try:
         if any(files):
