@@ -43,7 +43,7 @@ _process = _Process()
 
 
 def _renew_lock() -> None:
-    """In a forked child: a lock that another thread held is held by nobody."""
+    """In a forked child: a lock that another thread held would stay held."""
     _process.lock = RLock()
 
 

@@ -1,4 +1,4 @@
-"""The client that is carried in a context variable, and what can be said to it.
+"""The client that a context variable carries, and its methods as functions.
 
 It follows `await`, `contextvars.copy_context()` and tasks, as context variables
 do. A plain thread begins without one. Where no client is carried, the functions

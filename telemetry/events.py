@@ -80,7 +80,7 @@ class CommandPayload(msgspec.Struct, frozen=True, omit_defaults=True):
 
     action: the command's path, without arguments
     is_success: whether it ended well
-    args: arguments that the program's policy allows to be told; none by default
+    args: arguments that the program's policy permits; none by default
     error: the class of what went wrong, or a scrubbed message; left out when empty
     flags: the names of the flags given, never their values; left out when empty
     duration_ms: how long it took, whole milliseconds; left out when not measured
@@ -323,7 +323,7 @@ class SessionEndEvent(msgspec.Struct, frozen=True):
 
 
 class CommandInfo(msgspec.Struct, frozen=True):
-    """What was run: the command's path, and the arguments and flags that may be told."""
+    """What was run: the command's path, and the arguments and flags that are permitted."""
 
     action: str
     args: list[str] = []

@@ -23,7 +23,7 @@ from types import FrameType, TracebackType
 
 _PACKAGE = os.path.dirname(__file__) + os.sep
 _OURS = frozenset({"builtins", "telemetry", "msgspec", "zlib", "io"})
-# Nobody chains more; a chain could be made into a circle.
+# Chains are short; one could be made into a circle.
 _CHAIN_MAX = 20
 
 

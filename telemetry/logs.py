@@ -1,9 +1,8 @@
-"""The prefixed logger, and when there is one at all.
+"""The logger, whose messages start with `[Telemetry] `, and when there is one.
 
-Every message starts with `[Telemetry] `. The standard `logging` package is
-loaded only where the host has loaded it already or debug mode is on: a launch
-does not pay for log lines that nobody could see. Nothing is printed: without a
-handler of the host's, messages go nowhere.
+The standard `logging` package is loaded only where the host has loaded it already or
+debug mode is on: a launch does not pay for lines that have no reader. Nothing is
+printed: without a handler of the host's, messages go nowhere.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def new_telemetry_logger(logger: logging.Logger) -> TelemetryLogger:
 
 
 def quiet_logger(*, debug: bool) -> TelemetryLogger | None:
-    """The library's own logger; None where nobody could see what it says.
+    """The library's own logger; None if logging is not set up.
 
     It has a NullHandler, so that a program that never set up logging does not
     find warnings of ours on its standard error.

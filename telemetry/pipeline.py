@@ -216,7 +216,7 @@ def decide_for(
 def prepare(home: Home) -> None:
     """The home and its spool exist on return. Raises HomeError and DiskError.
 
-    Killed on the way, the next launch goes on: whoever needs a file that is not
+    Killed on the way, the next launch goes on: a reader of a file that is not
     there yet does without it or makes it.
     """
     is_new = make_home(home.root)

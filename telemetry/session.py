@@ -1,16 +1,13 @@
-"""Counting a session: what happened between its start and its end.
+"""A session: what happened between its start and its end, and the values it is given.
 
-Rules: a tool call counts always, tokens count always; an error counts only
-inside a session that has both ids and has not ended; an end is told once. A
-start without an end before it begins anew and tells no end.
+Rules: a tool call counts always, tokens count always; an error counts only inside a
+session that has both ids and has not ended; an end is recorded once. A start without
+an end before it begins anew and records no end.
 
-Pure but for its own state: it records nothing and knows no clock but the one
-that is passed in. The caller holds a lock around each call.
-
-What a program hands over, as the plain values that an event carries.
-
-Pure. Whatever it is, nothing but InvalidEventError comes out: an object whose
-`__str__` raises must not bring down the program that records it.
+It records nothing itself and knows no clock but the one that is passed in. The caller
+holds a lock around each call. Whatever a program hands over, nothing but
+InvalidEventError comes out: an object whose `__str__` raises must not bring down the
+program that records it.
 """
 
 from __future__ import annotations
@@ -76,7 +73,7 @@ class SessionState(msgspec.Struct):
             self._count_error(message)
 
     def end(self, now: float) -> SessionEndEvent | None:
-        """The event of its end, told once; None where there is none to tell.
+        """The event of its end, once; None if there is none.
 
         `now` is `time.monotonic()`, seconds. The duration is cut toward zero.
         """
@@ -117,7 +114,10 @@ def message(error: BaseException | str | None) -> str | None:
         return error
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - the `__str__` of others
+    except Exception as failure:  # noqa: BLE001 - the `__str__` of others
+        from telemetry.interrupts import pass_on
+
+        pass_on(failure)
         text = ""
     name = type(error).__name__
     return f"{name}: {text}" if text else name
