@@ -19,6 +19,7 @@ from telemetry.switches import environment_decision, is_off
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from telemetry.delivery.report import FlushReport
@@ -173,11 +174,15 @@ def get_telemetry_enabled() -> bool:
     )
 
 
-def track(event: StructuredEvent) -> bool:
+def track(
+    event: StructuredEvent | str, properties: Mapping[str, Any] | None = None
+) -> bool:
     """Record an event with the client of this process; see `Client.track`.
 
     Args:
-        event: one of the library's events, or an object with their two methods.
+        event: one of the library's events, or an object with their two methods; or
+            the name of an event of the program's own.
+        properties: what is recorded under that name; keys are text.
 
     Returns:
         Whether it was recorded. A loss is counted by its reason.
@@ -188,8 +193,14 @@ def track(event: StructuredEvent) -> bool:
     Example:
         >>> telemetry.track(telemetry.CommandEvent(action="build", success=True))
         True
+        >>> telemetry.track("deployed", {"region": "eu"})
+        True
     """
-    return get_global_telemetry_client().track(event)
+    if properties is not None:
+        from telemetry.events import NamedEvent
+
+        event = NamedEvent(event, properties)  # type: ignore[arg-type]
+    return get_global_telemetry_client().track(event)  # type: ignore[arg-type]
 
 
 def flush(*, timeout_s: float = 10.0) -> FlushReport:

@@ -322,6 +322,21 @@ class SessionEndEvent(msgspec.Struct, frozen=True):
         )
 
 
+class NamedEvent(msgspec.Struct, frozen=True):
+    """An event of the program's own, as `track(name, properties)` makes it."""
+
+    name: str
+    properties: Any
+
+    def get_event_type(self) -> str:
+        """The name it was given."""
+        return self.name
+
+    def to_structured_properties(self) -> dict[str, Any]:
+        """The properties it was given."""
+        return dict(self.properties)
+
+
 class CommandInfo(msgspec.Struct, frozen=True):
     """What was run: the command's path, and the arguments and flags that are permitted."""
 

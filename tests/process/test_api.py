@@ -347,3 +347,14 @@ def test_the_version_is_the_one_that_is_built() -> None:
     """It stands in two files, so that asking for it loads nothing."""
     project = (REPOSITORY / "pyproject.toml").read_text()
     assert f'\nversion = "{telemetry.__version__}"\n' in project
+
+
+def test_an_event_is_a_name_and_properties(user: Path) -> None:
+    """Most programs have one event of their own, and no wish for a class."""
+    telemetry.configure("app")
+    assert telemetry.track("deployed", {"region": "eu"})
+    assert not telemetry.track("deployed", 5)  # type: ignore[arg-type]
+    assert not telemetry.track(5, {})  # type: ignore[arg-type]
+    (event,) = spooled(home_in(user, "app"))
+    assert event["event"] == "deployed"
+    assert told(user)[0]["region"] == "eu"
