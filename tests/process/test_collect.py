@@ -58,7 +58,7 @@ class Running:
         """Exit code, further output, errors."""
         if number is not None:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 
 
@@ -82,7 +82,7 @@ def body(*ids: str) -> bytes:
 
 
 def post(pool, url, content, **headers):
-    return pool.request("POST", url, body=content, headers=headers, timeout=10.0)
+    return pool.request("POST", url, body=content, headers=headers, timeout=60.0)
 
 
 def status_or_none(pool, url: str) -> int | None:
@@ -158,7 +158,7 @@ def test_it_outlives_the_reader_of_its_output(tmp_path, pool):
             assert post(pool, running.url, body(event_id)).status == 200
         running.process.send_signal(signal.SIGTERM)
         err = running.process.stderr.read()
-        assert running.process.wait(timeout=30) == 0
+        assert running.process.wait(timeout=60) == 0
         running.process.stdout = None
     assert "Traceback" not in err
     assert "BrokenPipe" not in err

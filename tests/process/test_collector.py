@@ -58,7 +58,7 @@ def pool():
 
 
 def post(pool, url, content, **headers):
-    return pool.request("POST", url, body=content, headers=headers, timeout=10.0)
+    return pool.request("POST", url, body=content, headers=headers, timeout=60.0)
 
 
 def test_what_is_answered_200_is_in_the_file(tmp_path, pool):

@@ -35,7 +35,7 @@ def collector():
 
 
 def connect(collector: Collector) -> socket.socket:
-    return socket.create_connection(collector.address, timeout=10.0)
+    return socket.create_connection(collector.address, timeout=60.0)
 
 
 def talk(collector: Collector, sent: bytes, *, ends: bool = True) -> bytes:
@@ -121,7 +121,7 @@ def test_a_client_is_told_to_go_on_only_within_the_bound(collector):
 def test_a_batch_above_the_bound_is_seen_as_413(collector):
     """A reset in place of the answer would be retried for ever instead of split."""
     parts = urllib.parse.urlsplit(collector.url)
-    client = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10.0)
+    client = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60.0)
     with contextlib.closing(client):
         client.request("POST", parts.path, b"x" * 8_000_000)
         reply = client.getresponse()

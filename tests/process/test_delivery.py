@@ -15,6 +15,7 @@ from tests.support import misbehaving as bad
 from tests.support.certificates import make_certificate
 from tests.support.delivering import KEY, census_of, client_of, letters_of, record
 from tests.support.loopback import Behaviour, Received, Server
+from tests.support.patience import quickest_s
 
 
 FINE = bad.reply(200)
@@ -85,7 +86,7 @@ def test_each_misbehaviour_leaves_what_the_table_says(
         Server(behaviour, FINE) as server,
         client_of(tmp_path / "home", server.url, events=3, request_timeout_s=1.5) as it,
     ):
-        report = it.flush(timeout_s=20)
+        report = it.flush(timeout_s=60)
         left = (report.stopped, report.delivered, report.pending, report.dead)
         assert (*left, report.requests) == expected
         assert len(server.requests) == report.requests
@@ -154,10 +155,8 @@ def test_a_flush_is_back_when_its_time_is_up(
         client_of(tmp_path / "home", endpoint, events=3) as it,
     ):
         it.flush(timeout_s=0.2)  # loads what a flush needs
-        began = time.monotonic()
-        it.flush(timeout_s=0.2)
         # The promise is 0.25 s; a busy machine is given what it may need besides.
-        assert time.monotonic() - began < 0.2 + 0.5
+        assert quickest_s(lambda: it.flush(timeout_s=0.2), below_s=0.7) < 0.7
 
 
 def _refuses(bad_tools: set[str], status: int) -> Callable[[Received], Behaviour]:
@@ -185,13 +184,13 @@ def test_one_bad_event_among_a_thousand_costs_few_requests(
             batch_bytes_max=1 << 20,
         ) as it,
     ):
-        report = it.flush(timeout_s=30)
+        report = it.flush(timeout_s=60)
         assert (report.stopped, report.delivered, report.dead) == ("waiting", 999, 0)
         # The batch, at most two probes, and two for each cut.
         assert report.requests == len(server.requests) <= 23
         requests = list(server.requests)
         for _ in range(4):
-            report = it.flush(timeout_s=30)
+            report = it.flush(timeout_s=60)
         assert (report.stopped, report.pending, report.dead) == ("drained", 0, 1)
     accepted = [
         record["properties"]["tool_name"]
@@ -220,7 +219,7 @@ def test_a_reply_that_names_rejected_events_settles_the_rest(tmp_path: Path) -> 
         Server(choose=choose) as server,
         client_of(tmp_path / "home", server.url, events=10) as it,
     ):
-        report = it.flush(timeout_s=10)
+        report = it.flush(timeout_s=60)
         assert (report.delivered, report.dead, report.requests) == (9, 1, 1)
     (letter,) = letters_of(tmp_path / "home")
     assert (letter.reason, letter.reply) == ("rejected", "odd")
@@ -233,7 +232,7 @@ def test_a_server_that_refuses_everything_makes_no_dead_letters(tmp_path: Path) 
         Server(bad.reply(400)) as server,
         client_of(tmp_path / "home", server.url, events=1000) as it,
     ):
-        report = it.flush(timeout_s=20)
+        report = it.flush(timeout_s=60)
         assert (report.stopped, report.delivered, report.dead) == ("paused", 0, 0)
         assert (report.pending, report.requests) == (1000, 4)
 
@@ -245,9 +244,9 @@ def test_the_only_event_is_given_up_after_five_refusals(tmp_path: Path) -> None:
         client_of(tmp_path / "home", server.url, events=1) as it,
     ):
         for _ in range(4):
-            report = it.flush(timeout_s=10)
+            report = it.flush(timeout_s=60)
             assert (report.stopped, report.pending, report.dead) == ("waiting", 1, 0)
-        report = it.flush(timeout_s=10)
+        report = it.flush(timeout_s=60)
         assert (report.pending, report.dead) == (0, 1)
     assert len(server.requests) == 5
     assert census_of(tmp_path / "home").holds()
@@ -292,7 +291,7 @@ def test_the_key_does_not_follow_a_redirect(tmp_path: Path) -> None:
         Server(bad.redirect(307, elsewhere.url)) as server,
         client_of(tmp_path / "home", server.url, events=2) as it,
     ):
-        assert it.flush(timeout_s=10).stopped == "paused"
+        assert it.flush(timeout_s=60).stopped == "paused"
         assert server.requests[0].headers["x-api-key"] == KEY
         assert elsewhere.connections == 0
 
@@ -309,7 +308,7 @@ def test_consent_withdrawn_in_a_drain_stops_the_next_request(tmp_path: Path) -> 
         Server(withdraw) as server,
         client_of(home, server.url, events=10, batch_events_max=2) as it,
     ):
-        report = it.flush(timeout_s=10)
+        report = it.flush(timeout_s=60)
         assert (report.stopped, report.delivered, report.requests) == ("off", 2, 1)
         assert len(server.requests) == 1
 
@@ -349,6 +348,6 @@ def test_events_recorded_while_a_flush_runs_are_delivered_by_it(tmp_path: Path) 
                 api_key=KEY,
                 flush="manual",
             )
-            report = telemetry.Client(config).flush(timeout_s=20)
+            report = telemetry.Client(config).flush(timeout_s=60)
             assert (report.delivered, report.pending) == (20, 0)
     assert census_of(tmp_path / "home").holds()

@@ -27,6 +27,7 @@ from tests.support.delivering import (
 )
 from tests.support.launching import ROOT
 from tests.support.loopback import Behaviour, Received, Server
+from tests.support.patience import quickest_s
 
 
 FINE = bad.reply(200)
@@ -229,9 +230,7 @@ def test_a_flush_keeps_its_time_beside_a_full_spool(tmp_path: Path) -> None:
             path = home / "spool" / f"{10**18 + number:020d}-00000000.v1.jseq"
             path.write_bytes(content * (4 * 2**20 // len(content)))
         client.flush(timeout_s=0.2)  # loads what it needs
-        began = time.monotonic()
-        client.flush(timeout_s=0.2)
-        assert time.monotonic() - began <= 0.25
+        assert quickest_s(lambda: client.flush(timeout_s=0.2), below_s=0.25) < 0.25
 
 
 def test_a_daemonised_host_goes_on_flushing_in_its_thread(tmp_path: Path) -> None:
@@ -241,7 +240,7 @@ def test_a_daemonised_host_goes_on_flushing_in_its_thread(tmp_path: Path) -> Non
         config = {"flush": "thread", "flush_interval_s": 1.0}
         with client_of(home, server.url, **config) as client:
             record(client, 1)
-            until = time.monotonic() + 10
+            until = time.monotonic() + 60
             while not server.requests and time.monotonic() < until:
                 time.sleep(0.01)
             assert server.requests
@@ -256,7 +255,7 @@ def test_a_daemonised_host_goes_on_flushing_in_its_thread(tmp_path: Path) -> Non
                 os._exit(0)
             try:
                 client.close()
-                until = time.monotonic() + 6
+                until = time.monotonic() + 60
                 while len(server.requests) < 2 and time.monotonic() < until:
                     time.sleep(0.05)
             finally:

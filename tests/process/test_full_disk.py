@@ -74,7 +74,7 @@ def test_a_full_disk_is_drained_and_gets_its_space_back(
         total = 0
         if had_a_ledger:
             with client_of(home, server.url, events=10) as client:
-                assert client.flush(timeout_s=20).delivered == 10
+                assert client.flush(timeout_s=60).delivered == 10
             total = 10
         with client_of(home, server.url, segment_bytes_max=64 * 1024) as client:
             record(client, 3000)
@@ -86,7 +86,7 @@ def test_a_full_disk_is_drained_and_gets_its_space_back(
             assert not client.track(event)
         used = shutil.disk_usage(small_disk).free
         with client_of(home, server.url) as client:
-            report = client.flush(timeout_s=30)
+            report = client.flush(timeout_s=60)
             assert (report.stopped, report.delivered, report.pending) == (
                 "drained",
                 recorded,

@@ -13,6 +13,7 @@ import urllib3
 
 from spool_tools.collector import Collector
 from spool_tools.collector.misbehaviour import Faults, Misbehaviour
+from tests.support.patience import PATIENCE_S
 
 
 def body(*ids: str, name: str = "tool") -> bytes:
@@ -34,7 +35,7 @@ def pool():
         yield manager
 
 
-def post(pool, collector, content=None, *, timeout=10.0):
+def post(pool, collector, content=None, *, timeout=60.0):
     return pool.request(
         "POST",
         collector.url,
@@ -141,9 +142,9 @@ def test_a_hanging_request_does_not_keep_it_from_closing(pool):
 
     began_s = time.monotonic()
     with pytest.raises(urllib3.exceptions.ProtocolError):
-        post(pool, collector, timeout=30.0)
+        post(pool, collector, timeout=4 * PATIENCE_S)
     closing[0].join()
-    assert time.monotonic() - began_s < 4.0
+    assert time.monotonic() - began_s < PATIENCE_S
 
 
 def test_reset_is_a_reset(pool):
@@ -171,7 +172,7 @@ def test_a_cut_answer_without_a_body_lacks_the_end_of_its_head():
     """A 204 has nothing else that could be cut."""
     with (
         Collector(faults=Faults(truncate=True, status=204)) as collector,
-        socket.create_connection(collector.address, timeout=10.0) as client,
+        socket.create_connection(collector.address, timeout=60.0) as client,
     ):
         content = body("a")
         length = f"Content-Length: {len(content)}".encode()
@@ -189,7 +190,7 @@ def test_an_answer_that_has_no_body_sends_none(status):
     sent = b"POST / HTTP/1.1\r\n" + length + b"\r\n\r\n" + content
     with (
         Collector(faults=Faults(status=status)) as collector,
-        socket.create_connection(collector.address, timeout=10.0) as client,
+        socket.create_connection(collector.address, timeout=60.0) as client,
     ):
         client.sendall(sent + sent)
         client.shutdown(socket.SHUT_WR)
@@ -253,7 +254,7 @@ def test_a_slow_answer_takes_its_time(pool):
         reply = post(pool, collector)
         took_s = time.monotonic() - began_s
         assert reply.json()["accepted"] == 1
-        assert 0.1 < took_s < 5.0
+        assert took_s > 0.1
 
 
 def test_a_slow_answer_does_not_hold_up_the_end(pool):
@@ -265,7 +266,7 @@ def test_a_slow_answer_does_not_hold_up_the_end(pool):
         began_s = time.monotonic()
     finally:
         collector.close()
-    assert time.monotonic() - began_s < 4.0
+    assert time.monotonic() - began_s < PATIENCE_S
     with pytest.raises(urllib3.exceptions.HTTPError):
         post(pool, collector)
 

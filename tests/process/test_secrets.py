@@ -40,7 +40,7 @@ def test_the_key_is_in_no_file_argument_list_or_dump(tmp_path: Path) -> None:
         environment = environment_of(tmp_path, server.url, TELEMETRY_API_KEY=KEY)
         run(environment, "first")
         run(environment, "second")
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         seen: list[bytes] = []
         while len(server.requests) < 4 and time.monotonic() < until:
             with contextlib.suppress(OSError):  # it has just ended

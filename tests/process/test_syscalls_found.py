@@ -132,9 +132,9 @@ def test_a_server_that_refuses_all_is_left_alone_after_each_search(
     home = Home(str(tmp_path / "home"))
     with Server(reply(400)) as server:
         with client_of(tmp_path / "home", server.url, events=8) as client:
-            made = [client.flush(timeout_s=20) for _ in range(3)]
+            made = [client.flush(timeout_s=60) for _ in range(3)]
             record(client, 8, first=8)
-            made.append(client.flush(timeout_s=20))
+            made.append(client.flush(timeout_s=60))
         assert {(report.stopped, report.dead) for report in made} == {("paused", 0)}
         assert max(report.requests for report in made) < 12
     assert census_of(Path(home.root)).pending == 16
@@ -154,7 +154,7 @@ def test_a_part_is_widened_once_a_flush_however_the_segment_grows(
             Server(choose=record_and_refuse) as server,
             client_of(tmp_path / "home", server.url) as client,
         ):
-            made = [client.flush(timeout_s=20) for _ in range(3)]
+            made = [client.flush(timeout_s=60) for _ in range(3)]
     assert [report.stopped for report in made] == ["paused"] * 3
     assert max(report.requests for report in made) < 20
 

@@ -39,7 +39,7 @@ def home(tmp_path: Path) -> Path:
     with Server(bad.reply(422)) as server:
         for _ in range(5):
             with client_of(home, server.url, events=0 if home.exists() else 1) as it:
-                it.flush(timeout_s=20)
+                it.flush(timeout_s=60)
     assert len(letters_of(home)) == 1
     with client_of(home, "", events=5):
         pass

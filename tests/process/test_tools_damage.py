@@ -58,7 +58,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Server(bad.reply(422)) as server:
         for number in range(5):
             with client_of(home, server.url, events=0 if number else 1) as client:
-                client.flush(timeout_s=20)
+                client.flush(timeout_s=60)
     with client_of(home, "", events=5):
         pass
     (name,) = segment_names(Home(str(home)))
@@ -66,9 +66,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "spool" / name).write_bytes(content[:700] + b"?" + content[701:])
     with Server() as server:
         with client_of(home, server.url) as client:
-            client.flush(timeout_s=20)
+            client.flush(timeout_s=60)
         with client_of(home, server.url, events=5) as client:
-            client.flush(timeout_s=20)
+            client.flush(timeout_s=60)
             record(client, 20)
     status = tool("status", home=home).line
     assert [status[name] for name in ("delivered", "dead", "damaged", "pending")] == [

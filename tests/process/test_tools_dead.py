@@ -37,7 +37,7 @@ def home(tmp_path: Path) -> Path:
         Server(choose=rejecting(*BAD)) as server,
         client_of(home, server.url, events=20) as client,
     ):
-        assert client.flush(timeout_s=20).dead == 3
+        assert client.flush(timeout_s=60).dead == 3
     return home
 
 
@@ -96,7 +96,7 @@ def test_a_segment_of_retried_letters_is_written_further(home: Path) -> None:
     census = census_of(home)
     assert (census.recorded, census.pending, census.holds()) == (24, 7, True)
     with Server() as server, client_of(home, server.url) as client:
-        assert client.flush(timeout_s=10).delivered == 7
+        assert client.flush(timeout_s=60).delivered == 7
     census = census_of(home)
     assert (census.recorded, census.delivered, census.holds()) == (24, 24, True)
 
@@ -129,7 +129,7 @@ def test_a_letter_that_leaves_is_neither_lost_nor_counted_twice(
     assert census.holds(), census
     assert census.recorded == 20
     with Server() as server, client_of(home, server.url) as client:
-        report = client.flush(timeout_s=10)
+        report = client.flush(timeout_s=60)
     undone = killed_at == "before the commit"
     assert report.dead == (3 if undone else 2)
     assert report.delivered == (1 if action == "retry" and not undone else 0)
@@ -230,7 +230,7 @@ def test_beyond_its_bound_a_letter_keeps_its_reason_and_loses_its_event(
         Server(choose=rejecting(*tools)) as server,
         client_of(home, server.url, events=200, spool_bytes_max=200_000) as client,
     ):
-        assert client.flush(timeout_s=10).dead == 200
+        assert client.flush(timeout_s=60).dead == 200
     kept = [letter.has_event for letter in letters_of(home)]
     assert 10 < sum(kept) < 190
     assert kept == sorted(kept, reverse=True)
@@ -249,7 +249,7 @@ def test_letters_fill_a_file_and_then_the_next(
         Server(choose=rejecting(*tools)) as server,
         client_of(home, server.url, events=20) as client,
     ):
-        assert client.flush(timeout_s=10).dead == 23
+        assert client.flush(timeout_s=60).dead == 23
     there = Home(str(home))
     files = segment_names(there, there.dead)
     assert len(files) > 2

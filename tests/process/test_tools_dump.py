@@ -39,7 +39,7 @@ def delivered_but(home: Path, *tools: str, events: int = 20) -> None:
         Server(choose=rejecting(*tools)) as server,
         client_of(home, server.url, events=events) as client,
     ):
-        assert client.flush(timeout_s=20).dead == len(tools)
+        assert client.flush(timeout_s=60).dead == len(tools)
 
 
 def names_in(dumped: Ran) -> list[str]:
@@ -125,7 +125,7 @@ def test_dead_letters_and_damage_are_shown_with_their_state(home: Path) -> None:
     assert everything[0]["event"] == tool("dump", home=home).line
     # What was put away is still shown, and where it is now.
     with Server() as server, client_of(home, server.url) as client:
-        assert client.flush(timeout_s=20).damaged == 1
+        assert client.flush(timeout_s=60).damaged == 1
     put_away = tool("dump", "--state", "damaged", home=home).line
     assert put_away["quarantined"]
     assert Path(put_away["file"]).read_bytes() == damaged[second:]
@@ -226,7 +226,7 @@ def test_a_batch_that_is_no_longer_as_announced_is_planned_anew(home: Path) -> N
     planned = tool("dump", "--as-sent", home=home)
     assert sum(len(line["records"]) for line in planned.lines) == 19
     with Server() as server, client_of(home, server.url) as client:
-        assert client.flush(timeout_s=20).delivered == 19
+        assert client.flush(timeout_s=60).delivered == 19
     assert [request.body for request in server.requests] == planned.out.splitlines()
 
 

@@ -55,7 +55,7 @@ def test_following_shows_events_as_others_record_them(home: Path) -> None:
             # Delivered, and its segment deleted: shown once, and what follows is, too.
             first.close()
             with Server() as server, client_of(home, server.url) as third:
-                assert third.flush(timeout_s=20).pending == 0
+                assert third.flush(timeout_s=60).pending == 0
                 assert segment_names(Home(str(home))) == []
                 record(third, 1, first=20)
                 assert follower.hear()["tool_name"] == "tool-20"

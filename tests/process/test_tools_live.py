@@ -53,7 +53,7 @@ def flusher_that_goes_on(home: Path, endpoint: str) -> Iterator[None]:
     def flush(peer: Peer) -> None:
         with client_of(home, endpoint) as client:
             while not select.select([peer._talk], [], [], 0)[0]:
-                assert client.flush(timeout_s=20).stopped == "drained"
+                assert client.flush(timeout_s=60).stopped == "drained"
         peer.hear()
 
     with child(flush) as peer:
@@ -107,7 +107,7 @@ def home(tmp_path: Path) -> Path:
         Server(choose=_rejects_one_in_a_batch) as server,
         client_of(home, server.url, events=20) as client,
     ):
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
     with client_of(home, "", events=20):
         pass
     there = Home(str(home))

@@ -49,7 +49,7 @@ def home(tmp_path: Path) -> Path:
         Server(choose=rejecting("tool-3", "tool-9", "tool-11")) as server,
         client_of(home, server.url, events=20) as client,
     ):
-        assert client.flush(timeout_s=20).dead == 3
+        assert client.flush(timeout_s=60).dead == 3
     there = Home(str(home))
     with open_books(there) as books:
         dead_letters.retry(there, books, {letters_of(home)[0].name})
@@ -89,7 +89,7 @@ def test_quarantine_goes_and_stays_counted_as_damaged(home: Path) -> None:
     with Server(bad.reply(503)) as server, client_of(home, server.url) as client:
         client.flush(timeout_s=0.1)
     with Server() as server, client_of(home, server.url) as client:
-        assert client.flush(timeout_s=20).pending == 0
+        assert client.flush(timeout_s=60).pending == 0
     stretches = list((home / "quarantine").iterdir())
     before = census_of(home)
     assert tool("purge", "--yes", home=home).line["stretches"] == len(stretches) > 0

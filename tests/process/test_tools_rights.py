@@ -54,7 +54,7 @@ def sound() -> Iterator[Path]:
     with Server(bad.reply(422)) as server:
         for number in range(5):
             with client_of(home, server.url, events=0 if number else 1) as client:
-                client.flush(timeout_s=20)
+                client.flush(timeout_s=60)
     with client_of(home, "", events=5):
         pass
     (home / "quarantine").mkdir(mode=0o700)
@@ -231,7 +231,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         with Server(bad.reply(422)) as server:
             for number in range(5):
                 with client_of(home, server.url, events=0 if number else 1) as client:
-                    client.flush(timeout_s=20)
+                    client.flush(timeout_s=60)
         with client_of(home, "", events=500):
             pass
         filler = os.open(place / "filler", os.O_WRONLY | os.O_CREAT)

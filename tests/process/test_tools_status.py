@@ -40,7 +40,7 @@ def test_it_says_what_was_recorded_and_what_became_of_it(home: Path) -> None:
     """The first question of whoever looks after a spool."""
     with Server() as server, client_of(home, server.url, events=5) as client:
         before_ms = time.time() * 1000
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
         record(client, 3)
         with pytest.raises(AssertionError):
             record_too_big(client)
@@ -77,7 +77,7 @@ def test_what_went_wrong_is_told(home: Path) -> None:
     """And when it will be tried again."""
     with Server(bad.reply(503, b"try later", {"Retry-After": "7200"})) as server:
         with client_of(home, server.url, events=2) as client:
-            client.flush(timeout_s=20)
+            client.flush(timeout_s=60)
         line = tool("status", home=home).line
     assert "503" in line["last_error"]
     assert time.time() * 1000 - line["last_error_ms"] < 60_000
@@ -95,7 +95,7 @@ def test_refusals_are_counted_once_folded_or_not(home: Path) -> None:
     with Server() as server, client_of(home, server.url, events=1) as client:
         refusals.add(str(home / "refused"), {"spool_full": 3})
         assert tool("status", home=home).line["refused"] == {"spool_full": 3}
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
         assert tool("status", home=home).line["refused"] == {"spool_full": 3}
         refusals.add(str(home / "refused"), {"spool_full": 2, "busy": 1})
         expected = {"spool_full": 5, "busy": 1}
@@ -107,7 +107,7 @@ def test_books_that_do_not_balance_are_told(home: Path) -> None:
     with Server(bad.reply(422)) as server:
         for number in range(5):
             with client_of(home, server.url, events=0 if number else 1) as client:
-                client.flush(timeout_s=20)
+                client.flush(timeout_s=60)
     (letter,) = (home / "dead").iterdir()
     assert tool("status", home=home).code == 0
     letter.unlink()
@@ -121,7 +121,7 @@ def test_books_that_do_not_balance_are_told(home: Path) -> None:
 def test_nothing_is_promised_while_it_is_off(home: Path) -> None:
     """A time of a next flush would be read as `it goes on`."""
     with Server() as server, client_of(home, server.url, events=1) as client:
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
     tool("disable", home=home)
     assert tool("status", home=home).line["why_code"] == "off"
     seen = at_terminal("status", home=home)
@@ -135,7 +135,7 @@ def test_a_flusher_that_settles_at_every_look_is_no_imbalance(
     """The ledger and the files are of different moments then: nothing is missing."""
     with Server(choose=_rejects_all) as server, client_of(home, server.url) as client:
         client.track(telemetry.CommandEvent(action="run"))
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
         calls = []
 
         def look(*args: Any, **named: Any) -> Census:
@@ -143,7 +143,7 @@ def test_a_flusher_that_settles_at_every_look_is_no_imbalance(
             if len(calls) < 9:
                 with client_of(home, server.url, events=2):
                     pass
-                client.flush(timeout_s=20)
+                client.flush(timeout_s=60)
             return take_census(*args, **named)
 
         monkeypatch.setattr("spool_tools.status.take_census", look)
@@ -172,7 +172,7 @@ def test_counting_by_numbers_agrees_with_counting_by_reading(
     """A spool above the usual bound is counted by the numbers of its last records."""
     with Server() as server, client_of(home, server.url, segment_bytes_max=9000) as it:
         record(it, 100)
-        it.flush(timeout_s=20)
+        it.flush(timeout_s=60)
         record(it, 250)
         by_marks = tool("status", home=home).line
         monkeypatch.setattr("telemetry.delivery.census.QUICK_BYTES", 20_000)
@@ -235,7 +235,7 @@ def test_a_clock_that_was_wrong_is_no_reason_to_wait(home: Path) -> None:
     assert tool("status", home=home).line["next_flush_ms"] is None
     schedule.make(str(home / "next-flush"))
     with Server(bad.reply(401)) as server, client_of(home, server.url) as client:
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
     line = tool("status", home=home).line
     assert line["why_code"] == "paused"
     assert "sooner if endpoint, key, header or format change" in line["why"]

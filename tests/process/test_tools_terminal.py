@@ -60,7 +60,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(5):
             with client_of(home, server.url, scrub=False) as client:
                 assert number or client.track(HostileEvent())
-                client.flush(timeout_s=20)
+                client.flush(timeout_s=60)
     with client_of(home, "", scrub=False) as client:
         assert client.track(HostileEvent())
     raw = b'{"event":"raw","properties":{"a":"%b"}}' % HOSTILE.encode()
@@ -116,7 +116,7 @@ def home(tmp_path: Path) -> Path:
     with Server(reply) as server:
         for number in range(5):
             with client_of(home, server.url, events=0 if number else 1) as client:
-                client.flush(timeout_s=20)
+                client.flush(timeout_s=60)
     with client_of(home, "", events=30):
         pass
     path = Path(Home(str(home)).segment(segment_names(Home(str(home)))[0]))

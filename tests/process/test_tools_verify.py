@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> Path:
 def test_a_whole_spool_is_said_to_be_whole(home: Path) -> None:
     """Every record was looked at, also those that are delivered."""
     with Server() as server, client_of(home, server.url, events=10) as client:
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
         record(client, 20)
         done = tool("verify", home=home)
     assert (done.code, done.err) == (0, "")
@@ -127,7 +127,7 @@ def test_damage_that_was_put_away_is_said_to_be(home: Path) -> None:
         path = Path(Home(str(home)).segment(name))
         content = path.read_bytes()
         path.write_bytes(content[:100] + b"?" + content[101:])
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
         finding, tally = tool("verify", home=home).lines
     assert finding["problem"] == "no whole record, 1 number missing; in quarantine"
     assert tally["quarantined_files"] == 1
@@ -146,7 +146,7 @@ def test_a_record_that_is_being_written_is_no_damage(home: Path) -> None:
 def test_ledger_and_letters_are_looked_at_too(home: Path) -> None:
     """A spool is more than its segments."""
     with Server() as server, client_of(home, server.url, events=1) as client:
-        client.flush(timeout_s=20)
+        client.flush(timeout_s=60)
     assert tool("verify", home=home).code == 0
     (home / "dead").mkdir()
     (home / "dead" / f"{NAME}-0").write_text("{}")

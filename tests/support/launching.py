@@ -82,7 +82,7 @@ def flushers(directory: Path) -> list[int]:
     return found
 
 
-def await_no_flusher(directory: Path, timeout_s: float = 30.0) -> None:
+def await_no_flusher(directory: Path, timeout_s: float = 60.0) -> None:
     """Return once no flusher runs; fails after `timeout_s` seconds."""
     until = time.monotonic() + timeout_s
     while flushers(directory):

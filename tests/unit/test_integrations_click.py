@@ -267,7 +267,7 @@ def test_policy_tells_extra_arguments_up_to_the_first_dash(recorder):
 
 def test_programs_in_two_threads_do_not_mix(recorder):
     """Contexts belong to a thread in click, so runs have to."""
-    barrier = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=60)
     program = for_click.instrument(click.Group("program"), client=recorder)
     for name in ("one", "two"):
         option = click.Option([f"--{name}"], is_flag=True)
@@ -285,7 +285,7 @@ def test_programs_in_two_threads_do_not_mix(recorder):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     assert sorted(recorder.told) == [("one", "", ["--one"]), ("two", "", ["--two"])]
 
 
