@@ -187,6 +187,8 @@ class Drain:
             )
             if answers:
                 return answers[0]
+        # No place has one, so none has had its turn.
+        self.turn -= len(names)
         return None
 
     def _probe_segment(

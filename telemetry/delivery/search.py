@@ -36,11 +36,17 @@ def probe_segment(turn: int, segments: int) -> int:
 
 
 def probe_event(turn: int, segments: int, events: int) -> int:
-    """Which of the `events` of that segment it is: the last one, the one in the
-    middle, then those at a quarter, three quarters, an eighth, …"""
+    """Which of the `events` of that segment it is.
+
+    Every other visit takes the last one: a program that was repaired recorded it. The
+    visits between go to the middle, to a quarter, to three quarters, to an eighth, …
+    """
     visit, fraction, part = turn // segments, 0.0, 0.5
-    while visit:  # the digits of the binary number behind the point, reversed
-        fraction += part * (visit & 1)
-        visit >>= 1
+    if visit % 2 == 0:
+        return events - 1
+    rest = (visit + 1) // 2
+    while rest:  # the digits of the binary number behind the point, reversed
+        fraction += part * (rest & 1)
+        rest >>= 1
         part /= 2
     return events - 1 - int(fraction * events)
