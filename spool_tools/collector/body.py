@@ -6,9 +6,7 @@ Rules:
 - An event is an object of exactly `event`, `event_timestamp` (milliseconds, 0 to
   2^63 - 1), `source` and `properties`, whose `event_id` is 1 to 128 visible ASCII
   characters. One that is not is refused alone, with its reason.
-- An event's text is kept as it came. What a terminal would obey, or what makes text
-  look like other text, is spelled as JSON escapes for looking at (`shown`); where
-  that changed anything, the exact bytes go along (`original`).
+- An event's text is kept as it came.
 
 It answers nothing and stores nothing.
 """
@@ -24,7 +22,6 @@ import msgspec
 from spool_tools.collector.server import REASON_CHARACTERS_MAX, Refusal, shown
 
 
-_UNSAFE_ASCII = bytes([*range(0x20), 0x7F])
 _EVENT_ID = re.compile(r"[!-~]{1,128}")
 # One is what everybody sends. Each further one copies the rest: hundreds of
 # thousands of empty members would keep a thread busy for minutes.
@@ -32,7 +29,7 @@ _GZIP_MEMBERS_MAX = 16
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One event as it is stored. `json` and the names are safe to print.
+    """One event as it is stored: `json` as it came, the names safe to print.
 
     Out of the garbage collector's sight: it holds no other object, and batches of
     hundreds would set the collector off again and again.
@@ -43,8 +40,6 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     event_timestamp: int
     source: str
     json: str
-    original: bytes | None = None
-    """The event's exact bytes, where `json` differs from them."""
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -82,15 +77,6 @@ class _Named(msgspec.Struct):
 _BODY = msgspec.json.Decoder(_Body)
 _EVENT = msgspec.json.Decoder(_Event)
 _NAMED = msgspec.json.Decoder(_Named)
-
-
-def shown_json(text: str) -> str:
-    """The same JSON value in text that is safe to print.
-
-    Tabs and line ends stand only between tokens (RFC 8259 §7 forbids them raw in a
-    string) and become spaces; all else stands only in strings and becomes an escape.
-    """
-    return shown(re.sub("[\t\n\r]", " ", text))
 
 
 def inflate(body: bytes, coding: str, *, bytes_max: int) -> bytes:
@@ -134,9 +120,7 @@ def read_batch(body: bytes, *, reject: tuple[str, ...] = ()) -> Batch:
     """
     try:
         records = _BODY.decode(body).records
-        plain = _is_plain(body)
-        if not plain:
-            body.decode("utf-8")
+        body.decode("utf-8")
     except (msgspec.DecodeError, RecursionError) as exc:
         raise Refusal(400, f'no {{"records":[...]}} of JSON: {exc}') from exc
     except UnicodeDecodeError as exc:
@@ -144,7 +128,7 @@ def read_batch(body: bytes, *, reject: tuple[str, ...] = ()) -> Batch:
     rows: list[Row] = []
     rejected: list[Rejected] = []
     for index, raw in enumerate(records):
-        found = _read_event(bytes(raw), plain=plain, reject=reject)
+        found = _read_event(bytes(raw), reject=reject)
         if isinstance(found, Row):
             rows.append(found)
         else:
@@ -152,12 +136,7 @@ def read_batch(body: bytes, *, reject: tuple[str, ...] = ()) -> Batch:
     return Batch(tuple(rows), tuple(rejected))
 
 
-def _is_plain(body: bytes) -> bool:
-    """Whether no event of the body can hold a character to be escaped: the fast way."""
-    return body.isascii() and len(body.translate(None, _UNSAFE_ASCII)) == len(body)
-
-
-def _read_event(text: bytes, *, plain: bool, reject: tuple[str, ...]) -> Row | str:
+def _read_event(text: bytes, *, reject: tuple[str, ...]) -> Row | str:
     """The event, or the reason why it is none."""
     try:
         event = _EVENT.decode(text)
@@ -170,16 +149,9 @@ def _read_event(text: bytes, *, plain: bool, reject: tuple[str, ...]) -> Row | s
         return "properties.event_id is not 1 to 128 visible ASCII characters"
     if event.event in reject:
         return "refused on request (reject)"
-    name, source, json, original = event.event, event.source, text.decode("utf-8"), None
-    if not plain:
-        json, exact = shown_json(json), json
-        original = text if json != exact else None
-    # Escapes put such characters into names even where the text has none.
-    if not name.isprintable():
-        name = shown(name)
-    if not source.isprintable():
-        source = shown(source)
-    return Row(event_id, name, event.event_timestamp, source, json, original)
+    # Escapes put into a name what a terminal obeys, even where the text has none.
+    name, source = shown(event.event), shown(event.source)
+    return Row(event_id, name, event.event_timestamp, source, text.decode("utf-8"))
 
 
 def _event_id(raw: msgspec.Raw) -> str:

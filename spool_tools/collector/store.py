@@ -1,6 +1,10 @@
-"""The collector's tables: what each column holds, and the statements that fill them.
+"""What the collector keeps: one SQLite file, written in one transaction a request.
 
-Schema (version 1), to be looked at with `sqlite3 collected.db`:
+Rules: when `record` returns, the rows survive a kill and a power loss (WAL,
+`synchronous=FULL`); when it raises, none of them is there. An event stored once is
+never changed but for its counts. A file that something else made is not touched.
+
+Schema (version 2), to be looked at with `sqlite3 collected.db`:
 
     events      one row for each event_id ever stored, in the order of arrival
       id               1, 2, 3 ...
@@ -12,9 +16,6 @@ Schema (version 1), to be looked at with `sqlite3 collected.db`:
       copies           how many times it arrived; above 1 were duplicates
       changed          how many of these differed from the first in their text
       json             the event's text as it arrived
-    originals   event_id, bytes: the exact bytes of the few events in which a
-                character that a terminal obeys had to be spelled as an escape in
-                `json` (equal as JSON); for all others `json` is exact
     requests    one row for each request that could be read
       id, received_ms, method, path, idempotency_key, user_agent, coding
       wire_bytes       of the body as it was sent
@@ -26,18 +27,8 @@ Schema (version 1), to be looked at with `sqlite3 collected.db`:
       fault            the fault on request that it met, or empty
       reason           why it, or the first event rejected, was refused, or empty
 
-Every value is text without control characters or a whole number, `originals.bytes`
-apart: safe to print. Times read as `datetime(received_ms / 1000, 'unixepoch')`.
-
-It opens no file.
-
-What the collector keeps: one SQLite file, written in one transaction a request.
-
-Rules: when `record` returns, the rows survive a kill and a power loss (WAL,
-`synchronous=FULL`); when it raises, none of them is there. An event stored once is
-never changed but for its counts. A file that something else made is not touched.
-
-It parses no event and answers nobody.
+Times read as `datetime(received_ms / 1000, 'unixepoch')`. It parses no event and
+answers no request.
 """
 
 from __future__ import annotations
@@ -59,7 +50,7 @@ if TYPE_CHECKING:
 
 # "splc" in ASCII: tells our file from others (SQLite's file header, offset 68).
 APPLICATION_ID = 0x73706C63
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE requests(
     id INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, method TEXT NOT NULL,
@@ -74,17 +65,12 @@ CREATE TABLE events(
     received_ms INTEGER NOT NULL, request INTEGER NOT NULL REFERENCES requests(id),
     copies INTEGER NOT NULL DEFAULT 1, changed INTEGER NOT NULL DEFAULT 0,
     json TEXT NOT NULL);
-CREATE TABLE originals(event_id TEXT PRIMARY KEY, bytes BLOB NOT NULL);
 """
 ADD_EVENT = """
 INSERT INTO events(event_id, event, source, event_timestamp, json, received_ms, request)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT(event_id) DO UPDATE SET
     copies = copies + 1, changed = changed + (json IS NOT excluded.json)
-"""
-ADD_ORIGINAL = """
-INSERT INTO originals SELECT :id, :bytes
-WHERE NOT EXISTS (SELECT 1 FROM events WHERE event_id = :id)
 """
 
 
@@ -182,11 +168,8 @@ class Store:
 
     def texts(self) -> list[bytes]:
         """The exact bytes of every event, in the order of arrival."""
-        rows = self._read(
-            "SELECT bytes, json FROM events LEFT JOIN originals USING (event_id)"
-            " ORDER BY id"
-        )
-        return [exact if exact is not None else json.encode() for exact, json in rows]
+        rows = self._read("SELECT json FROM events ORDER BY id")
+        return [text.encode() for (text,) in rows]
 
     def copies(self) -> dict[str, int]:
         """How many times each event arrived, by `event_id`."""
@@ -252,13 +235,6 @@ class Store:
         # batch that is cheaper than asking each insertion what it did.
         request_id = self._highest("requests") + 1
         before = self._highest("events")
-        first = dict.fromkeys(row.event_id for row in batch.rows)
-        for row in batch.rows:
-            # The exact bytes belong to the copy that is kept: the first.
-            if first.pop(row.event_id, "") is None and row.original is not None:
-                self._db.execute(
-                    ADD_ORIGINAL, {"id": row.event_id, "bytes": row.original}
-                )
         self._db.executemany(
             ADD_EVENT,
             (

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spool_tools.collector import Collector
-from spool_tools.collector.body import Batch, inflate, read_batch, shown_json
+from spool_tools.collector.body import Batch, inflate, read_batch
 from spool_tools.collector.server import Limits, Refusal
 from spool_tools.collector.store import RequestRow, Store, StoreError
 
@@ -119,7 +119,7 @@ def test_an_event_keeps_its_exact_text(pool):
         assert collector.events() == [json.loads(text) for text in TEXTS]
 
 
-def test_every_value_can_be_printed(tmp_path, pool):
+def test_every_value_of_a_request_can_be_printed(tmp_path, pool):
     """Whoever looks with `sqlite3` must not run what a stranger sent to the terminal."""
     path = str(tmp_path / "c.db")
     with Collector(path) as collector:
@@ -132,17 +132,15 @@ def test_every_value_can_be_printed(tmp_path, pool):
         post(pool, collector.url, body([event("x", **{"\x1b[2J": 1})]))
         assert collector.requests()[1].rejected == 1
     with sqlite3.connect(path) as looking:
-        tables = ("events", "requests")
+        tables = ("requests",)
         rows = [
             looking.execute(f"SELECT * FROM {table}").fetchall() for table in tables
         ]
-        exact = looking.execute("SELECT event_id FROM originals").fetchall()
     looking.close()
     values = [value for table in rows for row in table for value in row]
     assert {type(value) for value in values} <= {int, str, type(None)}
     unsafe = re.compile("[\x00-\x1f\x7f-\x9f\u200f\u202e\u2066\ufeff]")
     assert [value for value in values if unsafe.search(str(value))] == []
-    assert exact == [("2",), ("4",), ("5",)], "the others are exact as they stand"
 
 
 def test_duplicates_are_stored_once_and_counted(pool):
@@ -517,21 +515,3 @@ def test_no_body_raises_anything_but_a_refusal(content, cut):
         except Refusal as refusal:
             statuses.add(refusal.status)
     assert statuses <= {400, 413}
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
-        lambda inner: (
-            st.lists(inner) | st.dictionaries(st.text("\x7f\x9b\u202ea"), inner)
-        ),
-    ),
-    st.sampled_from([None, 2, "\t"]),
-)
-def test_a_shown_text_is_the_same_json(value, indent):
-    """Escaping what a terminal obeys must not change what the event says."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    safe = shown_json(text)
-    assert json.loads(safe) == value
-    assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", safe)
