@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from spool_tools.screen import complain
+from spool_tools.target import seconds
 from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.schedule import flush_lock
 from telemetry.errors import TelemetryError
@@ -34,7 +34,7 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     """The option that says how long to wait for a flusher that is at work."""
     parser.add_argument(
         "--wait",
-        type=_seconds,
+        type=seconds,
         default=WAIT_S,
         metavar="SECONDS",
         help="how long to wait for a flusher that is at work (default: %(default)s)",
@@ -87,16 +87,6 @@ def open_books(home: Home) -> Iterator[Books]:
         yield books
     finally:
         books.close()
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return seconds
 
 
 def is_confirmed(command: str, question: str) -> bool:

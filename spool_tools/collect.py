@@ -36,6 +36,7 @@ from spool_tools.collector.misbehaviour import Faults
 from spool_tools.collector.server import Limits
 from spool_tools.collector.store import RequestRow, StoreError
 from spool_tools.screen import printable
+from spool_tools.target import seconds_above_0
 
 
 if TYPE_CHECKING:
@@ -88,7 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the header the key comes in (default: TELEMETRY_HEADER, else x-api-key)",
     )
     add("--count", type=_whole, metavar="N", help="end after N new distinct events")
-    add("--for", dest="for_s", type=_seconds, metavar="SECONDS", help="end after that")
+    add(
+        "--for",
+        dest="for_s",
+        type=seconds_above_0,
+        metavar="SECONDS",
+        help="end after that",
+    )
     add(
         "--body-bytes-max",
         type=_whole,
@@ -209,17 +216,6 @@ def _whole(text: str) -> int:
     if re.fullmatch(r"[0-9]{1,15}", text) is None or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    # Beyond that, threading waits for nothing; nobody waits that long.
-    if not 0 < seconds <= threading.TIMEOUT_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
 
 
 __all__ = ["add_arguments", "run"]

@@ -8,7 +8,6 @@ Exit codes: 0 everything is delivered, 1 something is left, or damage was found.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import threading
@@ -16,7 +15,7 @@ import threading
 from spool_tools.cli import INTERRUPTED
 from spool_tools.reading import Spool
 from spool_tools.screen import Bar, Screen, complain, many, moment, problem_of
-from spool_tools.target import WrongUsageError, add_target, target_home
+from spool_tools.target import WrongUsageError, add_target, seconds_above_0, target_home
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
 from telemetry.consent import consent
@@ -61,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="where to send")
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds_above_0,
         default=60.0,
         metavar="SECONDS",
         help="end after so long; what is left is kept (default: 60)",
@@ -162,16 +161,6 @@ def _summary(report: FlushReport) -> str:
     if report.stopped in {"waiting", "paused"} and report.next_attempt:
         text += f"; by itself not before {moment(int(report.next_attempt * 1000))}"
     return text
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < threading.TIMEOUT_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
 
 
 class _Complaining(TelemetryLogger):

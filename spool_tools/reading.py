@@ -82,15 +82,15 @@ class Spool:
         self.problems: list[str] = []
         self._command = command
         self.snapshot = Snapshot()
-        self.ledger_problem = ""
+        self.has_ledger = True
         self.look_again()
 
     def look_again(self) -> None:
         """Read the ledger; without one that can be read, nothing has been sent."""
         try:
-            self.snapshot, self.ledger_problem = read_snapshot(self.home.ledger), ""
+            self.snapshot, self.has_ledger = read_snapshot(self.home.ledger), True
         except LedgerError as error:
-            self.ledger_problem = str(error)
+            self.has_ledger = False
             self.note(f"{error}; going on as if nothing had been sent yet")
         for row in self.snapshot.unreadable:
             self.note(f"the ledger's row {row} is damaged; it is left out")

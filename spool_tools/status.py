@@ -200,7 +200,7 @@ def _facts(spool: Spool, census: Census, holder: Holder, off: str) -> Facts:
         pending=census.pending,
         is_flushing=holder.state == "running",
         next_flush=schedule.read(home.next_flush),
-        unfinished=getattr(schedule, "unfinished_starts", lambda _: 0)(home.next_flush),
+        unfinished=schedule.unfinished_starts(home.next_flush),
         set_aside=sum(each.count for each in aside),
         set_aside_reason=aside[0].reason if aside else "",
         ledgers_aside=tuple(
@@ -210,7 +210,7 @@ def _facts(spool: Spool, census: Census, holder: Holder, off: str) -> Facts:
                 if name.startswith(f"{ledger}.malformed-")
             )
         ),
-        ledger_problem=spool.ledger_problem,
+        is_ledger_unreadable=not spool.has_ledger,
         has_sqlite=find_spec("_sqlite3") is not None,
         endpoint=endpoint,
         key=key,

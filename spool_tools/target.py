@@ -14,6 +14,7 @@ import argparse
 import difflib
 import os
 import sys
+import threading
 
 from telemetry.errors import ConfigError, HomeError
 from telemetry.files import directory_problem, names_in
@@ -151,3 +152,23 @@ def known_apps() -> list[str]:
         for name in names
         if os.path.isdir(os.path.join(directory, name, inside, "spool"))
     ]
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, 0 or more, as the type of an option."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    # Beyond that, threading cannot wait.
+    if not 0 <= found <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return found
+
+
+def seconds_above_0(text: str) -> float:
+    """A number of seconds above 0, as the type of an option."""
+    found = seconds(text)
+    if found == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0 seconds")
+    return found

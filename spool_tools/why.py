@@ -49,7 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: int = 0
     set_aside_reason: str = ""
     ledgers_aside: tuple[str, ...] = ()
-    ledger_problem: str = ""
+    is_ledger_unreadable: bool = False
     has_sqlite: bool = True
     endpoint: str = ""
     key: bool = False
@@ -69,8 +69,12 @@ def why(facts: Facts) -> Why:
         )
     if facts.is_flushing:
         return Why("flushing", "a flusher is at work now")
-    if facts.ledger_problem:
-        return Why("ledger", facts.ledger_problem)
+    if facts.is_ledger_unreadable:
+        return Why(
+            "ledger",
+            "the ledger cannot be read, so what was sent is not known here; the next "
+            "flush tries again, and replaces a ledger that is damaged",
+        )
     if not facts.pending:
         aside = _set_aside_ledger(facts)
         return aside or Why("nothing_pending", "nothing waits to be sent")

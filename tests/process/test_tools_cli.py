@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spool_tools.cli import COMMANDS
+from spool_tools.commands import COMMANDS
 from tests.support.delivering import KEY, client_of
 from tests.support.loopback import Exchange, Received, Server
 from tests.support.surroundings import REPOSITORY

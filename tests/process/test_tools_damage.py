@@ -15,7 +15,7 @@ from tests.support import misbehaving as bad
 from tests.support.damaged_homes import DAMAGES
 from tests.support.delivering import KEY, client_of, record
 from tests.support.loopback import Server
-from tests.support.terminals import forked_at_terminal
+from tests.support.terminals import at_terminal
 from tests.support.tooling import Ran, fingerprint, tool
 from tests.support.writers import plant, segment_of, within
 
@@ -133,10 +133,10 @@ def test_a_terminal_is_told_sensibly_of(name: str, sound: Path, tmp_path: Path) 
     """A person sees other lines than a program does, made in other places."""
     home = _damaged(sound, name, tmp_path)
     for command in (("dump", "--state", "all"), ("status",), ("verify",)):
-        seen = forked_at_terminal(*command, home=home)
+        seen = at_terminal(*command, home=home)
         assert seen.code in {0, 1, 3}
         assert seen.safe()
-    seen = forked_at_terminal("dead", "list", home=home)
+    seen = at_terminal("dead", "list", home=home)
     assert seen.code in {0, 1, 3}
     assert seen.safe()
 
@@ -232,7 +232,7 @@ def test_events_of_any_kind_are_shown(tmp_path: Path) -> None:
         ("dump", "--as-sent"),
         ("status",),
     ):
-        seen = forked_at_terminal(*command, home=home)
+        seen = at_terminal(*command, home=home)
         assert seen.code == 0, seen
         seen.safe()
 
@@ -240,15 +240,15 @@ def test_events_of_any_kind_are_shown(tmp_path: Path) -> None:
 def test_whatever_cannot_be_read_is_told_once(sound: Path, tmp_path: Path) -> None:
     """Twice the same is read as two faults; none at all as no fault."""
     home = _damaged(sound, "segment: a directory", tmp_path / "segment")
-    seen = forked_at_terminal("status", home=home)
+    seen = at_terminal("status", home=home)
     assert seen.safe().count("is no regular file") == 1
     assert len(tool("status", home=home).line["unreadable"]) == 1
-    assert "byte 0" not in forked_at_terminal("verify", home=home).safe()
+    assert "byte 0" not in at_terminal("verify", home=home).safe()
     home = _damaged(sound, "ledger: a file", tmp_path / "ledger")
-    seen = forked_at_terminal("verify", home=home)
+    seen = at_terminal("verify", home=home)
     assert "NOT ALL COULD BE READ" in seen.safe()
     assert "all is whole" not in seen.text
-    assert forked_at_terminal("status", home=home).safe().count("is no directory") == 1
+    assert at_terminal("status", home=home).safe().count("is no directory") == 1
     home = _damaged(sound, "flush.lock: a directory", tmp_path / "lock")
     assert "Errno" not in tool("purge", "--yes", home=home).err
 

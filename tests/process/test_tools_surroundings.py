@@ -95,7 +95,7 @@ def test_an_environment_of_garbage_is_no_fault(value: str, home: Path) -> None:
     for name in names:
         variables = {"TELEMETRY_API_KEY": KEY, "TELEMETRY_ENDPOINT": NOBODY}
         variables[f"TELEMETRY_{name}"] = value
-        for command in COMMANDS[:8]:
+        for command in COMMANDS[:8] if name == "ENDPOINT" else COMMANDS[:2]:
             assert tool(*command, home=home, **variables).code == 0
         done = tool("flush", "--timeout", "0.1", home=home, **variables)
         assert done.code in {1, 2}

@@ -13,7 +13,7 @@ from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
 from tests.support.delivering import client_of
 from tests.support.loopback import Exchange, Server
-from tests.support.terminals import at_terminal, forked_at_terminal
+from tests.support.terminals import at_terminal
 from tests.support.writers import plant, segment_of
 
 
@@ -100,10 +100,10 @@ def test_complaints_are_as_safe_as_output(hostile: Path) -> None:
         ("collect", "--database", f"/nowhere/{HOSTILE}"),
         ("collect", "--listen", f"{HOSTILE}:80", "--database", ":memory:"),
     ):
-        seen = forked_at_terminal(*arguments)
+        seen = at_terminal(*arguments)
         assert seen.code == 2, seen
         assert seen.safe()
-    seen = forked_at_terminal("status", home=hostile / HOSTILE)
+    seen = at_terminal("status", home=hostile / HOSTILE)
     assert seen.code == 3
     assert seen.safe()
 

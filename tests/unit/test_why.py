@@ -28,7 +28,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"off": "DO_NOT_TRACK=1", "has_sqlite": False}, "off", "DO_NOT_TRACK=1"),
     ({"has_sqlite": False}, "no_sqlite", "without the module sqlite3"),
     ({"is_flushing": True}, "flushing", "at work"),
-    ({"ledger_problem": "cache.db: damaged"}, "ledger", "cache.db: damaged"),
+    ({"is_ledger_unreadable": True}, "ledger", "what was sent is not known"),
     ({"pending": 0}, "nothing_pending", "nothing waits"),
     (
         {"pending": 0, "ledgers_aside": ("ledger.malformed-1",)},
