@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -166,16 +167,17 @@ def test_an_installed_package_delivers(tmp_path: Path) -> None:
     assert schedule.unfinished_starts(str(tmp_path / "app/next-flush")) == 0
 
 
-def test_a_user_without_a_name_delivers_into_a_home_of_choice(tmp_path: Path) -> None:
+def test_a_user_without_a_name_delivers_into_a_home_of_choice() -> None:
     """OpenShift gives each container a number for a user, and no home."""
     if os.geteuid() or shutil.which("setpriv") is None:
         pytest.skip("becoming another user needs root")
-    tmp_path.chmod(0o755)
-    for above in tmp_path.parents[:2]:
-        above.chmod(0o755)
-    state = tmp_path / "state"
-    state.mkdir()
-    os.chown(state, 123456, 0)
+    # pytest's own directories are closed to other users.
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, 123456, 0)
+        _deliver_as_a_number(Path(directory))
+
+
+def _deliver_as_a_number(state: Path) -> None:
     user = ["setpriv", "--reuid", "123456", "--regid", "0", "--clear-groups"]
     path = os.pathsep.join([ROOT, sysconfig.get_paths()["purelib"]])
     for python in (sys.executable, "/usr/bin/python3"):
