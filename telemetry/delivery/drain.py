@@ -143,7 +143,8 @@ class Drain:
 
     def _find_out(self, segment: OpenSegment, batch: Batch, verdict: Verdict) -> None:
         """Whether it is the batch or the server. Raises Halted if it is the server."""
-        if verdict.action is Action.WAIT:
+        # One that was set aside before is not waited for: its parts are tried at once.
+        if verdict.action is Action.WAIT and not batch.known.reason:
             if self._probe(within=False):
                 return
             # One request is kept for a probe out of the batch itself.
