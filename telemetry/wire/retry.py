@@ -82,7 +82,10 @@ class Poster:
             timeout_s=min(left_s, self._request_timeout_s),
         )
         verdict = judge(
-            outcome, now=self._clock(), accept_statuses=self._accept_statuses
+            outcome,
+            now=self._clock(),
+            accept_statuses=self._accept_statuses,
+            posted=request.body,
         )
         short = left_s < self._request_timeout_s
         if short and verdict.reason == "timeout" and verdict.action is Action.WAIT:

@@ -164,12 +164,14 @@ def judge(
     now: float,
     accept_statuses: tuple[int, ...] = (),
     form: Format = records,
+    posted: bytes | None = None,
 ) -> Verdict:
     """What to do with the batch that drew this outcome. Never raises.
 
     `now` is seconds since 1970; it counts only for a date in Retry-After of a reply that
     has no Date of its own. An empty `accept_statuses` lists every 2xx. `form` is the
-    format that the batch was posted in.
+    format that the batch was posted in, and `posted` its body: a refused event that is
+    not in it is a name that was damaged.
     """
     if isinstance(outcome, Failure):
         reason = outcome.kind if outcome.kind in KINDS else "other"
@@ -183,7 +185,9 @@ def judge(
     elif 200 <= status <= 299:
         proof = _proof(outcome, accept_statuses, form)
         if isinstance(proof, tuple):
-            return Verdict(Action.ACCEPTED, reason, rejected=proof)
+            if posted is None or all(r.event_id.encode() in posted for r in proof):
+                return Verdict(Action.ACCEPTED, reason, rejected=proof)
+            proof = "unreadable"
         action, reason = Action.WAIT, proof
     elif status in _SPLITS:
         action = Action.SPLIT

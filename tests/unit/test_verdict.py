@@ -244,6 +244,16 @@ def test_events_that_an_accepting_answer_refuses_are_named() -> None:
     assert unreadable.narrow, "a smaller batch may be answered readably"
 
 
+def test_a_refused_event_that_was_not_posted_settles_nothing() -> None:
+    """A name that was shortened means an event that would count as delivered."""
+    reply = answer(200, b'{"rejected":[{"event_id":"0190-a"}]}')
+    for posted, action in (
+        (b'{"event_id":"0190-a"}', Action.ACCEPTED),
+        (b'{"event_id":"0190-b"}', Action.WAIT),
+    ):
+        assert judge(reply, now=0.0, posted=posted).action is action
+
+
 def test_of_an_answer_that_repeats_the_key_only_ids_are_kept() -> None:
     """Reasons and excerpts end up in dead letters, in the ledger and on terminals."""
     body = b'{"rejected":[{"event_id":"a","reason":"the key is k-123"}]}'
