@@ -7,7 +7,8 @@ system's fields, which nothing can override; they are sorted by name. Every
 string but the system's own is scrubbed here, before any byte is written.
 
 What can be kept in a sound form is kept: bytes that are no UTF-8 as U+FFFD, a
-number that is not finite as null. What cannot raises InvalidEventError. The
+number that is not finite as null, a path, a decimal number, a UUID, a date, a member
+of an enumeration and a set as their text. What cannot raises InvalidEventError. The
 environment is read anew for each event. Nothing here touches a file.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,16 @@ FREE_TEXT = frozenset({"error", "args"})
 _BYTES = (bytes, bytearray, memoryview)
 # What `to_builtins` makes of everything that is a sequence.
 _SEQUENCES = (list, tuple)
+# Texts are cut at so many characters before they are scrubbed, which takes a millisecond
+# for some hundreds of dense ones: free text (a traceback is shorter), any other, and all
+# items of a list of free text together.
+_FREE_CHARS_MAX = 8 * 1024
+_TEXT_CHARS_MAX = 64 * 1024
+_LIST_CHARS_MAX = 32 * 1024
+# An item is cut at this many, or at fewer where there are many of them.
+_ITEM_CHARS_MAX, _ITEM_CHARS_MIN = 2048, 64
+# A cut falls on a blank if there is one so near: half of a word may be half of a key.
+_CUT_BACK_CHARS = 256
 _INFINITY = float("inf")
 _NO_LANGUAGE = "en-US"
 _TAGS = "TELEMETRY_TAGS"
@@ -219,8 +230,7 @@ class Envelope:
             self.warnings.append(f"{value} is no number on the wire; null was recorded")
             return None
         if isinstance(value, _SEQUENCES):
-            items = [self._value(item, free=free) for item in value]
-            return items if self._scrub is None else self._scrub.behind_options(items)
+            return self._list(value, free=free)
         if isinstance(value, dict):
             return {
                 self._text(str(key), free=free): self._value(
@@ -230,15 +240,44 @@ class Envelope:
             }
         if isinstance(value, _BYTES):
             return self._text(decode(bytes(value)), free=free)
-        return value
+        if value is None or isinstance(value, int):
+            return value
+        return self._value(_plain(value), free=free)  # of a member of an enumeration
 
-    def _text(self, text: str, *, free: bool) -> str:
-        if len(text) > self._event_bytes_max:
-            # Before it is scrubbed: a command must not wait for 10 MB of it.
-            raise EventTooBigError(len(text), self._event_bytes_max)
+    def _list(self, items: Sequence[Any], *, free: bool) -> list[Any]:
+        """The items scrubbed. Raises EventTooBigError before it takes long."""
+        if self._scrub is None:
+            return [self._value(item, free=free) for item in items]
+        chars_max = 0
+        if free:
+            chars_max = _LIST_CHARS_MAX // max(len(items), 1)
+            chars_max = max(min(chars_max, _ITEM_CHARS_MAX), _ITEM_CHARS_MIN)
+        # Each takes three bytes besides: its quotes and a comma.
+        size = 3 * len(items)
+        if size <= self._event_bytes_max:
+            sizes = (len(item) for item in items if isinstance(item, str))
+            size += sum(min(n, chars_max) if chars_max else n for n in sizes)
+        if size > self._event_bytes_max:
+            raise EventTooBigError(size, self._event_bytes_max)
+        scrubbed = [
+            self._text(item, free=free, chars_max=chars_max)
+            if isinstance(item, str)
+            else self._value(item, free=free)
+            for item in items
+        ]
+        return self._scrub.behind_options(scrubbed)
+
+    def _text(self, text: str, *, free: bool, chars_max: int = 0) -> str:
+        """The text scrubbed; one of more than `chars_max` characters is cut first."""
         scrub = self._scrub
-        if scrub is None or not text:
+        if len(text) > self._event_bytes_max and (scrub is None or not free):
+            raise EventTooBigError(len(text), self._event_bytes_max)
+        if scrub is None:
             return text
+        if len(text) > _ITEM_CHARS_MIN:
+            bound = chars_max or (_FREE_CHARS_MAX if free else _TEXT_CHARS_MAX)
+            if len(text) > bound:
+                text = shortened(text, bound)
         return scrub.free_text(text) if free else scrub.text(text)
 
     def _read_tags(self, text: str) -> dict[str, str]:
@@ -253,6 +292,15 @@ class Envelope:
             self._tags = tags
             self._tags_text = text
         return self._tags
+
+
+def shortened(text: str, chars_max: int) -> str:
+    """The text cut at `chars_max` characters or at the blank before, with a mark."""
+    head = text[:chars_max]
+    near = max(head.rfind(blank) for blank in " \n")
+    if near > max(chars_max - _CUT_BACK_CHARS, 0):
+        head = head[:near]
+    return f"{head} … [{len(text) - len(head)} more characters]"
 
 
 def parse_tags(text: str) -> dict[str, str]:
@@ -276,13 +324,16 @@ def system_name(platform: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The text or number that an object of a subclass is: `numpy.float64`, `Markup`."""
+    """The text or number that an object stands for: `numpy.float64`, `Markup`, a path."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return path if isinstance(path, str) else os.fsdecode(path)
     raise TypeError(f"{type(value).__name__} has no form as JSON")
 
 

@@ -48,9 +48,7 @@ class OwnKey:
         low = text.lower()
         if self._whole:
             return self._whole in low
-        return not self._pieces.isdisjoint(
-            [low[i : i + _PIECE] for i in range(0, len(low) - _PIECE + 1, _STEP)]
-        )
+        return self._has_piece(low)
 
     def spans(self, text: str) -> Iterator[tuple[int, int, str]]:
         """Where the key or a fragment of it stands in the text, escapes apart."""
@@ -59,6 +57,8 @@ class OwnKey:
             low = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
         if self._whole:
             yield from self._words(low)
+            return
+        if not self._has_piece(low):
             return
         if not self._fragments:
             self._fragments = _parts(self._forms, FRAGMENT_MIN)
@@ -72,6 +72,11 @@ class OwnKey:
                 place += 1
             place += FRAGMENT_MIN - 1
             yield start, place, SECRET
+
+    def _has_piece(self, low: str) -> bool:
+        return not self._pieces.isdisjoint(
+            [low[i : i + _PIECE] for i in range(0, len(low) - _PIECE + 1, _STEP)]
+        )
 
     def _words(self, low: str) -> Iterator[tuple[int, int, str]]:
         start = low.find(self._whole)

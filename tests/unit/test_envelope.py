@@ -12,13 +12,14 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 import pytest
 
 import telemetry
-from telemetry.envelope import Envelope, system_name
+from telemetry.envelope import Envelope, shortened, system_name
 from telemetry.errors import EventTooBigError, InvalidEventError
 from telemetry.privacy import Scrubber
 
@@ -376,3 +377,72 @@ def test_an_event_can_be_read_back_as_a_payload() -> None:
     assert (payload.event, payload.source) == ("command", "app")
     assert payload.properties["action"] == "run"
     assert os.path.basename(payload.properties["os"]) == payload.properties["os"]
+
+
+class Colour(enum.Enum):
+    """Its members have values that JSON has no form for, and one that it has."""
+
+    RED = Path("/home/somebody/red")
+    BLUE = "blue"
+
+
+def test_values_that_json_has_no_form_for_are_kept_as_their_text() -> None:
+    """A program hands over what it has; losing the event would help no one."""
+    scrub = Scrubber(homes=("/home/somebody",), users=("somebody",))
+    when = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone.utc)
+    for value, kept in (
+        (Path("/home/somebody/x"), "<path>"),
+        (PurePosixPath("docs/somebody"), "docs/<user>"),
+        (decimal.Decimal("1.50"), "1.50"),
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (when, "2026-01-02T03:04:05Z"),
+        (when.date(), "2026-01-02"),
+        (Colour.RED, "<path>"),
+        (Colour.BLUE, "blue"),
+        ({Path("/srv/x")}, ["<path>"]),
+        (frozenset({3}), [3]),
+        (
+            {"deep": [Path("/srv/x"), {"a": decimal.Decimal(1)}]},
+            {"deep": ["<path>", {"a": "1"}]},
+        ),
+        ({Path("/srv/x"): 1}, {"<path>": 1}),
+    ):
+        sealed = envelope(scrub=scrub).seal(Event({"mine": value}))
+        assert msgspec.json.decode(sealed)["properties"]["mine"] == kept, value
+
+
+def test_long_texts_are_cut_before_they_are_scrubbed() -> None:
+    """A program must not wait while a traceback of 250,000 characters is searched."""
+    scrub = Scrubber(homes=("/home/somebody",), users=("somebody",))
+    seen: list[str] = []
+    scrub.free_text = lambda text: seen.append(text) or text  # type: ignore[method-assign, func-returns-value]
+    long = "password=hunter2 " * 20_000
+    for event in (
+        telemetry.ToolEvent("call", "t", "s", "a", error=long),
+        telemetry.CommandEvent("run", [long] * 16),
+        telemetry.SessionEndEvent("end", "s", "a", error=[long] * 100),
+        telemetry.CommandEvent("run", ["é" * 250_000]),
+    ):
+        seen.clear()
+        sealed = envelope(scrub=scrub).seal(event)
+        assert len(sealed) < 70_000
+        assert 0 < sum(map(len, seen)) <= 2 * 32 * 1024
+        assert all(text.endswith(" more characters]") for text in seen)
+        assert all("hunter2 …" in text or "é …" in text for text in seen)
+
+
+def test_too_many_arguments_are_refused_at_once() -> None:
+    """Each would be looked at by each rule, and the event be refused all the same."""
+    scrub = Scrubber(homes=(), users=())
+    scrub.free_text = pytest.fail  # type: ignore[method-assign]
+    for args in (["x"] * 100_000, [str(n) for n in range(40_000)]):
+        with pytest.raises(EventTooBigError):
+            envelope(scrub=scrub).seal(telemetry.CommandEvent("run", args))
+
+
+def test_a_text_is_cut_at_a_blank_where_one_is_near() -> None:
+    """Half of a key may be no key to a rule."""
+    assert shortened("a" * 90 + " bbb" + "c" * 50, 100) == (
+        "a" * 90 + " … [54 more characters]"
+    )
+    assert shortened("a" * 200, 100) == "a" * 100 + " … [100 more characters]"
