@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.config import Config
+from telemetry.delivery.drain import WINDOWS_MAX
 from telemetry.delivery.flush import flush
 from telemetry.delivery.report import FlushReport
 from telemetry.delivery.schedule import claim, flush_lock
@@ -111,6 +112,10 @@ def test_a_search_that_was_cut_short_holds_back_nothing(
             pass
         _flush(home, server.url, is_allowed)
         report = _flush(home, server.url, lambda: True)
+        assert census_of(tmp_path / "home").delivered == 3
+        for _ in range(WINDOWS_MAX):
+            if report.stopped != "drained":
+                report = _flush(home, server.url, lambda: True)
         assert (report.stopped, report.pending, report.dead) == ("drained", 0, 1)
     assert census_of(tmp_path / "home").delivered == 3
 

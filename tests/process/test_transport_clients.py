@@ -75,7 +75,7 @@ def test_a_client_is_asked_by_name_and_exactly_so() -> None:
     ((args, named),) = client.asked
     timeout = named.pop("timeout")
     assert (timeout.connect_timeout, timeout.read_timeout) == pytest.approx(
-        (60, 60), abs=30
+        (5, 5), abs=2
     )
     assert args == ()
     assert named == {
