@@ -93,12 +93,12 @@ def test_nothing_is_raised_whatever_is_handed_over(
         (telemetry.TokenEvent(cost="free"), telemetry.InvalidEventError, "invalid"),  # type: ignore[arg-type]
         (None, telemetry.InvalidEventError, "invalid"),
         (
-            telemetry.CommandEvent(error="x" * 10_000_000),
+            telemetry.CommandEvent(args=["x"] * 100_000),
             telemetry.EventTooBigError,
             "too_big",
         ),
     ],
-    ids=["type", "cost", "none", "10 MB"],
+    ids=["type", "cost", "none", "100,000 arguments"],
 )
 def test_a_refusal_is_counted_or_raised(
     event: Any, error: type[telemetry.RefusedError], reason: str, user: Path

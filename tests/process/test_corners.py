@@ -70,10 +70,10 @@ def test_a_home_that_others_can_write_to_is_told_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
+    """A file system of 1 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2048k", "none", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1024k", "none", str(place)]
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting needs root")
     if subprocess.run(command, capture_output=True, check=False).returncode:
