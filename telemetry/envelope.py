@@ -57,8 +57,8 @@ _TEXT_CHARS_MAX = 64 * 1024
 _LIST_CHARS_MAX = 32 * 1024
 # An item is cut at this many, or at fewer where there are many of them.
 _ITEM_CHARS_MAX, _ITEM_CHARS_MIN = 2048, 64
-# A cut falls on a blank if there is one so near: half of a word may be half of a key.
-_CUT_BACK_CHARS = 256
+# A key on one line is hardly longer; the items of a long list have less.
+_CUT_CHARS_MAX, _CUT_CHARS_MIN = 1024, 256
 _INFINITY = float("inf")
 _NO_LANGUAGE = "en-US"
 _TAGS = "TELEMETRY_TAGS"
@@ -277,8 +277,21 @@ class Envelope:
         if len(text) > _ITEM_CHARS_MIN:
             bound = chars_max or (_FREE_CHARS_MAX if free else _TEXT_CHARS_MAX)
             if len(text) > bound:
-                text = shortened(text, bound)
+                return self._shortened(text, bound, free=free)
         return scrub.free_text(text) if free else scrub.text(text)
+
+    def _shortened(self, text: str, chars_max: int, *, free: bool) -> str:
+        """The beginning of a long text, scrubbed, with a mark.
+
+        What a cut leaves at the end may be half of a key, which no rule knows. So more
+        is scrubbed than is kept, and the end of that goes.
+        """
+        assert self._scrub is not None  # noqa: S101 - its caller looked
+        margin = max(_CUT_CHARS_MIN, min(_CUT_CHARS_MAX, chars_max))
+        begin = text[: chars_max + margin]
+        kept = self._scrub.free_text(begin) if free else self._scrub.text(begin)
+        kept = kept[: max(len(kept) - margin, 0)]
+        return f"{kept} … [{len(text) - chars_max} more characters]"
 
     def _read_tags(self, text: str) -> dict[str, str]:
         if text != self._tags_text:
@@ -292,15 +305,6 @@ class Envelope:
             self._tags = tags
             self._tags_text = text
         return self._tags
-
-
-def shortened(text: str, chars_max: int) -> str:
-    """The text cut at `chars_max` characters or at the blank before, with a mark."""
-    head = text[:chars_max]
-    near = max(head.rfind(blank) for blank in " \n")
-    if near > max(chars_max - _CUT_BACK_CHARS, 0):
-        head = head[:near]
-    return f"{head} … [{len(text) - len(head)} more characters]"
 
 
 def parse_tags(text: str) -> dict[str, str]:

@@ -182,7 +182,8 @@ def refuse(client: telemetry.Client) -> Counter[str]:
     dresser = Dresser()
     for canary in PLANTED:
         text = dresser.dress(canary)
-        huge = text * (telemetry.Config(app="app").event_bytes_max // len(text) + 1)
+        bytes_max = telemetry.Config(app="app").event_bytes_max
+        huge = f"{text} " * (bytes_max // len(text) + 1)
         for event in (
             telemetry.ToolEvent(action="call", error=huge),
             telemetry.ToolEvent(action=7, error=text),  # type: ignore[arg-type]
