@@ -196,7 +196,7 @@ def count(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentCount:
     return SegmentCount(
         recorded=listed + pending + damaged - _retried_behind(entry, seq),
         pending=waiting + pending,
-        damaged=damaged + listed - waiting,
+        damaged=damaged + listed - waiting + _retried_missing(entry, seq),
         tail=tail,
     )
 
@@ -227,9 +227,17 @@ def count_quickly(
         + damaged
         - _retried_behind(entry, entry.seq + numbers),
         pending=waiting + marks,
-        damaged=damaged,
+        damaged=damaged + _retried_missing(entry, entry.seq + numbers),
         tail=tail,
     )
+
+
+def _retried_missing(entry: SegmentEntry, seq: int) -> int:
+    """How many retried letters are gone behind record `seq`, the last one there is.
+
+    They were recorded before. `fold` counts them as damaged, too.
+    """
+    return max(entry.retried - max(seq, entry.seq) - 1, 0)
 
 
 def _retried_behind(entry: SegmentEntry, seq: int) -> int:

@@ -321,6 +321,8 @@ def learn_files(home: Home, books: Books) -> int:
     odd = {
         name
         for name in segment_names(home, home.dead)
+        # A directory in a file's place holds no letter and is no work of ours.
+        if not os.path.isdir(f"{home.dead}/{name}")
         if name not in known or _size_of(f"{home.dead}/{name}") > known[name].end > 0
     }
     if not odd:
