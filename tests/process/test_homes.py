@@ -6,6 +6,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,13 +64,11 @@ def _run(
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that every user can get to."""
-    path = tmp_path
-    while path.stat().st_uid == os.geteuid() and path != path.parent:
-        path.chmod(path.stat().st_mode | 0o055)
-        path = path.parent
-    return tmp_path
+def place() -> Iterator[Path]:
+    """A directory that every user can get to; pytest closes its own to others."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 def test_no_home_directory_means_no_events(tmp_path: Path) -> None:
