@@ -59,7 +59,7 @@ ADVERSE = (
     "alice", "alice ", "al", "sesame-", "%73esame-0", "&#47;", "&amp;", " -", "=AB",
 )
 # fmt: on
-SIZE = 64 * 1024
+SIZE = 32 * 1024
 # Four times the largest event that is taken, unless its bound is raised.
 SIZE_LARGE = 1024 * 1024
 

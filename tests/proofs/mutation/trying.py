@@ -31,6 +31,15 @@ from tests.proofs.mutation.mutants import Mutant
 REPOSITORY = Path(__file__).parents[3]
 # What tests of one module need at most of the tree.
 PARTS = ("telemetry", "spool_tools", "tests", "fuzz", "pyproject.toml", "README.md")
+# Process tests of what is not pure, quickest first.
+BESIDE = {
+    "spool/writer.py": (
+        "tests/process/test_writer_bounds.py",
+        "tests/process/test_power.py",
+    ),
+    "delivery/drain.py": ("tests/process/test_narrowing.py",),
+    "books/ledger.py": ("tests/process/test_ledger_faults.py",),
+}
 # A mutant may be slower than the module; only an endless one meets this.
 TIMES_SLOWER, LEAST_S = 8.0, 30.0
 
@@ -46,7 +55,8 @@ class Trial(NamedTuple):
 def mirrors_of(module: str) -> list[str]:
     """The unit tests of `telemetry/<module>`, those named after it first.
 
-    A module that no unit test imports has its process tests instead.
+    A module that no unit test imports has its process tests instead; one that writes
+    or posts has those beside its unit tests that show what it does to a disk or server.
     """
     stem = Path(module).stem
     dotted = "telemetry." + module.removesuffix(".py").replace("/", ".")
@@ -57,8 +67,8 @@ def mirrors_of(module: str) -> list[str]:
             named.append(relative)
         elif dotted in _imports(path.read_text("utf-8")):
             importing.append(relative)
-    if named or importing:
-        return named + importing
+    if named or importing or module in BESIDE:
+        return named + importing + list(BESIDE.get(module, ()))
     mirrors = sorted((REPOSITORY / "tests" / "process").glob(f"test_{stem}*.py"))
     return [path.relative_to(REPOSITORY).as_posix() for path in mirrors]
 
