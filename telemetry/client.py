@@ -385,10 +385,14 @@ class Client:
         try:
             from telemetry.errors import DiskError, HomeError, OffError, RefusedError
             from telemetry.interrupts import pass_on
-        except ImportError:
-            # A signal handler that records, inside of these very imports.
-            if is_loss and self._pipeline is not None:
-                self._pipeline.refuse("busy")
+        except (ImportError, OSError):
+            # A signal handler that records, inside of these very imports; or no
+            # descriptor is left to load them with.
+            try:
+                if is_loss and self._pipeline is not None:
+                    self._pipeline.refuse("busy")
+            except (ImportError, OSError):
+                pass  # not counted either
             return
         pass_on(error)
         if isinstance(error, OffError):

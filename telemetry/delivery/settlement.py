@@ -174,11 +174,11 @@ class OpenSegment:
         Not from a range that starts at one of `besides`.
         """
         self._announce_rest()
-        ranges = [
-            each
-            for each in self.entry.announced
-            if each.start not in besides and (each.count > 1 or not each.reason)
-        ]
+        others = [each for each in self.entry.announced if each.start not in besides]
+        # Single events that were set aside come last. A killed flush may have set aside
+        # good ones with a bad one, and left nothing else to compare it with.
+        ranges = [each for each in others if each.count > 1 or not each.reason]
+        ranges = ranges or others
         events = sum(each.count for each in ranges)
         if not events or len(self.entry.announced) > RANGES_MAX:
             return None
