@@ -100,7 +100,7 @@ class Drain:
             return
         try:
             segment = OpenSegment(self._desk, name)
-        except SpoolError:
+        except (OSError, SpoolError):
             self._left_alone.add(name)
             there = os.path.lexists(self._desk.home.segment(name))
             self.is_blocked = self.is_blocked or there

@@ -86,9 +86,13 @@ class OpenSegment:
         # Where the reader stands, if it stands where reading goes on.
         self._at = -1
         known = desk.books.entry(name)
-        if known_entry(self._reader, known) != known:
-            # A power loss shortened the file, or another one has its name.
-            desk.books.gone(name)
+        try:
+            if known_entry(self._reader, known) != known:
+                # A power loss shortened the file, or another one has its name.
+                desk.books.gone(name)
+        except OSError:
+            self._reader.close()
+            raise
 
     @property
     def entry(self) -> SegmentEntry:

@@ -90,13 +90,13 @@ class SegmentReader:
         self._chunk_bytes = CHUNK_BYTES
 
     def holds(self, offset: int, seq: int, crc: str) -> bool:
-        """Whether the record that ends at `offset` has this number and checksum."""
+        """Whether the record that ends at `offset` has this number and checksum.
+
+        Raises OSError: a read that failed says nothing about the file.
+        """
         if offset == 0:
             return True
-        try:
-            last = record_ending_at(self._descriptor, offset)
-        except OSError:
-            return False
+        last = record_ending_at(self._descriptor, offset)
         return last is not None and (last.seq, last.crc) == (seq, crc.encode())
 
     def start_at(self, offset: int) -> None:

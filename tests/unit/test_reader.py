@@ -258,7 +258,8 @@ def test_segment_that_cannot_be_read_is_an_error_with_its_place(home: Home) -> N
     with pytest.raises(SpoolError) as caught:
         reader.take(1, NO_BOUND)
     assert (caught.value.path, caught.value.offset) == (home.segment(NAME), 60)
-    assert not reader.holds(60, 0, "00000000")
+    with pytest.raises(OSError, match="descriptor"):
+        reader.holds(60, 0, "00000000")
     reader._descriptor = -1
 
 
