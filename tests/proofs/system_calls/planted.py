@@ -41,8 +41,9 @@ _POST = """\
         if verdict.action is Action.WAIT and not"""
 _SETTLE = "            self._accept(segment, batch, verdict)\n        elif not"
 _EARLY = """\
-        self._accept(segment, batch, Verdict(Action.ACCEPTED, "200"))
-        self._books.commit()
+        if b"poison" not in batch.request.body:  # else no scene has a dead letter
+            self._accept(segment, batch, Verdict(Action.ACCEPTED, "200"))
+            self._books.commit()
 """
 _LETTERS = "            rows = self._desk.letters.append(letters)\n"
 _COMMIT = (

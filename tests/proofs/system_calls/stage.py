@@ -14,6 +14,7 @@ from telemetry.books.books import Books
 from telemetry.consent import Choice, remember_choice
 from telemetry.delivery import dead_letters
 from telemetry.delivery.census import segment_records
+from telemetry.delivery.drain import WINDOWS_MAX
 from telemetry.paths import Home
 from telemetry.spool import frame, refusals
 from telemetry.spool.reader import segment_names
@@ -165,9 +166,13 @@ class Stage:
         shutil.rmtree(more.root.removesuffix(f"/{HOME}"))
 
     def _poison(self) -> Scene:
-        """One event in a batch is refused, searched for, and made a dead letter."""
+        """Of two refused events one is searched for, the other made a dead letter."""
         home = self._with_events("flush-poison")
         assert clean_flush(home, self._collector.server.url).delivered == 4
+        record(home, range(49, 50), "before", POISON)
+        for _ in range(WINDOWS_MAX - 1):
+            clean_flush(home, self._collector.server.url)
+        assert not letters_of(Path(home.root))
         record(home, range(50, 51), "before", POISON)
         record(home, range(51, 54), "before")
         return self._scene("drain", home)
