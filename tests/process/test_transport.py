@@ -151,13 +151,17 @@ def test_each_answer_is_what_it_is(behaviour: Behaviour, expected: list) -> None
 )
 def test_a_post_ends_at_its_deadline(behaviour: Behaviour, expected: list) -> None:
     """A silence is bounded by any library; a byte now and then by nothing but this."""
-    with (
-        Server(behaviour) as server,
-        transport(server.url, request_timeout_s=0.6) as to,
-    ):
-        outcome, took_s = timed(to)
-        assert sign(outcome) in expected
-        assert 0.59 < took_s < 0.6 + LATE_S
+    # A machine that is busy for half a second may come to the headers too late.
+    for request_s in (0.6, 6.0):
+        with (
+            Server(behaviour) as server,
+            transport(server.url, request_timeout_s=request_s) as to,
+        ):
+            outcome, took_s = timed(to)
+        assert request_s - 0.01 < took_s < request_s + LATE_S
+        if sign(outcome) in expected:
+            break
+    assert sign(outcome) in expected
 
 
 @pytest.mark.usefixtures("either_way")
@@ -280,7 +284,7 @@ def test_a_refused_connection_says_so() -> None:
     with refusing() as port, transport(f"http://127.0.0.1:{port}/x?key=1") as to:
         outcome, took_s = timed(to)
     assert outcome == Failure("refused", f"127.0.0.1:{port}: Connection refused")
-    assert took_s < 1.0
+    assert took_s < LATE_S
 
 
 def test_a_reset_at_accept_is_a_reset() -> None:

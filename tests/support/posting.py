@@ -20,7 +20,7 @@ KEY = "a-secret-key-of-some-length"
 BODY = b'{"records":[]}'
 # How much later than its deadline a post may come back on a busy machine. What does not
 # keep its deadline waits for five seconds.
-LATE_S = 3.0
+LATE_S = 4.0
 
 
 @contextlib.contextmanager
