@@ -128,9 +128,10 @@ class Schedule:
 def _fields(content: bytes, start: int) -> tuple[str, int, int]:
     """The three fields of the line at `start`; ("", 0, 0) where it is damaged."""
     words = content[start : start + _LINE_BYTES].split()
-    if len(words) != 3 or not (words[1].isdigit() and words[2].isdigit()):
+    is_whole = [len(word) for word in words] == [8, 2, 10] and words[0].isalnum()
+    if not is_whole or not (words[1].isdigit() and words[2].isdigit()):
         return "", 0, 0
-    return words[0].decode("ascii", "replace")[:8], int(words[1][:2]), int(words[2])
+    return words[0].decode("ascii"), int(words[1]), int(words[2])
 
 
 def destination_crc(
