@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from telemetry.books.books import Books
-from telemetry.books.entries import SegmentEntry, Totals
+from telemetry.books.entries import SegmentEntry, Snapshot, Totals
 from telemetry.books.ledger import Ledger
 from telemetry.books.view import read_snapshot, set_aside_names
 from telemetry.errors import LedgerError, LedgerMalformedError
@@ -35,7 +35,8 @@ def make_sound(home: str) -> dict[str, bytes]:
     ledger = Ledger(f"{home}/sound")
     for offset in OFFSETS:
         entry = SegmentEntry(offset=offset, recorded=1)
-        ledger.commit(segments=dict.fromkeys(NAMES, entry), totals=Totals(recorded=3))
+        segments = dict.fromkeys(NAMES, entry)
+        ledger.commit(Snapshot(segments=segments, totals=Totals(recorded=3)))
     ledger.close()
     files = {}
     for name in (DATABASE, JOURNAL):

@@ -70,7 +70,7 @@ def sound_ledger() -> dict[str, bytes]:
             offset=len(FIRST), seq=0, crc=records(FIRST)[0].crc, recorded=1, delivered=1
         )
         totals = Totals(recorded=5, delivered=5)
-        ledger.commit(segments={SEGMENTS[0]: entry}, totals=totals)
+        ledger.commit(Snapshot(segments={SEGMENTS[0]: entry}, totals=totals))
         ledger.close()
         return {
             name: (Path(directory) / "ledger" / name).read_bytes()

@@ -1,5 +1,16 @@
-"""Tools for whoever looks after a spool: see, check, mend and drive it.
+"""Tools for whoever looks after a spool: see, check, repair and drive it.
 
-`python -m spool_tools` and the installed `spool-tools` are the same. One file a
-command; `cli.py` finds them. These tools import `telemetry`, never the reverse.
+`python -m spool_tools` and the installed `spool-tools` are the same. One file a command,
+with `add_arguments` and `run`; what they share:
+
+    cli         how every command ends; commands finds the one that is named
+    target      which spool it is about; changing: the lock and books of those that write
+    reading     records, letters and damage, one at a time; follow, requests
+    screen      output for a person or a program; wording, progress
+    why         why nothing arrives, in a sentence; holder, explain
+    page/       `view`: the page, its server and its three buttons
+    collector/  `collect`: a server that stores events, and misbehaves on request
+    own         the same for a program's own command line
+
+These tools import `telemetry`, never the reverse. README.md shows each command.
 """

@@ -5,12 +5,7 @@ is one request as JSON. All else goes to standard error. Exit codes: 0 it ended 
 asked (`--count` reached, `--for` over, SIGTERM); 1 `--for` was over before `--count`
 was reached; 2 wrong usage, or an address or database that cannot be used; 130 SIGINT.
 
-A key comes from the environment only, and is never printed.
-
-What `collect` can be told on its command line, and what is made of it.
-
-Values that cannot be used are refused here, in argparse's way or as ValueError; a
-key is read from the environment only, and appears in no message.
+A key comes from the environment only, and appears in no message.
 """
 
 from __future__ import annotations
@@ -27,27 +22,32 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterator
 
 import msgspec
 
-from spool_tools.collector import Collector
-from spool_tools.collector.misbehaviour import Faults
+from spool_tools.collector import Collector, Faults
+from spool_tools.collector.misbehaviour import BEHAVES
 from spool_tools.collector.server import Limits
 from spool_tools.collector.store import RequestRow, StoreError
-from spool_tools.screen import printable
-from spool_tools.target import seconds_above_0
+from spool_tools.target import WrongUsageError, seconds_above_0
+from spool_tools.wording import printable
 
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+__all__ = ["add_arguments", "run"]
+
+# How late the end may be noticed.
+_LOOK_S = 0.2
+_EXIT_CODES = {"count": 0, "time": 0, "SIGTERM": 0, "SIGINT": 130}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what `collect.run` reads."""
+    """Declares what `run` reads."""
     parser.description = (
         "Collects events on this machine over HTTP, stores each once in SQLite, and "
-        "misbehaves on request. Its first line of output is the endpoint to use."
+        "misbehaves on request. Its first line of output is the endpoint to use. It "
+        "reads every format; GET /gaps answers which events it never saw."
     )
     parser.epilog = (
         "examples:\n"
@@ -58,144 +58,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "2 wrong usage; 130 Ctrl-C\n"
     )
     add = parser.add_argument
-    add(
-        "--listen",
-        type=_address,
-        default=("127.0.0.1", 0),
-        metavar="HOST:PORT",
-        help="where to listen (default: 127.0.0.1:0, a free port)",
-    )
-    add(
-        "--path", type=_path, metavar="PATH", help="serve this path only (default: any)"
-    )
-    add(
-        "--database",
-        default="collected.db",
-        metavar="FILE",
-        help="SQLite file, continued where it exists (default: collected.db here); "
-        ":memory: keeps nothing",
-    )
-    add(
-        "--require-key",
-        nargs="?",
-        const="TELEMETRY_API_KEY",
-        metavar="VARIABLE",
+    add("--listen", metavar="HOST:PORT", type=_address, default=("127.0.0.1", 0),
+        help="where to listen (default: 127.0.0.1:0, a free port)")  # fmt: skip
+    add("--path", type=_path, help="serve this path only (default: any)")
+    add("--database", metavar="FILE", default="collected.db",
+        help="SQLite file, continued where it exists (default: %(default)s here); "
+        ":memory: keeps nothing")  # fmt: skip
+    add("--require-key", metavar="VARIABLE", nargs="?", const="TELEMETRY_API_KEY",
         help="ask for the key that this environment variable holds "
-        "(default: TELEMETRY_API_KEY)",
-    )
-    add(
-        "--header",
-        metavar="NAME",
-        help="the header the key comes in (default: TELEMETRY_HEADER, else x-api-key)",
-    )
-    add("--count", type=_whole, metavar="N", help="end after N new distinct events")
-    add(
-        "--for",
-        dest="for_s",
-        type=seconds_above_0,
-        metavar="SECONDS",
-        help="end after that",
-    )
-    add(
-        "--body-bytes-max",
-        type=_whole,
+        "(default: TELEMETRY_API_KEY)")  # fmt: skip
+    add("--header", metavar="NAME",
+        help="the header the key comes in (default: TELEMETRY_HEADER, else "
+        "x-api-key)")  # fmt: skip
+    add("--count", metavar="N", type=_whole, help="end after N new distinct events")
+    add("--for", metavar="SECONDS", type=seconds_above_0, dest="for_s",
+        help="end after that")  # fmt: skip
+    add("--body-bytes-max", metavar="BYTES", type=_whole,
         default=Limits().body_bytes_max,
-        metavar="BYTES",
-        help="answer 413 above that (default: %(default)s)",
-    )
+        help="answer 413 above that (default: %(default)s)")  # fmt: skip
     add("--verbose", action="store_true", help="print each request as a JSON line")
-    _add_faults(parser.add_argument_group("misbehaviour on request"))
+    faults = parser.add_argument_group("misbehaviour on request")
+    add = faults.add_argument
+    add("--status", metavar="CODE", type=int, help="answer this, store nothing")
+    add("--html", action="store_true", help="answer a page, as a captive portal does")
+    add("--fail-rate", metavar="SHARE", type=float,
+        help="only this share of the requests, by chance (0.3); alone it means "
+        "503")  # fmt: skip
+    add("--seed", metavar="N", help="repeats what --fail-rate chose")
+    add("--times", metavar="K", type=int, help="only the first K requests")
+    add("--retry-after", metavar="SECONDS",
+        help="sent with the status; a date, or nonsense, is sent as it stands; alone "
+        "it means 503")  # fmt: skip
+    add("--reject", metavar="EVENT", action="append", default=[],
+        help="name events of this type as rejected, in a 200 (may be "
+        "repeated)")  # fmt: skip
+    add("--slow", metavar="BYTES_PER_S", type=float, dest="bytes_per_s",
+        help="answer at this pace")  # fmt: skip
+    add = faults.add_mutually_exclusive_group().add_argument
+    add("--hang", action="store_true", help="store, then never answer")
+    add("--reset", action="store_true", help="store, then reset")
+    add("--truncate", action="store_true", help="store, then send half of the answer")
+    add = faults.add_mutually_exclusive_group().add_argument
+    add("--before-commit", dest="stores", action="store_const", const=False,
+        help="whatever the fault is, store nothing")  # fmt: skip
+    add("--after-commit", dest="stores", action="store_const", const=True,
+        help="whatever the fault is, store first: that makes duplicates")  # fmt: skip
 
 
-def key_and_header(
-    args: argparse.Namespace, environment: Mapping[str, str]
-) -> tuple[str | None, str]:
-    """The key to ask for (None: none) and its header. ValueError: neither is usable."""
+def _key_and_header(args: argparse.Namespace) -> tuple[str | None, str]:
+    """The key to ask for (None: none) and its header."""
     header = args.header
     if header is None:
-        header = environment.get("TELEMETRY_HEADER", "x-api-key")
+        header = os.environ.get("TELEMETRY_HEADER", "x-api-key")
     if args.require_key is None:
         return None, header
     if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header) is None:
-        raise ValueError("--require-key needs a header's name (--header)")
-    key = environment.get(args.require_key, "")
+        raise WrongUsageError("--require-key needs a header's name (--header)")
+    key = os.environ.get(args.require_key, "")
     if not key:
         # Not repeated: somebody may have put the key itself there.
-        raise ValueError("the variable that --require-key names is unset or empty")
+        raise WrongUsageError("the variable that --require-key names is unset or empty")
     return key, header
 
 
-def faults(args: argparse.Namespace) -> Faults:
-    """What is to go wrong. ValueError where the options contradict one another."""
-    seed = args.seed
-    if seed is None and args.fail_rate is not None:
-        seed = secrets.randbelow(10**6)
-    asked = Faults(
-        status=args.status,
-        html=args.html,
-        hang=args.hang,
-        reset=args.reset,
-        truncate=args.truncate,
-        fail_rate=args.fail_rate,
-        seed=seed,
-        times=args.times,
-        retry_after=args.retry_after,
-        stores=args.stores,
-        reject=tuple(args.reject),
-        bytes_per_s=args.slow,
-    )
-    if not asked.harms and (args.times is not None or args.stores is not None):
-        raise ValueError("--times, --before-commit and --after-commit need a fault")
+def _faults(args: argparse.Namespace) -> Faults:
+    """What is to go wrong."""
+    options = {name: getattr(args, name) for name in Faults.__struct_fields__}
+    if args.seed is None and args.fail_rate is not None:
+        options["seed"] = secrets.randbelow(10**6)
+    try:
+        asked = Faults(**options | {"reject": tuple(args.reject)})
+    except ValueError as error:
+        raise WrongUsageError(str(error)) from error
+    if asked.plan == BEHAVES and (args.times is not None or args.stores is not None):
+        raise WrongUsageError("--times, --before-commit, --after-commit need a fault")
     return asked
-
-
-def _add_faults(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--status", type=int, metavar="CODE", help="answer this, store nothing")
-    add("--html", action="store_true", help="answer a page, as a captive portal does")
-    ways = group.add_mutually_exclusive_group()
-    ways.add_argument("--hang", action="store_true", help="store, then never answer")
-    ways.add_argument("--reset", action="store_true", help="store, then reset")
-    ways.add_argument(
-        "--truncate", action="store_true", help="store, then send half of the answer"
-    )
-    add(
-        "--fail-rate",
-        type=float,
-        metavar="SHARE",
-        help="only this share of the requests, by chance (0.3); alone it means 503",
-    )
-    add("--seed", type=int, metavar="N", help="repeats what --fail-rate chose")
-    add("--times", type=int, metavar="K", help="only the first K requests")
-    add(
-        "--retry-after",
-        metavar="SECONDS",
-        help="sent with the status; a date, or nonsense, is sent as it stands; "
-        "alone it means 503",
-    )
-    when = group.add_mutually_exclusive_group()
-    when.add_argument(
-        "--before-commit",
-        dest="stores",
-        action="store_const",
-        const=False,
-        help="whatever the fault is, store nothing",
-    )
-    when.add_argument(
-        "--after-commit",
-        dest="stores",
-        action="store_const",
-        const=True,
-        help="whatever the fault is, store first: that makes duplicates",
-    )
-    add(
-        "--reject",
-        action="append",
-        default=[],
-        metavar="EVENT",
-        help="name events of this type as rejected, in a 200 (may be repeated)",
-    )
-    add("--slow", type=float, metavar="BYTES_PER_S", help="answer at this pace")
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -218,23 +155,13 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-__all__ = ["add_arguments", "run"]
-
-# How late the end may be noticed.
-_LOOK_S = 0.2
-_EXIT_CODES = {"count": 0, "time": 0, "SIGTERM": 0, "SIGINT": 130}
-
-
 def run(args: argparse.Namespace) -> int:
     """Collects until told to end; the exit code."""
-    try:
-        key, header = key_and_header(args, os.environ)
-        harm = faults(args)
-    except ValueError as exc:
-        return _unusable(str(exc))
+    key, header = _key_and_header(args)
+    faults = _faults(args)
     tally = _Tally(count=args.count, verbose=args.verbose)
     host, port = args.listen
-    with _signals_told_to(tally.ends):
+    with _signals_end(tally.ends):
         try:
             collector = Collector(
                 args.database,
@@ -243,19 +170,25 @@ def run(args: argparse.Namespace) -> int:
                 path=args.path,
                 key=key,
                 header=header,
-                faults=harm,
+                faults=faults,
                 limits=Limits(body_bytes_max=args.body_bytes_max),
                 on_request=tally.add,
             )
-        except StoreError as exc:
-            return _unusable(str(exc))
-        except (OSError, UnicodeError) as exc:
-            return _unusable(f"cannot listen on {host}:{port}: {exc}")
+        except StoreError as error:
+            raise WrongUsageError(str(error)) from error
+        except (OSError, UnicodeError) as error:
+            told = f"cannot listen on {host}:{port}: {error}"
+            raise WrongUsageError(told) from error
         with collector:
-            _announce(collector, args, harm, tally)
+            _announce(collector, args, faults, tally)
             end = _end(tally.ends, args.for_s)
-        _say(tally.summary(args.database))
-    if end == "time" and args.count and tally.accepted < args.count:
+        counts = tally.counts
+        _say(
+            f"{counts['requests']} requests: {counts['accepted']} new events, "
+            f"{counts['duplicates']} duplicates, {counts['rejected']} rejected; "
+            f"in {args.database}"
+        )
+    if end == "time" and args.count and counts["accepted"] < args.count:
         _say(f"fewer than the {args.count} events asked for arrived in time")
         return 1
     return _EXIT_CODES[end]
@@ -267,12 +200,9 @@ class _Tally:
     def __init__(self, *, count: int | None, verbose: bool) -> None:
         # SimpleQueue: its put may be called from a signal handler at any moment.
         self.ends: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.accepted = 0
+        self.counts: Counter[str] = Counter()
         self._count = count
         self._verbose = verbose
-        self._requests = 0
-        self._duplicates = 0
-        self._rejected = 0
         self._mutex = threading.Lock()
 
     def add(self, row: RequestRow) -> None:
@@ -280,13 +210,12 @@ class _Tally:
             _say(row.reason)
             return
         with self._mutex:
-            self._requests += 1
-            self.accepted += row.accepted
-            self._duplicates += row.duplicates
-            self._rejected += row.rejected
+            self.counts["requests"] += 1
+            for name in ("accepted", "duplicates", "rejected"):
+                self.counts[name] += getattr(row, name)
             if self._verbose:
                 self.print(msgspec.json.encode(row).decode())
-            if self._count is not None and self.accepted >= self._count:
+            if self._count is not None and self.counts["accepted"] >= self._count:
                 self.ends.put("count")
 
     def print(self, line: str) -> None:
@@ -298,12 +227,6 @@ class _Tally:
             # What is still buffered would fail again when the interpreter ends.
             with contextlib.suppress(OSError), open(os.devnull, "wb") as null:
                 os.dup2(null.fileno(), sys.stdout.fileno())
-
-    def summary(self, database: str) -> str:
-        return (
-            f"{self._requests} requests: {self.accepted} new events, "
-            f"{self._duplicates} duplicates, {self._rejected} rejected; in {database}"
-        )
 
 
 def _announce(
@@ -336,10 +259,10 @@ def _end(ends: queue.SimpleQueue[str], for_s: float | None) -> str:
 
 
 @contextlib.contextmanager
-def _signals_told_to(ends: queue.SimpleQueue[str]) -> Iterator[None]:
+def _signals_end(ends: queue.SimpleQueue[str]) -> Iterator[None]:
     """SIGINT and SIGTERM end the run; a second one kills (all that counts is stored)."""
 
-    def told(number: int, _frame: object) -> None:
+    def end(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         ends.put(signal.Signals(number).name)
 
@@ -348,7 +271,7 @@ def _signals_told_to(ends: queue.SimpleQueue[str]) -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM):
             # A shell starts what runs in the background with SIGINT ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, told)
+                before[number] = signal.signal(number, end)
     try:
         yield
     finally:
@@ -359,8 +282,3 @@ def _signals_told_to(ends: queue.SimpleQueue[str]) -> Iterator[None]:
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):
         print(f"collect: {printable(line)}", file=sys.stderr, flush=True)
-
-
-def _unusable(problem: str) -> int:
-    _say(problem)
-    return 2

@@ -16,8 +16,9 @@ from difflib import get_close_matches
 from importlib import metadata
 from typing import NoReturn
 
-from spool_tools.screen import complain, printable
+from spool_tools.screen import complain
 from spool_tools.target import NO_SUCH_SPOOL, NoSuchSpoolError, WrongUsageError
+from spool_tools.wording import printable
 from telemetry.errors import TelemetryError
 
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "demo": "the whole story in one command, on a spool of its own",
     "dump": "every pending event as one JSON line",
     "status": "what is kept, what was sent, when the next flush is, and why",
+    "view": "a page on this machine: what is kept, where it goes, on and off",
     "verify": "check every record of the spool",
     "flush": "deliver what waits, now",
     "dead": "the events that a server refused: list, retry, drop",
@@ -35,17 +37,28 @@ COMMANDS = {
     "disable": "turn telemetry off for good, and remove everything",
     "enable": "turn telemetry on again",
     "reset": "give this installation another id",
+    "forget": "off, and the server is asked to delete what it has",
     "events": "the catalogue of what can be collected, field by field",
+    "conformance": "ask a server each thing that it has to do",
+    "recipe": "a configuration to start from, for a server that receives events",
     "collect": "a collector on this machine that can misbehave",
 }
-_FIRST = {
-    "spool-tools demo": "see it work, from an offline run to delivery",
-    "spool-tools dump --app NAME": "what waits to be sent, exactly as it will be sent",
-    "spool-tools COMMAND --help": "what a command can do, with examples",
-}
 _CODES = (
-    "exit codes: 0 fine; 1 damage was found, or something is left undelivered; "
+    "0 fine; 1 damage was found, or something is left undelivered; "
     "2 wrong usage; 3 no such spool"
+)
+_OVERVIEW = "\n".join(
+    (
+        "commands:",
+        *(f"  {name:<13}{meaning}" for name, meaning in COMMANDS.items()),
+        "",
+        "try first:",
+        "  spool-tools demo              see it work, from offline to delivery",
+        "  spool-tools dump --app NAME   what waits, exactly as it will be sent",
+        "  spool-tools COMMAND --help    what a command can do, with examples",
+        "",
+        f"exit codes: {_CODES}",
+    )
 )
 
 
@@ -54,7 +67,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end with exit code 2."""
-
         with contextlib.suppress(OSError):
             super().error(printable(message))
         sys.exit(WRONG_USAGE)
@@ -64,7 +76,7 @@ class _Epilog(argparse.RawDescriptionHelpFormatter):
     """Keeps the line ends of an epilog, and folds its lines at words."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        folded = (
+        return "\n".join(
             textwrap.fill(
                 line,
                 width,
@@ -75,36 +87,31 @@ class _Epilog(argparse.RawDescriptionHelpFormatter):
             )
             for line in text.splitlines()
         )
-        return "\n".join(folded)
 
 
 def run(arguments: list[str]) -> int:
     """Run the command that the first of them names; its exit code."""
-
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
         return _help(name, arguments)
+    parser = _Parser(
+        prog=f"spool-tools {name}", formatter_class=_Epilog, allow_abbrev=False
+    )
+    code = FAILED
     try:
         module = importlib.import_module(f"spool_tools.{name}")
-        parser = _Parser(
-            prog=f"spool-tools {name}", formatter_class=_Epilog, allow_abbrev=False
-        )
         module.add_arguments(parser)
-        code: int = module.run(parser.parse_args(arguments[1:]))
-    except NoSuchSpoolError as error:
+        return int(module.run(parser.parse_args(arguments[1:])))
+    except (NoSuchSpoolError, WrongUsageError, TelemetryError) as error:
         complain(name, error)
-        return NO_SUCH_SPOOL
-    except WrongUsageError as error:
-        complain(name, error)
-        return WRONG_USAGE
-    except TelemetryError as error:
-        complain(name, error)
-        return FAILED
+        if isinstance(error, NoSuchSpoolError):
+            code = NO_SUCH_SPOOL
+        elif isinstance(error, WrongUsageError):
+            code = WRONG_USAGE
     except ImportError as error:
         if error.name not in {"sqlite3", "_sqlite3"}:
             raise
         complain(name, "this Python was built without sqlite3, which is needed here")
-        return FAILED
     return code
 
 
@@ -112,7 +119,7 @@ def _help(name: str, arguments: list[str]) -> int:
     parser = _Parser(
         prog="spool-tools",
         description="See, check, mend and drive a telemetry spool.",
-        epilog=_overview(),
+        epilog=_OVERVIEW,
         formatter_class=_Epilog,
         usage="spool-tools COMMAND [options]",
         allow_abbrev=False,
@@ -134,17 +141,3 @@ def _version() -> str:
         return metadata.version("spooled-telemetry")
     except metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-def _overview() -> str:
-    return "\n".join(
-        (
-            "commands:",
-            *(f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()),
-            "",
-            "try first:",
-            *(f"  {command:<30}{meaning}" for command, meaning in _FIRST.items()),
-            "",
-            _CODES,
-        )
-    )

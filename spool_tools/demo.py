@@ -1,12 +1,8 @@
 """`demo`: the whole story in one command, on a spool of its own.
 
-A small program runs while nothing can be delivered, is killed in the middle, the
-spool is shown, a collector starts, the program is launched once more, and a
-flusher of its own delivers everything. Then the books are compared with what
-was acknowledged and with what arrived. Nothing is faked: the programs are
-processes, the kill is SIGKILL, the collector is a server on a socket.
-
-Exit codes: 0 everything arrived exactly once, 1 it did not.
+Nothing is faked: the programs are processes, the kill is SIGKILL, the collector is a
+server on a socket. At the end the books are compared with what was acknowledged and
+with what arrived.
 """
 
 from __future__ import annotations
@@ -19,11 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import islice
 
 from spool_tools import demo_program
 from spool_tools.collector import Collector
-from spool_tools.screen import Part, Screen, fitted
-from telemetry.books.view import read_snapshot
+from spool_tools.holder import flush_lock_holder
+from spool_tools.reading import Spool
+from spool_tools.screen import Part, Screen
+from spool_tools.wording import fitted
 from telemetry.delivery.census import Census, take_census
 from telemetry.paths import Home
 
@@ -31,15 +31,14 @@ from telemetry.paths import Home
 # The second run is killed after so many acknowledged calls.
 _KILLED_AFTER = 150
 _CALLS = {"first": 40, "second": 10_000, "third": 5}
-# Long for a drain of some hundred events; the demo says so if it is not enough.
-_DELIVERY_S = 12.0
+# Long for a drain of some hundred events, on a busy machine as well.
+_DELIVERY_S = 60.0
 _SHOWN = 3
 # As much of an event as shows what it is.
 _LINE_CHARACTERS = 112
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `demo`."""
     parser.description = (
         "See it work, on a spool of its own: a small program runs while nothing can "
         "be delivered, is killed, is launched again, and a flusher of its own "
@@ -51,22 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  spool-tools demo --keep      # and look at the spool afterwards\n"
         "exit codes: 0 everything arrived exactly once; 1 it did not\n"
     )
-    parser.add_argument(
-        "--keep", action="store_true", help="leave the spool there to look at"
-    )
+    text = "leave the spool there to look at"
+    parser.add_argument("--keep", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tell the story; the exit code."""
     directory = tempfile.mkdtemp(prefix="spool-demo-")
     story = _Story(directory)
     try:
         return story.tell()
     finally:
         if args.keep:
-            where = f"The spool is left there; look: spool-tools status --home {story.home.root}"
+            look = f"spool-tools status --home {story.home.root}"
             story.say()
-            story.say(where)
+            story.say(f"The spool is left there; look: {look}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -98,25 +95,23 @@ class _Story:
         self.launch("second", endpoint=nobody, kill_after=_KILLED_AFTER)
         self.say(f"   {len(self.acknowledged)} calls acknowledged in both runs.")
         self.chapter("3. What the spool holds (`spool-tools dump`):")
-        self.show()
+        width = min(self.screen.width, _LINE_CHARACTERS)
+        for event in islice(Spool(self.home).pending(), _SHOWN):
+            self.say(fitted(f"   {event.decode()}", width))
         before = self.census()
+        self.say("   …")
         self.say(f"   recorded {before.recorded} = pending {before.pending}")
-        self.await_flusher()
         self.chapter("4. A collector starts, and the next launch flushes by itself.")
         with Collector(key="demo-key") as collector:
             began = time.monotonic()
             self.launch("third", endpoint=collector.url)
             self.say(f"   The launch took {time.monotonic() - began:.2f} s.")
             expected = self.census().recorded
-            self.await_delivery(collector, expected)
+            _await(lambda: collector.count() >= expected)
             took_s = time.monotonic() - began
-            self.await_flusher()
-            names = [
-                event["properties"].get("tool_name", "") for event in collector.events()
-            ]
-            requests = len(collector.requests())
-            copies = sum(collector.copies().values())
-            return self.compare(names, copies, requests, took_s)
+            # The books are at rest once no flusher is at work.
+            _await(lambda: flush_lock_holder(self.home).state == "none")
+            return self.compare(collector, took_s)
 
     def say(self, *parts: Part) -> None:
         """One line, at once: a story is told as it happens."""
@@ -124,9 +119,8 @@ class _Story:
         sys.stdout.flush()
 
     def chapter(self, title: str) -> None:
-        """A heading."""
-        if not title.startswith("1"):
-            self.say()
+        """A heading, behind a blank line."""
+        self.say()
         self.say((title, "bold"))
 
     def launch(
@@ -155,60 +149,19 @@ class _Story:
                 process.kill()
                 raise
 
-    def show(self) -> None:
-        """The first lines of a dump, as a person would see them."""
-        command = [
-            sys.executable,
-            "-m",
-            "spool_tools",
-            "dump",
-            "--home",
-            self.home.root,
-        ]
-        done = subprocess.run(
-            [*command, "--format", "jsonl", "--limit", str(_SHOWN)],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        width = min(self.screen.width, _LINE_CHARACTERS)
-        for line in done.stdout.splitlines():
-            self.say(fitted(f"   {line}", width))
-        self.say("   …")
-
     def census(self) -> Census:
         """The conservation equation of the spool now."""
-        return take_census(self.home, read_snapshot(self.home.ledger))
+        return take_census(self.home, Spool(self.home).snapshot)
 
-    def await_delivery(self, collector: Collector, expected: int) -> None:
-        """Return once `expected` events arrived, or when it has taken too long."""
-        until = time.monotonic() + _DELIVERY_S
-        while collector.count() < expected and time.monotonic() < until:
-            time.sleep(0.02)
-
-    def await_flusher(self) -> None:
-        """Return once no flusher runs, so that the books are at rest."""
-        from telemetry.delivery.schedule import flush_lock
-
-        until = time.monotonic() + _DELIVERY_S
-        while time.monotonic() < until:
-            lock = flush_lock(self.home)
-            if lock is not None:
-                os.close(lock)
-                return
-            time.sleep(0.05)
-
-    def compare(
-        self, names: list[str], copies: int, requests: int, took_s: float
-    ) -> int:
+    def compare(self, collector: Collector, took_s: float) -> int:
         """The books against what was acknowledged and what arrived."""
+        names = [each["properties"].get("tool_name", "") for each in collector.events()]
+        requests = len(collector.requests())
         lost = self.acknowledged - set(names)
-        twice = copies - len(names)
+        twice = sum(collector.copies().values()) - len(names)
         books = self.census()
-        self.say(
-            f"   {len(names)} events arrived in {requests} requests, {took_s:.1f} s."
-        )
+        arrived = f"{len(names)} events arrived in {requests} requests"
+        self.say(f"   {arrived}, {took_s:.1f} s.")
         self.chapter("5. The books.")
         self.say(
             f"   recorded {books.recorded} = pending {books.pending}"
@@ -229,6 +182,12 @@ class _Story:
         else:
             self.say("   ", ("THE BOOKS DO NOT BALANCE.", "bold red"))
         return 0 if fine else 1
+
+
+def _await(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + _DELIVERY_S
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def _free_port() -> int:

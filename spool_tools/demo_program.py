@@ -22,7 +22,7 @@ _PAUSE_S = 0.001
 
 def main(run: str, calls: int) -> None:
     """Record a session of `calls` tool calls, named after `run`."""
-    client = telemetry.configure("demo", version="1.0", flusher_lifetime_s=3)
+    client = telemetry.configure("demo", version="1.0", flusher_lifetime_s=30)
     client.record_session_start("demo-agent", f"session-{run}")
     for number in range(calls):
         event = telemetry.ToolEvent(
@@ -42,6 +42,6 @@ def main(run: str, calls: int) -> None:
 
 if __name__ == "__main__":
     # Ctrl-C is for the one who tells the story; this one just ends.
-    for number in (signal.SIGINT, signal.SIGPIPE):
+    for number in {signal.SIGINT, getattr(signal, "SIGPIPE", signal.SIGINT)}:
         signal.signal(number, signal.SIG_DFL)
     main(sys.argv[1], int(sys.argv[2]))

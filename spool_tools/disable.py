@@ -2,14 +2,13 @@
 
 Recording has stopped and nothing is sent any more before the flush lock is asked
 for; then segments, dead letters, quarantine, ledger and the user's id are removed.
-What is interrupted there is finished by the next tool, flusher or launch. Exit
-codes: 0 it is done, 1 the choice could not be made, or something is left, 130
-interrupted.
+What is interrupted there is finished by the next tool, flusher or launch.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 
 import msgspec
 
@@ -20,6 +19,7 @@ from telemetry.consent import consent
 from telemetry.delivery.opt_out import opt_out
 from telemetry.errors import HomeError
 from telemetry.files import make_home
+from telemetry.paths import Home
 
 
 class Chosen(msgspec.Struct, kw_only=True):
@@ -30,10 +30,10 @@ class Chosen(msgspec.Struct, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `disable`."""
     parser.description = (
         "Turn telemetry off for good and remove everything that is kept. Programs "
-        "that run notice at their next event."
+        "that run notice at their next event. `forget` also asks the server to "
+        "delete what it has."
     )
     parser.epilog = (
         "example:\n"
@@ -45,35 +45,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Disable; the exit code."""
     home = target_home(args, changes=True, must_exist=False)
-    off = "telemetry is off: nothing more is recorded or sent"
-    later = "the next run of the program or of a tool removes what is kept"
-    try:
-        try:
-            make_home(home.root)
-            opt_out(home)
-        except (HomeError, OSError) as error:
-            problem = problem_of(error)
-            complain(
-                "disable", f"{problem}; the choice is not written, nothing was removed"
-            )
-            return 1
-        # It removes what was kept as soon as no flusher is at work any more.
-        with flush_lock_held(home, "disable", wait_s=args.wait):
-            pass
-    except KeyboardInterrupt:
-        if not consent(home, {}).on:
-            complain("disable", f"{off}, but this was interrupted; {later}")
-        raise
-    except BusyError:
-        complain("disable", f"{off}, but a flusher has not ended yet; {later}")
-        return 1
-    except OSError as error:
-        complain("disable", f"{off}, but not all is removed: {problem_of(error)}")
+    if not is_turned_off(args, home, "disable"):
         return 1
     Screen().tell(
         Chosen(telemetry="off", consent=home.consent),
         "telemetry is off, and everything that was kept is removed",
     )
     return 0
+
+
+def is_turned_off(
+    args: argparse.Namespace, home: Home, command: str, *, asks: bool = False
+) -> bool:
+    """Whether all that was kept is removed; what went wrong was told then."""
+    off = "telemetry is off: nothing more is recorded or sent"
+    later = "the next run of the program or of a tool removes what is kept"
+    is_new = args.app is not None and not os.path.lexists(home.root)
+    try:
+        try:
+            make_home(home.root)
+            opt_out(home, asks=asks)
+        except (HomeError, OSError) as error:
+            nothing = "the choice is not written, nothing was removed"
+            complain(command, f"{problem_of(error)}; {nothing}")
+            return False
+        # It removes what was kept as soon as no flusher is at work any more.
+        with flush_lock_held(home, command, wait_s=args.wait):
+            pass
+    except KeyboardInterrupt:
+        if not consent(home, {}).on:
+            complain(command, f"{off}, but this was interrupted; {later}")
+        raise
+    except BusyError:
+        complain(command, f"{off}, but a flusher has not ended yet; {later}")
+        return False
+    except OSError as error:
+        complain(command, f"{off}, but not all is removed: {problem_of(error)}")
+        return False
+    if is_new:
+        where = f"there was no spool in {home.root}; that program records nothing there"
+        complain(command, f"{where}. One that keeps its events elsewhere needs --home")
+    return True

@@ -1,12 +1,6 @@
 """`dump`: every pending event as one JSON line, as it will be sent.
 
-Reads the spool and the ledger and changes neither. On a live spool it shows
-what was whole at the moment of reading. Exit codes: 0 fine, 1 something could
-not be read.
-
-What one line of a dump shows: a pending event, a dead one, a damaged stretch.
-
-An event's bytes are passed on as they stand; they are decoded only to choose by
+On a live spool it shows what was whole at the moment of reading. An event's bytes are passed on as they stand; they are decoded only to choose by
 name or time, or to be shown in a table.
 """
 
@@ -24,72 +18,74 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from spool_tools.follow import follow
-from spool_tools.reading import Spool
+from spool_tools.progress import Bar
+from spool_tools.reading import Spool, decoded
 from spool_tools.requests import as_sent
-from spool_tools.screen import Bar, Screen, as_json, complain, print_table
+from spool_tools.screen import Screen, as_json, complain
 from spool_tools.target import WrongUsageError, add_target, target_home
+from spool_tools.wording import cut, printable
+from telemetry.events import SystemProperties
+from telemetry.wire.formats import FORMATS
 
 
 STATES = ("pending", "dead", "damaged", "all")
-# Every event has them, so that in a table they would say nothing; nor does an empty text.
-_SYSTEM = frozenset(
-    [
-        "event_id",
-        "os",
-        "os_language",
-        "os_version",
-        "arch",
-        "python",
-        "ci",
-        "container",
-        "install",
-        "sdk",
-        "invocation_id",
-        "user_uuid",
-        "version",
-    ]
-)
-# What a narrow terminal should not cut off.
-_FIRST = ("action", "tool_name", "is_success", "flags", "error")
+# Every event has them, so that in a table they would say nothing.
+_CONTEXT = "os_version arch python ci container install sdk invocation_id"
+_SYSTEM = frozenset([*SystemProperties.__struct_fields__, *_CONTEXT.split()])
+# What a narrow terminal should not cut off, before fields that are longer.
+_FIRST = ("tool_name", "is_success", "flags", "error")
+_ACTION_COLUMNS = 20
 # Times that a calendar has a form for, milliseconds since 1970.
 _TIME_MS_MAX = 1 << 47
 # More than a terminal is wide.
 _DETAIL_CHARACTERS = 500
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+T = TypeVar("T")
 
 
 class Shown(NamedTuple):
-    """One line: its state, and its JSON."""
+    """One line: a pending event, a dead one, or a damaged stretch, as JSON."""
 
     state: str
     text: bytes
 
     def wrapped(self) -> bytes:
         """The JSON together with the state, for lines of several states."""
-        member = "stretch" if self.state == "damaged" else "event"
-        return b'{"state":"%b","%b":%b}' % (
-            self.state.encode(),
-            member.encode(),
-            self.text,
-        )
+        member = b"stretch" if self.state == "damaged" else b"event"
+        return b'{"state":"%b","%b":%b}' % (self.state.encode(), member, self.text)
 
     def row(self) -> tuple[str, str, str, str]:
         """Time, state, name and properties, as cells of a table."""
-        event = _decoded(self.text)
-        properties = event.get("properties", event)
-        if not isinstance(properties, dict):
-            properties = {}
-        first = {name: properties[name] for name in _FIRST if name in properties}
-        pairs = (
-            f"{name.removeprefix('is_')}={_shown(value)}"
-            for name, value in {**first, **properties}.items()
-            if name not in _SYSTEM and value not in ("", None)
-        )
+        event = decoded(self.text)
+        at_ms = event.get("event_timestamp")
+        has_time = isinstance(at_ms, int) and 0 <= at_ms < _TIME_MS_MAX
         return (
-            _moment(event.get("event_timestamp")),
+            moment_of(at_ms) if has_time else "",
             self.state,
             str(event.get("event", "")),
-            " ".join(pairs)[:_DETAIL_CHARACTERS],
+            details_of(event),
         )
+
+
+def details_of(event: dict[str, Any]) -> str:
+    """What an event says besides its name, on one line; what matters comes first."""
+    properties = event.get("properties", event)
+    if not isinstance(properties, dict):
+        return ""
+    first = {name: properties[name] for name in _FIRST if name in properties}
+    pairs = (
+        f"{name.removeprefix('is_')}={_shown(value)}"
+        for name, value in {**first, **properties}.items()
+        if name not in _SYSTEM and name != "action" and value not in ("", None)
+    )
+    # What was done needs no name in front of it, and no more than its beginning.
+    action = cut(printable(_shown(properties.get("action", ""))), _ACTION_COLUMNS)
+    return " ".join(filter(None, (action, *pairs)))[:_DETAIL_CHARACTERS]
+
+
+def moment_of(at_ms: Any) -> str:
+    """A time in milliseconds since 1970 as a table shows it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms // 1000))
 
 
 def lines(spool: Spool, state: str) -> Iterator[Shown]:
@@ -105,44 +101,21 @@ def lines(spool: Spool, state: str) -> Iterator[Shown]:
             yield Shown("damaged", as_json(stretch))
 
 
-class _Head(msgspec.Struct):
-    event: Any = None
-    event_timestamp: Any = None
-
-
 def wanted(name: str | None, since_s: float | None) -> Callable[[Shown], bool]:
     """Whether a line is an event of this name, recorded since (seconds since 1970)."""
     if name is None and since_s is None:
         return lambda _: True
-    decoder = msgspec.json.Decoder(_Head)
 
     def is_wanted(line: Shown) -> bool:
-        try:
-            head = decoder.decode(line.text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        event = decoded(line.text)
+        if name is not None and event.get("event") != name:
             return False
-        if name is not None and head.event != name:
-            return False
-        recorded_ms = head.event_timestamp
+        at_ms = event.get("event_timestamp")
         return since_s is None or (
-            isinstance(recorded_ms, (int, float)) and recorded_ms >= since_s * 1000
+            isinstance(at_ms, (int, float)) and at_ms >= since_s * 1000
         )
 
     return is_wanted
-
-
-def _decoded(text: bytes) -> dict[str, Any]:
-    try:
-        event = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-def _moment(recorded_ms: object) -> str:
-    if not isinstance(recorded_ms, int) or not 0 <= recorded_ms < _TIME_MS_MAX:
-        return ""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(recorded_ms // 1000))
 
 
 def _shown(value: object) -> str:
@@ -152,12 +125,7 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-T = TypeVar("T")
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `dump`."""
     parser.description = (
         "Print every pending event as one JSON line, exactly as it will be sent. "
         "On a terminal it is a table."
@@ -188,11 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(UTC where no zone is given)",
     )
     add("--limit", type=_count, metavar="N", help="at most N of them")
-    add(
-        "--follow",
-        action="store_true",
-        help="go on with events as they are recorded, until Ctrl-C",
-    )
+    add("--follow", action="store_true", help="go on as they are recorded, till Ctrl-C")
     add(
         "--state",
         choices=STATES,
@@ -201,20 +165,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--as-sent",
-        action="store_true",
-        help="print the request bodies that a flush with the default bounds would send",
+        nargs="?",
+        const=True,
+        choices=FORMATS,
+        metavar="FORMAT",
+        help="print the request bodies that a flush with the default bounds would "
+        "send, in the format last sent in, or in this one: " + ", ".join(FORMATS),
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print; the exit code."""
     _refuse_what_does_not_fit(args)
     spool = Spool(target_home(args), "dump")
     screen = Screen()
     if args.as_sent:
-        bodies = itertools.islice(as_sent(spool), args.limit)
+        known = spool.snapshot.state.format
+        form = known if args.as_sent is True else args.as_sent
+        bodies = itertools.islice(as_sent(spool, form), args.limit)
         for body in _unless_none(bodies, screen, "pending"):
-            screen.json(body)
+            screen.body(body, is_text="protobuf" not in FORMATS[form].content_type)
         return 1 if spool.problems else 0
     state = args.state or "pending"
     found = _followed(spool) if args.follow else lines(spool, state)
@@ -237,7 +206,7 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_what_does_not_fit(args: argparse.Namespace) -> None:
     """Options that contradict one another must not be quietly left out."""
     others = [
-        f"--{name.replace('_', '-')}"
+        f"--{name}"
         for name in ("event", "since", "state", "format", "follow")
         if getattr(args, name)
     ]
@@ -257,8 +226,7 @@ def _print_table(
     headings = ("time (UTC)         ", "state  ", "event  ", "properties")
     styles = ("dim", "", "cyan", "")
     rows = (line.row() for line in shown)
-    print_table(
-        screen,
+    screen.table(
         [headings[cell] for cell in cells],
         ([row[cell] for cell in cells] for row in rows),
         styles=[styles[cell] for cell in cells],

@@ -1,7 +1,4 @@
-"""`enable`: turns telemetry on again, and says where something stronger says no.
-
-Exit codes: 0 it is on, 1 the choice could not be written, or is overruled.
-"""
+"""`enable`: turns telemetry on again, and says where something stronger says no."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from telemetry.switches import environment_decision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `enable`."""
     parser.description = (
         "Turn telemetry on again. A program that says no for itself, and an "
         "environment variable, are stronger."
@@ -37,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Enable; the exit code."""
     home = target_home(args, changes=True, must_exist=False)
     before = read_choice(home.consent)
     try:
@@ -46,29 +41,22 @@ def run(args: argparse.Namespace) -> int:
             # Nothing that was kept at the opt-out may be sent after this.
             with flush_lock_held(home, "enable", wait_s=args.wait):
                 pass
-        remember_choice(
-            home.consent,
-            Choice(
-                on=True,
-                date=time.strftime("%Y-%m-%d", time.gmtime()),
-                # A user who turns it on by hand has read the notice that was shown.
-                notice_version=before.notice_version if before else "",
-            ),
-        )
+        # A user who turns it on by hand has read the notice that was shown.
+        seen = before.notice_version if before else ""
+        date = time.strftime("%Y-%m-%d", time.gmtime())
+        choice = Choice(on=True, date=date, notice_version=seen)
+        remember_choice(home.consent, choice)
     except (BusyError, HomeError, OSError) as error:
-        complain(
-            "enable", f"{problem_of(error)}; the choice is not written, nothing changed"
-        )
+        nothing = "the choice is not written, nothing changed"
+        complain("enable", f"{problem_of(error)}; {nothing}")
         return 1
     overruled = environment_decision(os.environ)
     chosen = Chosen(telemetry="off" if overruled else "on", consent=home.consent)
     if overruled is not None:
-        sentence = (
+        complain(
+            "enable",
             f"the choice is remembered, but {overruled.reason} in the environment "
-            "overrules it: telemetry stays off where that is set"
+            "overrules it: telemetry stays off where that is set",
         )
-        complain("enable", sentence)
-        Screen().tell(chosen, "telemetry is off")
-        return 1
-    Screen().tell(chosen, "telemetry is on")
-    return 0
+    Screen().tell(chosen, f"telemetry is {chosen.telemetry}")
+    return 1 if overruled else 0

@@ -7,14 +7,19 @@ has in its docstring. So it cannot tell of less than what is sent.
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
+import os
 import re
-from typing import Any
+import sys
+from collections.abc import Iterable
+from typing import Any, get_type_hints
 
 import msgspec
 
-from spool_tools.screen import Screen, print_table
-from telemetry import events
+from spool_tools.screen import Screen
+from telemetry import events, light_events
+from telemetry.delivery.unfinished import SessionUnfinishedPayload
 from telemetry.errors import TelemetryError
 
 
@@ -42,9 +47,10 @@ class Entry(msgspec.Struct, kw_only=True):
 
 # The name of each event, the action that is always its own, and its payload.
 PAYLOADS: list[tuple[str, str, type[msgspec.Struct]]] = [
-    ("command", "", events.CommandPayload),
+    ("command", "", light_events.CommandPayload),
     ("session", "start", events.SessionStartPayload),
     ("session", "end", events.SessionEndPayload),
+    ("session", "unfinished", SessionUnfinishedPayload),
     ("token", "", events.TokenPayload),
     ("tool", "", events.ToolPayload),
     ("every event", "", events.SystemProperties),
@@ -52,7 +58,6 @@ PAYLOADS: list[tuple[str, str, type[msgspec.Struct]]] = [
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `events`."""
     parser.description = (
         "Print what can be collected, event by event, field by field. Nothing else "
         "leaves the machine but what a program defines itself, and TELEMETRY_TAGS."
@@ -60,8 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  spool-tools events\n"
-        "  spool-tools events --markdown > TELEMETRY.md\n"
+        "  spool-tools events --of frobnicate.events --markdown > TELEMETRY.md\n"
         "exit codes: 0 fine; 2 wrong usage\n"
+    )
+    parser.add_argument(
+        "--of",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="add the events of a program's own that are defined there",
     )
     parser.add_argument(
         "--markdown", action="store_true", help="the page that a program publishes"
@@ -69,24 +81,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print; the exit code."""
-    entries = catalogue()
+    entries = [*catalogue(), *(e for module in args.of for e in catalogue_of(module))]
     screen = Screen()
     if args.markdown:
         print(markdown(entries))
-    elif screen.is_terminal:
-        for number, entry in enumerate(entries):
-            if number:
-                screen.say()
-            screen.say((entry.title(), "bold cyan"))
-            screen.say(entry.meaning)
-            rows = [(f.name, f.type, f.meaning) for f in entry.fields]
-            headings = ("  field", "type", "meaning")
-            rows = [(f"  {name}", kind, text) for name, kind, text in rows]
-            print_table(screen, headings, rows, styles=["cyan", "dim", ""], folds=True)
-    else:
-        for entry in entries:
+        return 0
+    for number, entry in enumerate(entries):
+        if not screen.is_terminal:
             screen.object(entry)
+            continue
+        if number:
+            screen.say()
+        screen.say((entry.title(), "bold cyan"))
+        screen.say(entry.meaning)
+        rows = [(f"  {each.name}", each.type, each.meaning) for each in entry.fields]
+        headings = ("  field", "type", "meaning")
+        screen.table(headings, rows, styles=["cyan", "dim", ""], folds=True)
     return 0
 
 
@@ -99,14 +109,8 @@ def markdown(entries: list[Entry]) -> str:
     """The catalogue as a page."""
     lines = ["# What is collected", ""]
     for entry in entries:
-        lines += [
-            f"## {entry.title()}",
-            "",
-            entry.meaning,
-            "",
-            "| field | type | meaning |",
-        ]
-        lines.append("|---|---|---|")
+        lines += [f"## {entry.title()}", "", entry.meaning, ""]
+        lines += ["| field | type | meaning |", "|---|---|---|"]
         lines += [f"| `{f.name}` | {f.type} | {f.meaning} |" for f in entry.fields]
         lines.append("")
     return "\n".join(lines).rstrip()
@@ -116,28 +120,85 @@ def _entry(event: str, action: str, payload: type[msgspec.Struct]) -> Entry:
     if payload.__doc__ is None:
         raise TelemetryError("Python was told to drop descriptions; run it without -OO")
     text = inspect.cleandoc(payload.__doc__)
-    meanings = dict(
-        re.findall(r"^([a-z_]+): ((?:.+)(?:\n    .+)*)", text, re.MULTILINE)
-    )
+    meanings = _meanings(text)
     fields = []
     for field in msgspec.structs.fields(payload):
         if field.name not in meanings:
             raise TelemetryError(f"{payload.__name__}.{field.name} has no description")
-        meaning = re.sub(r"\s+", " ", meanings[field.name])
-        fields.append(
-            Field(
-                name=field.encode_name,
-                type=_type_name(field.type),
-                meaning=meaning,
-                optional=not field.required,
-            )
+        told = Field(
+            name=field.encode_name,
+            type=_type_name(field.type),
+            meaning=meanings[field.name],
+            optional=not field.required,
         )
+        fields.append(told)
     return Entry(
         event=event, action=action, meaning=text.splitlines()[0], fields=fields
     )
 
 
+def catalogue_of(module: str) -> list[Entry]:
+    """The events that a program defines in a module: classes with the two methods.
+
+    Raises TelemetryError where the module cannot be imported.
+    """
+    # A console script does not look where it was started.
+    sys.path.insert(0, os.getcwd())
+    try:
+        names = vars(importlib.import_module(module))
+    except Exception as error:
+        raise TelemetryError(f"{module} cannot be imported: {error!r}") from error
+    finally:
+        sys.path.pop(0)
+    kinds = (each for each in names.values() if isinstance(each, type))
+    return [_own_entry(kind) for kind in kinds if _is_own_event(kind, module)]
+
+
+def _is_own_event(kind: type[Any], module: str) -> bool:
+    methods = ("get_event_type", "to_structured_properties")
+    return kind.__module__ == module and all(hasattr(kind, each) for each in methods)
+
+
+def _own_entry(kind: type[Any]) -> Entry:
+    """An event of a program's own; its fields are those of its payload's class."""
+    payload = get_type_hints(kind.to_structured_properties).get("return", kind)
+    text = inspect.cleandoc(kind.__doc__ or "")
+    meanings = {**meanings_in([kind]), **meanings_in([payload])}
+    try:
+        name = kind.get_event_type(None)
+    except Exception:  # noqa: BLE001 - it needs an instance
+        name = kind.__name__
+    fields = [
+        Field(
+            name=each,
+            type=_type_name(of),
+            meaning=meanings.get(each, ""),
+            optional=False,
+        )
+        for each, of in get_type_hints(payload).items()
+    ]
+    return Entry(
+        event=str(getattr(name, "value", name)),
+        action="",
+        meaning=text.partition("\n")[0],
+        fields=fields,
+    )
+
+
+def meanings_in(types: Iterable[type[Any]]) -> dict[str, str]:
+    """The meaning of each field that one of a program's own types describes."""
+    texts = (inspect.cleandoc(each.__doc__ or "") for each in types)
+    return {name: text for each in texts for name, text in _meanings(each).items()}
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    """What a docstring says of each field: `name: meaning`, in one line or more."""
+    found = re.findall(r"^(\w+): ((?:.+)(?:\n    .+)*)", docstring, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text) for name, text in found}
+
+
 def _type_name(annotation: Any) -> str:
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     text = "list of str" if "list[str]" in text else text
-    return text.removesuffix(" | None").replace("typing.Optional[int]", "int")
+    text = text.removesuffix(" | None").replace("typing.Optional[int]", "int")
+    return text.replace(" | ", " or ")

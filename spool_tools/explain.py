@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from spool_tools.screen import Screen, print_table
+from spool_tools.screen import Screen
+from spool_tools.target import misread_variables
+from telemetry import mistakes
 from telemetry.consent import consent, rules_of
 from telemetry.paths import Home
 from telemetry.switches import Decision
@@ -21,13 +23,17 @@ class Rule(msgspec.Struct, kw_only=True):
 
 
 class Explanation(msgspec.Struct, kw_only=True):
-    """The decision, and the rules in the order in which they are asked."""
+    """The decision, and the rules in the order in which they are asked.
+
+    mistakes: settings and variables that do not count as they stand
+    """
 
     home: str
     telemetry: str
     rule: str
     reason: str
     rules: list[Rule]
+    mistakes: list[str]
 
 
 # What is said of a rule that has nothing to say.
@@ -61,7 +67,13 @@ def explain(home: Home, environment: Mapping[str, str]) -> Explanation:
         rule=decision.rule,
         reason=decision.reason,
         rules=rules,
+        mistakes=mistakes_of(home),
     )
+
+
+def mistakes_of(home: Home) -> list[str]:
+    """Settings of the program, and variables, that do not count as they stand."""
+    return list(dict.fromkeys([*mistakes.read(home.mistakes), *misread_variables()]))
 
 
 def tell(screen: Screen, explanation: Explanation) -> None:
@@ -84,7 +96,9 @@ def tell(screen: Screen, explanation: Explanation) -> None:
         for each in explanation.rules
     ]
     headings = ("", "rule", "says", "because")
-    print_table(screen, headings, rows, styles=["bold", "cyan", "", ""], folds=True)
+    screen.table(headings, rows, styles=["bold", "cyan", "", ""], folds=True)
+    for mistake in explanation.mistakes:
+        screen.say(("wrong setting: ", "yellow"), mistake)
 
 
 def _word(decision: Decision) -> str:

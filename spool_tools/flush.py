@@ -1,7 +1,8 @@
 """`flush`: one flush in the foreground, with a progress bar and a summary.
 
-Endpoint and key come from the environment, the endpoint also from `--endpoint`;
-never a key from the command line, which every user of the machine can read.
+Where to send is what `--endpoint`, the environment or the build say, else where the
+program sent last. The key comes from the environment, never from the command line,
+which every user of the machine can read.
 Exit codes: 0 everything is delivered, 1 something is left, or damage was found.
 """
 
@@ -13,20 +14,28 @@ import sys
 import threading
 
 from spool_tools.cli import INTERRUPTED
+from spool_tools.progress import Bar
 from spool_tools.reading import Spool
-from spool_tools.screen import Bar, Screen, complain, many, moment, problem_of
-from spool_tools.target import WrongUsageError, add_target, seconds_above_0, target_home
-from telemetry.build_values import build_values
-from telemetry.config import Config, resolve
+from spool_tools.screen import Screen, complain, problem_of
+from spool_tools.target import (
+    WrongUsageError,
+    add_target,
+    destination,
+    seconds_above_0,
+    target_home,
+)
+from spool_tools.wording import many, moment
+from telemetry.books.entries import DeliveryState
+from telemetry.config import Config
 from telemetry.consent import consent
 from telemetry.delivery.dead_letters import count_letters
 from telemetry.delivery.flush import flush
 from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.report import FlushReport, Progress
-from telemetry.delivery.schedule import can_send
 from telemetry.errors import ConfigError, TelemetryError
 from telemetry.logs import TelemetryLogger
-from telemetry.wire.endpoint import check_endpoint
+from telemetry.wire.endpoint import parse_endpoint
+from telemetry.wire.formats import FORMATS
 
 
 _LOOK_S = 0.1
@@ -42,23 +51,24 @@ _WHAT_TO_DO = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `flush`."""
     parser.description = (
-        "Deliver what waits, now, whatever the time of the next flush is. The key "
-        "comes from TELEMETRY_API_KEY, the endpoint from TELEMETRY_ENDPOINT or "
-        "--endpoint."
+        "Deliver what waits, now, whatever the time of the next flush is: where the "
+        "program sent last, unless --endpoint or TELEMETRY_ENDPOINT name another "
+        "place. The key comes from TELEMETRY_API_KEY."
     )
     parser.epilog = (
         "examples:\n"
-        "  spool-tools flush --app frobnicate\n"
-        "  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate \\\n"
-        "      --endpoint https://collect.example/v1 --timeout 300\n"
+        "  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate\n"
+        "  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate "
+        "--endpoint https://collect.example/v1 --timeout 300\n"
         "exit codes: 0 everything is delivered; 1 something is left, or damage was "
-        "found;\n2 wrong usage; 3 no such spool\n"
+        "found; 2 wrong usage; 3 no such spool\n"
     )
     add_target(parser)
-    parser.add_argument("--endpoint", metavar="URL", help="where to send")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--endpoint", metavar="URL", help="where to send (default: as last time)")
+    add("--format", choices=FORMATS, help="how (default: as last time)")
+    add(
         "--timeout",
         type=seconds_above_0,
         default=60.0,
@@ -68,15 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Flush; the exit code."""
     home = target_home(args, changes=True)
-    config = _config(args)
+    spool = Spool(home, "flush")
+    config = _config(args, spool.snapshot.state)
     decision = consent(home, os.environ)
     if not decision.on:
         finish_opt_out(home)
         complain("flush", f"telemetry is off: {decision.reason}; nothing is sent")
         return 1
-    spool = Spool(home, "flush")
     dead_before = count_letters(home, spool.snapshot)
     screen = Screen()
     try:
@@ -94,22 +103,31 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.stopped == "drained" and not report.pending and whole else 1
 
 
-def _config(args: argparse.Namespace) -> Config:
+def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
     """The settings to send with. Raises WrongUsageError where they cannot be used."""
-    values = build_values()
+    named = {"app": args.app or "telemetry", "endpoint": args.endpoint}
     try:
-        config = resolve(
-            {"app": args.app or "telemetry", "endpoint": args.endpoint},
-            environment=os.environ,
-            build={name: values[name] for name in ("endpoint", "api_key", "header")},
+        config = destination(named, os.environ)
+        if not config.endpoint and last.url:
+            named["endpoint"] = last.url
+        if "TELEMETRY_HEADER" not in os.environ and last.url:
+            named["header"] = last.header
+        bounds = {
+            name: getattr(last, name)
+            for name in ("batch_events_max", "batch_bytes_max")
+            if getattr(last, name)
+        }
+        config = destination(
+            {**named, **bounds, "format": args.format or last.format}, os.environ
         )
         if not config.endpoint:
             raise WrongUsageError("no endpoint; set TELEMETRY_ENDPOINT or --endpoint")
-        check_endpoint(config.endpoint)
+        parse_endpoint(config.endpoint)
     except ConfigError as error:
         raise WrongUsageError(str(error)) from error
-    if not can_send(config):
-        raise WrongUsageError("no key; set TELEMETRY_API_KEY in the environment")
+    if config.lacks():
+        where = f" for {config.endpoint}" if named["endpoint"] == last.url else ""
+        raise WrongUsageError(f"no key{where}; set TELEMETRY_API_KEY")
     for problem in config.problems():
         raise WrongUsageError(str(problem))
     return config

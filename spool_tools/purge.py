@@ -1,8 +1,7 @@
 """`purge`: removes what is kept, and counts it as purged.
 
 Segments, dead letters and quarantine go; the user's choice, id and the counts
-stay. Programs that are running go on in new segments. Exit codes: 0 it is done,
-1 something is left, 2 it was not confirmed.
+stay. Programs that are running go on in new segments.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import argparse
 
 from spool_tools.changing import add_wait, flush_lock_held, is_confirmed, open_books
 from spool_tools.reading import Spool
-from spool_tools.screen import Screen, complain, many, problem_of
+from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
+from spool_tools.wording import many
 from telemetry.errors import LedgerError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `purge`."""
     parser.description = (
         "Remove all events that are kept, delivered or not, with dead letters and "
         "quarantine, and count them as purged. Programs that run go on recording; "
@@ -36,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Purge; the exit code."""
     home = target_home(args, changes=True)
     if not args.yes:
         count = Spool(home, "purge").count_pending()

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spool_tools.collector import Collector
-    from telemetry.testing import RecordedEvents
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,7 +53,7 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture
-def telemetry_events(tmp_path: Path) -> Iterator[RecordedEvents]:
+def telemetry_events(tmp_path: Path) -> Iterator[Callable[..., list[dict[str, Any]]]]:
     """Telemetry is on for this test, in a directory of its own; answers what it got."""
     from telemetry.testing import recorded
 

@@ -3,26 +3,20 @@
 Everything is a generator over one record at a time, so a spool of a million
 events takes no more memory than one of ten. What cannot be read is said once,
 left out, and remembered in `problems`; the rest is read all the same.
-
-Names and sizes of the files of a home. Opens none of them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import msgspec
 
 from spool_tools.screen import complain
 from telemetry.books.entries import SegmentEntry, Snapshot
 from telemetry.books.view import read_snapshot
-from telemetry.delivery.census import (
-    count_quickly,
-    files_of,
-    known_entry,
-    torn_tail,
-)
+from telemetry.delivery.census import count_quickly, files_of, known_entry, torn_tail
 from telemetry.delivery.dead_letters import DeadLetter, read_letters
 from telemetry.errors import LedgerError, SpoolError
 from telemetry.files import TEMPORARY, names_in
@@ -33,32 +27,30 @@ from telemetry.spool.reader import SegmentReader, segment_names
 
 def quarantined(home: Home) -> list[tuple[str, int]]:
     """Name and size in bytes of every quarantined stretch."""
-    return [
-        (name, size)
-        for name, size in sizes(home.quarantine).items()
-        if TEMPORARY not in name
-    ]
+    found = sizes(home.quarantine).items()
+    return [(name, size) for name, size in found if TEMPORARY not in name]
 
 
 def sizes(directory: str) -> dict[str, int]:
     """The files of a directory of ours by name, with their sizes in bytes."""
-    found = {
-        name: size_of(f"{directory}/{name}") for name in sorted(names_in(directory))
-    }
-    return {name: size for name, size in found.items() if size is not None}
+    found = {name: _size_of(f"{directory}/{name}") for name in names_in(directory)}
+    return {name: size for name, size in sorted(found.items()) if size is not None}
 
 
-def size_of(path: str) -> int | None:
-    """The size of a file in bytes; None where it is gone by now."""
+def _size_of(path: str) -> int | None:
     try:
         return os.lstat(path).st_size
     except OSError:
-        return None
+        return None  # gone by now
 
 
-# Records taken at once: bounds memory.
-AT_ONCE = 500
-NO_BOUND = 1 << 62
+def decoded(text: bytes) -> dict[str, Any]:
+    """An event's members; none where it is no JSON object."""
+    try:
+        event = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,20 +112,18 @@ class Spool:
         reader.start_at(entry.offset)
         return reader, entry
 
-    def unsettled(
-        self, reader: SegmentReader, entry: SegmentEntry
-    ) -> Iterator[Record | Damage]:
-        """What of a segment is announced and not settled, and what follows."""
+    def waiting(self, reader: SegmentReader, entry: SegmentEntry) -> Iterator[bytes]:
+        """The events before the entry's offset that are announced and not settled."""
         for each in entry.announced:
             reader.start_at(each.start)
-            yield from reader.take(each.count, NO_BOUND, until=each.end)
-        reader.start_at(entry.offset)
-        yield from self.items(reader)
+            for item in reader.take(each.count, until=each.end):
+                if isinstance(item, Record):
+                    yield item.event
 
     def items(self, reader: SegmentReader) -> Iterator[Record | Damage]:
         """Records and the damage between them, from where the reader stands."""
         try:
-            while items := reader.take(AT_ONCE, NO_BOUND):
+            while items := reader.take():
                 yield from items
         except SpoolError as error:
             self.note(f"{error}; what follows in this segment is left out")
@@ -141,16 +131,18 @@ class Spool:
     def pending(self) -> Generator[bytes]:
         """Every pending event, in the order of sending."""
         for reader, entry in self.opened():
-            for item in self.unsettled(reader, entry):
+            yield from self.waiting(reader, entry)
+            reader.start_at(entry.offset)
+            for item in self.items(reader):
                 if isinstance(item, Record):
                     yield item.event
 
     def count_pending(self) -> int:
         """About how many events those are, at the cost of a look at each segment."""
-        count = 0
-        for reader, entry in self.opened():
-            count += count_quickly(reader, entry, by_marks=False).pending
-        return count
+        return sum(
+            count_quickly(reader, entry, by_marks=False).pending
+            for reader, entry in self.opened()
+        )
 
     def letters(self) -> Iterator[DeadLetter]:
         """The dead letters, oldest first. Those that are damaged are noted."""
@@ -177,8 +169,7 @@ class Spool:
                 if isinstance(item, Damage):
                     yield self._in_place(reader, item.start, item.end)
                 end = item.end
-            end = max(end, entry.offset + entry.tail)
-            tail = torn_tail(reader, end)
+            tail = torn_tail(reader, max(end, entry.offset + entry.tail))
             if tail:
                 yield self._in_place(reader, reader.size() - tail, reader.size())
 

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spool_tools.reading import NO_BOUND, Spool
+from spool_tools.reading import Spool
 from telemetry.books.entries import SegmentEntry
 from telemetry.config import Config
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader
-from telemetry.wire.formats import records_request
+from telemetry.wire.formats import format_of
 
 
-def as_sent(spool: Spool) -> Iterator[bytes]:
-    """Each body, in the order of sending, as a flush with default bounds plans them.
+def as_sent(spool: Spool, form: str) -> Iterator[bytes]:
+    """Each body, in the order of sending, as the next flush plans them.
 
-    A range that was announced is planned as it was announced. What a server refuses
-    is sent again in other parts, which cannot be foreseen.
+    A range that was announced is planned as it was announced, the rest by the bounds of
+    the last flush, or the default ones. What a server refuses is sent again in other
+    parts, which cannot be foreseen.
     """
-    bounds = Config(app="")
+    default, known = Config(app=""), spool.snapshot.state
+    events_max = known.batch_events_max or default.batch_events_max
+    bytes_max = known.batch_bytes_max or default.batch_bytes_max
     for reader, entry in spool.opened():
-        for items in _planned(reader, entry, bounds):
+        for items in _planned(reader, entry, events_max, bytes_max):
             events = [item.event for item in items if isinstance(item, Record)]
-            yield records_request(events).body
+            yield format_of(form).body_of(events)
 
 
 def _planned(
-    reader: SegmentReader, entry: SegmentEntry, bounds: Config
+    reader: SegmentReader, entry: SegmentEntry, events_max: int, bytes_max: int
 ) -> Iterator[list[Record | Damage]]:
     """The batches of one segment."""
-    events_max, bytes_max = bounds.batch_events_max, bounds.batch_bytes_max
     for known in entry.announced:
         reader.start_at(known.start)
         if known.digest:
-            yield reader.take(known.count, NO_BOUND, until=known.end)
+            yield reader.take(known.count, until=known.end)
             continue
         while items := reader.take(events_max, bytes_max, until=known.end):
             yield items

@@ -1,7 +1,7 @@
 """`reset`: gives this installation another id, and forgets the one it had.
 
 What waits keeps the id it was recorded under. A running program takes the new one with
-its next segment. Exit codes: 0 it is done, 1 the id could not be written.
+its next segment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ class Reset(msgspec.Struct, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `reset`."""
     parser.description = (
         "Give this installation another random id. Events that wait keep the id they "
         "were recorded under; `purge` removes them."
@@ -39,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reset; the exit code."""
     home = target_home(args, changes=True)
     try:
         make_home(home.root)

@@ -16,34 +16,40 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import NamedTuple
 
 import msgspec
 
 from spool_tools import explain
-from spool_tools.reading import Spool, quarantined, sizes
-from spool_tools.screen import Part, Screen, age, ago, many, size
-from spool_tools.target import NoSuchSpoolError, add_target, target_home
+from spool_tools.holder import Holder, flush_lock_holder
+from spool_tools.reading import Spool, decoded, quarantined, sizes
+from spool_tools.screen import Line, Screen
+from spool_tools.target import (
+    NoSuchSpoolError,
+    add_target,
+    destination,
+    target_home,
+)
 from spool_tools.why import Facts, why
+from spool_tools.wording import age, ago, many, size
 from telemetry.books.entries import Totals
-from telemetry.build_values import build_values
-from telemetry.config import resolve
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
+from telemetry.delivery.opt_out import requests_waiting
 from telemetry.errors import ConfigError
-from telemetry.files import names_in, open_regular
-from telemetry.locks import try_lock
+from telemetry.files import directory_problem, names_in, open_regular
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
-from telemetry.wire.endpoint import check_endpoint
+from telemetry.switches import trimmed
+from telemetry.wire.endpoint import parse_endpoint
 
 
 # Beside a flusher, the ledger and the files may be of different moments. Most looks
 # are of one; where segments come and go by the hundred a second, one in three is.
 _LOOKS = 20
-Line = tuple[Part, ...]
+# Bytes of a path, the suffix of the journal included, on POSIX (SQLite's os_unix.c).
+_SQLITE_PATH_MAX = 512
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -52,8 +58,11 @@ class Status(msgspec.Struct, kw_only=True):
     why: what is wrong now, or what happens next; why_code: the same as a word
     flusher: `none`, `running` or `unknown`
     ledgers_set_aside: damaged ledgers, beside the one that took their place
+    deletions_waiting: ids that were given up, and that a server is still to delete
     foreign: names in `spool/` that are of another version, or not ours
     unreadable: what stands in the place of ours and cannot be read, and why
+    mistakes: what was wrong with the program's settings at its last launch, and
+        variables of this environment that do not count as they stand
     """
 
     home: str
@@ -87,12 +96,13 @@ class Status(msgspec.Struct, kw_only=True):
     flusher: str
     flusher_pid: int | None
     ledgers_set_aside: list[str]
+    deletions_waiting: int
     foreign: list[str]
     unreadable: list[str]
+    mistakes: list[str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `status`."""
     parser.description = "Say what is kept, what was sent, and when the next flush is."
     parser.epilog = (
         "examples:\n"
@@ -100,19 +110,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  spool-tools status --app frobnicate --explain    # why it is on or off\n"
         "  spool-tools status --app frobnicate --json | jq .pending\n"
         "exit codes: 0 fine; 1 the books do not balance, or something cannot be "
-        "read;\n2 wrong usage; 3 no such spool\n"
+        "read; 2 wrong usage; 3 no such spool\n"
     )
     add_target(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object, on a terminal too"
-    )
-    parser.add_argument(
-        "--explain", action="store_true", help="say which rule decided on or off"
-    )
+    add = parser.add_argument
+    add("--json", action="store_true", help="one JSON object, on a terminal too")
+    add("--explain", action="store_true", help="say which rule decided on or off")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tell; the exit code."""
     # Why it is on can be asked before there is a spool.
     try:
         home = target_home(args, must_exist=not args.explain)
@@ -147,7 +153,9 @@ def status_of(home: Home) -> Status:
     state = spool.snapshot.state
     stretches = quarantined(home)
     holder = flush_lock_holder(home)
-    facts = _facts(spool, census, holder, "" if decision.on else decision.reason)
+    mistakes = explain.mistakes_of(home)
+    off = "" if decision.on else decision.reason
+    facts = _facts(spool, census, holder, off, mistakes)
     code, sentence = why(facts)
     return Status(
         home=home.root,
@@ -178,12 +186,16 @@ def status_of(home: Home) -> Status:
         flusher=holder.state,
         flusher_pid=holder.pid,
         ledgers_set_aside=list(facts.ledgers_aside),
+        deletions_waiting=len(requests_waiting(home)),
         foreign=spool.foreign(),
         unreadable=_unreadable(spool),
+        mistakes=mistakes,
     )
 
 
-def _facts(spool: Spool, census: Census, holder: Holder, off: str) -> Facts:
+def _facts(
+    spool: Spool, census: Census, holder: Holder, off: str, mistakes: list[str]
+) -> Facts:
     home = spool.home
     endpoint, key, problem = _destination(os.environ)
     aside = [
@@ -192,44 +204,80 @@ def _facts(spool: Spool, census: Census, holder: Holder, off: str) -> Facts:
         for each in entry.announced
         if each.reason
     ]
-    ledger = os.path.basename(home.ledger)
+    damaged = f"{os.path.basename(home.ledger)}.malformed-"
+    plan = schedule.load(home.next_flush)
+    home_problem = directory_problem(os.lstat(home.root))
+    # Where it belongs to another user, that one's programs record: somebody else looks.
+    unusable = "" if home_problem else _unusable(home)
+    if home_problem.startswith("belongs to"):
+        home_problem = ""
     return Facts(
         now=time.time(),
         state=spool.snapshot.state,
         off=off,
+        home_problem=home_problem and f"{home.root} {home_problem}",
+        unusable=unusable,
+        began=plan.last,
+        refused=tuple(
+            reason
+            for reason, count in _refused_since(home, spool.snapshot.totals).items()
+            if count
+        ),
         pending=census.pending,
         is_flushing=holder.state == "running",
         next_flush=schedule.read(home.next_flush),
-        unfinished=schedule.unfinished_starts(home.next_flush),
+        unfinished=plan.starts,
         set_aside=sum(each.count for each in aside),
         set_aside_reason=aside[0].reason if aside else "",
         ledgers_aside=tuple(
-            sorted(
-                name
-                for name in names_in(home.root)
-                if name.startswith(f"{ledger}.malformed-")
-            )
+            sorted(each for each in names_in(home.root) if each.startswith(damaged))
         ),
         is_ledger_unreadable=not spool.has_ledger,
         has_sqlite=find_spec("_sqlite3") is not None,
         endpoint=endpoint,
         key=key,
-        mode=os.environ.get("TELEMETRY_FLUSH", "").strip().lower(),
+        mode=trimmed(os.environ.get("TELEMETRY_FLUSH", "")).lower(),
         problem=problem,
+        lacks_key=any("(api_key=" in each for each in mistakes),
     )
+
+
+def _unusable(home: Home) -> str:
+    """What keeps each flush of this home away, and what to do; empty if nothing does."""
+    for path in (home.flush_lock, home.next_flush):
+        if problem := _problem_of(path):
+            return (
+                f"{path} cannot be used ({problem}); remove it, and the program's next "
+                "run makes it anew"
+            )
+    if sys.platform != "win32":
+        # SQLite resolves links first.
+        ledger = os.fsencode(os.path.realpath(f"{home.ledger}/cache.db-journal"))
+        if len(ledger) > _SQLITE_PATH_MAX:
+            beyond = len(ledger) - _SQLITE_PATH_MAX
+            return (
+                f"the path of the home is {beyond} bytes too long for the ledger; set "
+                "TELEMETRY_HOME to a shorter one"
+            )
+    return ""
+
+
+def _problem_of(path: str) -> str:
+    try:
+        os.close(open_regular(path, os.O_RDWR))
+    except FileNotFoundError:
+        pass  # it is made when it is needed
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _destination(environment: Mapping[str, str]) -> tuple[str, bool, str]:
     """Endpoint, whether there is a key or none is needed, and what cannot be used."""
-    built = build_values()
     try:
-        config = resolve(
-            {"app": "status"},
-            environment=environment,
-            build={name: built[name] for name in ("endpoint", "api_key", "header")},
-        )
+        config = destination({"app": "status"}, environment)
         if config.endpoint:
-            check_endpoint(config.endpoint)
+            parse_endpoint(config.endpoint)
     except ConfigError as error:
         return "", False, str(error)
     for problem in config.problems():
@@ -272,82 +320,31 @@ def _unreadable(spool: Spool) -> list[str]:
 def _refused(home: Home, totals: Totals) -> dict[str, int]:
     """Refusals by reason: those in the ledger, and those counted since."""
     counts = dict(totals.refused)
-    for reason, count in refusals.read(home.refused).items():
-        mark = totals.refused_marks.get(reason, 0)
-        # A count below its mark belongs to a new file: all of it is new.
-        since = count - mark if count >= mark else count
-        counts[reason] = counts.get(reason, 0) + since
+    for reason, count in _refused_since(home, totals).items():
+        counts[reason] = counts.get(reason, 0) + count
     return counts
 
 
-class _Event(msgspec.Struct):
-    event_timestamp: int = 0
+def _refused_since(home: Home, totals: Totals) -> dict[str, int]:
+    """Refusals by reason that no flush has counted yet."""
+    since = {}
+    for reason, count in refusals.read(home.refused).items():
+        mark = totals.refused_marks.get(reason, 0)
+        # A count below its mark belongs to a new file: all of it is new.
+        since[reason] = count - mark if count >= mark else count
+    return since
 
 
 def _oldest_age_s(spool: Spool) -> float | None:
     """How long the event waits that is sent next; None where none waits."""
     with contextlib.closing(spool.pending()) as events:
-        oldest = next(events, None)
-    if oldest is None:
+        recorded_ms = decoded(next(events, b"")).get("event_timestamp")
+    if not isinstance(recorded_ms, int):
         return None
     try:
-        recorded_ms = msgspec.json.decode(oldest, type=_Event).event_timestamp
         return max(time.time() - recorded_ms / 1000, 0.0)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError):
+    except OverflowError:
         return None
-
-
-class Holder(NamedTuple):
-    """Who flushes now: `none`, `running` or `unknown`; its process, where it is known."""
-
-    state: str
-    pid: int | None = None
-
-
-def flush_lock_holder(home: Home) -> Holder:
-    """Whether the flush lock is held, and on Linux by which process."""
-    try:
-        descriptor = open_regular(home.flush_lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return Holder("none")
-    except OSError:
-        return Holder("unknown")
-    try:
-        if try_lock(descriptor):
-            return Holder("none")
-    except OSError:
-        return Holder("unknown")
-    finally:
-        os.close(descriptor)
-    return Holder("running", _holding_process(os.path.realpath(home.flush_lock)))
-
-
-def _holding_process(path: str) -> int | None:
-    """The process that has the locked file open, as far as /proc tells.
-
-    /proc/locks would name the one that took the lock, which is the program that
-    started the flusher and may have ended long ago.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    for name in filter(str.isdecimal, _names("/proc")):
-        for number in _names(f"/proc/{name}/fd"):
-            try:
-                if os.readlink(f"/proc/{name}/fd/{number}") != path:
-                    continue
-                with open(f"/proc/{name}/fdinfo/{number}", encoding="ascii") as lines:
-                    if any(line.startswith("lock:") for line in lines):
-                        return int(name)
-            except OSError:
-                continue  # it has ended, or is not ours to look at
-    return None
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []
 
 
 def told(status: Status, now: float) -> Iterator[Line]:
@@ -360,7 +357,8 @@ def told(status: Status, now: float) -> Iterator[Line]:
     yield ()
     yield from _equation(status, now)
     yield ()
-    yield from _rest(status, now)
+    for name, value, style in _rest(status, now):
+        yield ((f"{name:<14}", "bold"), (value, style))
 
 
 def _equation(status: Status, now: float) -> Iterator[Line]:
@@ -368,49 +366,50 @@ def _equation(status: Status, now: float) -> Iterator[Line]:
     width = len(f"{status.recorded:,}")
     oldest = status.oldest_event_age_s
     kept = f"{many(status.segments, 'segment')}, {size(status.spool_bytes)}"
-    notes = {
-        "pending": kept + (f", oldest {age(oldest)} old" if oldest else ""),
-        "delivered": f"last {ago(status.last_success_ms, now)}",
-        "dead": "`dead list` says why, `dead retry` sends them again",
-        "damaged": "`dump --state damaged` says where its bytes are",
-        "purged": "",
+    terms = {
+        "pending": ("", kept + (f", oldest {age(oldest)} old" if oldest else "")),
+        "delivered": ("", f"last {ago(status.last_success_ms, now)}"),
+        "dead": ("yellow", "`dead list` says why, `dead retry` sends them again"),
+        "damaged": ("red", "`dump --state damaged` says where its bytes are"),
+        "purged": ("", ""),
     }
-    styles = {"dead": "yellow", "damaged": "red"}
     yield f"  {status.recorded:>{width},}  ", ("recorded", "bold")
-    for sign, name in zip("=++++", notes, strict=True):
+    for sign, (name, (style, note)) in zip("=++++", terms.items(), strict=True):
         count: int = getattr(status, name)
-        style = styles.get(name, "") if count else "dim"
-        note = notes[name] if count else ""
-        number = (f"{sign} {count:>{width},}  {name}", style)
-        yield (number, (" " * (11 - len(name)) + note, "dim")) if note else (number,)
+        number = (f"{sign} {count:>{width},}  {name}", style if count else "dim")
+        gap = " " * (11 - len(name))
+        yield (number, (gap + note, "dim")) if count and note else (number,)
     if not status.balanced:
         problem = "something went missing, or came from elsewhere; run verify"
         yield ((f"  THE BOOKS DO NOT BALANCE: {problem}", "bold red"),)
 
 
-def _rest(status: Status, now: float) -> Iterator[Line]:
+def _rest(status: Status, now: float) -> Iterator[tuple[str, str, str]]:
+    """What else there is to say: a name, a text and its style."""
     if status.refused:
         reasons = ", ".join(f"{v:,} {k}" for k, v in sorted(status.refused.items()))
-        yield _named("not recorded", reasons, "yellow")
+        yield "not recorded", reasons, "yellow"
+    if status.endpoint:
+        yield "endpoint", status.endpoint, ""
     if status.last_error:
-        when = ago(status.last_error_ms, now)
-        yield _named("last error", f"{when}: {status.last_error}", "")
+        yield "last error", f"{ago(status.last_error_ms, now)}: {status.last_error}", ""
     last = f"{status.last_flush}, {many(status.requests, 'request')} so far"
-    yield _named("last flush", last if status.last_flush else "none so far", "")
+    yield "last flush", last if status.last_flush else "none so far", ""
     at_work = {"none": "none is at work", "running": "at work", "unknown": "unknown"}
     process = f": process {status.flusher_pid}" if status.flusher_pid else ""
-    yield _named("flusher", at_work[status.flusher] + process, "")
+    yield "flusher", at_work[status.flusher] + process, ""
     for name in status.ledgers_set_aside:
-        yield _named("set aside", f"{status.home}/{name}, a damaged ledger", "yellow")
+        yield "set aside", f"{status.home}/{name}, a damaged ledger", "yellow"
     if status.quarantine_files:
         count = many(status.quarantine_files, "file")
         kept = f"{count}, {size(status.quarantine_bytes)}: {status.home}/quarantine"
-        yield _named("quarantine", kept, "")
+        yield "quarantine", kept, ""
+    if status.deletions_waiting:
+        count = many(status.deletions_waiting, "request")
+        yield "to forget", f"{count} that a server delete what it has", "yellow"
     for name in status.foreign:
-        yield _named("not ours", f"spool/{name}, it is left alone", "")
+        yield "not ours", f"spool/{name}, it is left alone", ""
+    for mistake in status.mistakes:
+        yield "wrong setting", mistake, "yellow"
     for problem in status.unreadable:
-        yield _named("unreadable", problem, "red")
-
-
-def _named(name: str, value: str, style: str) -> Line:
-    return ((f"{name:<14}", "bold"), (value, style))
+        yield "unreadable", problem, "red"

@@ -1,11 +1,10 @@
 """Which spool a command is about: `--app NAME`, or `--home DIR` for the directory.
 
 Creates nothing. A spool that is not there is exit code 3, and the message says
-where it was looked for and which ones there are. One that is reached through a
-link is not opened; one that belongs to somebody else is read where the system
-permits it, and never changed: its owner's programs would refuse what we leave. A
-directory that holds other things and no spool is not changed either: `--home ~` is an
-easy mistake.
+where it was looked for and which ones there are. One that is reached through a link is
+not opened. One that belongs to somebody else is read where the system permits it, and
+never changed; nor is a directory that holds other things and no spool: `--home ~` is
+an easy mistake.
 """
 
 from __future__ import annotations
@@ -15,7 +14,10 @@ import difflib
 import os
 import sys
 import threading
+from collections.abc import Mapping
 
+from telemetry.build_values import build_values
+from telemetry.config import Config, resolve
 from telemetry.errors import ConfigError, HomeError
 from telemetry.files import directory_problem, names_in
 from telemetry.paths import Home, home_of, is_segment, named_base, state_directory
@@ -35,11 +37,9 @@ class WrongUsageError(Exception):
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     """The two options that name a spool; `target_home` asks for one of them."""
-    target = parser.add_mutually_exclusive_group()
-    target.add_argument("--app", metavar="NAME", help="the program's name")
-    target.add_argument(
-        "--home", metavar="DIR", help="the exact directory of its spool"
-    )
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--app", metavar="NAME", help="the program's name")
+    add("--home", metavar="DIR", help="the exact directory of its spool")
 
 
 def target_home(
@@ -71,16 +71,20 @@ def target_home(
         raise NoSuchSpoolError(
             "TELEMETRY_HOME is relative to a working directory that is gone"
         ) from error
-    _check(home, args.app, changes=changes, must_exist=must_exist)
+    try:
+        _check(home, args.app, changes=changes, must_exist=must_exist)
+    except OSError as error:
+        text = f"{home.root} cannot be looked into: {error.strerror}"
+        if isinstance(error, PermissionError):
+            text += "; run this as the user it belongs to"
+        raise NoSuchSpoolError(text) from error
     return home
 
 
 def _check(home: Home, app: str | None, *, changes: bool, must_exist: bool) -> None:
     try:
         found = os.lstat(home.root)
-    except OSError as error:
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise _not_looked_into(home, error) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
         if must_exist:
             raise NoSuchSpoolError(_nothing(home, app)) from error
         return
@@ -89,53 +93,50 @@ def _check(home: Home, app: str | None, *, changes: bool, must_exist: bool) -> N
         raise NoSuchSpoolError(f"{home.root} {problem}")
     if changes and problem:
         raise WrongUsageError(f"{home.root} {problem}; it was left as it is")
-    try:
-        there = os.listdir(home.root)
-        is_home = _is_home(home, there)
-    except OSError as error:
-        raise _not_looked_into(home, error) from error
-    if must_exist and not is_home:
+    names = os.listdir(home.root)
+    if _is_home(home, names):
+        return
+    if must_exist and problem:
+        raise NoSuchSpoolError(f"{home.root} {problem}: nothing is recorded there")
+    if must_exist:
         raise NoSuchSpoolError(_nothing(home, app))
-    if changes and there and not is_home:
+    if changes and names:
         # A directory of a user's own may well have a `ledger` in it.
         raise NoSuchSpoolError(
             f"{home.root} holds other things, and no spool; it was left as it is"
         )
 
 
-def _is_home(home: Home, there: list[str]) -> bool:
+def _is_home(home: Home, names: list[str]) -> bool:
     """Whether the names in a directory, or what is below, can only be ours."""
     ours = (home.consent, home.next_flush, home.user_uuid)
     return (
-        not set(there).isdisjoint(map(os.path.basename, ours))
+        not set(names).isdisjoint(map(os.path.basename, ours))
         or any(map(is_segment, names_in(home.spool)))
         or os.path.lexists(f"{home.ledger}/cache.db")
     )
 
 
-def _not_looked_into(home: Home, error: OSError) -> NoSuchSpoolError:
-    text = f"{home.root} cannot be looked into: {error.strerror}"
-    if isinstance(error, PermissionError):
-        text += "; run this as the user it belongs to"
-    return NoSuchSpoolError(text)
-
-
 def _nothing(home: Home, app: str | None) -> str:
     """What to say of a spool that is not there, and which ones are."""
     text = f"there is no spool in {home.root}; a program makes it with its first event"
+    text = ". ".join([text, *(misread_variables() if app else [])])
     apps = known_apps() if app else []
     close = difflib.get_close_matches(app or "", apps, n=1)
-    if close:
-        return f"{text}. Did you mean --app {close[0]}?"
-    return f"{text}{_listed(apps)}"
+    return f"{text}. Did you mean --app {close[0]}?" if close else text + _listed(apps)
 
 
 def _listed(apps: list[str]) -> str:
-    """A sentence that names the programs, not all of them if they are many."""
     if not apps:
         return ""
     more = ", …" if len(apps) > _NAMED_MAX else ""
     return f". There is one of: {', '.join(apps[:_NAMED_MAX])}{more}"
+
+
+def misread_variables() -> list[str]:
+    """What of the environment does not count as it stands: a sentence each."""
+    found = Config(app="status").misread(os.environ, sys.platform)
+    return [str(each) for each in found]
 
 
 def known_apps() -> list[str]:
@@ -147,11 +148,19 @@ def known_apps() -> list[str]:
     except OSError:
         return []
     inside = "" if base else "telemetry"
-    return [
-        name
-        for name in names
-        if os.path.isdir(os.path.join(directory, name, inside, "spool"))
-    ]
+    spools = {name: os.path.join(directory, name, inside, "spool") for name in names}
+    return [name for name, spool in spools.items() if os.path.isdir(spool)]
+
+
+def destination(
+    named: Mapping[str, str | None], environment: Mapping[str, str]
+) -> Config:
+    """The settings that say where to send: named, else the environment's, the build's.
+
+    Raises ConfigError.
+    """
+    built = {name: value for name, value in build_values().items() if name != "enabled"}
+    return resolve(named, environment=environment, build=built)
 
 
 def seconds(text: str) -> float:
@@ -168,7 +177,6 @@ def seconds(text: str) -> float:
 
 def seconds_above_0(text: str) -> float:
     """A number of seconds above 0, as the type of an option."""
-    found = seconds(text)
-    if found == 0:
+    if seconds(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0 seconds")
-    return found
+    return float(text)

@@ -1,10 +1,6 @@
 """`verify`: checks every record of a spool, and says where damage is.
 
-Off a terminal it prints one JSON object a finding and one at the end. It
-changes nothing: mending is the flusher's affair, which quarantines what it
-passes. Exit codes: 0 all is whole, 1 something is damaged.
-
-What `verify` says, and how it says it to a person. Pure; opens nothing.
+It changes nothing: mending is the flusher's affair, which quarantines what it passes.
 """
 
 from __future__ import annotations
@@ -15,27 +11,27 @@ from collections.abc import Iterator
 
 import msgspec
 
+from spool_tools.progress import Bar
 from spool_tools.reading import Spool, quarantined
-from spool_tools.screen import Bar, Screen, many, problem_of, size
-from spool_tools.status import Line
+from spool_tools.screen import Screen, problem_of
 from spool_tools.target import add_target, target_home
-from telemetry.books.entries import SegmentEntry
+from spool_tools.wording import many, size
 from telemetry.delivery.census import known_entry, torn_tail
 from telemetry.delivery.dead_letters import read_letters
 from telemetry.errors import SpoolError
-from telemetry.paths import Home
 from telemetry.spool.reader import SegmentReader, segment_names
 
 
 class Finding(msgspec.Struct, kw_only=True):
-    """One damaged place. Offsets are bytes in the segment.
+    """One damaged place.
 
     segment: the segment, or what else it is that cannot be read
+    offset: where it begins in the segment, in bytes; None for a whole file
     """
 
     segment: str
-    offset: int
-    bytes: int
+    offset: int | None = None
+    bytes: int = 0
     problem: str
 
 
@@ -53,51 +49,7 @@ class Tally(msgspec.Struct, kw_only=True):
     findings: int = 0
 
 
-def sentence(finding: Finding, *, at_a_byte: bool) -> Line:
-    """One finding; `at_a_byte` where it is at an offset of a segment."""
-    where = f" at byte {finding.offset:,}" if at_a_byte else ""
-    where += f", {size(finding.bytes)}" if finding.bytes else ""
-    return (finding.segment, "cyan"), f"{where}: ", (finding.problem, "red")
-
-
-def summary(tally: Tally, quarantine: str, *, is_read: bool) -> Iterator[Line]:
-    """The end of the report; `is_read` says that nothing else stood in the way."""
-    yield (
-        (
-            f"{many(tally.records, 'record')} in {many(tally.segments, 'segment')} "
-            f"checked, {size(tally.bytes)}"
-        ),
-    )
-    if tally.quarantined_files:
-        yield (
-            (
-                f"in quarantine: {many(tally.quarantined_files, 'file')}, "
-                f"{size(tally.quarantined_bytes)}, in {quarantine}"
-            ),
-        )
-    if tally.foreign_files:
-        yield (
-            (
-                f"left alone: {many(tally.foreign_files, 'file')} in spool/, of "
-                "another version or not ours"
-            ),
-        )
-    if tally.findings:
-        yield (
-            (f"DAMAGED: {many(tally.findings, 'place')}", "bold red"),
-            (
-                f", {size(tally.damaged_bytes)}, "
-                f"{many(tally.missing_records, 'record')} missing; the others are whole"
-            ),
-        )
-    elif not is_read:
-        yield ("NOT ALL COULD BE READ", "bold red"), ", see above"
-    else:
-        yield (("all is whole", "green"),)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `verify`."""
     parser.description = (
         "Check every record of the spool by its checksum and number. It changes "
         "nothing: the next flush puts what is damaged into quarantine/ and goes on."
@@ -113,110 +65,116 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check; the exit code."""
     spool = Spool(target_home(args), "verify")
     screen = Screen()
-    check = _Check(spool, screen)
-    check.surroundings()
+    kept = quarantined(spool.home)
+    tally = Tally(
+        foreign_files=len(spool.foreign()),
+        quarantined_files=len(kept),
+        quarantined_bytes=sum(size_bytes for _, size_bytes in kept),
+    )
+    _tell(screen, tally, _outside_of_segments(spool))
     with Bar(screen, "verify", total=lambda: _expected(spool), unit="events") as bar:
         for name in segment_names(spool.home):
-            check.segment(name)
-            bar.at(check.tally.records)
-    check.told()
-    return 1 if check.tally.findings or spool.problems else 0
+            _tell(screen, tally, _in_segment(spool, name, tally))
+            bar.at(tally.records)
+    if screen.is_terminal:
+        _say(screen, tally, spool)
+    else:
+        screen.object(tally)
+    return 1 if tally.findings or spool.problems else 0
 
 
-class _Check:
-    """Checks, tells what it finds, and counts."""
-
-    def __init__(self, spool: Spool, screen: Screen) -> None:
-        self.tally = Tally()
-        self._spool = spool
-        self._screen = screen
-
-    def surroundings(self) -> None:
-        """Everything but the records: places, letters, what is in quarantine."""
-        for _, size_bytes in quarantined(self._spool.home):
-            self.tally.quarantined_files += 1
-            self.tally.quarantined_bytes += size_bytes
-        self.tally.foreign_files = len(self._spool.foreign())
-        for each in self._spool.unreadable():
-            name, _, problem = each.partition(": ")
-            self._find(name, 0, 0, problem, at_a_byte=False)
-        for file, letter in read_letters(self._spool.home, self._spool.snapshot):
-            if letter is None:
-                problem = "a letter is damaged"
-                self._find(f"dead/{file}", 0, 0, problem, at_a_byte=False)
-
-    def segment(self, name: str) -> None:
-        """Every record of one segment."""
-        try:
-            reader = SegmentReader(self._spool.home, name)
-        except SpoolError:
-            return  # told already, or deleted meanwhile
-        try:
-            # A file that was shortened, or replaced, has its torn end elsewhere.
-            entry = known_entry(reader, self._spool.snapshot.segments.get(name))
-            self._records(reader, entry)
-        except (SpoolError, OSError) as error:
-            self._find(name, 0, 0, problem_of(error), at_a_byte=False)
-        finally:
-            reader.close()
-
-    def told(self) -> None:
-        """The end of the report."""
-        if not self._screen.is_terminal:
-            self._screen.object(self.tally)
-            return
-        is_read = not self._spool.problems
-        for line in summary(self.tally, self._spool.home.quarantine, is_read=is_read):
-            self._screen.say(*line, indent=2)
-
-    def _records(self, reader: SegmentReader, entry: SegmentEntry) -> None:
-        checked = reader.check()
-        self.tally.segments += 1
-        self.tally.records += checked.records
-        self.tally.bytes += checked.end
-        gaps = dict(checked.gaps)
-        self.tally.missing_records += sum(gaps.values())
-        for start, end in checked.damage:
-            lost = gaps.pop(end, 0)
-            problem = f"no whole record, {many(lost, 'number')} missing"
-            where = _quarantine(self._spool.home, reader.name, start)
-            self._find(reader.name, start, end - start, problem + where)
-        for start, lost in gaps.items():
-            self._find(reader.name, start, 0, f"{many(lost, 'record')} missing before")
-        for start in checked.repeated:
-            self._find(
-                reader.name, start, 0, "a record with a number that was there before"
-            )
-        tail = torn_tail(reader, max(checked.end, entry.offset + entry.tail))
-        if tail:
-            problem = "a torn record at the end, whose writer is gone"
-            self._find(reader.name, reader.size() - tail, tail, problem)
-
-    def _find(
-        self,
-        segment: str,
-        offset: int,
-        length: int,
-        problem: str,
-        *,
-        at_a_byte: bool = True,
-    ) -> None:
-        finding = Finding(segment=segment, offset=offset, bytes=length, problem=problem)
-        self.tally.findings += 1
-        self.tally.damaged_bytes += length
-        if self._screen.is_terminal:
-            self._screen.say(*sentence(finding, at_a_byte=at_a_byte), indent=2)
+def _tell(screen: Screen, tally: Tally, findings: Iterator[Finding]) -> None:
+    for finding in findings:
+        tally.findings += 1
+        tally.damaged_bytes += finding.bytes
+        if screen.is_terminal:
+            where = "" if finding.offset is None else f" at byte {finding.offset:,}"
+            where += f", {size(finding.bytes)}" if finding.bytes else ""
+            name, problem = (finding.segment, "cyan"), (finding.problem, "red")
+            screen.say(name, f"{where}: ", problem, indent=2)
         else:
-            self._screen.object(finding)
+            screen.object(finding)
 
 
-def _quarantine(home: Home, segment: str, offset: int) -> str:
-    """What to add of a stretch that the flusher has passed already."""
-    kept = os.path.lexists(f"{home.quarantine}/{segment}-{offset}")
-    return "; in quarantine" if kept else ""
+def _outside_of_segments(spool: Spool) -> Iterator[Finding]:
+    """Places that cannot be read, and letters."""
+    for each in spool.unreadable():
+        name, _, problem = each.partition(": ")
+        yield Finding(segment=name, problem=problem)
+    for file, letter in read_letters(spool.home, spool.snapshot):
+        if letter is None:
+            yield Finding(segment=f"dead/{file}", problem="a letter is damaged")
+
+
+def _in_segment(spool: Spool, name: str, tally: Tally) -> Iterator[Finding]:
+    """What is damaged in one segment; the others are counted in `tally`."""
+    try:
+        reader = SegmentReader(spool.home, name)
+    except SpoolError:
+        return  # told already, or deleted meanwhile
+    try:
+        yield from _in_records(spool, reader, tally)
+    except (SpoolError, OSError) as error:
+        yield Finding(segment=name, problem=problem_of(error))
+    finally:
+        reader.close()
+
+
+def _in_records(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[Finding]:
+    # A file that was shortened, or replaced, has its torn end elsewhere.
+    entry = known_entry(reader, spool.snapshot.segments.get(reader.name))
+    checked = reader.check()
+    gaps = dict(checked.gaps)
+    tally.segments += 1
+    tally.records += checked.records
+    tally.bytes += checked.end
+    tally.missing_records += sum(gaps.values())
+    found = []
+    for start, end in checked.damage:
+        problem = f"no whole record, {many(gaps.pop(end, 0), 'number')} missing"
+        if os.path.lexists(f"{spool.home.quarantine}/{reader.name}-{start}"):
+            problem += "; in quarantine"
+        found.append((start, end - start, problem))
+    missing = {
+        start: f"{many(lost, 'record')} missing before" for start, lost in gaps.items()
+    }
+    again = dict.fromkeys(
+        checked.repeated, "a record with a number that was there before"
+    )
+    found += [(start, 0, problem) for start, problem in (missing | again).items()]
+    tail = torn_tail(reader, max(checked.end, entry.offset + entry.tail))
+    if tail:
+        problem = "a torn record at the end, whose writer is gone"
+        found.append((reader.size() - tail, tail, problem))
+    for start, length, problem in found:
+        yield Finding(segment=reader.name, offset=start, bytes=length, problem=problem)
+
+
+def _say(screen: Screen, tally: Tally, spool: Spool) -> None:
+    """The end of the report, for a person."""
+    checked = f"{many(tally.records, 'record')} in {many(tally.segments, 'segment')}"
+    screen.say(f"{checked} checked, {size(tally.bytes)}")
+    if tally.quarantined_files:
+        kept = (
+            f"{many(tally.quarantined_files, 'file')}, {size(tally.quarantined_bytes)}"
+        )
+        screen.say(f"in quarantine: {kept}, in {spool.home.quarantine}", indent=2)
+    if tally.foreign_files:
+        foreign = f"left alone: {many(tally.foreign_files, 'file')} in spool/, of "
+        screen.say(f"{foreign}another version or not ours", indent=2)
+    if tally.findings:
+        missing = f"{many(tally.missing_records, 'record')} missing"
+        screen.say(
+            (f"DAMAGED: {many(tally.findings, 'place')}", "bold red"),
+            f", {size(tally.damaged_bytes)}, {missing}; the others are whole",
+            indent=2,
+        )
+    elif spool.problems:
+        screen.say(("NOT ALL COULD BE READ", "bold red"), ", see above")
+    else:
+        screen.say(("all is whole", "green"))
 
 
 def _expected(spool: Spool) -> int:

@@ -11,13 +11,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from spool_tools.screen import age, many, moment
+from spool_tools.wording import age, many, moment
 from telemetry.books.entries import DeliveryState
 from telemetry.delivery import schedule
+from telemetry.wire.verdict import SLOW
 
 
 # One that was started is given its window; from two on, something ends them.
 _STARTS_SUSPECT = 2
+# A flush in the program itself leaves no count of those that did not finish.
+_UNKNOWN_END = (
+    "it was ended from outside, or could not write (a limit of open files or of file "
+    "sizes: see `ulimit -a`); `spool-tools flush` reports what it meets"
+)
 
 
 class Why(NamedTuple):
@@ -31,17 +37,26 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What `why` decides from. Times are seconds since 1970.
 
     off: why telemetry is off; empty: it is on
+    home_problem: why no program records in this home; empty: they do
+    unusable: what keeps every flush away, and what to do; empty: nothing is known
+    began: when a flush last began or ended, as `next-flush` has it; 0: none did
+    refused: reasons for which events were refused since the last flush
     unfinished: flushers that were started since one finished
     set_aside: events whose batch the server does not accept while it accepts others
     ledgers_aside: names of the damaged ledgers that were set aside
     endpoint, key, mode: what the environment (or the build) of this tool says; the
         program may say something else
     problem: why that endpoint, key or header cannot be used; empty: it can
+    lacks_key: whether the program had an endpoint and no key at its last launch
     """
 
     now: float
     state: DeliveryState = DeliveryState()
     off: str = ""
+    home_problem: str = ""
+    unusable: str = ""
+    began: int = 0
+    refused: tuple[str, ...] = ()
     pending: int = 0
     is_flushing: bool = False
     next_flush: float | None = None
@@ -55,12 +70,31 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     key: bool = False
     mode: str = ""
     problem: str = ""
+    lacks_key: bool = False
+
+
+# What keeps events from being recorded, and ends once a flush makes room.
+_FULL = {
+    "spool_full": "the spool is full",
+    "disk_error": "the disk is full, or cannot be written",
+}
 
 
 def why(facts: Facts) -> Why:
     """What is wrong now, the strongest reason first; else what happens next."""
     if facts.off:
         return Why("off", f"telemetry is off: {facts.off}")
+    if facts.home_problem:
+        return Why("home", f"nothing is recorded: {facts.home_problem}")
+    found = _why(facts)
+    for reason, said in _FULL.items():
+        if reason in facts.refused:
+            sentence = f"new events are refused, as {said}; {found.sentence}"
+            found = Why(found.code, sentence)
+    return found
+
+
+def _why(facts: Facts) -> Why:
     if not facts.has_sqlite:
         return Why(
             "no_sqlite",
@@ -69,6 +103,8 @@ def why(facts: Facts) -> Why:
         )
     if facts.is_flushing:
         return Why("flushing", "a flusher is at work now")
+    if facts.unusable:
+        return Why("unusable", f"nothing is sent: {facts.unusable}")
     if facts.is_ledger_unreadable:
         return Why(
             "ledger",
@@ -89,55 +125,57 @@ def why(facts: Facts) -> Why:
 def _misconfigured(facts: Facts) -> Why | None:
     """What of endpoint, key or header cannot be used, or is missing."""
     state = facts.state
-    field, _, problem = state.last_error.partition(": ")
     if facts.problem:
         code = f"bad_{facts.problem.partition(':')[0]}"
         return Why(code, f"nothing can be sent: {facts.problem}")
-    if state.stopped == "off" and field:
-        # What this environment names may be what the program was started with since.
-        is_mended = (field == "endpoint" and facts.endpoint) or (
-            field == "api_key" and facts.key
-        )
-        if not is_mended:
-            missing = problem.startswith("none is set")
-            where = f" (endpoint {state.endpoint})" if field == "api_key" else ""
-            variable = {
-                "endpoint": "TELEMETRY_ENDPOINT",
-                "api_key": "TELEMETRY_API_KEY",
-            }
-            advice = f"; set {variable[field]}" if field in variable and missing else ""
-            return Why(
-                f"no_{field}" if missing else f"bad_{field}",
-                f"nothing can be sent: {state.last_error}{where}{advice}",
-            )
-    if not facts.endpoint and not state.endpoint and not state.stopped:
-        return Why(
-            "no_endpoint",
-            "no flush has been tried and no endpoint is known here: a program without "
-            "one keeps its events; set TELEMETRY_ENDPOINT",
-        )
-    if facts.endpoint and not facts.key and not state.stopped:
+    if facts.lacks_key and not facts.key:
         return Why(
             "no_api_key",
-            "no flush has been tried and no key is known here: a program without one "
-            "keeps its events; set TELEMETRY_API_KEY",
+            "nothing can be sent: the program has an endpoint and no usable key; "
+            "set TELEMETRY_API_KEY",
         )
-    return None
+    field, _, problem = state.last_error.partition(": ")
+    known = {"endpoint": bool(facts.endpoint), "api_key": facts.key}
+    # What this environment names may be what the program was started with since.
+    if state.stopped == "off" and field and not known.get(field):
+        where = f" (endpoint {state.endpoint})" if field == "api_key" else ""
+        is_missing = problem.startswith("none is set")
+        advice = f"; set TELEMETRY_{field.upper()}" if is_missing else ""
+        return Why(
+            f"no_{field}" if is_missing else f"bad_{field}",
+            f"nothing can be sent: {state.last_error}{where}{advice}",
+        )
+    if state.stopped:
+        return None
+    if not facts.endpoint and not state.endpoint:
+        return _untried("endpoint")
+    return _untried("api_key") if facts.endpoint and not facts.key else None
+
+
+def _untried(field: str) -> Why:
+    name = "an endpoint and a key" if field == "endpoint" else "a key"
+    return Why(
+        f"no_{field}",
+        f"no flush has been tried: a program without {name} keeps its events, and this "
+        f"tool knows of none; set TELEMETRY_{field.upper()}, or run the program with "
+        "TELEMETRY_DEBUG=1 to see what it has",
+    )
 
 
 def _refused_or_failed(facts: Facts) -> Why | None:
     """What kept the last flush from delivering, if it did."""
-    state = facts.state
+    state, following = facts.state, _next(facts)
     where = state.endpoint or "the endpoint"
     if facts.unfinished >= _STARTS_SUSPECT or (facts.unfinished and _is_due(facts)):
         return Why(
             "flusher_unfinished",
             f"{many(facts.unfinished, 'flusher')} in a row did not finish: they are "
-            "ended from outside (a container or job that ends with its command), or "
-            f"cannot start; {_next(facts)}",
+            "ended from outside (a container or job that ends with its command), "
+            "cannot start, or cannot write (a limit of open files or of file sizes); "
+            f"{following}",
         )
     if state.stopped == "paused":
-        over = "the pause is over" if _is_due(facts) else f"paused; {_next(facts)}"
+        over = "the pause is over" if _is_due(facts) else f"paused; {following}"
         return Why(
             "paused",
             f"{where} refuses ({state.last_error}); {over}, sooner if endpoint, key, "
@@ -146,23 +184,30 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     if state.stopped == "disk":
         return Why(
             "disk",
-            f"the disk or the ledger cannot be written, or a segment cannot be read; "
-            f"{_next(facts)}",
+            "the disk or the ledger cannot be written, or a segment cannot be read; "
+            f"{following}",
         )
-    if state.stopped == "waiting" and not facts.set_aside:
-        kind, _, detail = state.last_error.partition(": ")
-        code, sentence = _KINDS.get(kind, ("server", "{where} does not accept"))
-        said = detail or state.last_error
-        return Why(code, f"{sentence.format(where=where)}: {said}; {_next(facts)}")
     if facts.set_aside:
         return Why(
             "set_aside",
-            f"{many(facts.set_aside, 'event')} are set aside: {where} accepts others, "
+            f"{many(facts.set_aside, 'event')} set aside: {where} accepts others, "
             f"but not these ({facts.set_aside_reason}); they are tried again in smaller "
-            f"parts; {_next(facts)}",
+            f"parts; {following}",
         )
+    if state.stopped == "waiting":
+        kind, _, detail = state.last_error.partition(": ")
+        code, sentence = _KINDS.get(kind, ("server", "{where} does not accept"))
+        said = detail or state.last_error
+        return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
-        return Why("deadline", f"the last flush ran out of time; {_next(facts)}")
+        kind, _, said = state.last_error.partition(": ")
+        if kind != SLOW or state.last_error_ms < state.last_success_ms:
+            return Why("deadline", f"the last flush ran out of time; {following}")
+        return Why(
+            "deadline",
+            f"{where} gave {said}; {following}; `spool-tools flush` has more time, and so "
+            "has a flush at exit with a larger exit_timeout_s",
+        )
     return None
 
 
@@ -207,7 +252,12 @@ def _next(facts: Facts) -> str:
     if facts.mode == "manual":
         return "with TELEMETRY_FLUSH=manual only a flush that is asked for sends them"
     if _is_due(facts):
-        return "a flush is due: the program's next run begins it, if it is not manual"
+        due = "a flush is due: the program's next run begins it, if it is not manual"
+        if facts.state.stopped:
+            return due
+        if facts.began:
+            return f"{due}; the end of the last one is not known: {_UNKNOWN_END}"
+        return f"{due}; if runs do not, they may open too few files: see `ulimit -n`"
     failed = (
         f" ({facts.state.failures} in a row failed)" if facts.state.failures else ""
     )

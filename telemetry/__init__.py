@@ -11,7 +11,19 @@ lost without being counted.
 
 Names are loaded on first use, so importing this package costs next to nothing;
 what is not in `__all__` is private. `telemetry.integrations` and
-`telemetry.testing` are public, too.
+`telemetry.testing` are public, too. The map; each wing's docstring is one of its own:
+
+    spool/         the format on disk; writing and reading it
+    wire/          one request and what came of it; formats/: what a body looks like
+    books/         what is settled: the ledger and its rows
+    delivery/      when a flush runs, and what it does
+    privacy/       what is cut from a text before it is written
+    integrations/  wrapping a program that argparse, click or typer built
+
+    on or off      switches (the environment), consent (all rules), notice
+    an event       events, envelope (its bytes), machine (the system's fields), session
+    a client       api (the process's own), client, pipeline, config, mistakes
+    the home       paths, files, identity
 """
 
 from __future__ import annotations
@@ -68,23 +80,20 @@ if TYPE_CHECKING:
         SpoolFullError,
         TelemetryError,
     )
+    from telemetry.event_type import EventType, StructuredEvent
     from telemetry.events import (
-        CommandEvent,
-        CommandInfo,
-        CommandPayload,
         EventPayload,
-        EventType,
         SessionEndEvent,
         SessionEndPayload,
         SessionStartEvent,
         SessionStartPayload,
-        StructuredEvent,
         TokenEvent,
         TokenPayload,
         ToolEvent,
         ToolPayload,
     )
     from telemetry.integrations.command import build_command_info
+    from telemetry.light_events import CommandEvent, CommandInfo, CommandPayload
     from telemetry.logs import TelemetryLogger, new_telemetry_logger
     from telemetry.session import SessionState, SessionTokenUsage
     from telemetry.wire.endpoint import HTTPClient
@@ -170,9 +179,11 @@ _HOMES = {
         "from_context record_error record_session_end record_session_start "
         "record_token_usage record_tool_call with_client"
     ),
+    "event_type": "EventType StructuredEvent",
     "wire.endpoint": "HTTPClient",
     "delivery.report": "FlushReport",
     "integrations.command": "build_command_info",
+    "light_events": "CommandEvent CommandInfo CommandPayload",
     "logs": "TelemetryLogger new_telemetry_logger",
     "session": "SessionState SessionTokenUsage",
 }
@@ -185,7 +196,14 @@ def __getattr__(name: str) -> object:
 
     # `importlib` itself would be the most expensive thing that is loaded.
     home = f"telemetry.{_home_of(name)}"
-    __import__(home)
+    try:
+        __import__(home)
+    except ImportError as error:
+        if not (error.name or "").startswith("msgspec"):
+            raise
+        from telemetry.absent import Absent
+
+        return Absent
     value: object = getattr(sys.modules[home], name)
     globals()[name] = value
     return value

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from telemetry.config import CommandPolicy, Context, Durability, FlushMode, Format
     from telemetry.delivery.report import FlushReport
-    from telemetry.events import StructuredEvent
+    from telemetry.event_type import StructuredEvent
     from telemetry.logs import TelemetryLogger
 
 # Whose events they are if the program never said.
@@ -48,7 +49,8 @@ def _renew_lock() -> None:
     _process.lock = RLock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def configure(
@@ -56,50 +58,70 @@ def configure(
     *,
     version: str | None = None,
     endpoint: str | None = None,
+    deletion_endpoint: str | None = None,
     api_key: str | None = None,
     header: str | None = None,
     source: str | None = None,
+    format: Format | None = None,  # noqa: A002 - the name of the field of Config
+    tags: Mapping[str, str | int | float | bool] | None = None,
+    context: Context | None = None,
+    home: str | os.PathLike[str] | None = None,
+    enabled: bool | None = None,
+    flush: FlushMode | None = None,
+    durability: Durability | None = None,
+    policy: CommandPolicy | None = None,
+    scrub: bool | None = None,
+    strict: bool | None = None,
+    debug: bool | None = None,
+    notice: str | None = None,
+    notice_version: str | None = None,
+    spool_bytes_max: int | None = None,
+    segment_bytes_max: int | None = None,
+    event_bytes_max: int | None = None,
+    batch_events_max: int | None = None,
+    batch_bytes_max: int | None = None,
+    flush_interval_s: float | None = None,
+    connect_timeout_s: float | None = None,
+    read_timeout_s: float | None = None,
+    request_timeout_s: float | None = None,
+    retry_first_s: float | None = None,
+    retry_max_s: float | None = None,
+    failure_spread_s: float | None = None,
+    flusher_lifetime_s: float | None = None,
+    exit_timeout_s: float | None = None,
+    reply_bytes_max: int | None = None,
+    accept_statuses: tuple[int, ...] | None = None,
+    gzip: bool | None = None,
     logger: TelemetryLogger | None = None,
-    **settings: Any,
 ) -> Client:
     """Make the client of this process; one made before is closed.
 
-    What is not named comes from the environment, then from the build, then from
-    `Config`'s defaults.
+    What is not named (None) comes from the environment, then from the build, then from
+    the defaults. A value that cannot be used is told once to whoever develops the
+    program, and by `status`; its default is used.
 
     Args:
         app: the program's name; the directory of its events is named after it.
         version: the program's version.
         endpoint: where events go, an https URL.
         api_key: the secret sent with each request.
-        header: the header that carries it; empty: requests go without a key.
-        source: the program's name on the wire; `app` if not named.
         logger: used instead of the library's own.
-        settings: the other fields of `Config`, by name.
+
+    The other arguments are the fields of `Config`, which says what each means.
 
     Returns:
-        The client, also where a setting cannot be used: that is reported to the log.
+        The client, also where a value cannot be used.
 
     Raises:
-        ConfigError: only with `strict=True`.
+        TypeError: an argument does not exist.
+        ConfigError: a value cannot be used; only with `strict=True`.
 
     Example:
         >>> client = telemetry.configure("frobnicate", version="1.2.3", flush="manual")
     """
-    named = {
-        "app": app,
-        "version": version,
-        "endpoint": endpoint,
-        "api_key": api_key,
-        "header": header,
-        "source": source,
-        **settings,
-    }
+    named = dict(locals())
+    del named["logger"]
     with _process.lock:
-        if named["version"] is None:
-            named["version"] = _process.version
-        if named.get("debug") is None:
-            named["debug"] = _process.debug
         client = _make(named, logger)
         before, _process.client = _process.client, client
     if before is not None:
@@ -113,16 +135,12 @@ def get_global_telemetry_client() -> Client:
     Returns:
         The client; its app is `telemetry` if the program never called `configure`.
     """
+    client = _process.client
+    if client is not None:
+        return client
     with _process.lock:
         if _process.client is None:
-            _process.client = _make(
-                {
-                    "app": DEFAULT_APP,
-                    "version": _process.version,
-                    "debug": _process.debug,
-                },
-                None,
-            )
+            _process.client = _make({"app": DEFAULT_APP}, None)
         return _process.client
 
 
@@ -196,11 +214,7 @@ def track(
         >>> telemetry.track("deployed", {"region": "eu"})
         True
     """
-    if properties is not None:
-        from telemetry.events import NamedEvent
-
-        event = NamedEvent(event, properties)  # type: ignore[arg-type]
-    return get_global_telemetry_client().track(event)  # type: ignore[arg-type]
+    return get_global_telemetry_client().track(event, properties)
 
 
 def flush(*, timeout_s: float = 10.0) -> FlushReport:
@@ -221,13 +235,16 @@ def track_command(action: str, args: list[str]) -> None:
     Args:
         action: the command's name, as the program's author chose it.
         args: what its user typed behind it. The names of flags are recorded, and what
-            `Config.policy` permits besides.
+            `Config.policy` permits besides. No parser says here which flags there are:
+            any word that could be a flag's name (`--dry-run`, `-v`) counts as one. With
+            `Config(policy=CommandPolicy(flags=("--dry-run", "-v")))` only those do; the
+            integrations for argparse, click and typer know what was declared.
     """
     if environment_decision(os.environ) is not None:
         return
     try:
         from telemetry.commands import permitted, typed
-        from telemetry.events import CommandEvent
+        from telemetry.light_events import CommandEvent
 
         client = get_global_telemetry_client()
         info = permitted(typed(args), action, client.config.policy)
@@ -241,7 +258,10 @@ def track_command(action: str, args: list[str]) -> None:
 def _make(named: dict[str, Any], logger: TelemetryLogger | None) -> Client:
     """A client for what was named. Only `strict` lets an error out."""
     if environment_decision(os.environ) is not None:
-        return Client.off(str(named["app"]))
+        return Client.off(str(named["app"]), named.get("home"))
+    for name in ("version", "debug"):
+        if named.get(name) is None:
+            named[name] = getattr(_process, name)
     try:
         from telemetry.build_values import build_values
         from telemetry.config import resolve
@@ -256,7 +276,7 @@ def _make(named: dict[str, Any], logger: TelemetryLogger | None) -> Client:
         if named.get("strict") is True:
             raise
         _note("a setting cannot be used; nothing will be recorded")
-        return Client.off(str(named["app"]))
+        return Client.off(str(named["app"]), named.get("home"))
     return Client(config, logger=logger)
 
 

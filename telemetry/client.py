@@ -18,24 +18,32 @@ import time
 from _thread import RLock
 from _weakref import ref
 
-from telemetry.switches import Decision, environment_decision, is_switched_off
+from telemetry.switches import Decision, environment_decision, is_set, is_switched_off
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
     from types import TracebackType
+    from typing import Any
 
     from typing_extensions import Self
 
     from telemetry.config import Config
+    from telemetry.delivery.dispatch import Dispatcher
     from telemetry.delivery.report import FlushReport
-    from telemetry.events import StructuredEvent
+    from telemetry.errors import ConfigError
+    from telemetry.event_type import StructuredEvent
     from telemetry.logs import TelemetryLogger
     from telemetry.pipeline import Pipeline
+    from telemetry.privacy import OwnKey
     from telemetry.session import SessionState
     from telemetry.wire.endpoint import HTTPClient
     from telemetry.wire.verdict import Stopped
+
+
+_DEBUG = "TELEMETRY_DEBUG"
 
 
 class Client:
@@ -64,80 +72,134 @@ class Client:
         http: HTTPClient | None = None,
         logger: TelemetryLogger | None = None,
     ) -> None:
-        self._begin(config, config.app, http, logger)
+        self._http = http
+        self._home: str | None = config.home
+        self._begin(config, config.app, logger)
 
     @classmethod
-    def off(cls, app: str) -> Client:
+    def off(cls, app: str, home: str | None = None) -> Client:
         """A client that records nothing and has loaded nothing to do so."""
         client = cls.__new__(cls)
-        client._begin(None, app, None, None)  # noqa: SLF001 - its other constructor
+        client._home = home  # noqa: SLF001 - its other constructor
+        client._begin(None, app, None)  # noqa: SLF001
         return client
 
     def _begin(
-        self,
-        config: Config | None,
-        app: str,
-        http: HTTPClient | None,
-        logger: TelemetryLogger | None,
+        self, config: Config | None, app: str, logger: TelemetryLogger | None
     ) -> None:
-        self._config = config
         self._app = app
-        self._http = http
         # Anything else would raise wherever something is logged, in a thread as well.
         self._logger = logger if hasattr(logger, "warning") else None
-        self._version: str | None = None
+        # As it was given: also a key that cannot be used is one.
+        self._given = config
+        self._known_key: OwnKey | None = None
+        # Sends what a user who is to be forgotten is still owed.
+        self._asking: Dispatcher | None = None
         self._pipeline: Pipeline | None = None
         self._session: SessionState | None = None
-        self._off: Decision | None = None
         # How often each reason for a refusal came up, for the log.
         self._refusals: dict[str, int] = {}
-        if config is None:
-            self._off = environment_decision(os.environ) or Decision(
-                "program", "it was given settings that cannot be used", on=False
-            )
-        self._lock = RLock()
+        self._renew_locks()
+        self._off = environment_decision(os.environ) if config is None else None
+        self._config: Config | None = None
+        self._mistakes: list[ConfigError] = []
+        if config is not None:
+            self._config, self._mistakes = config.sound()
+            self._mistakes += self._config.misread(os.environ, sys.platform)
+        elif self._off is None:
+            reason = "it was given settings that cannot be used"
+            self._off = Decision("program", reason, on=False)
+        # Only in debug mode: a line for each event.
+        self._debug: TelemetryLogger | None = None
+        is_debug = (
+            self._config.debug if self._config else is_set(os.environ.get(_DEBUG, ""))
+        )
+        if self._mistakes or is_debug:
+            try:
+                self._introduce(is_debug=is_debug)
+            except Exception as error:
+                self._fail(error, is_loss=False)
         myself = ref(self)
-        os.register_at_fork(after_in_child=lambda: _after_fork(myself()))
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lambda: _after_fork(myself()))
+
+    def __repr__(self) -> str:
+        """What it records, whether it is on and why, and where events go."""
+        decision = self.decision()
+        if not decision.on:
+            return f"<telemetry.Client {self._app}: off ({decision.reason})>"
+        from telemetry.wire.endpoint import redact
+
+        config = self.config
+        to = redact(config.endpoint) if config.endpoint else "nowhere yet"
+        to += " once it has a key" if config.lacks() == "api_key" else ""
+        return (
+            f"<telemetry.Client {self._app} {config.version}: on ({decision.reason}); "
+            f"events go to {to}>"
+        )
 
     @property
     def config(self) -> Config:
-        """The settings it was made with."""
+        """The settings in use: those it was made with, less what cannot be used."""
         if self._config is None:
             from telemetry.config import Config
 
-            self._config = Config(app=self._app, enabled=False)
+            self._config = Config(app=self._app, home=self._home, enabled=False)
         return self._config
 
     def after_fork(self) -> None:
         """In a forked child: forget what belongs to the parent."""
-        self._lock = RLock()
+        self._renew_locks()
         if self._pipeline is not None:
             self._pipeline.after_fork()
 
+    def _renew_locks(self) -> None:
+        self._lock, self._session_lock = RLock(), RLock()
+
     @property
     def logger(self) -> TelemetryLogger | None:
-        """The logger in use; None if logging is not set up."""
-        debug = self._config is not None and self._config.debug
-        from telemetry.logs import quiet_logger
+        """The logger in use; None if nobody would see what it says."""
+        debug = self._config is None or self._config.debug is True
+        if not (self._logger or debug or "logging" in sys.modules):
+            return None  # as `quiet_logger` would say, without the price of its module
+        from telemetry.logs import discreet, quiet_logger
 
-        return self._logger or quiet_logger(debug=debug)
+        logger = self._logger or quiet_logger(debug=debug)
+        return None if logger is None else discreet(logger, self._own_key())
+
+    def _own_key(self) -> OwnKey:
+        """What no text of this client may hold."""
+        if self._known_key is None:
+            from telemetry.envelope import FIELDS
+            from telemetry.privacy import own_key_of
+
+            self._known_key = own_key_of(self._given, os.environ, public=FIELDS)
+        return self._known_key
 
     @property
     def version(self) -> str:
         """The program's version, as events carry it."""
-        return self.config.version if self._version is None else self._version
+        return self.config.version
 
     @version.setter
     def version(self, version: str) -> None:
-        self._version = version
-        if self._pipeline is not None:
-            self._pipeline.set_version(version)
+        import msgspec
 
-    def track(self, event: StructuredEvent) -> bool:
+        self._config, _ = msgspec.structs.replace(self.config, version=version).sound()
+        if self._pipeline is not None:
+            self._pipeline.set_config(self._config)
+
+    def track(
+        self,
+        event: StructuredEvent | str,
+        properties: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Record an event: it is in the spool, and survives a kill, on `True`.
 
         Args:
-            event: one of `telemetry.events`, or an object with its two methods.
+            event: one of `telemetry.events`, or an object with its two methods; or the
+                name of an event of the program's own.
+            properties: what is recorded under that name; keys are text.
 
         Returns:
             Whether it was recorded. A loss is counted by its reason.
@@ -149,10 +211,16 @@ class Client:
             pipeline = self._pipeline or self._open()
             if pipeline is None or is_switched_off():
                 return False
-            pipeline.record(event)
+            if properties is not None or isinstance(event, str):
+                from telemetry.light_events import NamedEvent
+
+                event = NamedEvent(event, properties or {})  # type: ignore[arg-type]
+            sealed = pipeline.record(event)
         except Exception as error:
             self._fail(error)
             return False
+        if self._debug is not None:
+            self._debug.debug("recorded: %s", sealed.decode("utf-8", "replace"))
         if not pipeline.is_started or pipeline.envelope.warnings:
             try:
                 pipeline.attend()
@@ -171,17 +239,15 @@ class Client:
         Returns:
             `session_id`.
         """
-        try:
+
+        def begin() -> StructuredEvent:
             from telemetry.events import SessionStartEvent
             from telemetry.session import start
 
-            with self._lock:
-                self._session = start(session_id, agent_name, time.monotonic())
-            event = SessionStartEvent("start", session_id, agent_name)
-        except Exception as error:
-            self._fail(error)
-        else:
-            self.track(event)
+            self._session = start(session_id, agent_name, time.monotonic())
+            return SessionStartEvent("start", session_id, agent_name)
+
+        self._track_made(begin)
         return session_id
 
     def record_tool_call(
@@ -202,26 +268,15 @@ class Client:
             error: what went wrong: an exception (its class and its message are
                 recorded) or a text, both scrubbed; None if it ended well.
         """
-        try:
-            from telemetry.events import ToolEvent
-            from telemetry.session import message, milliseconds
 
-            text, duration_ms = message(error), milliseconds(duration)
-            with self._lock:
-                self._counted().count_tool_call(text)
-            event = ToolEvent(
-                action="call",
-                tool_name=tool_name,
-                session_id=session_id,
-                agent_name=agent_name,
-                duration_ms=duration_ms,
-                success=text is None,
-                error=text or "",
+        def count() -> StructuredEvent:
+            from telemetry.session import tool_call
+
+            return tool_call(
+                self._counted(), tool_name, session_id, agent_name, duration, error
             )
-        except Exception as failure:
-            self._fail(failure)
-        else:
-            self.track(event)
+
+        self._track_made(count)
 
     def record_token_usage(
         self, model: str, input_tokens: int, output_tokens: int, cost: float
@@ -234,34 +289,15 @@ class Client:
             output_tokens: tokens written.
             cost: the price in US dollars.
         """
-        try:
-            from operator import index
 
-            from telemetry.events import TokenEvent
-            from telemetry.session import number
+        def count() -> StructuredEvent:
+            from telemetry.session import token_usage
 
-            # Before anything is counted: one bad number must not spoil the sums.
-            input_tokens = number("input_tokens", input_tokens, index)
-            output_tokens = number("output_tokens", output_tokens, index)
-            cost = number("cost", cost, float)
-            with self._lock:
-                session = self._counted()
-                session.count_tokens(input_tokens, output_tokens, cost)
-                session_id, agent_name = session.id, session.agent_name
-            event = TokenEvent(
-                action="usage",
-                model_name=model,
-                session_id=session_id,
-                agent_name=agent_name,
-                input_tokens=input_tokens,
-                output_tokens=output_tokens,
-                total_tokens=input_tokens + output_tokens,
-                cost=cost,
+            return token_usage(
+                self._counted(), model, input_tokens, output_tokens, cost
             )
-        except Exception as error:
-            self._fail(error)
-        else:
-            self.track(event)
+
+        self._track_made(count)
 
     def record_error(self, message: str) -> None:
         """Count an error of the session; outside of one nothing happens.
@@ -269,19 +305,23 @@ class Client:
         Args:
             message: what went wrong; it is part of the session's end, scrubbed.
         """
-        try:
+
+        def count() -> None:
             from telemetry.session import message as as_text
 
-            with self._lock:
-                self._counted().count_error(as_text(message) or "")
-        except Exception as error:
-            self._fail(error)
+            self._counted().count_error(as_text(message) or "")
+
+        self._track_made(count)
 
     def record_session_end(self) -> None:
         """Record the end of the session, once."""
+        self._track_made(lambda: self._counted().end(time.monotonic()))
+
+    def _track_made(self, make: Callable[[], StructuredEvent | None]) -> None:
+        """Track the event that `make` answers, if it does. One thread makes at a time."""
         try:
-            with self._lock:
-                event = self._counted().end(time.monotonic())
+            with self._session_lock:
+                event = make()
         except Exception as error:
             self._fail(error)
         else:
@@ -303,6 +343,8 @@ class Client:
             pipeline = self._pipeline or self._open()
             if pipeline is not None:
                 return pipeline.flush(timeout_s=timeout_s)
+            if self._asking is not None:
+                return self._asking.in_process().flush(timeout_s=timeout_s)
             stopped: Stopped = "off"
         except Exception as error:
             self._fail(error, is_loss=False)
@@ -358,16 +400,43 @@ class Client:
                 decision = decide_for(self.config, os.environ, sys.platform)
                 if not decision.on:
                     self._off = decision
+                    if decision.asks:
+                        from telemetry.pipeline import ask_to_delete
+
+                        self._asking = ask_to_delete(
+                            self.config,
+                            http=self._http,
+                            logger=self.logger,
+                            environment=os.environ,
+                            platform=sys.platform,
+                        )
                     return None
                 self._pipeline = Pipeline(
                     self.config,
-                    version=self.version,
+                    mistakes=self._mistakes,
+                    own_key=self._own_key(),
                     http=self._http,
                     logger=self.logger,
                     environment=os.environ,
                     platform=sys.platform,
                 )
             return self._pipeline
+
+    def _introduce(self, *, is_debug: bool) -> None:
+        """What is wrong with the settings is told, and in debug mode what holds."""
+        if is_debug:
+            self._debug = self.logger
+        if environment_decision(os.environ) is None:
+            from telemetry.mistakes import sentence, tell
+
+            own_key = self._own_key()
+            told = [own_key.without(sentence(each)) for each in self._mistakes]
+            tell(told, self.logger)
+        for error in self._mistakes:
+            if error.field == "enabled":
+                self._off = Decision("program", str(error), on=False)
+        if self._debug is not None:
+            self._debug.debug("%r", self)
 
     def _counted(self) -> SessionState:
         from telemetry.session import SessionState
@@ -383,7 +452,7 @@ class Client:
         if self._is_finalizing():
             return  # a finalizer at the very end: nothing can be loaded or counted
         try:
-            from telemetry.errors import DiskError, HomeError, OffError, RefusedError
+            from telemetry.errors import OffError, RefusedError
             from telemetry.interrupts import pass_on
         except (ImportError, OSError):
             # A signal handler that records, inside of these very imports; or no
@@ -394,23 +463,31 @@ class Client:
             except (ImportError, OSError):
                 pass  # not counted either
             return
-        pass_on(error)
+        if not isinstance(error, RefusedError) or error.__context__ is not None:
+            pass_on(error)  # else it is ours, and was made from no other
         if isinstance(error, OffError):
             self._off = Decision("remembered", str(error), on=False)
             return
         reason = error.reason if isinstance(error, RefusedError) else "internal"
         if is_loss and self._pipeline is not None:
             self._pipeline.refuse(reason)
-        count = self._refusals[reason] = self._refusals.get(reason, 0) + 1
-        # A disk or home that cannot be used is logged once, other reasons ever more
-        # rarely: a handler that tracks what it is given would go on for ever.
-        is_lasting = isinstance(error, (DiskError, HomeError))
-        logger = self.logger
-        if logger and (count == 1 or (not is_lasting and count & (count - 1) == 0)):
-            what = f"not recorded ({reason})" if is_loss else "no flush was begun"
-            logger.debug("%s: %s", what, error)
+        self._say_refusal(error, reason, is_loss=is_loss)
         if may_raise and self._config is not None and self._config.strict is True:
             raise error
+
+    def _say_refusal(self, error: Exception, reason: str, *, is_loss: bool) -> None:
+        count = self._refusals[reason] = self._refusals.get(reason, 0) + 1
+        if count & (count - 1):
+            return  # ever more rarely: a handler that tracks what it is given
+        what = f"not recorded ({reason})" if is_loss else "no flush was begun"
+        if reason not in {"disk_error", "no_home"}:
+            if self.logger is not None:
+                self.logger.debug("%s: %s", what, error)
+        elif count == 1:
+            # It lasts, and told ever again it would go on for ever.
+            from telemetry.mistakes import tell
+
+            tell([f"{what}: {error}"], self.logger)
 
 
 def _after_fork(client: Client | None) -> None:

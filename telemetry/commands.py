@@ -17,25 +17,15 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from telemetry.config import CommandPolicy
-from telemetry.events import CommandInfo
+from telemetry.light_events import CommandInfo
 
 
 # The default: a name was chosen by the program's author, a value by its user.
 NAMES_ONLY = CommandPolicy()
 
-# What the Go original records. Its arguments can be prompts and paths, so this is
-# for programs that replace it and whose users know.
-_SEED_ACTIONS = ("run", "pull", "catalog")
-SEED_POLICY = CommandPolicy(
-    arguments_of=_SEED_ACTIONS,
-    flags_of=_SEED_ACTIONS,
-    flags=("--config", "--agent", "--model", "--output", "--format", "--yolo"),
-    switches=("--help", "--version"),
-)
-
 # A command line of more words is not read to its end, and a longer name is no name.
 _WORDS_MAX = 1000
-_NAME_CHARS_MAX = 40
+_NAME_CHARS_MAX, _NAME_WORDS_MAX, _NAME_DIGITS_MAX = 32, 4, 2
 
 
 class Flag(msgspec.Struct, frozen=True):
@@ -87,6 +77,11 @@ def typed(words: Iterable[str]) -> Reading:
 
     A word that starts with `-` is a flag only if it could be one's name; what stands
     behind `=` is its value. Nothing behind `--` is a flag.
+
+    Whether a program declared it cannot be known here: `--x` may be what somebody typed.
+    So a name has at most four words of letters, with two digits in all and 32
+    characters: `--no-http2-push`, and no token or sentence. It is scrubbed as all texts
+    are. A policy that lists its `flags` records no other.
     """
     words = list(words)[:_WORDS_MAX]
     end = words.index("--") if "--" in words else len(words)
@@ -97,12 +92,14 @@ def typed(words: Iterable[str]) -> Reading:
 
 def _is_name(word: str) -> bool:
     letters = word[2:] if word[:2] == "--" else word[1:2] * (len(word) == 2)
-    plain = letters.replace("-", "").replace("_", "")
+    words = letters.replace("_", "-").split("-")
     return (
-        letters[:1].isalpha()
-        and plain.isalnum()
-        and plain.isascii()
-        and len(word) <= _NAME_CHARS_MAX
+        len(word) <= _NAME_CHARS_MAX
+        and len(words) <= _NAME_WORDS_MAX
+        and sum(map(str.isdigit, letters)) <= _NAME_DIGITS_MAX
+        and letters.isascii()
+        and all(part.isalnum() for part in words)
+        and letters[0].isalpha()
     )
 
 

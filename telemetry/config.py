@@ -8,7 +8,8 @@ or a variable from an env-file, ends in characters that were not meant.
 
 Sizes are bytes, times are seconds. A value that cannot be used raises
 ConfigError where `strict` is set; elsewhere `Config.sound()` puts the default
-in its place and says so. This module reads no file.
+in its place and says so. Only values that differ from their default are checked: a
+launch pays for what it names. This module reads no file.
 """
 
 from __future__ import annotations
@@ -18,44 +19,42 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from telemetry.errors import ConfigError
+from telemetry.errors import ConfigError, EndpointError
+from telemetry.paths import is_app_name, relative_variable
 from telemetry.switches import ci_variable, is_set, is_testing, trimmed
 
 
 KIB = 1024
 MIB = 1024 * KIB
 
-Format = Literal["records"]
+Format = Literal[
+    "records", "ndjson", "otlp-json", "otlp-protobuf", "posthog", "clickhouse"
+]
 FlushMode = Literal["launch", "thread", "exit", "manual"]
 Durability = Literal["process", "power"]
+Context = Literal["basic", "none"]
 
 # Names that the fields have in the environment.
 _FROM_ENVIRONMENT = {
     "endpoint": "TELEMETRY_ENDPOINT",
+    "deletion_endpoint": "TELEMETRY_DELETION_ENDPOINT",
     "api_key": "TELEMETRY_API_KEY",
     "header": "TELEMETRY_HEADER",
-    "flush": "TELEMETRY_FLUSH",
 }
-# Bounds and times; the rest may be zero or empty.
-_POSITIVE = (
-    "spool_bytes_max",
-    "segment_bytes_max",
-    "event_bytes_max",
-    "batch_events_max",
-    "batch_bytes_max",
-    "flush_interval_s",
-    "connect_timeout_s",
-    "read_timeout_s",
-    "request_timeout_s",
-    "retry_first_s",
-    "retry_max_s",
-    "failure_spread_s",
-    "flusher_lifetime_s",
-    "exit_timeout_s",
-    "reply_bytes_max",
-)
+# The fields that take one of some words.
+_CHOICES: dict[str, Any] = {
+    "format": get_args(Format),
+    "flush": get_args(FlushMode),
+    "durability": get_args(Durability),
+    "context": get_args(Context),
+}
+# JSON readers of other languages hold whole numbers up to this one exactly.
+_NUMBER_MAX = 1 << 53
 # What goes into a header or a URL, where a line's end would start another.
-_ON_ONE_LINE = ("app", "version", "source", "api_key", "header", "endpoint")
+_ON_ONE_LINE = (
+    *("app", "version", "source", "api_key", "header", "endpoint"),
+    "deletion_endpoint",
+)
 
 
 class CommandPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +67,27 @@ class CommandPolicy(msgspec.Struct, frozen=True, kw_only=True):
             order of their declaration
         switches: flags recorded for each action, before the others, where they take
             no value
+        names_of: the actions of which it was decided that no more than names is
+            recorded; only `telemetry.testing.assert_commands_decided` reads it
     """
 
     arguments_of: tuple[str, ...] = ()
     flags_of: tuple[str, ...] | None = None
     flags: tuple[str, ...] | None = None
     switches: tuple[str, ...] = ()
+    names_of: tuple[str, ...] = ()
+
+    def problem(self) -> str:
+        """The first field that is no tuple of texts; empty if there is none."""
+        for name in self.__struct_fields__:
+            names = getattr(self, name)
+            if names is None and name in ("flags_of", "flags"):
+                continue
+            if not isinstance(names, (tuple, list)) or not all(
+                isinstance(each, str) for each in names
+            ):
+                return f"its {name} must be a tuple of texts"
+        return ""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,10 +98,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         version: the program's version, sent with every event and as User-Agent
         endpoint: where events go, an https URL (http to loopback only); empty:
             nowhere yet, events wait in the spool
+        deletion_endpoint: where a user's wish to be forgotten goes, of the endpoint's
+            origin; empty: nothing is sent for that
         api_key: the secret sent with each request; empty: nothing is sent
         header: the header that carries it; empty: requests go without a key
         source: the program's name on the wire; empty: `app`
         format: how a batch is written in a request
+        tags: names and values that every event carries; a pair of TELEMETRY_TAGS with
+            the same name counts instead
+        context: `basic` adds the fields of the system and of the program's
+            installation to each event, `none` leaves them out
         home: the exact directory to use, `~` for the user's home; None: by the
             system's rules
         enabled: False turns telemetry off for this client; True overrules nothing
@@ -121,7 +141,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         reply_bytes_max: bytes that are read of a reply: enough to name every event
             of a batch as rejected
         accept_statuses: HTTP statuses that count as acceptance; empty: every 2xx
-        gzip: True compresses requests
+        gzip: True compresses requests; None: where the format's receivers take it
 
     Raises:
         ConfigError: a value cannot be used; only with `strict`. Without it
@@ -138,10 +158,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     app: str
     version: str = "unknown"
     endpoint: str = ""
+    deletion_endpoint: str = ""
     api_key: str = ""
     header: str = "x-api-key"
     source: str = ""
     format: Format = "records"
+    tags: dict[str, str | int | float | bool] = {}
+    context: Context = "basic"
     home: str | None = None
     enabled: bool = True
     flush: FlushMode | None = None
@@ -170,7 +193,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     exit_timeout_s: float = 1.0
     reply_bytes_max: int = 2 * MIB
     accept_statuses: tuple[int, ...] = ()
-    gzip: bool = False
+    gzip: bool | None = None
 
     def __post_init__(self) -> None:
         # A path object is what many hand over; its type would cost an import here.
@@ -180,24 +203,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         for name in _ON_ONE_LINE:
             # A key that was read from a file ends in a line end.
             text = getattr(self, name)
-            if type(text) is str and text != text.strip():
-                msgspec.structs.force_setattr(self, name, text.strip())
+            if isinstance(text, str) and str.strip(text) is not text:
+                msgspec.structs.force_setattr(self, name, str.strip(text))
+        if type(self.tags) is not dict and isinstance(self.tags, Mapping):
+            msgspec.structs.force_setattr(self, "tags", dict(self.tags))
         if self.strict is True:
             for error in self.problems():
                 raise error
-            if self.endpoint:
-                # Only here: a launch that never flushes need not load the check,
-                # and a flush that meets a bad endpoint keeps everything.
-                from telemetry.wire.endpoint import check_endpoint
-
-                check_endpoint(self.endpoint)
 
     def __repr__(self) -> str:
         """All fields but the secrets, which must not reach a log or a traceback."""
         from telemetry.wire.endpoint import redact
 
         values = msgspec.structs.asdict(self)
-        values["endpoint"] = redact(str(self.endpoint))
+        for name in ("endpoint", "deletion_endpoint"):
+            values[name] = redact(str(values[name]))
         shown = (
             f"{name}={'…' if name == 'api_key' and value else repr(value)}"
             for name, value in values.items()
@@ -206,41 +226,63 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def problems(self) -> list[ConfigError]:
         """What cannot be used in it, each with the name of its field."""
-        found = _wrong_types(self)
-        if found:
-            return found
-        for name in _POSITIVE:
-            if not 0 < getattr(self, name) < float("inf"):
-                found.append(ConfigError(name, "must be a number above zero"))
-        for name in _ON_ONE_LINE:
-            if not getattr(self, name).isprintable():
-                found.append(ConfigError(name, "has control characters"))
+        found = []
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name)
+            if value is not default:
+                try:
+                    problem = _problem(name, value, default, full=self.strict is True)
+                except ConfigError as error:
+                    found.append(error)
+                else:
+                    found += [ConfigError(name, problem)] if problem else []
+        bad = {error.field for error in found}
+        if self.deletion_endpoint and not bad & {"endpoint", "deletion_endpoint"}:
+            problem = self.deletion_problem()
+            found += [ConfigError("deletion_endpoint", problem)] if problem else []
         return found
+
+    def deletion_problem(self) -> str:
+        """Why no wish to be forgotten can go to `deletion_endpoint`; empty if it can."""
+        there, here = self.deletion_endpoint, self.endpoint
+        if not here or there.split("/")[:3] == here.split("/")[:3]:
+            return ""  # the usual case loads nothing
+        from telemetry.wire.endpoint import parse_endpoint
+
+        try:
+            if parse_endpoint(there).origin == parse_endpoint(here).origin:
+                return ""
+        except ConfigError as error:
+            return error.problem
+        return (
+            "leads to another origin than the endpoint, and the key goes to one alone"
+        )
 
     def sound(self) -> tuple[Config, list[ConfigError]]:
         """This config with the default in place of what cannot be used, and why.
 
         A bad `app` or `home` stays as it is: in another place than was named, events
-        would not be found. A bad `enabled` turns telemetry off: its meaning is unknown.
+        would not be found. So does an endpoint that no request can go to: `status`
+        names it. A bad `enabled` turns telemetry off: its meaning is unknown.
         """
         found = self.problems()
-        if not found:
-            return self, found
-        defaults = {
-            field.name: field.default for field in msgspec.structs.fields(Config)
-        }
-        defaults["enabled"] = False
         replaced = {
-            error.field: defaults[error.field]
+            error.field: False if error.field == "enabled" else _DEFAULTS[error.field]
             for error in found
             if error.field not in {"app", "home"}
+            and not isinstance(error, EndpointError)
         }
-        if not replaced:
-            return self, found
-        # Bounds are looked at once all types are right.
-        sound, more = msgspec.structs.replace(self, **replaced).sound()
-        seen = {error.field for error in found}
-        return sound, [*found, *(error for error in more if error.field not in seen)]
+        if "tags" in replaced:
+            replaced["tags"] = {}
+        if not isinstance(self.app, str):
+            replaced["app"] = ""
+        return msgspec.structs.replace(self, **replaced) if replaced else self, found
+
+    def lacks(self) -> str:
+        """The field that is missing before anything can be sent; empty if none is."""
+        if not self.endpoint:
+            return "endpoint"
+        return "api_key" if self.header and not self.api_key else ""
 
     def flush_mode(self, environment: Mapping[str, str]) -> FlushMode:
         """How events leave: what was named, else `exit` in CI, else `launch`.
@@ -248,42 +290,137 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         `TELEMETRY_FLUSH=manual` is stronger than the program: it only holds back. In
         a test nothing leaves unless TELEMETRY_FLUSH names another mode.
         """
-        said = trimmed(environment.get("TELEMETRY_FLUSH", "")).lower()
-        if said == "manual" or (not said and is_testing(environment)):
+        said = _said_flush(environment)
+        if said == "manual" or (
+            said not in _CHOICES["flush"] and is_testing(environment)
+        ):
             return "manual"
         if self.flush is not None:
             return self.flush
         return "exit" if ci_variable(environment) else "launch"
+
+    def misread(
+        self, environment: Mapping[str, str], platform: str
+    ) -> list[ConfigError]:
+        """The variables of the environment that do not count as they stand, and why."""
+        found = []
+        if relative := relative_variable(self.home, environment, platform):
+            found.append(relative)
+        said = _said_flush(environment)
+        if said and said not in _CHOICES["flush"]:
+            problem = f"{_must('flush', said)}; it is ignored"
+            found.append(ConfigError("TELEMETRY_FLUSH", problem))
+        for part in trimmed(environment.get("TELEMETRY_TAGS", "")).split(","):
+            name, equals, _ = part.partition("=")
+            if part.strip() and not (equals and name.strip()):
+                problem = "a part of it is no name=value; it is ignored"
+                found.append(ConfigError("TELEMETRY_TAGS", problem))
+                break
+        return found
 
     def wire_source(self) -> str:
         """The program's name on the wire."""
         return self.source or self.app
 
 
-def _wrong_types(config: Config) -> list[ConfigError]:
-    """The fields whose values are not of their type."""
-    try:
-        values = msgspec.structs.asdict(config)
-        if config.strict is True:
-            values["strict"] = False  # it would raise the first problem there and then
-        msgspec.convert(values, Config)
-    except (TypeError, ValueError, OverflowError):
-        pass  # one of them is wrong; which one is looked up below
-    else:
-        return []
-    problems = (
-        (field.name, _wrong_type(getattr(config, field.name), field.type))
-        for field in msgspec.structs.fields(Config)
+# Each field's default; a field without one, and one that makes its default anew, is
+# checked whatever it holds.
+_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(Config.__struct_fields__),
+    **dict(
+        zip(
+            reversed(Config.__struct_fields__),
+            reversed(Config.__struct_defaults__),
+            strict=False,
+        )
+    ),
+}
+
+
+def _problem(name: str, value: Any, default: object, *, full: bool) -> str:
+    """Why the value of a field cannot be used; empty if it can. Shows no secret."""
+    given = type(value).__name__
+    if name in _CHOICES:
+        return "" if value in _CHOICES[name] else _must(name, value)
+    if name == "policy":
+        return (
+            value.problem() if given == "CommandPolicy" else "must be a CommandPolicy"
+        )
+    if name == "tags":
+        return "" if _are_tags(value) else "must be a dict of texts and numbers"
+    if isinstance(default, bool) or name == "gzip":
+        return "" if isinstance(value, bool) else f"must be True or False, not {given}"
+    if isinstance(default, (int, float)):
+        return _wrong_number(value, is_whole=isinstance(default, int))
+    if isinstance(default, tuple):
+        return "" if _are_whole(value) else f"must be whole numbers, not {given}"
+    if not isinstance(value, str):
+        return f"must be a text, not {given}"
+    return _wrong_text(name, value, full=full)
+
+
+def _must(name: str, value: object) -> str:
+    *words, last = _CHOICES[name]
+    return f"must be {', '.join(words)}{' or ' if words else ''}{last}, not {value!r}"
+
+
+def _wrong_number(value: Any, *, is_whole: bool) -> str:
+    if type(value) is not int and type(value) is not float:
+        return f"must be a number, not {type(value).__name__}"
+    if not 0 < value <= _NUMBER_MAX:
+        return "must be a number above zero"
+    return "must be a whole number" if is_whole and value != int(value) else ""
+
+
+def _are_whole(values: Any) -> bool:
+    return isinstance(values, (tuple, list)) and all(type(n) is int for n in values)
+
+
+def _are_tags(tags: Any) -> bool:
+    return isinstance(tags, dict) and all(
+        isinstance(name, str) and isinstance(value, (str, int, float))
+        for name, value in tags.items()
     )
-    return [ConfigError(name, problem) for name, problem in problems if problem]
 
 
-def _wrong_type(value: object, expected: Any) -> str:
-    try:
-        msgspec.convert(value, expected)
-    except (TypeError, ValueError, OverflowError) as error:
-        return str(error)
+def _wrong_text(name: str, text: str, *, full: bool) -> str:
+    """Why a text cannot be used where it names something; raises EndpointError."""
+    if name in _ON_ONE_LINE and not text.isprintable():
+        return "has control characters"
+    if name == "app" and not is_app_name(text):
+        return (
+            f"{text!r} cannot name a directory; use letters, digits, `.`, `_` and `-`"
+        )
+    if (name == "endpoint" and text and (full or not _looks_right(text))) or (
+        name == "header" and text and not text.replace("-", "a").isalnum()
+    ):
+        # Only here: nearly every launch is done without loading the full check. What
+        # passes the quick one and is wrong all the same, a flush finds and keeps.
+        from telemetry.wire.endpoint import check_header, parse_endpoint
+
+        try:
+            (parse_endpoint if name == "endpoint" else check_header)(text)
+        except ConfigError as error:
+            raise EndpointError(name, error.problem) from None
     return ""
+
+
+def _looks_right(url: str) -> bool:
+    """Whether it looks like an https URL, or like http to this machine."""
+    scheme, _, rest = url.partition("://")
+    host = rest.partition("/")[0].partition(":")[0]
+    is_local = host in ("127.0.0.1", "localhost")
+    return (
+        (scheme == "https" or (scheme == "http" and is_local))
+        and host.replace(".", "").replace("-", "").isalnum()
+        and url.isascii()
+        and url.isprintable()
+        and not {" ", "\\"} & {*url}
+    )
+
+
+def _said_flush(environment: Mapping[str, str]) -> str:
+    return trimmed(environment.get("TELEMETRY_FLUSH", "")).lower()
 
 
 def resolve(
@@ -296,7 +433,6 @@ def resolve(
 
     `named` holds fields of Config by name; those that are None were not named.
     `build` has the keys `endpoint`, `api_key` and `header`, empty where unset.
-    Raises ConfigError for a name that Config does not have.
     """
     values = {name: value for name, value in named.items() if value is not None}
     for field, variable in _FROM_ENVIRONMENT.items():
@@ -306,14 +442,14 @@ def resolve(
             said or (field == "header" and variable in environment)
         ):
             values[field] = said
+    # What is no mode says nothing; `misread` tells of it.
+    if "flush" not in values and _said_flush(environment) in _CHOICES["flush"]:
+        values["flush"] = _said_flush(environment)
     for field, built in build.items():
         if field not in values and trimmed(built):
             values[field] = trimmed(built)
     if "debug" not in values:
         values["debug"] = is_set(environment.get("TELEMETRY_DEBUG", ""))
-    if values.get("flush") not in (None, *get_args(FlushMode)):
-        values["flush"] = str(values["flush"]).lower()
-    try:
-        return Config(**values)
-    except TypeError as error:
-        raise ConfigError("configure", str(error)) from None
+    if isinstance(values.get("flush"), str):
+        values["flush"] = values["flush"].lower()
+    return Config(**values)

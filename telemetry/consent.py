@@ -18,6 +18,7 @@ off pays for this module alone, so it imports only the standard library.
 from __future__ import annotations
 
 from telemetry.build_values import build_values
+from telemetry.errors import raise_the_hosts
 from telemetry.files import read_small, write_whole
 from telemetry.switches import Decision, environment_rules, is_off
 
@@ -31,17 +32,25 @@ if TYPE_CHECKING:
 
 # One line of text; more than this was not written by us.
 _FILE_BYTES_MAX = 256
-# Stands behind the date from an opt-out until what was kept is removed.
-_UNFINISHED = "(what was kept is still being removed)"
+# What stands behind the date of an opt-out, by whether what was kept is removed and
+# whether the server is still to be asked to delete what it has.
+_LEFT = {
+    (True, False): "",
+    (False, False): "(what was kept is still being removed)",
+    (False, True): "(what was kept is still being removed; then the server is asked "
+    "to delete its part)",
+    (True, True): "(the server is still to be asked to delete what it has)",
+}
 
 
 class Choice:
     """What the user chose: `on`, the date as text, and the notice's version.
 
-    `is_finished` is False from an opt-out until what was kept is removed.
+    `is_finished` is False from an opt-out until what was kept is removed, `asks` is True
+    until a server has accepted to delete what it has.
     """
 
-    __slots__ = ("date", "is_finished", "notice_version", "on")
+    __slots__ = ("asks", "date", "is_finished", "notice_version", "on")
 
     def __init__(
         self,
@@ -50,11 +59,13 @@ class Choice:
         date: str = "",
         notice_version: str = "",
         is_finished: bool = True,
+        asks: bool = False,
     ) -> None:
         self.on = on
         self.date = date
         self.notice_version = notice_version
         self.is_finished = is_finished
+        self.asks = asks
 
 
 def consent(
@@ -95,9 +106,7 @@ def rules(
 ) -> dict[str, Decision | None]:
     """What each rule says, strongest first; None where it has nothing to say.
 
-    `enabled` is what the program said, `choice` what the user is remembered to
-    have chosen, `build` the build-time value (empty: none), and `notice_due`
-    whether a notice has to be shown before anything may be written.
+    `enabled` is what the program said, `build` the build-time value (empty: none).
     """
     program = notice = remembered = built = None
     if not enabled:
@@ -106,11 +115,11 @@ def rules(
         notice = Decision("notice", "the notice was not shown yet", on=False)
     if choice is not None:
         did = "left it on" if choice.on else "turned it off"
-        reason = f"the user {did} {choice.date}".rstrip()
-        if not choice.is_finished:
-            reason += f" {_UNFINISHED}"
+        left = _LEFT[choice.is_finished, choice.asks]
+        reason = " ".join(f"the user {did} {choice.date} {left}".split())
         remembered = Decision("remembered", reason, on=choice.on)
         remembered.is_finished = choice.is_finished
+        remembered.asks = choice.asks
     if build:
         word = "off" if is_off(build) else "on"
         reason = f"the program was built with it {word}"
@@ -143,19 +152,24 @@ def parse_choice(content: bytes) -> Choice:
     """
     words = [*content.decode("utf-8", "replace").split(maxsplit=2), "", "", ""]
     version = words[2].strip()
-    is_finished = words[0] != "off" or version != _UNFINISHED
+    on = words[0] == "on"
+    # A damaged sentence counts as the first: to remove what is gone harms nothing.
+    is_left = not on and version.startswith("(")
+    known = {text: key for key, text in _LEFT.items()}
+    is_finished, asks = known.get(version, (False, False)) if is_left else (True, False)
     return Choice(
-        on=words[0] == "on",
+        on=on,
         date=words[1],
-        notice_version=version if is_finished else "",
+        notice_version="" if is_left else version,
         is_finished=is_finished,
+        asks=asks,
     )
 
 
 def format_choice(choice: Choice) -> bytes:
     """The content of a consent file."""
     word = "on" if choice.on else "off"
-    version = choice.notice_version if choice.is_finished else _UNFINISHED
+    version = _LEFT[choice.is_finished, choice.asks] or choice.notice_version
     return f"{word} {choice.date} {version}".rstrip().encode() + b"\n"
 
 
@@ -165,12 +179,26 @@ def read_choice(path: str) -> Choice | None:
     A file that is there and cannot be read counts as off.
     """
     try:
-        content = read_small(path, _FILE_BYTES_MAX)
-    except OSError:
+        return stored_choice(path)
+    except OSError as error:
+        raise_the_hosts(error)
         return Choice(on=False, date="(the consent file cannot be read)")
+
+
+def stored_choice(path: str) -> Choice | None:
+    """The same for who will write it back. Raises OSError where it cannot be read."""
+    content = read_small(path, _FILE_BYTES_MAX)
     return None if content is None else parse_choice(content)
 
 
-def remember_choice(path: str, choice: Choice) -> None:
-    """The choice is on disk on return, whole and durable. Raises OSError."""
-    write_whole(path, format_choice(choice), durable=True)
+def remember_choice(path: str, choice: Choice, *, first_wins: bool = False) -> None:
+    """The choice is on disk on return, whole and durable. Raises OSError.
+
+    With `first_wins`, one that is there stays.
+    """
+    content = format_choice(choice)
+    try:
+        write_whole(path, content, first_wins=first_wins, durable=True)
+    except FileNotFoundError:
+        # Who finishes an opt-out sweeps temporary files away, and ours is one.
+        write_whole(path, content, first_wins=first_wins, durable=True)

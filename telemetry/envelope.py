@@ -4,7 +4,8 @@
 
 Properties are the payload's fields, then the pairs of TELEMETRY_TAGS, then the
 system's fields, which nothing can override; they are sorted by name. Every
-string but the system's own is scrubbed here, before any byte is written.
+string but the system's own is scrubbed here, before any byte is written; the
+program's own key goes from all of them.
 
 What can be kept in a sound form is kept: bytes that are no UTF-8 as U+FFFD, a
 number that is not finite as null, a path, a decimal number, a UUID, a date, a member
@@ -17,48 +18,56 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from telemetry.errors import EventTooBigError, InvalidEventError
-from telemetry.events import (
-    CommandPayload,
-    SessionEndPayload,
-    SessionStartPayload,
-    StructuredEvent,
-    TokenPayload,
-    ToolPayload,
-)
 from telemetry.identity import EventIds
+from telemetry.light_events import CommandEvent
 from telemetry.text import decode, sound, trim, unquoted
 
 
 if TYPE_CHECKING:
-    from telemetry.privacy import Scrubber
+    from telemetry.event_type import StructuredEvent
+    from telemetry.privacy import OwnKey, Scrubber
 
 # Payloads of ours are held against their types; those of a program are its own.
-_OURS = frozenset(
-    {CommandPayload, SessionEndPayload, SessionStartPayload, TokenPayload, ToolPayload}
-)
+_OURS = frozenset({"telemetry.events", "telemetry.light_events"})
+# Names that this library gives: fields of its payloads and the system's. By hand, as
+# the classes of rarer events are not made at a launch; a test compares.
+_FIELDS = """
+    action agent_name arch args ci container cost duration_ms error error_count
+    event_id exit_code flags input_tokens install invocation_id is_success
+    model_name os os_language os_version output_tokens python sdk session_id
+    tool_calls tool_name total_tokens user_uuid version
+"""
+FIELDS = frozenset(_FIELDS.split())
 # Free text, written by people and other programs: these lose more when scrubbed.
 FREE_TEXT = frozenset({"error", "args"})
+# Two bytes each: more of them are no event of any size that is allowed by default.
+_ITEMS_MAX = 128 * 1024
 # Kept as they are by `to_builtins`, which would else make them base64.
 _BYTES = (bytes, bytearray, memoryview)
 # What `to_builtins` makes of everything that is a sequence.
 _SEQUENCES = (list, tuple)
 # Texts are cut at so many characters before they are scrubbed, which takes a millisecond
-# for some hundreds of dense ones: free text (a traceback is shorter), any other, and all
-# items of a list of free text together.
-_FREE_CHARS_MAX = 8 * 1024
-_TEXT_CHARS_MAX = 64 * 1024
-_LIST_CHARS_MAX = 32 * 1024
-# An item is cut at this many, or at fewer where there are many of them.
-_ITEM_CHARS_MAX, _ITEM_CHARS_MIN = 2048, 64
-# A key on one line is hardly longer; the items of a long list have less.
-_CUT_CHARS_MAX, _CUT_CHARS_MIN = 1024, 256
+# for some hundreds of dense ones: free text (a traceback is shorter), any other, and
+# all texts of an event together that patterns have to look at.
+_FREE_CHARS_MAX = 4 * 1024
+_TEXT_CHARS_MAX = 16 * 1024
+_EVENT_CHARS_MAX = 16 * 1024
+# Longer texts are always looked at by patterns.
+_SHORT_CHARS_MAX = 128
+# A key on one line is hardly longer.
+_CUT_CHARS_MAX = 1024
+# Where a block of a key ends, which has begun before the text did.
+_BLOCK_END, _BLOCK_CHARS_MAX = "-----END", 4096
+_BLOCK = "".join(filter(str.isalnum, map(chr, range(128)))) + "+/= \t\r\n\\"
 _INFINITY = float("inf")
 _NO_LANGUAGE = "en-US"
 _TAGS = "TELEMETRY_TAGS"
@@ -71,8 +80,10 @@ _UNNAMED: tuple[object, bytes] = (object(), b"")
 class Envelope:
     """Makes envelopes for one program on one machine.
 
-    `scrub` is None where strings go as they are. `event_bytes_max` bounds the
-    result, in bytes. `version` and `user_uuid` may be set anew at any time. `warnings`
+    `scrub` is None where strings go as they are, less `own_key`. `event_bytes_max` bounds the
+    result, in bytes. `tags` are the program's own; `context` is None where an event has
+    no more of the system's fields than the wire format names. `version` and `user_uuid`
+    may be set anew at any time. `warnings`
     grows by a sentence for each change that was made to keep an event; who reads them
     clears it.
     """
@@ -84,8 +95,11 @@ class Envelope:
         version: str,
         user_uuid: str,
         scrub: Scrubber | None,
+        own_key: OwnKey | None = None,
         event_bytes_max: int,
         environment: Mapping[str, str],
+        tags: Mapping[str, Any] | None = None,
+        context: Mapping[str, object] | None = None,
     ) -> None:
         self.version = version
         self.ids = EventIds()
@@ -97,8 +111,13 @@ class Envelope:
         self._event_bytes_max = event_bytes_max
         self._environment = environment
         self._encoder = msgspec.json.Encoder(order="sorted")
-        self._source = self._encoder.encode(sound(source))
+        self._own_key = own_key
+        self._source = self._encoder.encode(sound(self._without_key(source)))
         self._os = system_name(sys.platform)
+        self._context = context
+        self._invocation_id = ""
+        self._bytes_min = 0
+        self._own_tags = self._clean_tags(tags) if tags else {}
         # The table behind `os.environ`, which encodes each name anew and raises
         # inside for one that is not set. Any other mapping is its own table.
         self._table: Mapping[Any, Any] = getattr(environment, "_data", environment)
@@ -113,28 +132,38 @@ class Envelope:
             self._tags_name = os.fsencode(_TAGS)
             self._language_name = os.fsencode(_LANGUAGE)
         self._tags_text = ""
-        self._tags: dict[str, str] = {}
+        self._tags: dict[str, Any] = {}
+
+    def after_fork(self) -> None:
+        """In a forked child: ids of its own."""
+        self.ids.renew()
+        self._invocation_id = ""
+
+    @property
+    def bytes_min(self) -> int:
+        """No event is shorter than the system's fields, whatever its payload; bytes."""
+        if not self._bytes_min:
+            ids = dict.fromkeys(("event_id", "invocation_id"), "-" * 36)
+            system = {**self._context, **ids} if self._context else {}
+            # The key may have been cut from them.
+            content = self._encoder.encode(self._without_key(system))
+            self._bytes_min = len(content) + len(self._source)
+        return self._bytes_min
 
     def seal(self, event: StructuredEvent) -> bytes:
         """The event as compact JSON, with a new id and the time of now.
 
         Raises InvalidEventError and EventTooBigError; nothing is kept then.
         """
-        try:
-            given = event.get_event_type()
-            payload = event.to_structured_properties()
-        except Exception as error:
-            # Its class alone: what it says may be what the user typed.
-            problem = f"{type(event).__name__} raised {type(error).__name__}"
-            raise InvalidEventError(problem) from error
+        given, payload = _asked(event)
         known, name = self._names.get(id(type(event)), _UNNAMED)
         if known is not given:
             name = self._name(type(event), given)
         properties = self._properties(payload)
+        properties.update(self._own_tags)
         if self._tags_name in self._table:
             properties.update(self._read_tags(self._environment.get(_TAGS, "")))
         timestamp_ms = time.time_ns() // 1_000_000
-        properties["event_id"] = self.ids.new(timestamp_ms)
         properties["os"] = self._os
         language = self._table.get(self._language_name)
         if language != self._language[0]:
@@ -143,6 +172,14 @@ class Envelope:
         properties["os_language"] = self._language[1]
         properties["user_uuid"] = self.user_uuid
         properties["version"] = self.version
+        if self._context is not None:
+            properties.update(self._context)
+        # The last step before bytes: whatever was done to a text, it passes here.
+        properties = self._without_key(properties)
+        properties["event_id"] = event_id = self.ids.new(timestamp_ms)
+        if self._context is not None:
+            self._invocation_id = self._invocation_id or event_id
+            properties["invocation_id"] = self._invocation_id
         encode = self._encoder.encode
         try:
             content = encode(properties)
@@ -167,11 +204,14 @@ class Envelope:
         if not isinstance(name, str) or not name:
             wrong = "''" if isinstance(name, str) else f"a {type(name).__name__}"
             raise InvalidEventError(f"{kind.__name__}: {wrong} is no name of an event")
-        name = self._text(str.__str__(name), free=False)
-        encoded = self._encoder.encode(sound(name))
+        name = self._text(str.__str__(name), [_TEXT_CHARS_MAX], free=False)
+        encoded = self._encoder.encode(sound(self._without_key(name)))
         if id(kind) in self._names or len(self._names) < _NAMES_MAX:
             self._names[id(kind)] = (given, encoded)
         return encoded
+
+    def _without_key(self, value: Any) -> Any:
+        return self._own_key.value(value) if self._own_key else value
 
     def _properties(self, payload: Any) -> dict[str, Any]:
         """The payload's fields, scrubbed, as values that JSON has."""
@@ -179,7 +219,7 @@ class Envelope:
             values = msgspec.to_builtins(
                 payload, builtin_types=_BYTES, str_keys=True, enc_hook=_plain
             )
-            if type(payload) in _OURS:
+            if type(payload).__module__ in _OURS:
                 return self._ours(values, type(payload))
             if isinstance(values, dict):
                 return self._theirs(values, are_names_data=isinstance(payload, dict))
@@ -190,13 +230,14 @@ class Envelope:
     def _ours(self, values: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
         """A payload of ours, which is held against its types."""
         clean, clean_free = self._clean, self._clean_free
+        left = [_EVENT_CHARS_MAX]
         for name, value in values.items():
             if type(value) is str:
                 # Most were seen before.
                 if value and value not in (clean_free if name in FREE_TEXT else clean):
-                    values[name] = self._text(value, free=name in FREE_TEXT)
+                    values[name] = self._text(value, left, free=name in FREE_TEXT)
             elif type(value) is not int and type(value) is not bool:
-                values[name] = self._value(value, free=name in FREE_TEXT)
+                values[name] = self._value(value, left, free=name in FREE_TEXT)
         kept = values
         if values.get("cost", 0) is None:
             # A number that is not finite is null by now, and that is allowed.
@@ -208,103 +249,129 @@ class Envelope:
         self, values: dict[str, Any], *, are_names_data: bool
     ) -> dict[str, Any]:
         """A payload of the program's own: names of dicts may be data, and scrubbed."""
-        sound_values = {
-            name: self._value(value, free=name in FREE_TEXT)
+        left = [_EVENT_CHARS_MAX]
+        return {
+            self._text(name, left, free=False) if are_names_data else name: self._item(
+                name, value, left, free=name in FREE_TEXT
+            )
             for name, value in values.items()
         }
-        if self._scrub is None:
-            return sound_values
-        # Once more as a whole: a name can say that its text is a secret.
-        scrubbed: Any = self._scrub.value(sound_values)
-        if are_names_data or len(scrubbed) == len(values) == 0:
-            return dict(scrubbed)
-        return dict(zip(values, scrubbed.values(), strict=False))
 
-    def _value(self, value: Any, *, free: bool) -> Any:
-        """A value of a payload with every string in it scrubbed."""
+    def _item(self, name: str, value: Any, left: list[int], *, free: bool) -> Any:
+        """A named value scrubbed; hidden if its name says that it is a secret."""
+        value = self._value(value, left, free=free)
+        if self._scrub is None or not self._scrub.names_secret(name):
+            return value
+        from telemetry.privacy import hidden
+
+        return hidden(value)
+
+    def _value(self, value: Any, left: list[int], *, free: bool) -> Any:
+        """A value of a payload with every string in it scrubbed.
+
+        `left` is how many more characters of this event are looked at.
+        """
         if isinstance(value, str):
-            return self._text(value, free=free)
+            return self._text(value, left, free=free)
         if isinstance(value, float):
             if -_INFINITY < value < _INFINITY:
                 return value
             self.warnings.append(f"{value} is no number on the wire; null was recorded")
             return None
         if isinstance(value, _SEQUENCES):
-            return self._list(value, free=free)
+            return self._list(value, left, free=free)
         if isinstance(value, dict):
+            # Of a variable in a list of them: {"name": "DB_PASSWORD", "value": "x"}.
+            named = value.get("name")
             return {
-                self._text(str(key), free=free): self._value(
-                    item, free=free or key in FREE_TEXT
+                self._text(str(key), left, free=free): self._item(
+                    str(named if key == "value" and named else key),
+                    item,
+                    left,
+                    free=free or key in FREE_TEXT,
                 )
                 for key, item in value.items()
             }
         if isinstance(value, _BYTES):
-            return self._text(decode(bytes(value)), free=free)
+            return self._text(decode(bytes(value)), left, free=free)
         if value is None or isinstance(value, int):
             return value
-        return self._value(_plain(value), free=free)  # of a member of an enumeration
+        # Of a member of an enumeration.
+        return self._value(_plain(value), left, free=free)
 
-    def _list(self, items: Sequence[Any], *, free: bool) -> list[Any]:
+    def _list(self, items: Sequence[Any], left: list[int], *, free: bool) -> list[Any]:
         """The items scrubbed. Raises EventTooBigError before it takes long."""
-        if self._scrub is None:
-            return [self._value(item, free=free) for item in items]
-        chars_max = 0
-        if free:
-            chars_max = _LIST_CHARS_MAX // max(len(items), 1)
-            chars_max = max(min(chars_max, _ITEM_CHARS_MAX), _ITEM_CHARS_MIN)
-        # Each takes three bytes besides: its quotes and a comma.
-        size = 3 * len(items)
-        if size <= self._event_bytes_max:
-            sizes = (len(item) for item in items if isinstance(item, str))
-            size += sum(min(n, chars_max) if chars_max else n for n in sizes)
-        if size > self._event_bytes_max:
-            raise EventTooBigError(size, self._event_bytes_max)
-        scrubbed = [
-            self._text(item, free=free, chars_max=chars_max)
-            if isinstance(item, str)
-            else self._value(item, free=free)
-            for item in items
-        ]
-        return self._scrub.behind_options(scrubbed)
+        if self._scrub is not None:
+            # Each takes three bytes besides: its quotes and a comma.
+            size = 3 * len(items)
+            if size <= self._event_bytes_max:
+                sizes = [len(item) for item in items if isinstance(item, str)]
+                short = sum(chars for chars in sizes if chars <= _SHORT_CHARS_MAX)
+                size += short + min(sum(sizes) - short, _EVENT_CHARS_MAX)
+            if size > self._event_bytes_max:
+                raise EventTooBigError(size, self._event_bytes_max)
+        scrubbed = [self._value(item, left, free=free) for item in items]
+        return scrubbed if self._scrub is None else self._scrub.behind_options(scrubbed)
 
-    def _text(self, text: str, *, free: bool, chars_max: int = 0) -> str:
-        """The text scrubbed; one of more than `chars_max` characters is cut first."""
+    def _text(self, text: str, left: list[int], *, free: bool) -> str:
+        """The text scrubbed, after it was cut where it, or the event, is too long."""
         scrub = self._scrub
         if len(text) > self._event_bytes_max and (scrub is None or not free):
             raise EventTooBigError(len(text), self._event_bytes_max)
-        if scrub is None:
+        if scrub is None or text in (self._clean_free if free else self._clean):
             return text
-        if len(text) > _ITEM_CHARS_MIN:
-            bound = chars_max or (_FREE_CHARS_MAX if free else _TEXT_CHARS_MAX)
-            if len(text) > bound:
-                return self._shortened(text, bound, free=free)
-        return scrub.free_text(text) if free else scrub.text(text)
+        size = len(text)
+        bound = min(_FREE_CHARS_MAX if free else _TEXT_CHARS_MAX, left[0])
+        if size > bound:
+            text = _beginning(text, bound)
+        before = scrub.searched
+        clean = scrub.free_text(text) if free else scrub.text(text)
+        left[0] -= scrub.searched - before
+        if len(text) == size:
+            return clean
+        return f"{clean} … [{size - len(text)} more characters]".lstrip()
 
-    def _shortened(self, text: str, chars_max: int, *, free: bool) -> str:
-        """The beginning of a long text, scrubbed, with a mark.
-
-        What a cut leaves at the end may be half of a key, which no rule knows. So more
-        is scrubbed than is kept, and the end of that goes.
-        """
-        assert self._scrub is not None  # noqa: S101 - its caller looked
-        margin = max(_CUT_CHARS_MIN, min(_CUT_CHARS_MAX, chars_max))
-        begin = text[: chars_max + margin]
-        kept = self._scrub.free_text(begin) if free else self._scrub.text(begin)
-        kept = kept[: max(len(kept) - margin, 0)]
-        return f"{kept} … [{len(text) - chars_max} more characters]"
-
-    def _read_tags(self, text: str) -> dict[str, str]:
+    def _read_tags(self, text: str) -> dict[str, Any]:
         if text != self._tags_text:
-            tags: Any = {
-                self._text(name, free=False): self._text(value, free=False)
-                for name, value in parse_tags(unquoted(text)).items()
-            }
-            # Once more as a whole: a name can say that its text is a secret.
-            if self._scrub is not None:
-                tags = self._scrub.value(tags)
-            self._tags = tags
+            self._tags = self._clean_tags(parse_tags(unquoted(text)))
             self._tags_text = text
         return self._tags
+
+    def _clean_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
+        left = [_EVENT_CHARS_MAX]
+        return {
+            self._text(sound(name), left, free=False): self._item(
+                name, value, left, free=False
+            )
+            for name, value in tags.items()
+        }
+
+
+def _asked(event: StructuredEvent) -> tuple[object, Any]:
+    """An event's name and its payload, as it gives them. Raises InvalidEventError."""
+    try:
+        payload = event.to_structured_properties()
+        if type(event) is CommandEvent:
+            return "command", payload  # a launch does without the class of its type
+        return event.get_event_type(), payload
+    except Exception as error:
+        # Its class alone: what it says may be what the user typed.
+        problem = f"{type(event).__name__} raised {type(error).__name__}"
+        raise InvalidEventError(problem) from error
+
+
+def _beginning(text: str, chars_max: int) -> str:
+    """At most so much of a text, less what the cut may have made half of a secret.
+
+    No rule knows half of a key, so the word at the cut goes, and the one before it,
+    which may be half of a name. In a word without an end all that a key could be goes.
+    """
+    if text.find(_BLOCK_END, chars_max, chars_max + _BLOCK_CHARS_MAX) >= 0:
+        return text[:chars_max].rstrip(_BLOCK)
+    chars_max = max(chars_max, 0)
+    begin = max(chars_max - _CUT_CHARS_MAX, 0)
+    words = text[begin:chars_max].rsplit(maxsplit=2)
+    return text[: begin + (len(words[0]) if len(words) > 2 else 0)]
 
 
 def parse_tags(text: str) -> dict[str, str]:
@@ -328,7 +395,10 @@ def system_name(platform: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The text or number that an object stands for: `numpy.float64`, `Markup`, a path."""
+    """What an object stands for: `numpy.float64`, `Markup`, a path, a deque, a fraction.
+
+    Of an exception its class alone: what it says may be what the user typed.
+    """
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -336,9 +406,28 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, os.PathLike):
-        path = os.fspath(value)
-        return path if isinstance(path, str) else os.fsdecode(path)
-    raise TypeError(f"{type(value).__name__} has no form as JSON")
+        # One spelling of a relative path, whatever system wrote it.
+        return os.fsdecode(value).replace(os.sep, "/")
+    if isinstance(value, Mapping):
+        return dict(_bounded(value.items()))
+    if isinstance(value, (Sequence, AbstractSet)):
+        return _bounded(value)
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    kind: Any = type(value)
+    text = str(value) if kind.__repr__ is not object.__repr__ else "<"
+    # That of a function, a class or an open file names it by its address.
+    if text[:1] == "<":
+        raise TypeError(f"{kind.__name__} has no form as JSON")
+    return text
+
+
+def _bounded(items: Iterable[Any]) -> list[Any]:
+    """The items. Raises ValueError for more than an event can hold: `range(10**9)`."""
+    found = list(islice(items, _ITEMS_MAX + 1))
+    if len(found) > _ITEMS_MAX:
+        raise ValueError(f"more than {_ITEMS_MAX:,} items")
+    return found
 
 
 def _sound_value(value: Any) -> Any:

@@ -146,3 +146,12 @@ class LedgerMalformedError(LedgerError):
 
 class LaunchError(TelemetryError):
     """No flusher was started. Events are kept; the next launch tries again."""
+
+
+def raise_the_hosts(error: BaseException) -> None:
+    """Raise a TimeoutError of the host's alarm again, where it is caught as an OSError.
+
+    The system's own errors have a number, and this one has none.
+    """
+    if isinstance(error, OSError) and error.errno is None:
+        raise error

@@ -10,37 +10,20 @@ A program may define events of its own: any object with the two methods of
 with string keys.
 
 Values are checked when an event is tracked, not when it is made: making one
-must not raise in the host. This module opens nothing and knows no client.
+must not raise in the host. This module opens nothing and knows no client. What nearly
+every launch records stands in `light_events.py`.
 """
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, TypeVar
 
 import msgspec
 
-
-class EventType(str, Enum):
-    """The events that come with the library, by their name on the wire."""
-
-    COMMAND = "command"
-    SESSION = "session"
-    TOKEN = "token"  # noqa: S105 - a kind of event, no password
-    TOOL = "tool"
+from telemetry.event_type import EventType
 
 
-@runtime_checkable
-class StructuredEvent(Protocol):
-    """What `track` takes."""
-
-    def get_event_type(self) -> EventType | str:
-        """The event's name on the wire."""
-        ...
-
-    def to_structured_properties(self) -> Any:
-        """The payload: a msgspec Struct, a dataclass, or a dict with string keys."""
-        ...
+_Payload = TypeVar("_Payload", bound=msgspec.Struct)
 
 
 class EventPayload(msgspec.Struct, frozen=True):
@@ -64,8 +47,18 @@ class SystemProperties(msgspec.Struct, frozen=True):
     event_id: a UUIDv7 (RFC 9562) that stays with the event for life
     os: linux, darwin or windows
     os_language: the variable LANG as it stands, or en-US
-    user_uuid: a random id of this installation
+    user_uuid: a random id of this installation; a UUIDv8 that begins with c1000000 if
+        it was made in continuous integration, where each run may be a new one
     version: the program's version
+    arch: the processor's architecture, as the system names it (x86_64, arm64)
+    ci: the service of continuous integration (github, gitlab, other), or false
+    container: docker, podman, kubernetes, wsl, or false
+    install: how the program was installed (pipx, uv-tool, uvx, frozen, zipapp, conda,
+        homebrew, nix, snap, venv, system)
+    invocation_id: the event_id of the first event of the same process
+    os_version: the version of the system's kernel, numbers only
+    python: the version of Python, with its implementation if it is not CPython
+    sdk: the name and version of this library
     """
 
     event_id: str
@@ -73,51 +66,20 @@ class SystemProperties(msgspec.Struct, frozen=True):
     os_language: str
     user_uuid: str
     version: str
+    arch: str = ""
+    ci: str | bool = False
+    container: str | bool = False
+    install: str = ""
+    invocation_id: str = ""
+    os_version: str = ""
+    python: str = ""
+    sdk: str = ""
 
 
-class CommandPayload(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A command was run.
-
-    action: the command's path, without arguments
-    is_success: whether it ended well
-    args: arguments that the program's policy permits; none by default
-    error: the class of what went wrong, or a scrubbed message; left out when empty
-    flags: the names of the flags given, never their values; left out when empty
-    duration_ms: how long it took, whole milliseconds; left out when not measured
-    """
-
-    action: str
-    is_success: bool
-    args: list[str] | None = None
-    error: str = ""
-    flags: list[str] | None = None
-    duration_ms: int | None = None
-
-
-class CommandEvent(msgspec.Struct, frozen=True):
-    """A command that was run. `duration_ms` is in whole milliseconds."""
-
-    action: str = ""
-    args: list[str] | None = None
-    success: bool = False
-    error: str = ""
-    flags: list[str] | None = None
-    duration_ms: int | None = None
-
-    def get_event_type(self) -> EventType:
-        """`command`."""
-        return EventType.COMMAND
-
-    def to_structured_properties(self) -> CommandPayload:
-        """The payload; empty `args`, `error` and `flags` are left out of it."""
-        return CommandPayload(
-            action=self.action,
-            is_success=self.success,
-            args=self.args or None,
-            error=self.error,
-            flags=self.flags or None,
-            duration_ms=self.duration_ms,
-        )
+def _payload(event: object, kind: type[_Payload], **named: Any) -> _Payload:
+    """The payload of an event: its fields by name, but those named here."""
+    fields = [name for name in kind.__struct_fields__ if name not in named]
+    return kind(**{name: getattr(event, name) for name in fields}, **named)
 
 
 class ToolPayload(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -158,15 +120,7 @@ class ToolEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> ToolPayload:
         """The payload; an empty `error` is left out of it."""
-        return ToolPayload(
-            action=self.action,
-            agent_name=self.agent_name,
-            duration_ms=self.duration_ms,
-            is_success=self.success,
-            session_id=self.session_id,
-            tool_name=self.tool_name,
-            error=self.error,
-        )
+        return _payload(self, ToolPayload, is_success=self.success)
 
 
 class TokenPayload(msgspec.Struct, frozen=True):
@@ -210,16 +164,7 @@ class TokenEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> TokenPayload:
         """The payload; every field is always there."""
-        return TokenPayload(
-            action=self.action,
-            agent_name=self.agent_name,
-            cost=self.cost,
-            input_tokens=self.input_tokens,
-            model_name=self.model_name,
-            output_tokens=self.output_tokens,
-            session_id=self.session_id,
-            total_tokens=self.total_tokens,
-        )
+        return _payload(self, TokenPayload)
 
 
 class SessionStartPayload(msgspec.Struct, frozen=True):
@@ -248,9 +193,7 @@ class SessionStartEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> SessionStartPayload:
         """The payload, whose action is `start` whatever the event says."""
-        return SessionStartPayload(
-            action="start", agent_name=self.agent_name, session_id=self.session_id
-        )
+        return _payload(self, SessionStartPayload, action="start")
 
 
 class SessionEndPayload(msgspec.Struct, frozen=True):
@@ -306,40 +249,4 @@ class SessionEndEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> SessionEndPayload:
         """The payload, whose action is `end` whatever the event says."""
-        return SessionEndPayload(
-            action="end",
-            agent_name=self.agent_name,
-            cost=self.cost,
-            duration_ms=self.duration_ms,
-            error=self.error,
-            error_count=self.error_count,
-            input_tokens=self.input_tokens,
-            is_success=self.is_success,
-            output_tokens=self.output_tokens,
-            session_id=self.session_id,
-            tool_calls=self.tool_calls,
-            total_tokens=self.total_tokens,
-        )
-
-
-class NamedEvent(msgspec.Struct, frozen=True):
-    """An event of the program's own, as `track(name, properties)` makes it."""
-
-    name: str
-    properties: Any
-
-    def get_event_type(self) -> str:
-        """The name it was given."""
-        return self.name
-
-    def to_structured_properties(self) -> dict[str, Any]:
-        """The properties it was given."""
-        return dict(self.properties)
-
-
-class CommandInfo(msgspec.Struct, frozen=True):
-    """What was run: the command's path, and the arguments and flags that are permitted."""
-
-    action: str
-    args: list[str] = []
-    flags: list[str] = []
+        return _payload(self, SessionEndPayload, action="end")

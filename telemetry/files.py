@@ -1,4 +1,4 @@
-"""Small files of the home: read whole, written whole, made private.
+"""Files of the home: read whole, written whole, made private, locked, synced.
 
 Rules: no symlink is followed at the last step; directories are 0700 and files
 0600 whatever the umask; a file that readers may meet is written under another
@@ -8,27 +8,88 @@ old content or the new, and at worst a file whose name contains `.tmp-`.
 The directories above the home are the user's own affair. The home itself must be a
 real directory of ours that no other user can write to. Then no other user can have
 planted anything below it, so the checks end there.
+
+What systems do differently has one name here and a file for each: `files_posix.py`
+and `files_windows.py`. All of these raise OSError unless they say otherwise, and none
+waits but `move_over`.
 """
 
 from __future__ import annotations
 
 import os
-import stat
+import sys
 
-from telemetry.errors import HomeError
-from telemetry.locks import sync
+from telemetry.errors import HomeError, raise_the_hosts
 
 
-# Where the system lacks a flag, its absence cannot be made up for.
-NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-# Opening a FIFO that was planted for us must not wait for its other end.
-NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-BINARY = getattr(os, "O_BINARY", 0)
-COMMON = NOFOLLOW | CLOEXEC | NONBLOCK | BINARY
+if sys.platform == "win32":
+    import telemetry.files_windows as _system
+else:
+    import telemetry.files_posix as _system
 
 TEMPORARY = ".tmp-"
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_SHORT_BYTES = 4096
+
+# (path, flags): a descriptor of the regular file; a link, FIFO or directory is an
+# OSError. One that is made is 0600, whatever the umask.
+open_regular = _system.open_regular
+# (path, *, is_new): a descriptor that appends, each write in one step. Killed after
+# the open, an empty file stays.
+open_segment = _system.open_segment
+# (descriptor, its fstat): the owner may read and write a new file.
+give_file_to_owner = _system.give_file_to_owner
+# Called as `lseek(descriptor, 0, SEEK_CUR)`: where the next write of the only writer
+# lands. Another number than it expects says that the file is not its own any more.
+end_of_ours = _system.end_of_ours
+# `pread` and `pwrite`, for one thread at a time.
+read_at = _system.read_at
+write_at = _system.write_at
+
+# (descriptor): whether the lock of an open file is ours now; False if another open
+# file holds it. Raises OSError where the file system cannot lock at all. It ends with
+# its last owner, however that ends.
+try_lock = _system.try_lock
+# (descriptor): give it up, also if another process has a copy of the descriptor.
+unlock = _system.unlock
+# (path, descriptor): another descriptor, or the same, that keeps writers out as long
+# as it is open; None where a writer has the segment.
+shut_out_writers = _system.shut_out_writers
+
+# (descriptor): the content is on the medium on return; OSError says it may not be.
+sync = _system.sync
+# (path): the names in a directory survive a power loss on return.
+sync_directory = _system.sync_directory
+# (path): a directory's own name survives a power loss on return, and those above it.
+# The process that made them may have died before it synced them. What stands in a
+# directory that we may not write to, or on another file system, was not made by us.
+sync_way_to = _system.sync_way_to
+
+# (source, target): rename a file over what is there.
+move_over = _system.move_over
+# (source, target): the same of a file shorter than a sector, where we have `target` open.
+move_over_open = _system.move_over_open
+# (source, target): give the file this name; FileExistsError where it is taken. The
+# old name may remain.
+move_if_free = _system.move_if_free
+# (directory, target): the files have moved on return, and those that are in use have
+# been given up by their writers. On POSIX the directory has moved itself.
+move_files = _system.move_files
+# (path): a file that could not be removed holds no event any more, where it is only
+# in use. Raises nothing.
+erase = _system.erase
+# (descriptor): whether that was done; a write that was under way may stand behind it.
+is_erased = _system.is_erased
+
+# (path, content, time): written in place, with this time of modification in ns since
+# 1970. Killed in between, its time is that of the write.
+overwrite = _system.overwrite
+# (path): what its file system has left for us.
+free_bytes = _system.free_bytes
+# (lstat): why a directory is not safe to use; empty if it is. Raises nothing.
+directory_problem = _system.directory_problem
+# (path): raises HomeError where we are root and a directory above is another user's:
+# whatever root makes in a user's home shuts that user's programs out.
+refuse_below_others = _system.refuse_below_others
 
 
 def make_home(root: str) -> bool:
@@ -42,7 +103,8 @@ def make_home(root: str) -> bool:
     made = False
     try:
         found = os.lstat(root)
-    except OSError:
+    except OSError as error:
+        raise_the_hosts(error)
         try:
             refuse_below_others(root)
             made = _make_with_parents(root)
@@ -53,32 +115,13 @@ def make_home(root: str) -> bool:
     problem = directory_problem(found)
     if problem:
         raise HomeError(root, problem)
-    if _lacks_owner_bits(found):
+    if _system.lacks_owner_bits(found):
         try:
-            _give_owner_bits(root)
+            _system.give_owner_bits(root)
         except OSError as error:
             problem = f"cannot be opened by its owner: {error.strerror}"
             raise HomeError(root, problem) from error
     return made
-
-
-def refuse_below_others(root: str) -> None:
-    """Raise HomeError where we are root and a directory above is another user's.
-
-    In a user's home whatever root makes shuts that user's programs out.
-    """
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return
-    place = root
-    while place != (above := os.path.dirname(place)):
-        place = above
-        try:
-            owner = os.stat(place).st_uid
-        except OSError:
-            continue  # not there yet
-        if owner != 0:
-            problem = f"is below {place} of user {owner}, where root makes nothing"
-            raise HomeError(root, problem)
 
 
 def _make_with_parents(path: str) -> bool:
@@ -90,43 +133,9 @@ def _make_with_parents(path: str) -> bool:
         os.mkdir(path, 0o700)
     except FileExistsError:
         return False  # another first launch was quicker
-    if _lacks_owner_bits(os.lstat(path)):
-        _give_owner_bits(path)
+    if _system.lacks_owner_bits(os.lstat(path)):
+        _system.give_owner_bits(path)
     return True
-
-
-def _lacks_owner_bits(found: os.stat_result) -> bool:
-    """Whether an unusual umask, or a person, took permissions from the owner."""
-    return os.name == "posix" and found.st_mode & stat.S_IRWXU != stat.S_IRWXU
-
-
-def _give_owner_bits(path: str) -> None:
-    """A directory of ours is 0700 afterwards. Follows no link. Raises OSError."""
-    if not hasattr(os, "O_PATH"):
-        os.chmod(path, 0o700, follow_symlinks=False)
-        return
-    # A descriptor that needs no permission, so that nothing can be put in its place.
-    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | NOFOLLOW | CLOEXEC)
-    try:
-        problem = directory_problem(os.fstat(descriptor))
-        if problem:
-            raise OSError(0, problem, path)
-        os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
-    finally:
-        os.close(descriptor)
-
-
-def directory_problem(found: os.stat_result) -> str:
-    """Why a directory with this `lstat` is not safe to use; empty if it is."""
-    if not stat.S_ISDIR(found.st_mode):
-        return "is no directory (a symbolic link is not followed)"
-    if not hasattr(os, "geteuid"):
-        return ""
-    if found.st_uid != os.geteuid():
-        return f"belongs to user {found.st_uid}, not to user {os.geteuid()}"
-    if found.st_mode & _WRITABLE_BY_OTHERS:
-        return "can be written by others; run `chmod 700` on it"
-    return ""
 
 
 def make_directory(path: str, *, durable: bool = False) -> None:
@@ -143,8 +152,8 @@ def make_directory(path: str, *, durable: bool = False) -> None:
     problem = directory_problem(found)
     if problem:
         raise OSError(0, problem, path)
-    if _lacks_owner_bits(found):
-        _give_owner_bits(path)
+    if _system.lacks_owner_bits(found):
+        _system.give_owner_bits(path)
     if durable:
         sync_directory(os.path.dirname(path))
 
@@ -158,29 +167,6 @@ def names_in(directory: str) -> list[str]:
         return [] if os.path.islink(directory) else os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
-    """A descriptor of the regular file `path`; a link, FIFO or directory is OSError."""
-    descriptor = os.open(path, flags | COMMON, mode)
-    try:
-        found = os.fstat(descriptor)
-        is_regular = stat.S_ISREG(found.st_mode)
-        if is_regular and flags & os.O_CREAT:
-            give_owner(descriptor, found)
-    except OSError:
-        os.close(descriptor)
-        raise
-    if not is_regular:
-        os.close(descriptor)
-        raise OSError(0, "is no regular file", path)
-    return descriptor
-
-
-def give_owner(descriptor: int, found: os.stat_result) -> None:
-    """The owner may read and write a new file, whatever the umask. Raises OSError."""
-    if os.name == "posix" and found.st_mode & 0o600 != 0o600:
-        os.fchmod(descriptor, 0o600)
 
 
 def make_empty(path: str) -> None:
@@ -198,7 +184,9 @@ def read_small(path: str, bytes_max: int) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        return os.read(descriptor, min(bytes_max, os.fstat(descriptor).st_size))
+        # More than it has: a short file may just be written in place, and be longer.
+        size = max(os.fstat(descriptor).st_size, _SHORT_BYTES)
+        return os.read(descriptor, min(bytes_max, size))
     finally:
         os.close(descriptor)
 
@@ -211,13 +199,19 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 
 def write_whole(
-    path: str, content: bytes, *, first_wins: bool = False, durable: bool = False
+    path: str,
+    content: bytes,
+    *,
+    first_wins: bool = False,
+    durable: bool = False,
+    is_open: bool = False,
 ) -> bool:
     """`path` holds `content`, whole or not at all, on return.
 
     With `first_wins`, a file that exists is left alone and the answer is False.
-    With `durable`, it survives a power loss. Raises OSError; a failure leaves
-    what was there before.
+    With `durable`, it survives a power loss. With `is_open` the caller has it open, and
+    `content` is shorter than a sector. Raises OSError; a failure leaves what was there
+    before.
     """
     temporary = f"{path}{TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}"
     descriptor = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -230,44 +224,19 @@ def write_whole(
             os.close(descriptor)
         if first_wins:
             try:
-                # A hard link, unlike a rename, fails where the name is taken.
-                os.link(temporary, path)
+                move_if_free(temporary, path)
             except FileExistsError:
                 return False
+        elif is_open:
+            move_over_open(temporary, path)
         else:
-            os.replace(temporary, path)
+            move_over(temporary, path)
     finally:
         try:
             os.unlink(temporary)
-        except OSError:
-            pass  # renamed away; or it stays, and the next flush sweeps it
+        except OSError as error:
+            raise_the_hosts(error)
+            # Renamed away; or it stays, and the next flush sweeps it.
     if durable:
         sync_directory(os.path.dirname(path))
     return True
-
-
-def sync_directory(path: str) -> None:
-    """The names in a directory survive a power loss on return. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_way_to(path: str) -> None:
-    """A directory's own name survives a power loss on return, and those above it.
-
-    The process that made them may have died before it synced them. What stands in a
-    directory that we may not write to, or on another file system, was not made by us.
-    Raises OSError.
-    """
-    above, device = os.path.dirname(path), os.stat(path).st_dev
-    while above != path and os.access(above, os.W_OK):
-        if os.stat(above).st_dev != device:
-            break
-        try:
-            sync_directory(above)
-        except PermissionError:
-            os.sync()  # it may be written to and not read, as drop boxes are
-        path, above = above, os.path.dirname(above)

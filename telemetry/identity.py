@@ -1,17 +1,13 @@
-"""The user's id: a random UUID in a file of the home, made once.
+"""Random ids: a UUIDv4 for an installation, UUIDv7s for events (RFC 9562).
 
-An existing file is used as it stands, trimmed of white space, whatever it
-holds. Where it is missing or empty, a new UUIDv4 is written; of several first
-launches at once the first writer wins and the others take its id. Where it
-cannot be written, or not be read at this moment, the id lives as long as the
-caller keeps it.
+The installation's id is a file of the home. An existing one is used as it stands,
+whatever it holds; where it is missing or empty a new one is written, and of several
+first launches at once the first writer wins. Where it cannot be written, or not be read
+at this moment, the id lives as long as the caller keeps it.
 
-Random ids: a UUIDv4 for an installation, UUIDv7s for events (RFC 9562).
-
-An event's id carries the millisecond of its recording, so ids sort by time, and
-73 random bits. They are drawn once and then counted up (§6.2, method 2): an id
-costs no system call, and two events of one process never share one. A forked
-child must call `renew`, or it would count on where its parent does.
+An event's id carries the millisecond of its recording, so ids sort by time, and 73
+random bits. They are drawn once and then counted up (§6.2, method 2): an id costs no
+system call, and two events of one process never share one.
 """
 
 from __future__ import annotations
@@ -21,8 +17,8 @@ import os
 import time
 from itertools import count
 
-from telemetry.files import open_regular, read_small, write_whole
-from telemetry.locks import try_lock
+from telemetry.errors import raise_the_hosts
+from telemetry.files import open_regular, read_small, try_lock, write_whole
 from telemetry.text import decode, trim
 
 
@@ -74,6 +70,11 @@ class EventIds:
         return last[1] + "%012x" % next(self._numbers)  # noqa: UP031 - as above
 
 
+def new_ci_id(random: bytes) -> str:
+    """A UUIDv8 (RFC 9562 §5.8) that says it was made in continuous integration."""
+    return f"c1000000-{new_uuid4(random)[9:14]}8{new_uuid4(random)[15:]}"
+
+
 def _dashed(digits: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -92,9 +93,21 @@ def parse_id(content: bytes) -> str:
     return trim(decode(content))
 
 
-def user_uuid(path: str) -> str:
-    """The id of this installation, from the file `path` or new. Never raises."""
-    fresh = new_uuid4(os.urandom(16))
+def known_uuid(path: str) -> str:
+    """The id in the file `path`; empty where there is none to be read."""
+    try:
+        return _read(path) or ""
+    except OSError:
+        return ""
+
+
+def user_uuid(path: str, *, is_ci: bool = False) -> str:
+    """The id of this installation, from the file `path` or new. Never raises.
+
+    A new one says that it was made in continuous integration: there each run may have
+    a home of its own, and would count as another user.
+    """
+    fresh = (new_ci_id if is_ci else new_uuid4)(os.urandom(16))
     try:
         found = _read(path)
         if found:
@@ -103,6 +116,7 @@ def user_uuid(path: str) -> str:
             return fresh
         return _read(path) or _replace_empty(path, fresh)
     except OSError as error:
+        raise_the_hosts(error)
         if os.path.lexists(path) and error.errno not in _UNREADABLE:
             return fresh  # a fault of the moment: the next launch reads it again
         return _replace_unreadable(path, fresh)
@@ -143,7 +157,7 @@ def _replace_empty(path: str, fresh: str) -> str:
             if found:
                 return found
             if is_ours:
-                write_whole(path, fresh.encode())
+                write_whole(path, fresh.encode(), is_open=True)
                 break
             time.sleep(_PAUSE_S)  # another launch is writing one now
         return fresh

@@ -1,8 +1,8 @@
 """The logger, whose messages start with `[Telemetry] `, and when there is one.
 
-The standard `logging` package is loaded only where the host has loaded it already or
-debug mode is on: a launch does not pay for lines that have no reader. Nothing is
-printed: without a handler of the host's, messages go nowhere.
+The standard `logging` package is used only where the host has loaded it: a launch does
+not pay for lines that have no reader. Nothing is printed without debug mode; with it,
+messages that no handler of the host's would show go to standard error.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
+    from typing import Any
+
+    from telemetry.privacy import OwnKey
 
 PREFIX = "[Telemetry] "
 LOGGER_NAME = "telemetry"
@@ -71,22 +74,85 @@ class TelemetryLogger:
         return self._logger.isEnabledFor(level)
 
 
+class _Discreet(TelemetryLogger):
+    """Says what another one would, less the program's own key."""
+
+    __slots__ = ("_inner", "_own_key")
+
+    def __init__(self, inner: TelemetryLogger, own_key: OwnKey) -> None:
+        self._inner = inner
+        self._own_key = own_key
+
+    def debug(self, message: str, *args: object) -> None:
+        self._inner.debug(*self._without_key(message, args))
+
+    def info(self, message: str, *args: object) -> None:
+        self._inner.info(*self._without_key(message, args))
+
+    def warning(self, message: str, *args: object) -> None:
+        self._inner.warning(*self._without_key(message, args))
+
+    def error(self, message: str, *args: object) -> None:
+        self._inner.error(*self._without_key(message, args))
+
+    def is_enabled_for(self, level: int) -> bool:
+        return self._inner.is_enabled_for(level)
+
+    def _without_key(self, message: str, args: tuple[object, ...]) -> tuple[Any, ...]:
+        try:
+            text = message % args if args else message
+            clean = self._own_key.without(text)
+        except Exception:  # noqa: BLE001 - a `repr` of the host's that raises
+            return message, *args  # as it would have come to the handler
+        return (message, *args) if clean == text else ("%s", clean)
+
+
+def discreet(logger: TelemetryLogger | None, own_key: OwnKey) -> TelemetryLogger | None:
+    """The logger, or one whose lines never hold the program's own key."""
+    if logger is None or isinstance(logger, _Discreet) or not own_key:
+        return logger
+    return _Discreet(logger, own_key)
+
+
 def new_telemetry_logger(logger: logging.Logger) -> TelemetryLogger:
     """A prefixed logger that writes through `logger`."""
     return TelemetryLogger(logger)
 
 
+class _StandardError:
+    """What `TelemetryLogger` writes through in debug mode; a logger in shape."""
+
+    @staticmethod
+    def debug(message: str, *args: object) -> None:
+        """One line on standard error, whatever its level."""
+        try:
+            sys.stderr.write(f"{message % args if args else message}\n")
+            sys.stderr.flush()
+        except (AttributeError, ValueError, OSError):
+            pass  # there is no standard error, or it takes nothing more
+
+    info = warning = error = debug
+
+    @staticmethod
+    def isEnabledFor(_level: int) -> bool:  # noqa: N802 - as in `logging`
+        """Always."""
+        return True
+
+
 def quiet_logger(*, debug: bool) -> TelemetryLogger | None:
-    """The library's own logger; None if logging is not set up.
+    """The library's own logger; None if nobody would see what it says.
 
     It has a NullHandler, so that a program that never set up logging does not
     find warnings of ours on its standard error.
     """
-    if not debug and "logging" not in sys.modules:
-        return None
+    printing = TelemetryLogger(_StandardError) if debug else None  # type: ignore[arg-type]
+    if "logging" not in sys.modules:
+        return printing
     import logging
 
     logger = logging.getLogger(LOGGER_NAME)
+    if printing and not (logger.hasHandlers() and logger.isEnabledFor(logging.DEBUG)):
+        return printing
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     return TelemetryLogger(logger)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from telemetry.consent import Choice, remember_choice
+from telemetry.consent import Choice, remember_choice, stored_choice
 from telemetry.errors import HomeError
 from telemetry.files import make_home, refuse_below_others
 from telemetry.paths import Home
@@ -56,14 +56,13 @@ def _can_be_remembered(home: Home) -> bool:
     return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
 
 
-def show(
-    notice: str, version: str, home: Home, environment: Mapping[str, str]
-) -> Choice | None:
-    """Show the notice and remember that; None where one of both cannot be had.
+def show(notice: str, version: str, home: Home, environment: Mapping[str, str]) -> None:
+    """Show the notice and remember that, if both can be had.
 
     It is shown before a byte is written: a crash between the two costs a second
     notice, and on a full disk each launch shows it. Where the choice cannot be
-    written it is not shown.
+    written it is not shown. An opt-out stands that is made while a terminal holds the
+    text back.
     """
     stream = sys.stderr
     try:
@@ -71,17 +70,19 @@ def show(
     except ValueError:
         is_terminal = False  # the host has closed it
     if not can_show(environment, sys.argv[1:], is_terminal=is_terminal):
-        return None
+        return
     if not _can_be_remembered(home):
-        return None
+        return
     choice = Choice(
         on=True, date=time.strftime("%Y-%m-%d", time.gmtime()), notice_version=version
     )
     try:
+        is_first = stored_choice(home.consent) is None
         stream.write(notice.rstrip("\n") + "\n")
         stream.flush()
         make_home(home.root)
-        remember_choice(home.consent, choice)
+        before = stored_choice(home.consent)
+        if before is None or before.on:
+            remember_choice(home.consent, choice, first_wins=is_first)
     except (OSError, ValueError, HomeError):
-        return None
-    return choice
+        pass  # it is due again at the next launch

@@ -44,6 +44,7 @@ class Home:
         "dead",
         "flush_lock",
         "ledger",
+        "mistakes",
         "next_flush",
         "quarantine",
         "refused",
@@ -61,6 +62,7 @@ class Home:
         self.flush_lock = f"{root}/flush.lock"
         self.refused = f"{root}/refused"
         self.reserve = f"{root}/reserve"
+        self.mistakes = f"{root}/mistakes"
         self.spool = f"{root}/spool"
         self.dead = f"{root}/dead"
         self.quarantine = f"{root}/quarantine"
@@ -119,9 +121,10 @@ def state_directory(environment: Mapping[str, str], platform: str) -> str:
     """
     if platform == "win32":
         local = trimmed(environment.get("LOCALAPPDATA", ""))
+        if _is_absolute(local, platform):
+            return local
         profile = environment.get("USERPROFILE", "")
-        return local or (f"{profile}\\AppData\\Local" if profile else "")
-    # XDG base directories: a relative value is invalid and is ignored.
+        return f"{profile}\\AppData\\Local" if profile else ""
     state = trimmed(environment.get("XDG_STATE_HOME", ""))
     if state.startswith("/"):
         return state
@@ -130,6 +133,35 @@ def state_directory(environment: Mapping[str, str], platform: str) -> str:
         return ""
     inside = "Library/Application Support" if platform == "darwin" else ".local/state"
     return f"{home.rstrip('/')}/{inside}"
+
+
+def relative_variable(
+    home: str | None, environment: Mapping[str, str], platform: str
+) -> ConfigError | None:
+    """The variable that should say where events are kept and is relative; None: none.
+
+    The XDG base directory specification has a relative value ignored, and Windows
+    never sets one. TELEMETRY_HOME counts from the working directory.
+    """
+    if home:
+        return None
+    if trimmed(environment.get("TELEMETRY_HOME", "")):
+        name, effect = "TELEMETRY_HOME", "each working directory has events of its own"
+    else:
+        name = "LOCALAPPDATA" if platform == "win32" else "XDG_STATE_HOME"
+        effect = "it is ignored, and events are kept in the system's own place"
+    path = trimmed(environment.get(name, ""))
+    if name == "TELEMETRY_HOME":
+        path = _expanded(path, environment)
+    if not path or _is_absolute(path, platform):
+        return None
+    return ConfigError(name, f"is relative; {effect}; set an absolute path")
+
+
+def _is_absolute(path: str, platform: str) -> bool:
+    if platform != "win32":
+        return path.startswith("/")
+    return path[1:3] in (":\\", ":/") or path[:2] in ("\\\\", "//")
 
 
 def named_base(environment: Mapping[str, str]) -> str:

@@ -8,28 +8,26 @@ nothing heavy is loaded here.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-
-import msgspec
+from collections.abc import Mapping, Sequence
 
 from telemetry.config import Config
-from telemetry.consent import consent
+from telemetry.consent import consent, stored_choice
 from telemetry.envelope import Envelope
-from telemetry.errors import ConfigError, DiskError, HomeError
+from telemetry.errors import ConfigError, DiskError, HomeError, OffError
 from telemetry.files import make_directory, make_empty, make_home
 from telemetry.identity import user_uuid
 from telemetry.paths import Home, home_of
 from telemetry.spool.writer import SpoolWriter
-from telemetry.switches import Decision
+from telemetry.switches import Decision, ci_variable
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from telemetry.delivery.dispatch import Dispatcher
     from telemetry.delivery.report import FlushReport
-    from telemetry.events import StructuredEvent
+    from telemetry.event_type import StructuredEvent
     from telemetry.logs import TelemetryLogger
-    from telemetry.privacy import Scrubber
+    from telemetry.privacy import OwnKey, Scrubber
     from telemetry.wire.endpoint import HTTPClient
 
 
@@ -40,16 +38,14 @@ class Pipeline:
         self,
         config: Config,
         *,
-        version: str,
+        mistakes: Sequence[ConfigError],
+        own_key: OwnKey,
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
         environment: Mapping[str, str],
         platform: str,
     ) -> None:
-        self.config, problems = msgspec.structs.replace(config, version=version).sound()
-        for problem in problems:
-            if logger is not None:
-                logger.warning("%s; its default is used", problem)
+        self.config = config
         self.home = home_of(
             config.app, home=config.home, environment=environment, platform=platform
         )
@@ -62,13 +58,20 @@ class Pipeline:
         self._dispatcher: Dispatcher | None = None
         self.is_started = False
         prepare(self.home)
+        # The first segment is taken right after, and finds all of it done: its client
+        # has just asked for consent, too.
+        self._is_prepared = True
+        self._remember(mistakes, own_key)
         self.envelope = Envelope(
             source=self.config.wire_source(),
             version=self.config.version,
-            user_uuid=user_uuid(self.home.user_uuid),
+            user_uuid=self._user_uuid(),
             scrub=_scrubber(self.config, environment, platform),
+            own_key=own_key,
             event_bytes_max=self.config.event_bytes_max,
             environment=environment,
+            tags=config.tags,
+            context=_context(config, environment, platform),
         )
         self.writer = SpoolWriter(
             self.home,
@@ -84,14 +87,42 @@ class Pipeline:
 
         A home that was forgotten and made anew has another user's id, too.
         """
-        prepare(self.home)
-        self.envelope.user_uuid = user_uuid(self.home.user_uuid)
+        if not self._is_prepared:
+            prepare(self.home)
+            self.envelope.user_uuid = self._user_uuid()
+        self._is_prepared = False
 
-    def record(self, event: StructuredEvent) -> None:
-        """The event is in the spool on return. Raises a RefusedError."""
+    def _user_uuid(self) -> str:
+        is_ci = bool(ci_variable(self._environment))
+        return user_uuid(self.home.user_uuid, is_ci=is_ci)
+
+    def record(self, event: StructuredEvent) -> bytes:
+        """The event as it will be posted: it is in the spool. Raises a RefusedError."""
         if os.getpid() != self._pid:
             self.after_fork()
-        self.writer.append(self.envelope.seal(event))
+        if self.writer.was_full:
+            self.writer.refuse_while_full(self.envelope.bytes_min)
+        try:
+            sealed = self.envelope.seal(event)
+            self.writer.append(sealed)
+        except OffError:
+            self._remove_late_id()
+            raise
+        finally:
+            self._is_prepared = False
+        return sealed
+
+    def _remove_late_id(self) -> None:
+        """An id that was made right behind an opt-out goes with what else was kept.
+
+        While the opt-out is not finished, who finishes it removes the id at the end.
+        """
+        try:
+            choice = stored_choice(self.home.consent)
+            if choice is not None and not choice.on and choice.is_finished:
+                os.unlink(self.home.user_uuid)
+        except OSError:
+            pass  # it is gone; or what the user chose cannot be read just now
 
     def attend(self) -> None:
         """Log what was changed to keep an event; after the first one, see to a flush.
@@ -100,35 +131,45 @@ class Pipeline:
         it raises, the events before it are recorded.
         """
         if not self.is_started:
-            self.is_started = True
-            if self.config.flush_mode(self._environment) != "manual":
-                others_wait = self.writer.waiting_bytes > 0
-                self._dispatch().begin(others_wait=others_wait)
+            self._start(others_wait=self.writer.waiting_bytes > 0)
         if self.envelope.warnings:
             self._warn()
+
+    def _start(self, *, others_wait: bool) -> None:
+        self.is_started = True
+        if self.config.flush_mode(self._environment) != "manual":
+            self._dispatch().begin(others_wait=others_wait)
 
     def flush(self, *, timeout_s: float) -> FlushReport:
         """Deliver what waits, for at most `timeout_s` seconds."""
         return self._dispatch().in_process().flush(timeout_s=timeout_s)
 
-    def set_version(self, version: str) -> None:
-        """Events and requests carry this version from now on."""
-        self.config, _ = msgspec.structs.replace(self.config, version=version).sound()
-        self.envelope.version = self.config.version
+    def set_config(self, config: Config) -> None:
+        """Events and requests carry the version of this config from now on."""
+        self.config = config
+        self.envelope.version = config.version
         if self._dispatcher is not None:
-            self._dispatcher.set_config(self.config)
+            self._dispatcher.set_config(config)
 
     def refuse(self, reason: str) -> None:
-        """Count a refusal, where the disk permits; else with the next one."""
+        """Count a refusal, where the disk permits; else with the next one.
+
+        A flush is seen to here as well: where the spool or the disk is full nothing else
+        makes room, and no event is recorded before.
+        """
         self._refused.append((reason, 1))
         self._count_refused()
+        if not self.is_started and reason != "busy" and self.is_allowed():
+            self._start(others_wait=True)
 
     def is_allowed(self) -> bool:
         """Whether the environment and the user's choice still allow it.
 
         A home that was removed with its consent has the notice due again.
         """
-        return consent(self.home, self._environment, self.config).on
+        return self._is_prepared or (
+            consent(self.home, self._environment, self.config).on
+        )
 
     def after_fork(self) -> None:
         """Forget what belongs to the parent. Call it in a child."""
@@ -137,7 +178,7 @@ class Pipeline:
         # What flushes for the parent may end with it (a daemon's parent).
         self.is_started = False
         self._dispatcher = None
-        self.envelope.ids.renew()
+        self.envelope.after_fork()
         self.writer.after_fork()
 
     def close(self) -> None:
@@ -148,16 +189,14 @@ class Pipeline:
         self._count_refused()
 
     def _count_refused(self) -> None:
-        # After an opt-out the file is gone and is not made again.
-        if not self._refused or not (
-            os.path.lexists(self.home.refused) or self.is_allowed()
-        ):
+        if not self._refused:
             return
         try:
-            from telemetry.spool import refusals
+            from telemetry.spool.refusals import count
         except ImportError:
             return  # a signal handler inside of this very import: with the next one
-        refusals.count(self.home.refused, self._refused)
+        # After an opt-out the file is gone and is not made again.
+        count(self.home.refused, self._refused, may_make=self.is_allowed)
 
     def _dispatch(self) -> Dispatcher:
         if self._dispatcher is None:
@@ -171,6 +210,17 @@ class Pipeline:
                 logger=self._logger,
             )
         return self._dispatcher
+
+    def _remember(self, mistakes: Sequence[ConfigError], own_key: OwnKey) -> None:
+        """What is wrong stands beside the events, for `status`, until it is mended."""
+        is_named = any(each.field == "api_key" for each in mistakes)
+        lacks_key = not is_named and self.config.lacks() == "api_key"
+        if mistakes or lacks_key or os.path.lexists(self.home.mistakes):
+            from telemetry.mistakes import no_key, remember, sentence
+
+            mistakes = [*mistakes, no_key()] if lacks_key else mistakes
+            sentences = [own_key.without(sentence(each)) for each in mistakes]
+            remember(self.home.mistakes, sentences)
 
     def _warn(self) -> None:
         warnings, self.envelope.warnings = self.envelope.warnings, []
@@ -213,6 +263,28 @@ def decide_for(
     return decision
 
 
+def ask_to_delete(
+    config: Config,
+    *,
+    http: HTTPClient | None,
+    logger: TelemetryLogger | None,
+    environment: Mapping[str, str],
+    platform: str,
+) -> Dispatcher:
+    """Has a request that the server delete what it has sent, as events are, when due."""
+    from telemetry.delivery.dispatch import Dispatcher
+
+    sound, _ = config.sound()
+    home = home_of(
+        config.app, home=config.home, environment=environment, platform=platform
+    )
+    dispatcher = Dispatcher(
+        sound, home, environment=environment, http=http, logger=logger
+    )
+    dispatcher.begin(others_wait=True)
+    return dispatcher
+
+
 def prepare(home: Home) -> None:
     """The home and its spool exist on return. Raises HomeError and DiskError.
 
@@ -234,6 +306,16 @@ def prepare(home: Home) -> None:
         raise DiskError(home.root, error.strerror or str(error)) from error
 
 
+def _context(
+    config: Config, environment: Mapping[str, str], platform: str
+) -> dict[str, object] | None:
+    if config.context == "none":
+        return None
+    from telemetry.machine import basic_context
+
+    return basic_context(environment, platform)
+
+
 def _scrubber(
     config: Config, environment: Mapping[str, str], platform: str
 ) -> Scrubber | None:
@@ -242,4 +324,4 @@ def _scrubber(
     from telemetry.privacy import Scrubber, identity_from
 
     homes, users = identity_from(environment, platform)
-    return Scrubber(homes=homes, users=users, key=config.api_key)
+    return Scrubber(homes=homes, users=users)

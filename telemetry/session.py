@@ -13,12 +13,13 @@ program that records it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from telemetry.errors import InvalidEventError
-from telemetry.events import SessionEndEvent
+from telemetry.events import SessionEndEvent, TokenEvent, ToolEvent
 
 
 if TYPE_CHECKING:
@@ -108,6 +109,53 @@ def start(session_id: str, agent_name: str, now: float) -> SessionState:
     return SessionState(id=session_id, agent_name=agent_name, start_time=now, error=[])
 
 
+def tool_call(  # noqa: PLR0917 - the arguments of `record_tool_call`
+    session: SessionState,
+    tool_name: str,
+    session_id: str,
+    agent_name: str,
+    duration: timedelta,
+    error: BaseException | str | None,
+) -> ToolEvent:
+    """The event of a tool call, which is counted. Raises InvalidEventError."""
+    text, duration_ms = message(error), milliseconds(duration)
+    session.count_tool_call(text)
+    return ToolEvent(
+        action="call",
+        tool_name=tool_name,
+        session_id=session_id,
+        agent_name=agent_name,
+        duration_ms=duration_ms,
+        success=text is None,
+        error=text or "",
+    )
+
+
+def token_usage(
+    session: SessionState,
+    model: str,
+    input_tokens: int,
+    output_tokens: int,
+    cost: float,
+) -> TokenEvent:
+    """The event of a model's use, which is counted. Raises InvalidEventError."""
+    # Before anything is counted: one bad number must not spoil the sums.
+    input_tokens = _number("input_tokens", input_tokens, index)
+    output_tokens = _number("output_tokens", output_tokens, index)
+    cost = _number("cost", cost, float)
+    session.count_tokens(input_tokens, output_tokens, cost)
+    return TokenEvent(
+        action="usage",
+        model_name=model,
+        session_id=session.id,
+        agent_name=session.agent_name,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        total_tokens=input_tokens + output_tokens,
+        cost=cost,
+    )
+
+
 def message(error: BaseException | str | None) -> str | None:
     """The text of an error; None where there is none. Scrubbed when it is recorded."""
     if error is None or isinstance(error, str):
@@ -123,7 +171,7 @@ def message(error: BaseException | str | None) -> str | None:
     return f"{name}: {text}" if text else name
 
 
-def number(name: str, value: Any, exact: Callable[[Any], Any]) -> Any:
+def _number(name: str, value: Any, exact: Callable[[Any], Any]) -> Any:
     """The plain number that a value is. Raises InvalidEventError."""
     try:
         return exact(value)

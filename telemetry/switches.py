@@ -50,16 +50,18 @@ _TRACK, _ENABLED = (
 class Decision:
     """On or off, the rule that decided, and a sentence about it.
 
-    `is_finished` is False where an opt-out has left something to be removed.
+    `is_finished` is False where an opt-out has left something to be removed, `asks` is
+    True where a server is still to be asked to delete what it has.
     """
 
-    __slots__ = ("is_finished", "on", "reason", "rule")
+    __slots__ = ("asks", "is_finished", "on", "reason", "rule")
 
     def __init__(self, rule: str, reason: str, *, on: bool) -> None:
         self.on = on
         self.rule = rule
         self.reason = reason
         self.is_finished = True
+        self.asks = False
 
     def __repr__(self) -> str:
         return f"Decision({'on' if self.on else 'off'}, {self.rule}: {self.reason})"

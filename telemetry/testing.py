@@ -1,20 +1,14 @@
 """For the tests of programs that record: nothing is written or sent, unless asked for.
 
-With pytest there is nothing to do: a plugin (`spool_tools.pytest_plugin`) is found
-once the package is installed, and keeps every test, and the processes that it
-starts, from recording. Its fixture `telemetry_events` turns recording on for one test:
-
-    def test_build_is_recorded(telemetry_events):
-        run_my_program(["build"])            # or a subprocess
-        (event,) = telemetry_events()
-        assert event["properties"]["action"] == "build"
-
-With unittest, `record_nothing()` does what the plugin does, and `recorded` what the
-fixture does:
+With pytest there is nothing to do: a plugin (`spool_tools.pytest_plugin`) keeps every
+test, and the processes that it starts, from recording, and its fixture
+`telemetry_events` is `recorded` for one test. With unittest, `record_nothing()` does
+what the plugin does:
 
     with tempfile.TemporaryDirectory() as directory, recorded(directory) as events:
-        run_my_program(["build"])
+        run_my_program(["build"])            # or a subprocess
         (event,) = events()
+        assert event["properties"]["action"] == "build"
 
 Without either, a test records as the program does, but no flush begins by itself
 while pytest or unittest runs one; `TELEMETRY_FLUSH` with the name of a mode, or a call
@@ -24,22 +18,19 @@ test escapes all of this. This module imports no test framework.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from telemetry import api, switches
-from telemetry.client import Client
-from telemetry.config import Config
+from telemetry.config import CommandPolicy
 from telemetry.delivery.census import segment_records
 from telemetry.paths import Home
 
-
-if TYPE_CHECKING:
-    from telemetry.events import StructuredEvent
 
 # What could turn telemetry on, off, or elsewhere from outside of a test.
 _VARIABLES = (
@@ -55,33 +46,24 @@ _VARIABLES = (
 )
 
 
-class RecordingClient(Client):
-    """A client that keeps events in `events` and writes nothing anywhere."""
+def events_below(
+    directory: str | os.PathLike[str], name: str | None = None
+) -> list[dict[str, Any]]:
+    """The events that were recorded below a directory, as they would be posted.
 
-    def __init__(self) -> None:
-        super().__init__(Config(app="recording", enabled=False))
-        self.events: list[StructuredEvent] = []
+    Args:
+        directory: what `TELEMETRY_HOME` is, or was.
+        name: only the events called so; None for all.
 
-    def track(self, event: StructuredEvent) -> bool:
-        """Keep the event; always True."""
-        self.events.append(event)
-        return True
-
-
-class RecordedEvents:
-    """What was recorded below a directory, by whatever process: call it for a list."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-
-    def __call__(self, name: str | None = None) -> list[dict[str, Any]]:
-        """The events as they would be posted, oldest first; only those called `name`."""
-        found = [
-            msgspec.json.decode(record.event)
-            for app in sorted(os.listdir(self._directory))
-            for record in segment_records(Home(os.path.join(self._directory, app)))
-        ]
-        return [event for event in found if name is None or event["event"] == name]
+    Returns:
+        For each program, by its name, the oldest event first.
+    """
+    found = [
+        msgspec.json.decode(record.event)
+        for app in sorted(os.listdir(directory))
+        for record in segment_records(Home(os.path.join(directory, app)))
+    ]
+    return [event for event in found if name is None or event["event"] == name]
 
 
 def record_nothing() -> None:
@@ -91,7 +73,9 @@ def record_nothing() -> None:
 
 
 @contextmanager
-def recorded(directory: str | os.PathLike[str]) -> Iterator[RecordedEvents]:
+def recorded(
+    directory: str | os.PathLike[str],
+) -> Iterator[Callable[..., list[dict[str, Any]]]]:
     """Telemetry is on within, in `directory`, which exists; nothing is sent by itself.
 
     Args:
@@ -99,7 +83,7 @@ def recorded(directory: str | os.PathLike[str]) -> Iterator[RecordedEvents]:
             starts; give each test an empty one.
 
     Returns:
-        A context manager; what it gives answers the events when it is called.
+        A context manager; what it gives is `events_below` of the directory.
     """
     before = {name: os.environ.pop(name, None) for name in _VARIABLES}
     guard, switches.guard = switches.guard, None
@@ -107,7 +91,7 @@ def recorded(directory: str | os.PathLike[str]) -> Iterator[RecordedEvents]:
     os.environ["TELEMETRY_FLUSH"] = "manual"
     api.forget_client()
     try:
-        yield RecordedEvents(os.fspath(directory))
+        yield functools.partial(events_below, directory)
     finally:
         api.forget_client()
         switches.guard = guard
@@ -115,3 +99,37 @@ def recorded(directory: str | os.PathLike[str]) -> Iterator[RecordedEvents]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def assert_commands_decided(program: object, policy: CommandPolicy) -> None:
+    """Every command of a program has a decision on what may be recorded of it.
+
+    A command is decided if its action stands in the policy's `names_of` (no more than
+    the names of its flags), `flags_of` or `arguments_of`.
+
+    Args:
+        program: an argparse parser, a click command or a typer app.
+        policy: the policy that the program is configured with.
+
+    Raises:
+        AssertionError: a command is not decided, or a decision is about none.
+
+    Example:
+        >>> import argparse
+        >>> parser = argparse.ArgumentParser(prog="frob")
+        >>> _ = parser.add_subparsers().add_parser("build")
+        >>> assert_commands_decided(parser, CommandPolicy(names_of=("build",)))
+    """
+    from telemetry.integrations.command import command_paths
+
+    actions = set(command_paths(program))
+    decided = {*policy.names_of, *(policy.flags_of or ()), *policy.arguments_of}
+    problems = [
+        f"{action!r} is not decided: name it in names_of, flags_of or arguments_of"
+        for action in sorted(actions - decided)
+    ]
+    problems += [
+        f"{action!r} is decided, but no command" for action in sorted(decided - actions)
+    ]
+    if problems:
+        raise AssertionError("; ".join(problems))

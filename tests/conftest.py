@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
 
 from telemetry import switches
+from tests.support import posix_only
+
+
+# An example that meets a pause of the machine is no finding.
+hypothesis.settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
@@ -16,3 +32,21 @@ def pytest_configure() -> None:
     switches.tests_may_send = True  # these tests try what others are kept from
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """On Windows, whole files that try what it lacks."""
+    lacks = sys.platform == "win32" and collection_path.name in posix_only.FILES
+    return True if lacks else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On Windows, single tests of that kind are skipped by their reason."""
+    if sys.platform != "win32":
+        return
+    for item in items:
+        function = getattr(item, "function", None)
+        source = inspect.getsource(function) if function else ""
+        reason = posix_only.reason_for(item.name, source + item.name)
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,11 +1,12 @@
 """A collector on this machine: for trials, demonstrations and tests.
 
-collector      `Collector`: a server, an intake and a store, put together
-server         HTTP/1.1 on the standard library's ThreadingHTTPServer
-intake         what a request is answered, and what is stored of it before
-body           content coding and JSON: bytes in, events out; pure
+collector      `Collector`: what a request is answered, and what is stored of it before
+formats        what events a body holds, and how its own receiver answers; pure
+otlp           the events of OTLP's logs; pure
+body           content coding, and which events can be stored; pure
 store          one SQLite file, one transaction a request
 misbehaviour   which requests meet a fault, and which fault; pure
+server         HTTP/1.1 on the standard library's server
 """
 
 from __future__ import annotations

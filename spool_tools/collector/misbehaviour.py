@@ -1,4 +1,4 @@
-"""Which request the collector treats badly, and how: the faults on request.
+"""Which request the collector treats badly, and how: the faults on request. Pure.
 
 Rules:
 - `times` and `fail_rate` choose which requests meet the fault; the choice is one
@@ -8,95 +8,114 @@ Rules:
   commit, because that is what makes duplicates. One that is an answer itself (a
   status, a page of HTML) comes instead of the commit, unless it is a plain 2xx: that
   would be a lie. `stores` turns either round.
-
-It decides only: it opens no socket, stores nothing, sleeps never.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 
 import msgspec
 
 
+_BROKEN = ("hang", "reset", "truncate")
+_BOUNDS = (
+    ("status", 200, 599),
+    ("fail_rate", 0, 1),
+    ("times", 0, math.inf),
+    ("bytes_per_s", 0.1, 1e12),
+)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How one request is treated.
+
+    status: what to answer instead of the truth
+    delivery: `whole`, or how the answer is broken on its way
+    fault: its name in a few words, for the records
+    """
+
+    status: int | None = None
+    html: bool = False
+    delivery: str = "whole"
+    stores: bool = True
+    fault: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether another status than a 2xx is to be answered."""
+        return self.status is not None and not 200 <= self.status <= 299
+
+
+BEHAVES = Plan()
+
+
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """What goes wrong. The default is a collector that behaves.
+
+    status: answer this, 200 to 599
+    html: answer a page, as a captive portal does; with `status`, else with 200
+    hang: read the request, then say nothing until the client goes
+    reset: read the request, then reset the connection
+    truncate: announce the whole answer, send half of it, close
+    fail_rate: share of the requests, 0 to 1, that meet the fault; alone it means 503
+    seed: repeats the choice of `fail_rate`
+    times: only so many requests meet the fault, the first that can
+    retry_after: sent as it stands with a status that is no 2xx; alone it means 503
+    stores: whether events are stored before the fault
+    reject: events of these types are named as rejected in a 2xx, and not stored
+    bytes_per_s: the pace at which an answer leaves, 0.1 to 1e12
 
     Raises ValueError for values out of their bounds, and for two of `hang`, `reset`
     and `truncate` at once.
     """
 
     status: int | None = None
-    """Answer this (200 to 599). Of itself stores nothing, unless it is a 2xx."""
     html: bool = False
-    """Answer a page of HTML, as a captive portal does; with `status`, else with 200."""
     hang: bool = False
-    """Read the request, then say nothing until the client goes."""
     reset: bool = False
-    """Read the request, then reset the connection."""
     truncate: bool = False
-    """Announce the whole answer, send half of it, close."""
     fail_rate: float | None = None
-    """Share of the requests (0 to 1) that meet the fault; of itself it means 503."""
     seed: int | None = None
-    """Repeats the choice of `fail_rate`; None differs at each run."""
     times: int | None = None
-    """Only so many requests meet the fault, the first that can; None: no bound."""
     retry_after: str | None = None
-    """The value of Retry-After (RFC 9110 §10.2.3: seconds or a date; nonsense is sent
-    as it stands) with the fault's status, if that is no 2xx; of itself it means 503."""
     stores: bool | None = None
-    """Whether events are stored before the fault; None: as the fault has it."""
     reject: tuple[str, ...] = ()
-    """Events of these types are named as rejected in a 2xx, and not stored."""
     bytes_per_s: float | None = None
-    """The answer leaves at this pace (0.1 to 1e12); None: at once."""
 
     def __post_init__(self) -> None:
         if self.hang + self.reset + self.truncate > 1:
             raise ValueError("hang, reset and truncate exclude one another")
-        if self.status is not None and not 200 <= self.status <= 599:
-            raise ValueError(f"status {self.status} is not in 200 to 599")
-        if self.fail_rate is not None and not 0 <= self.fail_rate <= 1:
-            raise ValueError(f"fail_rate {self.fail_rate} is not in 0 to 1")
-        if self.times is not None and self.times < 0:
-            raise ValueError(f"times {self.times} is below 0")
-        if self.bytes_per_s is not None and not 0.1 <= self.bytes_per_s <= 1e12:
-            raise ValueError(f"bytes_per_s {self.bytes_per_s} is not in 0.1 to 1e12")
-        if self.retry_after is not None and not (
-            self.retry_after.isascii() and self.retry_after.isprintable()
-        ):
+        for name, least, most in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"{name} {value} is not in {least} to {most}")
+        told = self.retry_after or ""
+        if not (told.isascii() and told.isprintable()):
             raise ValueError("retry_after holds what no header may hold")
 
     @property
-    def harms(self) -> bool:
-        """Whether any request can meet a fault (`reject` and the pace are none)."""
-        return (
-            self.html
-            or self.hang
-            or self.reset
-            or self.truncate
-            or self.status is not None
-            or self.fail_rate is not None
-            or self.retry_after is not None
+    def plan(self) -> Plan:
+        """How a request is treated that meets the fault."""
+        delivery = next((name for name in _BROKEN if getattr(self, name)), "whole")
+        status = self.status
+        if status is None and self.html:
+            status = 200
+        elif status is None and delivery == "whole":
+            asked = self.fail_rate is not None or self.retry_after is not None
+            if not asked:
+                return BEHAVES
+            status = 503
+        plan = Plan(status, self.html, delivery)
+        named = (delivery if delivery != "whole" else "", "html" if self.html else "")
+        return msgspec.structs.replace(
+            plan,
+            stores=not (self.html or plan.is_error)
+            if self.stores is None
+            else self.stores,
+            fault=" ".join(filter(None, (*named, str(status or "")))),
         )
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """How one request is treated."""
-
-    status: int | None = None
-    """What to answer instead of what would be true; None: the truth."""
-    html: bool = False
-    delivery: str = "whole"
-    """`whole`, `truncate`, `reset` or `hang`."""
-    stores: bool = True
-    fault: str = ""
-    """Its name in a few words, for the records; empty: none."""
-
-
-BEHAVES = Plan()
 
 
 class Misbehaviour:
@@ -104,49 +123,18 @@ class Misbehaviour:
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        self._left = faults.times
+        self._left = math.inf if faults.times is None else faults.times
         # A choice that can be repeated is the point; nothing here is a secret.
         self._random = random.Random(faults.seed)  # noqa: S311
         self._mutex = threading.Lock()
 
     def plan(self) -> Plan:
         """The treatment of the next request."""
-        faults = self.faults
-        if not faults.harms:
-            return BEHAVES
+        plan, rate = self.faults.plan, self.faults.fail_rate
         with self._mutex:
-            rate = faults.fail_rate
-            if self._left == 0 or (rate is not None and self._random.random() >= rate):
+            if plan is BEHAVES or self._left < 1:
                 return BEHAVES
-            if self._left is not None:
-                self._left -= 1
-        return _fault(faults)
-
-
-def _fault(faults: Faults) -> Plan:
-    delivery = (
-        "hang"
-        if faults.hang
-        else "reset"
-        if faults.reset
-        else "truncate"
-        if faults.truncate
-        else "whole"
-    )
-    status = faults.status
-    if status is None and faults.html:
-        status = 200
-    elif status is None and delivery == "whole":
-        status = 503
-    stores = faults.stores
-    if stores is None:
-        stores = not faults.html and (status is None or 200 <= status <= 299)
-    said = "" if status is None else f"{'html ' * faults.html}{status}"
-    named = "" if delivery == "whole" else delivery
-    return Plan(
-        status=status,
-        html=faults.html,
-        delivery=delivery,
-        stores=stores,
-        fault=f"{named} {said}".strip(),
-    )
+            if rate is not None and self._random.random() >= rate:
+                return BEHAVES
+            self._left -= 1
+        return plan

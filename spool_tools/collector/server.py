@@ -1,4 +1,4 @@
-"""HTTP/1.1 for the collector, on the standard library's `ThreadingHTTPServer`.
+"""HTTP/1.1 for the collector, on the standard library's server.
 
 Rules:
 - A request needs a Content-Length. Where the end of its body is in doubt, or the body
@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import http
+import http.client
 import http.server
 import re
 import socket
 import socketserver
 import struct
 import threading
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
+from spool_tools.wording import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # Long enough for a commit on a slow disk; a client that reads slowly gets no more.
 CLOSE_GRACE_S = 5.0
@@ -39,16 +40,6 @@ _LINGER_S = 2.0
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
 # Long enough for any sentence of ours, short enough for a line on a terminal.
 REASON_CHARACTERS_MAX = 200
-# Control characters (C0, DEL, C1), what turns the direction of text, line and
-# paragraph separators, and the byte order mark. Text without them can be printed.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
-)
-
-
-def shown(text: str) -> str:
-    """The same text without a character that a terminal obeys."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, which need not be an error of ours
@@ -57,56 +48,51 @@ class Refusal(Exception):  # noqa: N818 - an answer, which need not be an error 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
-        self.reason = shown(reason)[:REASON_CHARACTERS_MAX]
+        self.reason = printable(reason)[:REASON_CHARACTERS_MAX]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client may ask of the collector."""
+    """What one client may ask of the collector.
+
+    body_bytes_max: of a body, before and after its coding; 16 times the pipeline's
+    silence_s: without a byte from a client for so long, its connection is closed
+    """
 
     body_bytes_max: int = 8 * 1024 * 1024
-    """Of a body, before and after its coding; 16 times the pipeline's batches."""
     silence_s: float = 60.0
-    """Without a byte from a client for so long, its connection is closed."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. With a `refusal`, its body was not read."""
+    """One request. With a `refusal`, its body was not read.
+
+    headers: names in lower case; of several of one name, the first
+    """
 
     method: str
     target: str
     headers: dict[str, str]
-    """Their names in lower case; of several of one name, the first."""
     body: bytes = b""
     refusal: Refusal | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send, and how."""
+    """What to send, and how: `delivery` is `whole`, `truncate`, `reset` or `hang`."""
 
     status: int = 200
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     delivery: str = "whole"
-    """`whole`, `truncate`, `reset` or `hang`."""
     bytes_per_s: float | None = None
 
 
-def refused(refusal: Refusal) -> Answer:
-    """The answer to a request that cannot be taken."""
-    return Answer(
-        status=refusal.status, body=msgspec.json.encode({"error": refusal.reason})
-    )
-
-
-class Server(http.server.ThreadingHTTPServer):
+class Server(http.server.HTTPServer):
     """Listens from its construction on, and serves each client in a thread.
 
     `take` makes the answer to a request, from any thread. Raises OSError where the
     address cannot be resolved or is taken, UnicodeError where it is no name at all.
     """
 
-    daemon_threads = True
     request_queue_size = 128
 
     def __init__(
@@ -115,19 +101,15 @@ class Server(http.server.ThreadingHTTPServer):
         self.take = take
         self.limits = limits
         self.closing = threading.Event()
-        self._changed = threading.Condition()
-        self._clients: dict[socket.socket, threading.Thread] = {}
-        self._answering = 0
-        family, _kind, _protocol, _name, address = socket.getaddrinfo(
+        self._clients: dict[threading.Thread, socket.socket] = {}
+        self.address_family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        self.address_family = family
         super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
         self.address: tuple[str, int] = self.socket.getsockname()[:2]
-        self._acceptor = threading.Thread(
+        threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": _POLL_S}, daemon=True
-        )
-        self._acceptor.start()
+        ).start()
 
     def close(self) -> None:
         """End it all, within twice `CLOSE_GRACE_S`. Twice is fine."""
@@ -135,43 +117,38 @@ class Server(http.server.ThreadingHTTPServer):
             self.closing.set()
             self.shutdown()
             self.server_close()
-        with self._changed:
-            self._changed.wait_for(lambda: self._answering == 0, timeout=CLOSE_GRACE_S)
-            threads = list(self._clients.values())
-            for client in self._clients:
+        # After the end of what is read, an answer under way still leaves.
+        for way in (socket.SHUT_RD, socket.SHUT_RDWR):
+            clients = list(self._clients.items())
+            for _, client in clients:
                 with contextlib.suppress(OSError):
-                    client.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join(timeout=CLOSE_GRACE_S)
+                    client.shutdown(way)
+            until = time.monotonic() + CLOSE_GRACE_S
+            for thread, _ in clients:
+                thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def server_bind(self) -> None:
         """Bind without asking a name server for our own name, as HTTPServer does."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
-    def finish_request(self, request: object, client_address: object) -> None:
-        """Serve one client, in its thread, and remember it until it is gone."""
-        assert isinstance(request, socket.socket)  # noqa: S101 - TCP
-        with self._changed:
-            self._clients[request] = threading.current_thread()
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve one client in a thread."""
+        thread = threading.Thread(
+            target=self._serve, args=(request, client_address), daemon=True
+        )
+        self._clients[thread] = request
+        thread.start()
+
+    def _serve(self, client: socket.socket, address: Any) -> None:
         try:
-            super().finish_request(request, client_address)
+            # A client that vanishes is no fault of ours.
+            with contextlib.suppress(OSError):
+                self.finish_request(client, address)
         finally:
-            with self._changed:
-                del self._clients[request]
-
-    def shutdown_request(self, request: object) -> None:
-        """Close at once: a FIN before it would spoil a reset on request."""
-        self.close_request(request)  # type: ignore[arg-type]
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Stay silent: a client that vanishes is no fault of ours."""
-
-    def busy(self, change: int) -> None:
-        """Count the answers that should leave before the end."""
-        with self._changed:
-            self._answering += change
-            self._changed.notify_all()
+            # At once: a FIN before it would spoil a reset on request.
+            client.close()
+            del self._clients[threading.current_thread()]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -186,9 +163,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.connection.settimeout(self.server.limits.silence_s)
 
     def do_POST(self) -> None:
-        """Any method: the gate behind `take` knows which are served."""
-        refusal = self._refusal()
-        body = b""
+        """Any method: `take` knows which are served."""
+        refusal, body = self._refusal(), b""
         if refusal is None:
             length = int(self.headers.get("Content-Length", "0"))
             body = self.rfile.read(length)
@@ -213,15 +189,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     ) -> None:
         """Refuse what is no request of HTTP."""
         self.close_connection = True
-        reason = message or explain or "no such request"
-        self._send(refused(Refusal(code, reason)))
+        reason = Refusal(code, message or explain or "no such request").reason
+        self._send(Answer(status=code, body=msgspec.json.encode({"error": reason})))
         self._linger()
 
-    def log_message(
-        self,
-        format: str,  # noqa: A002 - the library's name
-        *args: object,
-    ) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
         """Stay silent: `on_request` says what there is to say."""
 
     def _refusal(self) -> Refusal | None:
@@ -230,9 +202,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if "Transfer-Encoding" in self.headers:
             return Refusal(411, "a Content-Length is needed, chunks are not read")
         if not lengths:
-            if self.command == "POST":
-                return Refusal(411, "a Content-Length is needed")
-            return None
+            needed = self.command == "POST"
+            return Refusal(411, "a Content-Length is needed") if needed else None
         if len(lengths) > 1 or re.fullmatch("[0-9]{1,15}", lengths[0]) is None:
             return Refusal(400, "the Content-Length is no plain number")
         bound = self.server.limits.body_bytes_max
@@ -241,28 +212,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return None
 
     def _answer(self, body: bytes, refusal: Refusal | None) -> None:
-        if refusal is not None:
-            self.close_connection = True
-        self.server.busy(1)
-        try:
-            answer = self.server.take(
-                Request(
-                    method=self.command,
-                    target=self.path,
-                    headers={
-                        name.lower(): value
-                        for name, value in reversed(self.headers.items())
-                    },
-                    body=body,
-                    refusal=refusal,
-                )
+        headers = {
+            name.lower(): value for name, value in reversed(self.headers.items())
+        }
+        answer = self.server.take(
+            Request(
+                method=self.command,
+                target=self.path,
+                headers=headers,
+                body=body,
+                refusal=refusal,
             )
-            if answer.delivery != "whole" or self.server.closing.is_set():
-                self.close_connection = True
-            if answer.delivery in ("whole", "truncate"):
-                self._send(answer)
-        finally:
-            self.server.busy(-1)
+        )
+        if refusal or answer.delivery != "whole" or self.server.closing.is_set():
+            self.close_connection = True
         if answer.delivery == "hang":
             self.connection.settimeout(None)
             while self.connection.recv(65536):
@@ -272,26 +235,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.connection.setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
             )
-        elif self.close_connection:
-            self._linger()
+        else:
+            self._send(answer)
+            if self.close_connection:
+                self._linger()
 
     def _send(self, answer: Answer) -> None:
-        try:
-            phrase = http.HTTPStatus(answer.status).phrase
-        except ValueError:
-            phrase = "Unlisted"
-        lines = [
-            f"HTTP/1.1 {answer.status} {phrase}",
-            f"Date: {email.utils.formatdate(usegmt=True)}",
-            *(f"{name}: {value}" for name, value in answer.headers),
-        ]
+        phrase = http.client.responses.get(answer.status, "Unlisted")
+        headers = [("Date", email.utils.formatdate(usegmt=True)), *answer.headers]
         if answer.status != http.HTTPStatus.NO_CONTENT:
-            lines += [
-                f"Content-Type: {answer.content_type}",
-                f"Content-Length: {len(answer.body)}",
-            ]
+            headers.append(("Content-Type", answer.content_type))
+            headers.append(("Content-Length", str(len(answer.body))))
         if self.close_connection:
-            lines.append("Connection: close")
+            headers.append(("Connection", "close"))
+        lines = [f"HTTP/1.1 {answer.status} {phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers]
         # RFC 9110 §6.4.1: these have no body, whatever the request was.
         has_body = self.command != "HEAD" and answer.status not in (204, 304)
         body = answer.body if has_body else b""

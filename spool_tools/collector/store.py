@@ -4,31 +4,9 @@ Rules: when `record` returns, the rows survive a kill and a power loss (WAL,
 `synchronous=FULL`); when it raises, none of them is there. An event stored once is
 never changed but for its counts. A file that something else made is not touched.
 
-Schema (version 2), to be looked at with `sqlite3 collected.db`:
-
-    events      one row for each event_id ever stored, in the order of arrival
-      id               1, 2, 3 ...
-      event_id         unique
-      event, source    as in the event
-      event_timestamp  milliseconds since 1970, as in the event
-      received_ms      when it first arrived, milliseconds since 1970
-      request          the id of the request that brought it first
-      copies           how many times it arrived; above 1 were duplicates
-      changed          how many of these differed from the first in their text
-      json             the event's text as it arrived
-    requests    one row for each request that could be read
-      id, received_ms, method, path, idempotency_key, user_agent, coding
-      wire_bytes       of the body as it was sent
-      body_bytes       of the body without its content coding
-      sha256           of the body without its content coding, hex
-      records, accepted, duplicates, rejected   numbers of events
-      status           answered; null where no answer was given. It is written with
-                       the events, before the answer leaves: the client may not have it
-      fault            the fault on request that it met, or empty
-      reason           why it, or the first event rejected, was refused, or empty
-
-Times read as `datetime(received_ms / 1000, 'unixepoch')`. It parses no event and
-answers no request.
+Two tables, `events` and `requests` (`RequestRow`), to be looked at with sqlite3: times
+read as `datetime(received_ms / 1000, 'unixepoch')`. It parses no event and answers no
+request.
 """
 
 from __future__ import annotations
@@ -37,45 +15,52 @@ import contextlib
 import os
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
+from spool_tools.collector.body import Row
 from telemetry.errors import TelemetryError
-
-
-if TYPE_CHECKING:
-    from spool_tools.collector.body import Batch
 
 
 # "splc" in ASCII: tells our file from others (SQLite's file header, offset 68).
 APPLICATION_ID = 0x73706C63
-SCHEMA_VERSION = 2
-SCHEMA = """
-CREATE TABLE requests(
-    id INTEGER PRIMARY KEY, received_ms INTEGER NOT NULL, method TEXT NOT NULL,
-    path TEXT NOT NULL, idempotency_key TEXT NOT NULL, user_agent TEXT NOT NULL,
-    coding TEXT NOT NULL, wire_bytes INTEGER NOT NULL, body_bytes INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, records INTEGER NOT NULL, accepted INTEGER NOT NULL,
-    duplicates INTEGER NOT NULL, rejected INTEGER NOT NULL, status INTEGER,
-    fault TEXT NOT NULL, reason TEXT NOT NULL);
-CREATE TABLE events(
-    id INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, event TEXT NOT NULL,
-    source TEXT NOT NULL, event_timestamp INTEGER NOT NULL,
-    received_ms INTEGER NOT NULL, request INTEGER NOT NULL REFERENCES requests(id),
-    copies INTEGER NOT NULL DEFAULT 1, changed INTEGER NOT NULL DEFAULT 0,
-    json TEXT NOT NULL);
-"""
-ADD_EVENT = """
-INSERT INTO events(event_id, event, source, event_timestamp, json, received_ms, request)
+SCHEMA_VERSION = 3
+_EVENTS = """CREATE TABLE events(
+    id INTEGER PRIMARY KEY, -- 1, 2, 3 ... in the order of arrival
+    event_id TEXT NOT NULL UNIQUE,
+    event TEXT NOT NULL,
+    event_timestamp INTEGER NOT NULL, -- milliseconds since 1970, as in the event
+    source TEXT NOT NULL,
+    json TEXT NOT NULL, -- the event's text as it arrived
+    received_ms INTEGER NOT NULL, -- when it first arrived
+    request INTEGER NOT NULL REFERENCES requests(id), -- the first that brought it
+    copies INTEGER NOT NULL DEFAULT 1, -- how many times it arrived
+    changed INTEGER NOT NULL DEFAULT 0 -- how many of these had another text
+)"""
+_ADD_EVENT = """
+INSERT INTO events(event_id, event, event_timestamp, source, json, received_ms, request)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT(event_id) DO UPDATE SET
     copies = copies + 1, changed = changed + (json IS NOT excluded.json)
 """
+# Another process may look on, or collect into the same file.
+_BUSY_TIMEOUT_S = 10.0
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `requests`; the module's docstring says what each field holds."""
+    """One row of `requests`: one that could be read.
+
+    wire_bytes, body_bytes: of the body with and without its content coding
+    sha256: of the body without its content coding, hex
+    records: events that it held, of which it brought so many for the first time
+        (`accepted`) and again (`duplicates`); the `rejected` were not stored
+    status: answered, None: no answer; the client may not have it
+    fault: the fault on request that it met
+    reason: why it, or its first rejected event, was refused
+    segment, first_seq, last_seq: where the sender keeps these events (X-Spool-Range)
+    """
 
     id: int = 0
     received_ms: int
@@ -94,18 +79,36 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     fault: str = ""
     reason: str = ""
+    format: str = ""
+    segment: str = ""
+    first_seq: int | None = None
+    last_seq: int | None = None
 
 
-COLUMNS = ", ".join(RequestRow.__struct_fields__)
-ADD_REQUEST = (
-    f"INSERT INTO requests({COLUMNS}) "  # noqa: S608 - names of fields, not input
-    f"VALUES ({', '.join('?' * len(RequestRow.__struct_fields__))})"
-)
-READ_REQUESTS = f"SELECT {COLUMNS} FROM requests ORDER BY id"  # noqa: S608 - as above
+_NAMES = RequestRow.__struct_fields__
+# Names of fields, not input.
+_REQUESTS = f"CREATE TABLE requests({', '.join(_NAMES)}, PRIMARY KEY (id))"
+_ADD_REQUEST = f"INSERT INTO requests VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
+_READ_RANGES = """
+SELECT segment, first_seq, last_seq, last_seq - first_seq + 1 - max(records)
+FROM requests WHERE segment <> '' AND records > 0
+GROUP BY segment, first_seq, last_seq ORDER BY segment, first_seq, last_seq
+"""
 
 
-# Another process may look on, or collect into the same file.
-_BUSY_TIMEOUT_S = 10.0
+class Gaps(msgspec.Struct):
+    """What never arrived of a segment, by the numbers of its records.
+
+    last: the highest number that arrived; what follows it is not known here
+    gaps: first and last number of each stretch that no stored request covered
+    short: numbers that a request covered without their events: records that were
+        damaged where they were kept, or refused
+    """
+
+    segment: str
+    last: int
+    gaps: list[tuple[int, int]]
+    short: int = 0
 
 
 class StoreError(TelemetryError):
@@ -127,40 +130,47 @@ class Store:
     def __init__(self, path: str) -> None:
         self.path = path
         self._mutex = threading.Lock()
-        if path != ":memory:":
-            try:
-                # SQLite gives its -wal and -shm files the mode of the file itself.
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            except OSError as exc:
-                raise StoreError(path, exc.strerror or str(exc)) from exc
         try:
+            if path != ":memory:":
+                # SQLite gives its -wal and -shm files the mode of the file itself.
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = sqlite3.connect(
                 database=path,
                 timeout=_BUSY_TIMEOUT_S,
                 isolation_level=None,
                 check_same_thread=False,
             )
-        except sqlite3.Error as exc:
-            raise StoreError(path, str(exc)) from exc
+        except (OSError, sqlite3.Error) as exc:
+            raise StoreError(path, getattr(exc, "strerror", "") or str(exc)) from exc
         try:
             self._prepare()
-        except sqlite3.Error as exc:
-            self._db.close()
-            raise StoreError(path, str(exc)) from exc
         except StoreError:
             self._db.close()
             raise
 
-    def record(self, request: RequestRow, batch: Batch) -> RequestRow:
+    def record(self, request: RequestRow, rows: Sequence[Row]) -> RequestRow:
         """The request as it is stored, with its id and the numbers of its events.
 
         Raises `StoreError`; then neither the request nor any of its events is stored.
         """
-        with self._mutex:
-            try:
-                return self._transact(request, batch)
-            except sqlite3.Error as exc:
-                raise StoreError(self.path, str(exc)) from exc
+        with self._transaction():
+            # Nothing is ever deleted, so the highest id counts the rows: for a whole
+            # batch that is cheaper than asking each insertion what it did.
+            request_id = self._highest("requests") + 1
+            before = self._highest("events")
+            more = (request.received_ms, request_id)
+            self._db.executemany(
+                _ADD_EVENT, ((*msgspec.structs.astuple(row), *more) for row in rows)
+            )
+            accepted = self._highest("events") - before
+            stored = msgspec.structs.replace(
+                request,
+                id=request_id,
+                accepted=accepted,
+                duplicates=len(rows) - accepted,
+            )
+            self._db.execute(_ADD_REQUEST, msgspec.structs.astuple(stored))
+        return stored
 
     def count(self) -> int:
         """How many distinct events are stored."""
@@ -177,9 +187,21 @@ class Store:
 
     def requests(self) -> list[RequestRow]:
         """Every request, in the order in which they were stored."""
-        rows = self._read(READ_REQUESTS)
-        names = RequestRow.__struct_fields__
-        return [RequestRow(**dict(zip(names, row, strict=True))) for row in rows]
+        rows = self._read("SELECT * FROM requests ORDER BY id")
+        return [RequestRow(**dict(zip(_NAMES, row, strict=True))) for row in rows]
+
+    def gaps(self) -> list[Gaps]:
+        """What is missing of each segment that a stored request named."""
+        found: list[Gaps] = []
+        for segment, first, last, short in self._read(_READ_RANGES):
+            if not found or found[-1].segment != segment:
+                found.append(Gaps(segment, -1, []))
+            known = found[-1]
+            if first > known.last + 1:
+                known.gaps.append((known.last + 1, first - 1))
+            known.last = max(known.last, last)
+            known.short += max(0, short)
+        return found
 
     def close(self) -> None:
         """Closes the file; what was recorded stays. Twice is fine."""
@@ -188,77 +210,34 @@ class Store:
 
     def _prepare(self) -> None:
         """Makes the schema in an empty file, refuses what another program made."""
-        self._is_new()  # first: to set the journal's mode is to write
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA fullfsync=ON")  # macOS: only F_FULLFSYNC is a sync
-        self._db.execute("BEGIN IMMEDIATE")
-        if self._is_new():
-            for statement in SCHEMA.split(";\n"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        self._db.execute("COMMIT")
+        with self._using():
+            self._is_new()  # first: to set the journal's mode is to write
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA fullfsync=ON")  # macOS: only F_FULLFSYNC is a sync
+        with self._transaction():
+            if self._is_new():
+                self._db.execute(_REQUESTS)
+                self._db.execute(_EVENTS)
+                self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _is_new(self) -> bool:
-        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        marks = [
-            self._db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("application_id", "user_version")
+        found = [
+            self._db.execute(question).fetchone()[0]
+            for question in (
+                "SELECT count(*) FROM sqlite_master",
+                "PRAGMA application_id",
+                "PRAGMA user_version",
+            )
         ]
-        if tables == 0 and marks == [0, 0]:
-            return True
-        if marks != [APPLICATION_ID, SCHEMA_VERSION]:
+        if found[1:] != [APPLICATION_ID, SCHEMA_VERSION] and found != [0, 0, 0]:
             raise StoreError(
                 self.path,
                 "is a database that no collector of this version made; "
                 "it is as it was; name another file",
             )
-        return False
-
-    def _transact(self, request: RequestRow, batch: Batch) -> RequestRow:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            row = self._add(request, batch)
-            self._db.execute("COMMIT")
-        except BaseException:
-            # SQLite has undone some failures itself; an open transaction would make
-            # the next request part of this one.
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
-        return row
-
-    def _add(self, request: RequestRow, batch: Batch) -> RequestRow:
-        """Inside a transaction: the events, then the request."""
-        # Nothing is ever deleted, so the highest id counts the rows: for a whole
-        # batch that is cheaper than asking each insertion what it did.
-        request_id = self._highest("requests") + 1
-        before = self._highest("events")
-        self._db.executemany(
-            ADD_EVENT,
-            (
-                (
-                    row.event_id,
-                    row.event,
-                    row.source,
-                    row.event_timestamp,
-                    row.json,
-                    request.received_ms,
-                    request_id,
-                )
-                for row in batch.rows
-            ),
-        )
-        accepted = self._highest("events") - before
-        stored = msgspec.structs.replace(
-            request,
-            id=request_id,
-            accepted=accepted,
-            duplicates=len(batch.rows) - accepted,
-        )
-        self._db.execute(ADD_REQUEST, msgspec.structs.astuple(stored))
-        return stored
+        return found == [0, 0, 0]
 
     def _highest(self, table: str) -> int:
         # The two tables' names are ours.
@@ -266,8 +245,27 @@ class Store:
         return int(found[0] or 0)
 
     def _read(self, statement: str) -> list[Any]:
+        with self._using():
+            return self._db.execute(statement).fetchall()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
         with self._mutex:
             try:
-                return self._db.execute(statement).fetchall()
+                yield
             except sqlite3.Error as exc:
                 raise StoreError(self.path, str(exc)) from exc
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._using():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                # SQLite has undone some failures itself; an open transaction would
+                # make the next request part of this one.
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise

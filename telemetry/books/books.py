@@ -1,8 +1,8 @@
 """The books of one flush: a snapshot in memory, written through to the ledger.
 
-Every commit goes to the ledger on disk, one transaction each. If that fails, space
-is made and the ledger is opened again. If it still fails and the disk is full, the
-flush goes on from memory, and the next commit that succeeds writes everything. A
+A commit writes what differs from the ledger on disk, in one transaction. If that fails,
+space is made and the ledger is opened again. If it still fails and the disk is full,
+the flush goes on from memory, and the next commit that succeeds writes everything. A
 kill in between costs duplicates, no event.
 
 Any other fault of the ledger ends the flush with LedgerError.
@@ -10,19 +10,23 @@ Any other fault of the ledger ends the flush with LedgerError.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from telemetry.books.entries import (
+    DAYS_MAX,
     NOTHING,
+    Day,
     DeadFile,
     DeliveryState,
     SegmentEntry,
     Snapshot,
     Totals,
     fold,
+    tally,
 )
 from telemetry.books.view import read_snapshot, translated
 from telemetry.errors import LedgerError
@@ -30,6 +34,9 @@ from telemetry.errors import LedgerError
 
 if TYPE_CHECKING:
     from telemetry.books.ledger import Ledger
+
+# The last error is text from outside; more of it would only be copied with each commit.
+_LAST_ERROR_MAX = 500
 
 
 class Books:
@@ -54,9 +61,6 @@ class Books:
         self._is_full = is_full
         self._power = power
         self._ledger: Ledger | None = None
-        # Entries that the next commit folds, and entries that it writes.
-        self._gone: dict[str, SegmentEntry] = {}
-        self._staged: dict[str, SegmentEntry] = {}
         try:
             self._ledger = self._open()
             self._snapshot = self._ledger.snapshot
@@ -73,25 +77,22 @@ class Books:
     @property
     def is_saved(self) -> bool:
         """Whether the ledger on disk says the same."""
-        return self._ledger is not None and not self._gone and not self._staged
+        return self._ledger is not None and self._ledger.snapshot is self._snapshot
 
     def entry(self, name: str) -> SegmentEntry:
         """What is settled of a segment; an empty entry if the segment is unknown."""
-        if name in self._gone and name not in self._staged:
-            return SegmentEntry(offset=0)
         return self._snapshot.segments.get(name) or SegmentEntry(offset=0)
 
     def gone(self, name: str) -> None:
-        """The segment is deleted, or another file has its name: fold its entry.
+        """The segment is deleted, or another file has its name: its entry is folded.
 
         It is written with the next commit. After a kill before that, the next flush
         finds an entry without a file, and folds it then.
         """
         entry = self._snapshot.segments.get(name)
         if entry is not None:
-            self._gone.setdefault(name, entry)
-        # What is folded must not be written as an entry as well.
-        self._staged.pop(name, None)
+            totals = fold(self._snapshot.totals, entry)
+            self._change(segments={name: None}, totals=totals)
 
     def stage(self, name: str, entry: SegmentEntry) -> None:
         """The entry holds from now on, and is written with the next commit.
@@ -99,54 +100,60 @@ class Books:
         So one transaction settles a batch and announces the next. After a kill before
         it, the batch is sent again.
         """
-        self._staged[name] = entry
-        self._change({name: entry})
+        self._change(segments={name: entry})
+
+    def count_day(
+        self, date: str, *, delivered: Mapping[str, int], dead: Mapping[str, int]
+    ) -> None:
+        """So many events of each name were settled that day; written with them."""
+        known = self._snapshot.days
+        day = tally(known.get(date) or Day(), delivered, dead)
+        too_old = sorted({*known, date})[:-DAYS_MAX]
+        self._change(days={date: day, **dict.fromkeys(too_old)})
 
     def commit(
         self,
         *,
-        segments: Mapping[str, SegmentEntry] = NOTHING,
+        segments: Mapping[str, SegmentEntry | None] = NOTHING,
         totals: Totals | None = None,
         state: DeliveryState | None = None,
         dead_files: Mapping[str, DeadFile | None] = NOTHING,
     ) -> bool:
         """Whether the change is on disk; it holds in memory in any case.
 
-        Raises LedgerError if the ledger fails for another reason than a full disk:
-        to go on without it would send everything twice.
+        None in a mapping removes, elsewhere it keeps. Raises LedgerError if the ledger
+        fails for another reason than a full disk: to go on without it would send
+        everything twice.
         """
-        # A name that is gone and known again is that of another file.
-        changed = {**dict.fromkeys(self._gone), **self._staged, **segments}
-        for entry in self._gone.values():
-            totals = fold(totals or self._snapshot.totals, entry)
-        self._gone, self._staged = {}, {}
-        self._change(changed, totals, state, dead_files)
+        self._change(segments, totals, state and _storable(state), dead_files)
         if self._ledger is not None:
-            try:
-                self._ledger.commit(
-                    segments=changed, totals=totals, state=state, dead_files=dead_files
-                )
-            except LedgerError:
-                self._drop()
-            else:
+            with contextlib.suppress(LedgerError):
+                self._ledger.commit(self._snapshot)
                 return True
-        return self._catch_up()
+        # What it says is read anew: all of the commit that failed may be there.
+        try:
+            self._ledger = self._open()
+            self._ledger.commit(self._snapshot)
+        except LedgerError:
+            if not self._is_full():
+                raise
+        return self.is_saved
 
     def close(self) -> None:
         """Write what is not written yet, if the disk allows it, and close the ledger."""
-        try:
-            if not self.is_saved:
+        if not self.is_saved:
+            with contextlib.suppress(LedgerError):  # the same as a kill here
                 self.commit()
-        except LedgerError:
-            pass  # the same as a kill here
-        self._drop()
+        if self._ledger is not None:
+            self._ledger.close()
 
     def _change(
         self,
-        segments: Mapping[str, SegmentEntry | None],
+        segments: Mapping[str, SegmentEntry | None] = NOTHING,
         totals: Totals | None = None,
         state: DeliveryState | None = None,
         dead_files: Mapping[str, DeadFile | None] = NOTHING,
+        days: Mapping[str, Day | None] = NOTHING,
     ) -> None:
         """Replace the snapshot; those handed out before do not change."""
         old = self._snapshot
@@ -156,26 +163,8 @@ class Books:
             totals=totals or old.totals,
             state=state or old.state,
             dead_files=_merged(old.dead_files, dead_files),
+            days=_merged(old.days, days),
         )
-
-    def _catch_up(self) -> bool:
-        """Open the ledger anew, and have it say what memory says, nothing else."""
-        now = self._snapshot
-        try:
-            self._ledger = self._open()
-            old = self._ledger.snapshot
-            self._ledger.commit(
-                segments={**dict.fromkeys(old.segments), **now.segments},
-                totals=now.totals,
-                state=now.state,
-                dead_files={**dict.fromkeys(old.dead_files), **now.dead_files},
-            )
-        except LedgerError:
-            self._drop()
-            if not self._is_full():
-                raise
-            return False
-        return True
 
     def _open(self) -> Ledger:
         with translated(self._directory):
@@ -188,13 +177,21 @@ class Books:
                 self._relieve()
                 return open_ledger(self._directory, power=self._power)
 
-    def _drop(self) -> None:
-        if self._ledger is not None:
-            self._ledger.close()
-        self._ledger = None
-
 
 def _merged(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`old` with `changes`; None removes."""
     merged = {**old, **changes}
-    return {name: value for name, value in merged.items() if value is not None}
+    for name in [name for name, value in changes.items() if value is None]:
+        del merged[name]
+    return merged
+
+
+def _storable(state: DeliveryState) -> DeliveryState:
+    """`state` with a last error that JSON can hold, cut to 500 characters.
+
+    A path with bytes that are not UTF-8 arrives in it as lone surrogates, which JSON
+    has no form for; no error message is worth a commit.
+    """
+    text = state.last_error[:_LAST_ERROR_MAX]
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return msgspec.structs.replace(state, last_error=text)

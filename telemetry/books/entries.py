@@ -48,11 +48,15 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     """SHA-256, in hex, of the body before any content coding; empty if the range
     was never posted as a whole."""
+    form: str = "records/1"
+    """Name and version of the format that `digest` is of."""
     windows: Number = 0
-    """Flushes in which it failed while others were accepted; of a single event that
-    is the only one pending, flushes in which it was refused."""
+    """Flushes in which this single event failed while others were accepted, or was
+    refused while nothing else was pending but single events that were set aside."""
     reason: str = ""
     """Why it was set aside: the reason of the last verdict. Empty if it was not."""
+    tries: Number = 0
+    """Flushes that posted it again as a whole since it last drew an answer."""
 
 
 class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +119,17 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     """Requests ever sent."""
     endpoint: str = ""
     """Where the last flush sent to, or could not send to, without credentials."""
+    deletion_endpoint: str = ""
+    """Where the program asks for what it sent to be deleted, without credentials."""
+    url: str = ""
+    """The same, complete, for a flush that is asked for by hand; empty where the
+    endpoint holds credentials or a query."""
+    header: str = "x-api-key"
+    """The name of the header that the key goes into."""
+    format: str = "records"
+    batch_events_max: Number = 0
+    batch_bytes_max: Number = 0
+    """The program's bounds of a batch; 0 if no flush has said them yet."""
     probe: Number = 0
     """How many probes were posted: the next one comes from another place."""
 
@@ -130,6 +145,22 @@ class DeadFile(msgspec.Struct, frozen=True, kw_only=True):
     letters: Number
 
 
+class Day(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of events on one day (UTC), by the names of the events.
+
+    For people to look at: nothing is decided from it, and purges leave it as it is.
+    """
+
+    delivered: dict[str, Number] = {}
+    dead: dict[str, Number] = {}
+
+
+# What a person looks back on, and names that a plot can show. More are one name.
+DAYS_MAX = 90
+NAMES_MAX = 20
+OTHER = "(other)"
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a ledger says at one moment. Its mappings are not to be changed."""
 
@@ -137,9 +168,24 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals = Totals()
     state: DeliveryState = DeliveryState()
     dead_files: dict[str, DeadFile] = {}
+    days: dict[str, Day] = {}
+    """By date, `2026-01-31`: the last 90 days on which something was settled."""
     unreadable: tuple[str, ...] = ()
     """Rows that damage took: treated as absent (a segment's row costs duplicates,
     the totals begin again), named so that it is not silent."""
+
+
+def tally(day: Day, delivered: Mapping[str, int], dead: Mapping[str, int]) -> Day:
+    """The day once so many events of each name were delivered, or are dead letters."""
+    return Day(delivered=_more(day.delivered, delivered), dead=_more(day.dead, dead))
+
+
+def _more(known: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, int]:
+    sums = dict(known)
+    for name, count in counts.items():
+        shown = name if name in sums or len(sums) < NAMES_MAX else OTHER
+        sums[shown] = sums.get(shown, 0) + count
+    return sums
 
 
 def fold(totals: Totals, entry: SegmentEntry) -> Totals:
@@ -163,24 +209,22 @@ def fold(totals: Totals, entry: SegmentEntry) -> Totals:
 
 
 def announce(
-    entry: SegmentEntry, items: Sequence[Record | Damage], *, digest: str = ""
+    entry: SegmentEntry,
+    items: Sequence[Record | Damage],
+    *,
+    digest: str = "",
+    form: str = "records/1",
 ) -> SegmentEntry:
     """The entry once `items`, which begin at its offset, are announced as one range.
 
     The last item is a record. Numbers that are missing between the records are
     damaged ones.
     """
-    seq, count, missing = entry.seq, 0, 0
-    last: Record | None = None
-    for item in items:
-        if type(item) is Record:
-            if item.seq > seq + 1:
-                missing += item.seq - seq - 1
-            seq = item.seq
-            count += 1
-            last = item
-    if last is None:
-        return entry
+    records = [item for item in items if type(item) is Record]
+    seq, missing = entry.seq, 0
+    for last in records:
+        missing += max(last.seq - seq - 1, 0)
+        seq = last.seq
     again = min(seq + 1, entry.retried) - min(entry.seq + 1, entry.retried)
     return msgspec.structs.replace(
         entry,
@@ -189,11 +233,17 @@ def announce(
         crc=last.crc.decode(),
         # A tail that was passed is gone where records stand now: a power loss took it.
         tail=0,
-        recorded=entry.recorded + count + missing - max(again, 0),
+        recorded=entry.recorded + len(records) + missing - max(again, 0),
         damaged=entry.damaged + missing,
         announced=(
             *entry.announced,
-            Announced(start=items[0].start, end=last.end, count=count, digest=digest),
+            Announced(
+                start=items[0].start,
+                end=last.end,
+                count=len(records),
+                digest=digest,
+                form=form,
+            ),
         ),
     )
 
@@ -242,24 +292,12 @@ def settle_tail(entry: SegmentEntry, size: int) -> SegmentEntry:
 def set_aside(entry: SegmentEntry, known: Announced, reason: str) -> SegmentEntry:
     """The entry once what is left of the range `known` is set aside.
 
-    It failed as a whole while others were accepted; if it is one event, that counts.
+    It failed as a whole while others were accepted.
     """
     parts = [
-        msgspec.structs.replace(
-            each, reason=reason, windows=each.windows + (known.count == 1)
-        )
+        msgspec.structs.replace(each, reason=reason, tries=0)
         if known.start <= each.start < known.end
         else each
         for each in entry.announced
     ]
     return msgspec.structs.replace(entry, announced=tuple(parts))
-
-
-def count_set_aside(snapshot: Snapshot) -> int:
-    """How many events were set aside: they failed while others were accepted."""
-    return sum(
-        each.count
-        for entry in snapshot.segments.values()
-        for each in entry.announced
-        if each.reason
-    )

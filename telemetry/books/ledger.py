@@ -3,7 +3,7 @@
 Rules:
 - one commit is one transaction: on return it survives a kill, with `power` a power
   loss too; if it fails, nothing of it is there;
-- a row holds bytes: no pickle and no file, in either direction;
+- a row holds bytes, never a pickle or a file's name. diskcache writes; `view` reads;
 - every setting is named; nothing is evicted; nothing retries without end;
 - a ledger is checked before diskcache meets it (`view`). Rows that cannot be believed
   are deleted: one left there could stop the commit that replaces it;
@@ -21,22 +21,17 @@ import os
 import shutil
 import sqlite3
 import time
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import diskcache
 import msgspec
-from diskcache.core import MODE_RAW, UNKNOWN
+from diskcache.core import MODE_RAW
 
 from telemetry.books import view
-from telemetry.books.entries import NOTHING, Snapshot
+from telemetry.books.entries import Snapshot
 from telemetry.errors import LedgerError, LedgerMalformedError
-from telemetry.files import make_directory, open_regular, sync_directory
+from telemetry.files import make_directory, make_empty, sync_directory
 
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from telemetry.books.entries import DeadFile, DeliveryState, SegmentEntry, Totals
 
 # Every one of diskcache's settings, then the pragmas that it would leave to the build.
 SETTINGS: dict[str, str | int] = {
@@ -53,11 +48,15 @@ SETTINGS: dict[str, str | int] = {
     "disk_min_file_size": 2**62,  # bytes from which a value would become a file
     "disk_pickle_protocol": 0,  # nothing is pickled
     "sqlite_cell_size_check": 1,  # notice damage when a page is read
+    "sqlite_secure_delete": 1,  # freed pages are journaled too: that is room (`_reserve`)
     "sqlite_journal_size_limit": -1,  # no build shrinks the journal (Apple's does)
     "sqlite_temp_store": 2,  # in memory: nothing in a shared temporary directory
     "sqlite_trusted_schema": 0,  # no SQL in the schema calls what has side effects
 }
-_COUNTERS = ("count", "size", "hits", "misses")
+# diskcache obeys the settings that it finds, and writes ours anew. It counts in these.
+_FORGET_SETTINGS = (
+    "DELETE FROM Settings WHERE key NOT IN ('count', 'size', 'hits', 'misses')"
+)
 
 # How long a commit waits for a tool that reads. Flushing at exit has 1 s in all.
 BUSY_S = 1.0
@@ -70,40 +69,25 @@ _RESERVE_KEY = b"reserve"
 # Ledgers that were set aside hold no event; these are kept for a person to look at.
 _ASIDE_MAX = 2
 
-# The last error is text from outside; more of it would only be copied with each commit.
-_LAST_ERROR_MAX = 500
-
 
 class _RowsOnly(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """Bytes in, bytes out. A file's name in a row is planted: neither opened nor removed."""
+    """Rows hold bytes. Nothing is pickled or unpickled, and no file is made or opened."""
 
-    def put(self, key: object) -> object:
-        _refuse_unless(type(key) is bytes)
-        return super().put(key)
+    def put(self, key: bytes) -> tuple[bytes, bool]:
+        return key, True
 
-    def get(self, key: object, raw: object) -> object:
-        _refuse_unless(type(key) is bytes and raw)
-        return key
-
-    def store(self, value: object, read: bool, key: object = UNKNOWN) -> object:
-        _refuse_unless(type(value) is bytes and not read)
+    def store(
+        self, value: bytes, read: bool, key: object
+    ) -> tuple[int, int, None, bytes]:
         return 0, MODE_RAW, None, value
 
-    def fetch(self, mode: int, filename: object, value: object, read: bool) -> object:
-        is_plain = (mode, filename, read) == (MODE_RAW, None, False)
-        _refuse_unless(is_plain and type(value) is bytes)
-        return value
-
-    def filename(self, key: object = UNKNOWN, value: object = UNKNOWN) -> None:
-        _refuse_unless(False)
-
     def remove(self, file_path: object) -> None:
-        pass
+        """A file's name in a row is planted: diskcache would delete that file."""
 
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise LedgerError(view.DB_NAME, "diskcache reads no row")
 
-def _refuse_unless(is_bytes: object) -> None:
-    if not is_bytes:
-        raise LedgerError(view.DB_NAME, "a row with a pickle or a file is refused")
+    get = fetch = filename = _refuse
 
 
 class _Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
@@ -126,18 +110,15 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
 
 
 class Ledger:
-    """One open ledger, and the snapshot that it was opened with.
+    """One open ledger, and the snapshot that it says.
 
     Any thread may use it, one at a time. A fault closes it: open it anew.
     """
 
-    def __init__(
-        self, directory: str, *, busy_s: float = BUSY_S, power: bool = True
-    ) -> None:
+    def __init__(self, directory: str, *, power: bool = True) -> None:
         """Open the ledger in `directory`, or make one there, whole or not at all.
 
-        `busy_s`: how many seconds to wait for another's lock, per call. `power`:
-        whether a commit survives a power loss, besides a kill. Raises
+        `power`: whether a commit survives a power loss, besides a kill. Raises
         LedgerMalformedError for malformed content (`open_ledger` sets it aside), and
         LedgerError for every other fault; the ledger is as it was then.
         """
@@ -147,7 +128,7 @@ class Ledger:
             is_new = not view.is_standing(directory)
             _make_private(directory, is_new=is_new)
             connection = opened.enter_context(
-                view.connected(self._path, mode="rw", busy_s=busy_s)
+                view.connected(self._path, mode="rw", busy_s=BUSY_S)
             )
             settings = {**SETTINGS, "sqlite_synchronous": 2 if power else 0}
             for key, value in settings.items():
@@ -161,7 +142,11 @@ class Ledger:
                     raise LedgerMalformedError(self._path, problem)
             connection.execute("BEGIN IMMEDIATE")
             if not is_new:
-                _clean(connection, unbelieved)
+                connection.execute(_FORGET_SETTINGS)
+                # Killed while it reserved room, the row that takes the room stays.
+                connection.execute("DELETE FROM Cache WHERE key = ?", (_RESERVE_KEY,))
+            for rowid in unbelieved:
+                connection.execute("DELETE FROM Cache WHERE rowid = ?", (rowid,))
             self._cache = _Cache(connection, settings)
             connection.execute("COMMIT")
             if os.stat(self._path + view.JOURNAL_SUFFIX).st_size < _RESERVE_BYTES:
@@ -170,43 +155,30 @@ class Ledger:
                 sync_directory(os.path.dirname(directory))
             self._opened = opened.pop_all()
 
-    def commit(
-        self,
-        *,
-        segments: Mapping[str, SegmentEntry | None] = NOTHING,
-        totals: Totals | None = None,
-        state: DeliveryState | None = None,
-        dead_files: Mapping[str, DeadFile | None] = NOTHING,
-    ) -> None:
-        """Write all of it or nothing; on return it survives what was asked for.
+    def commit(self, snapshot: Snapshot) -> None:
+        """It says `snapshot` on return, and that survives what was asked for.
 
-        None in a mapping removes, elsewhere it keeps. Raises LedgerError: then nothing
-        of it was written. (If the device failed at the very last sync, all of it may
-        be; values are absolute, so committing again is right.)
+        Writes the rows that differ. Raises LedgerError: then nothing was written. (If
+        the device failed at the very last sync, all of it may be; rows are absolute,
+        so committing again is right.)
         """
-        values: dict[str, msgspec.Struct | None] = {
-            **{f"segment/{name}": entry for name, entry in segments.items()},
-            **{f"dead/{name}": mark for name, mark in dead_files.items()},
-        }
-        if totals is not None:
-            values["totals"] = totals
-        if state is not None:
-            values["state"] = _storable(state)
+        changes = _changes(self.snapshot, snapshot)
         with view.translated(self._path):
             try:
                 with self._cache.transact(retry=False):
-                    for key, value in values.items():
+                    for key, value in changes.items():
                         self._write(os.fsencode(key), value)
             except (sqlite3.Error, diskcache.Timeout) as error:
                 self.close()
                 raise _cause(error) from error
+        self.snapshot = snapshot
 
     def close(self) -> None:
         """Close the files. What was committed stays. Calling it twice is fine."""
         with contextlib.suppress(sqlite3.Error):
             self._opened.close()
 
-    def _write(self, key: bytes, value: msgspec.Struct | msgspec.Raw | None) -> None:
+    def _write(self, key: bytes, value: msgspec.Struct | str | None) -> None:
         if value is None:
             self._cache.delete(key, retry=False)
             return
@@ -217,14 +189,13 @@ class Ledger:
     def _reserve(self) -> None:
         """Free pages and a large journal are there, if the disk has room for them."""
         with contextlib.suppress(sqlite3.Error, diskcache.Timeout):
-            for _ in range(2):  # the second goes through the journal
-                self._write(_RESERVE_KEY, msgspec.Raw(b"0".ljust(_RESERVE_BYTES)))
+            # The second goes through the journal, if each page of it has changed.
+            for letter in "ab":
+                self._write(_RESERVE_KEY, letter * _RESERVE_BYTES)
             self._write(_RESERVE_KEY, None)
 
 
-def open_ledger(
-    directory: str, *, busy_s: float = BUSY_S, power: bool = True
-) -> Ledger:
+def open_ledger(directory: str, *, power: bool = True) -> Ledger:
     """A usable ledger; a malformed one is set aside, which costs duplicates and totals.
 
     Raises LedgerError for any fault but malformed content.
@@ -232,9 +203,9 @@ def open_ledger(
     # SQLite calls it malformed as well where the device fails one read: look twice.
     for _ in range(2):
         with contextlib.suppress(LedgerMalformedError):
-            return Ledger(directory, busy_s=busy_s, power=power)
+            return Ledger(directory, power=power)
     _set_aside(directory)
-    return Ledger(directory, busy_s=busy_s, power=power)
+    return Ledger(directory, power=power)
 
 
 def _set_aside(directory: str) -> None:
@@ -249,18 +220,33 @@ def _set_aside(directory: str) -> None:
                 os.unlink(f"{parent}/{older}")
 
 
+def _changes(old: Snapshot, new: Snapshot) -> dict[str, msgspec.Struct | None]:
+    """What the rows that differ are to say, by their keys; None: they are to go."""
+    return {
+        kind + name: now.get(name)
+        for kind, before, now in (
+            ("segment/", old.segments, new.segments),
+            ("dead/", old.dead_files, new.dead_files),
+            ("day/", old.days, new.days),
+            ("totals", {"": old.totals}, {"": new.totals}),
+            ("state", {"": old.state}, {"": new.state}),
+        )
+        for name in {**before, **now}
+        if now.get(name) is not before.get(name)
+    }
+
+
 def _make_private(directory: str, *, is_new: bool) -> None:
     """Directory and file exist, and are their owner's alone, as is the journal."""
     path = f"{directory}/{view.DB_NAME}"
     if is_new:
         make_directory(directory)
-        os.close(open_regular(path, os.O_RDWR | os.O_CREAT))
+        make_empty(path)
     # SQLite gives a journal the mode of its database; a restored one may have another.
     modes = {directory: 0o700, path: 0o600, path + view.JOURNAL_SUFFIX: 0o600}
     for name, mode in modes.items():
         with contextlib.suppress(OSError):  # a file system may have no modes
-            if os.lstat(name).st_mode & 0o777 != mode:
-                os.chmod(name, mode)
+            os.chmod(name, mode)
 
 
 def _schema(connection: sqlite3.Connection) -> list[object]:
@@ -274,27 +260,6 @@ def _known_schema(settings: dict[str, str | int]) -> list[object]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
         _Cache(made, settings)
         return _schema(made)
-
-
-def _clean(connection: sqlite3.Connection, unbelieved: list[int]) -> None:
-    """Delete rows by number, and settings that are not ours: diskcache obeys them."""
-    for rowid in unbelieved:
-        connection.execute("DELETE FROM Cache WHERE rowid = ?", (rowid,))
-    found = connection.execute("SELECT rowid, key FROM Settings").fetchall()
-    for rowid, key in found:
-        if key not in {*SETTINGS, *_COUNTERS}:
-            connection.execute("DELETE FROM Settings WHERE rowid = ?", (rowid,))
-
-
-def _storable(state: DeliveryState) -> DeliveryState:
-    """`state` with a last error that JSON can hold, cut to 500 characters.
-
-    A path with bytes that are not UTF-8 arrives in it as lone surrogates, which JSON
-    has no form for; no error message is worth a commit.
-    """
-    text = state.last_error[:_LAST_ERROR_MAX]
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return msgspec.structs.replace(state, last_error=text)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -33,6 +33,7 @@ from urllib.parse import quote
 import msgspec
 
 from telemetry.books.entries import (
+    Day,
     DeadFile,
     DeliveryState,
     SegmentEntry,
@@ -40,7 +41,7 @@ from telemetry.books.entries import (
     Totals,
 )
 from telemetry.errors import LedgerError, LedgerMalformedError
-from telemetry.files import names_in, open_regular
+from telemetry.files import names_in, read_small
 
 
 if TYPE_CHECKING:
@@ -62,13 +63,12 @@ _BUSY_S = 5.0
 
 # https://www.sqlite.org/fileformat2.html#the_database_header: what is the same in every
 # ledger, by offset: the magic; "rollback journal" for writing and reading; no
-# auto-vacuum and text in UTF-8; no incremental vacuum. With one bit of these flipped,
-# SQLite calls the file read-only, or of a future format, for ever.
+# auto-vacuum and text in UTF-8. With one bit of these flipped, SQLite calls the file
+# read-only, or of a future format, for ever.
 _HEADER = (
     (0, b"SQLite format 3\0"),
     (18, b"\x01\x01"),
     (52, b"\x00\x00\x00\x00\x00\x00\x00\x01"),
-    (64, b"\x00\x00\x00\x00"),
 )
 # A journal starts with these bytes while it has something to roll back, and ends with
 # them if it names a super-journal, which SQLite then deletes: any file.
@@ -92,6 +92,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "dead": msgspec.json.Decoder(DeadFile),
     "totals": msgspec.json.Decoder(Totals),
     "state": msgspec.json.Decoder(DeliveryState),
+    "day": msgspec.json.Decoder(Day),
 }
 _ANY: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
@@ -111,8 +112,13 @@ def read_snapshot(directory: str, *, busy_s: float = _BUSY_S) -> Snapshot:
                 with connected(path, mode="ro", busy_s=busy_s) as connection:
                     return read_rows(connection, path)[0]
             except sqlite3.OperationalError as error:
-                # "readonly", then: the journal is hot, and its writer dead.
-                if "locked" in str(error) or not is_hot(path):
+                # "readonly", then: the journal is hot, and its writer dead. Or it was not
+                # hot yet when SQLite looked for a writer, and is not any more.
+                if "locked" in str(error):
+                    raise
+                if not is_hot(path):
+                    if "readonly" in str(error):
+                        continue
                     raise
             with contextlib.suppress(FileNotFoundError):  # it is gone: repaired
                 snapshot = _read_copy(path)
@@ -168,20 +174,21 @@ def is_standing(directory: str) -> bool:
     without opening it; OSError where it is not permitted to look.
     """
     path = f"{directory}/{DB_NAME}"
+    journal = path + JOURNAL_SUFFIX
+    sizes = {path: 0, journal: 0}
     for name, is_kind, kind in (
         (directory, stat.S_ISDIR, "directory"),
-        (path + JOURNAL_SUFFIX, stat.S_ISREG, "regular file"),
+        (journal, stat.S_ISREG, "regular file"),
         (path, stat.S_ISREG, "regular file"),
     ):
-        try:
+        with contextlib.suppress(FileNotFoundError):
             found = os.lstat(name)
-        except FileNotFoundError:
-            found = None
-        if found is not None and not is_kind(found.st_mode):
-            raise LedgerMalformedError(name, f"it is no {kind}, and was not opened")
-    if _read_at(path + JOURNAL_SUFFIX, -len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC:
+            if not is_kind(found.st_mode):
+                raise LedgerMalformedError(name, f"it is no {kind}, and was not opened")
+            sizes[name] = found.st_size
+    if (read_small(journal, sizes[journal]) or b"").endswith(_JOURNAL_MAGIC):
         raise LedgerMalformedError(path, "its journal names another file to be deleted")
-    return found is not None and found.st_size > 0
+    return sizes[path] > 0
 
 
 def is_hot(path: str) -> bool:
@@ -189,24 +196,7 @@ def is_hot(path: str) -> bool:
 
     So it has while a commit is under way, and after its writer was killed there.
     """
-    return _read_at(path + JOURNAL_SUFFIX, 0)[:1] not in (b"", b"\0")
-
-
-def _read_at(path: str, offset: int) -> bytes:
-    """Up to 100 bytes from `offset`, from the end if that is negative; none if absent.
-
-    Closing the descriptor gives up this process's POSIX locks on the file: no
-    connection may be inside a transaction.
-    """
-    try:
-        descriptor = open_regular(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return b""
-    try:
-        start = offset % max(os.fstat(descriptor).st_size, 1) if offset < 0 else offset
-        return os.pread(descriptor, 100, start)
-    finally:
-        os.close(descriptor)
+    return read_small(path + JOURNAL_SUFFIX, 1) not in (None, b"", b"\0")
 
 
 @contextlib.contextmanager
@@ -216,9 +206,11 @@ def connected(path: str, *, mode: str, busy_s: float) -> Iterator[sqlite3.Connec
     `mode` is SQLite's: "ro", or "rw", which makes no file. `busy_s` is how long a
     statement waits for another connection's lock. One thread at a time may use it.
     """
-    # After two slashes comes an empty host: a path may start with two of its own.
+    # After two slashes comes an empty host: a path may start with two of its own. On
+    # Windows a slash stands before the drive.
+    name = quote(os.fsencode(path.replace(os.sep, "/")))
     connection = sqlite3.connect(
-        f"file://{quote(os.fsencode(path))}?mode={mode}",
+        f"file://{name if name[0] == '/' else '/' + name}?mode={mode}",
         timeout=busy_s,
         isolation_level=None,
         check_same_thread=False,
@@ -241,7 +233,9 @@ def read_rows(connection: sqlite3.Connection, path: str) -> tuple[Snapshot, list
     """
     # First, because it rolls a hot journal back: only then the header is to be trusted.
     ((finding,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
-    header = _read_at(path, 0)
+    # To close the file again releases this process's POSIX locks on it, and no
+    # connection holds one now.
+    header = read_small(path, 100)
     if not header:  # a birth that was killed is rolled back to nothing
         return Snapshot(), []
     for offset, fixed in _HEADER:
@@ -264,6 +258,7 @@ def read_rows(connection: sqlite3.Connection, path: str) -> tuple[Snapshot, list
         totals=values["totals"].get("", Totals()),
         state=values["state"].get("", DeliveryState()),
         dead_files=values["dead"],
+        days=values["day"],
         unreadable=tuple(unreadable.values()),
     )
     return snapshot, list(unreadable)

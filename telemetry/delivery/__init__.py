@@ -9,6 +9,7 @@
              drain        the loop, and what it does with a batch that fails
              search       where to cut a batch, and where a probe comes from; pure
              settlement   one segment: announce, settle, set aside, bury, delete
+             unfinished   a session whose segment goes before its end came
              report       what it came to
     the rest dead_letters events that a server refused for good
              census       the conservation equation, counted by reading

@@ -4,6 +4,7 @@ drained    the next launches leave the network alone for the flush interval
 deadline   with something delivered: the next may go on at once
 waiting    what the server asked for, spread over 1 to 2 times that; else backoff
            that doubles with each flush that delivered nothing, to six hours
+           on what was set aside alone: the same, to ten minutes
 paused     six hours, or until endpoint, key, header or format change
 disk       backoff, as for waiting
 off        nothing changes
@@ -16,9 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from telemetry.books.entries import DeliveryState
+from telemetry.config import Config
 from telemetry.delivery.schedule import HORIZON_S
 from telemetry.wire.verdict import Verdict
 
@@ -26,14 +26,8 @@ from telemetry.wire.verdict import Verdict
 # A server that refuses the key will not take it a minute later; a person who
 # corrects it changes the destination, which ends the pause.
 PAUSE_S = 6 * 3600.0
-
-
-class Delays(msgspec.Struct, frozen=True, kw_only=True):
-    """The waits that a config sets, in seconds."""
-
-    flush_interval_s: float
-    retry_first_s: float
-    retry_max_s: float
+# What was set aside may fail for ever, and a new event must not wait for it.
+SET_ASIDE_S = 600.0
 
 
 def backoff_s(
@@ -58,24 +52,28 @@ def conclude(
     identity: str,
     failures: int,
     now: float,
-    delays: Delays,
+    config: Config,
+    says_nothing: bool = False,
     random: Callable[[], float],
 ) -> DeliveryState:
     """The state after a flush; `next_attempt_ms` is when the next may begin.
 
     `failures` is how many flushes to this destination delivered nothing in a row,
-    before this one; `now` is seconds since 1970.
+    before this one; `now` is seconds since 1970. `says_nothing`: it ended on what had
+    been set aside while others were accepted.
     """
     wait_s = 0.0
     if delivered:
         failures = 0
     if stopped == "drained":
-        failures, wait_s = 0, delays.flush_interval_s
+        failures, wait_s = 0, config.flush_interval_s
     elif stopped == "paused":
         failures, wait_s = failures + 1, PAUSE_S
     elif stopped in {"waiting", "disk"} or (stopped == "deadline" and not delivered):
         failures += 1
-        first_s, max_s = delays.retry_first_s, delays.retry_max_s
+        first_s, max_s = config.retry_first_s, config.retry_max_s
+        if says_nothing:
+            max_s = min(max_s, SET_ASIDE_S)
         wait_s = backoff_s(failures, first_s=first_s, max_s=max_s, random=random)
         if verdict is not None and verdict.retry_after_s is not None:
             # Spread, or all who were asked at once come back at once. Never less than

@@ -11,6 +11,7 @@ sides are counted apart, and if they are equal nothing went missing between them
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, suppress
 
 import msgspec
 
@@ -23,9 +24,6 @@ from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
 
 
-# Records taken at once while counting: bounds memory, not the count.
-_AT_ONCE = 1000
-_NO_BOUND = 1 << 62
 # A quick census reads so much, which takes some 50 ms: all of a spool within the
 # bound that it has by default. What is beyond is counted by first and last number.
 QUICK_BYTES = 64 * 1024 * 1024
@@ -94,10 +92,14 @@ def take_census(home: Home, snapshot: Snapshot, *, quickly: bool = False) -> Cen
     for directory in directories_set_aside(home):
         # A purge was killed: what it has set aside is purged from then on.
         for name in segment_names(home, directory):
-            each = _count_file(home, name, directory, snapshot.segments.get(name))
-            recorded += each.recorded
-            purged += each.pending
-            damaged += each.damaged
+            with (
+                suppress(SpoolError, OSError),
+                closing(SegmentReader(home, name, directory)) as reader,
+            ):
+                each = count(reader, snapshot.segments.get(name))
+                recorded += each.recorded
+                purged += each.pending
+                damaged += each.damaged
     return Census(
         recorded=recorded,
         pending=pending,
@@ -125,20 +127,15 @@ def _counts(
     left = bytes_max
     for name, file in files_of(home, snapshot):
         entry = snapshot.segments.get(name)
-        if not quickly:
-            yield _count_file(home, file, home.spool, entry)
-            continue
-        try:
-            reader = SegmentReader(home, file)
-        except SpoolError:
-            continue
-        try:
+        with (
+            suppress(SpoolError, OSError),
+            closing(SegmentReader(home, file)) as reader,
+        ):
+            if not quickly:
+                yield count(reader, entry)
+                continue
             left -= reader.size() - (entry.offset if entry else 0)
             yield count_quickly(reader, entry, by_marks=left >= 0)
-        except (SpoolError, OSError):
-            continue
-        finally:
-            reader.close()
 
 
 def files_of(home: Home, snapshot: Snapshot) -> list[tuple[str, str]]:
@@ -147,29 +144,11 @@ def files_of(home: Home, snapshot: Snapshot) -> list[tuple[str, str]]:
     return sorted((moved_segments(home, snapshot) | names).items())
 
 
-def _count_file(
-    home: Home, name: str, directory: str, entry: SegmentEntry | None
-) -> SegmentCount:
-    try:
-        reader = SegmentReader(home, name, directory)
-        try:
-            return count(reader, entry)
-        finally:
-            reader.close()
-    except (SpoolError, OSError):
-        return SegmentCount()
-
-
 def segment_records(home: Home) -> Iterator[Record]:
     """Every whole record that stands in a spool, sent or not, oldest segment first."""
     for name in segment_names(home):
-        reader = SegmentReader(home, name)
-        try:
-            reader.start_at(0)
-            while items := reader.take(_AT_ONCE, _NO_BOUND):
-                yield from (item for item in items if isinstance(item, Record))
-        finally:
-            reader.close()
+        with closing(SegmentReader(home, name)) as reader:
+            yield from (item for item in reader.items() if isinstance(item, Record))
 
 
 def count(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentCount:
@@ -179,18 +158,15 @@ def count(reader: SegmentReader, entry: SegmentEntry | None) -> SegmentCount:
     for each in entry.announced:
         listed += each.count
         reader.start_at(each.start)
-        items = reader.take(each.count, _NO_BOUND, until=each.end)
+        items = reader.take(each.count, until=each.end)
         waiting += sum(isinstance(item, Record) for item in items)
-    reader.start_at(entry.offset)
     pending = missing = 0
     seq, end = entry.seq, entry.offset
-    while items := reader.take(_AT_ONCE, _NO_BOUND):
-        for item in items:
-            if isinstance(item, Record):
-                pending += 1
-                missing += max(item.seq - seq - 1, 0)
-                seq = item.seq
-        end = items[-1].end
+    for item in reader.items(entry.offset):
+        if isinstance(item, Record):
+            pending += 1
+            missing += max(item.seq - seq - 1, 0)
+            seq, end = item.seq, item.end
     tail = torn_tail(reader, max(end, entry.offset + entry.tail))
     damaged = missing + (1 if tail else 0)
     return SegmentCount(

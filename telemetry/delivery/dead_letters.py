@@ -25,10 +25,11 @@ files. Killed behind it, the next flush goes on at the rename (`finish_moves`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -36,8 +37,13 @@ import msgspec
 from telemetry.books.books import Books
 from telemetry.books.entries import DeadFile, SegmentEntry, Snapshot
 from telemetry.errors import DiskError, SpoolError
-from telemetry.files import TEMPORARY, make_directory, sync_directory, write_whole
-from telemetry.locks import sync
+from telemetry.files import (
+    TEMPORARY,
+    make_directory,
+    sync,
+    sync_directory,
+    write_whole,
+)
 from telemetry.paths import Home, is_segment, segment_created_ns, segment_name
 from telemetry.spool import frame
 from telemetry.spool.frame import Record
@@ -50,9 +56,7 @@ from telemetry.spool.writer import size_of
 FILE_BYTES = 1 << 20
 # The name of a new file between the commit that makes it count and its rename.
 _MOVED = f"{TEMPORARY}moved"
-_AT_ONCE = 1000
-_NO_BOUND = 1 << 62
-_NO_EVENT = msgspec.Raw(b"null")
+NO_EVENT = msgspec.Raw(b"null")
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +88,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_event(self) -> bool:
         """Whether the event itself was kept."""
-        return bytes(self.event) != bytes(_NO_EVENT)
+        return bytes(self.event) != bytes(NO_EVENT)
 
 
 class Standing(NamedTuple):
@@ -114,22 +118,20 @@ def read_letters(home: Home, snapshot: Snapshot) -> Iterator[Standing]:
 def _letters_in(
     reader: SegmentReader, known: DeadFile | None, home: Home
 ) -> Iterator[DeadLetter | None]:
-    reader.start_at(0)
     present = set(segment_names(home)) if known is None else set()
     seq = -1
     until = known.end if known else None
-    while items := reader.take(_AT_ONCE, _NO_BOUND, until=until):
-        for item in items:
-            if not isinstance(item, Record):
-                continue
-            letter = _decoded(item)
-            if known is None and (letter is None or letter.segment in present):
-                # The ledger was lost, or a flusher was killed before its commit. The
-                # event still stands in its segment and is sent from there.
-                continue
-            yield from [None] * (item.seq - seq - 1)
-            seq = item.seq
-            yield letter
+    for item in reader.items(until=until):
+        if not isinstance(item, Record):
+            continue
+        letter = _decoded(item)
+        if known is None and (letter is None or letter.segment in present):
+            # The ledger was lost, or a flusher was killed before its commit. The
+            # event still stands in its segment and is sent from there.
+            continue
+        yield from [None] * (item.seq - seq - 1)
+        seq = item.seq
+        yield letter
     if known is not None:
         yield from [None] * (known.letters - seq - 1)
 
@@ -203,7 +205,7 @@ class DeadLetterWriter:
             content = msgspec.json.encode(letter)
             if self._bytes + len(content) > self._bytes_max:
                 content = msgspec.json.encode(
-                    msgspec.structs.replace(letter, event=_NO_EVENT, reply="")
+                    msgspec.structs.replace(letter, event=NO_EVENT, reply="")
                 )
             self._write(file, content)
             self._bytes += len(content) + frame.OVERHEAD
@@ -283,18 +285,12 @@ def _take_out(home: Home, books: Books, chosen: Collection[str], *, retry: bool)
     events = [bytes(each.event) for letters in leave.values() for each in letters]
     if not events:
         return 0
-    files: dict[str, DeadFile] = {}
     for file, gone in leave.items():
         known = books.snapshot.dead_files.get(file)
         if known is not None:
             # What was damaged in it is left behind with the old file.
             damaged += known.letters - len(gone) - len(stay[file])
-        files[file] = DeadFile(end=0, letters=0)
-        if stay[file]:
-            rest = list(map(msgspec.json.encode, stay[file]))
-            name = _write_moved(home, home.dead, rest)
-            size = sum(len(each) + frame.OVERHEAD for each in rest)
-            files[name] = DeadFile(end=size, letters=len(rest))
+    files = _rewritten(home, {file: stay[file] for file in leave})
     totals = books.snapshot.totals
     totals = msgspec.structs.replace(
         totals,
@@ -327,24 +323,30 @@ def learn_files(home: Home, books: Books) -> int:
     }
     if not odd:
         return 0
-    letters: dict[str, list[bytes]] = {name: [] for name in odd}
+    letters: dict[str, list[DeadLetter]] = {name: [] for name in odd}
     for file, letter in read_letters(home, snapshot):
         if file in odd and letter is not None:
-            letters[file].append(msgspec.json.encode(letter))
-    files: dict[str, DeadFile] = {}
-    damaged = 0
-    for file, rest in letters.items():
-        damaged += known[file].letters - len(rest) if file in known else 0
-        files[file] = DeadFile(end=0, letters=0)
-        if rest:
-            size = sum(len(each) + frame.OVERHEAD for each in rest)
-            name = _write_moved(home, home.dead, rest)
-            files[name] = DeadFile(end=size, letters=len(rest))
+            letters[file].append(letter)
+    gone = [known[file].letters - len(letters[file]) for file in odd & known.keys()]
     totals = snapshot.totals
-    totals = msgspec.structs.replace(totals, damaged=totals.damaged + damaged)
-    books.commit(dead_files=files, totals=totals)
+    totals = msgspec.structs.replace(totals, damaged=totals.damaged + sum(gone))
+    books.commit(dead_files=_rewritten(home, letters), totals=totals)
     finish_moves(home, books)
     return sum(len(letters[file]) for file in odd - known.keys())
+
+
+def _rewritten(
+    home: Home, letters: Mapping[str, Sequence[DeadLetter]]
+) -> dict[str, DeadFile]:
+    """The rows with which each file gives way to a new one that holds these letters."""
+    files = dict.fromkeys(letters, DeadFile(end=0, letters=0))
+    for rest in letters.values():
+        if rest:
+            texts = list(map(msgspec.json.encode, rest))
+            size = sum(len(each) + frame.OVERHEAD for each in texts)
+            name = _write_moved(home, home.dead, texts)
+            files[name] = DeadFile(end=size, letters=len(rest))
+    return files
 
 
 def finish_moves(home: Home, books: Books) -> None:
@@ -367,7 +369,9 @@ def finish_moves(home: Home, books: Books) -> None:
         if not each.letters or not os.path.lexists(f"{home.dead}/{name}")
     }
     for name in gone:
-        _remove(home, name)
+        # It is gone if a kill came between the unlink and the commit that forgets it.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{home.dead}/{name}")
     if gone:
         # Renamed and unlinked is not yet synced, and the rows are what knows of it.
         for directory in (home.spool, home.dead):
@@ -385,14 +389,6 @@ def _size_of(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
-
-
-def _remove(home: Home, name: str) -> None:
-    """A file of dead letters is gone on return. Raises OSError."""
-    try:
-        os.unlink(f"{home.dead}/{name}")
-    except FileNotFoundError:
-        pass  # killed between the unlink and the commit that forgets it
 
 
 def moved_segments(home: Home, snapshot: Snapshot) -> dict[str, str]:

@@ -1,18 +1,18 @@
 """The flusher's own process: it flushes, and ends.
 
-It has nothing of the program's that started it but the flush lock. It prints
-nothing, ends itself a little before its lifetime, and the alarm that was set
-before anything was loaded ends it at the latest. What it waits for, it waits for
-without the flush lock: after a failure before it begins, and once a server has
-named a time, for that time.
+It has nothing of the program's that started it but the flush lock, and in debug mode
+standard error, where it says what servers answer. It ends itself a little before its
+lifetime, and an alarm that was set before anything was loaded ends it at the latest.
+What it waits for, it waits for without the flush lock: after a failure before it
+begins, and once a server has named a time, for that time.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.launch import FlusherArguments
+from telemetry.logs import quiet_logger
 from telemetry.paths import Home
 
 
@@ -32,23 +33,27 @@ PATIENCE_S = 600.0
 _SAME_TIME_S = 2.0
 
 
-def main(values: dict[str, Any]) -> None:
-    """Flush as `FlusherArguments` says. Never returns: the process ends here."""
+def main(values: dict[str, Any], end_after: Callable[[int], object]) -> None:
+    """Flush as `FlusherArguments` says. Never returns: the process ends here.
+
+    `end_after` sets the seconds from now after which the process is ended.
+    """
     arguments = msgspec.convert(values, FlusherArguments)
     home = Home(arguments.home)
     lock = arguments.lock if arguments.lock >= 0 else None
     patience_ends = time.monotonic() + arguments.wait_s + PATIENCE_S
-    if arguments.wait_s:
+    if lock is None:
         time.sleep(arguments.wait_s)
         lock = _lock_after_wait(home, arguments.next_flush)
     while lock is not None:
-        signal.alarm(arguments.lifetime_s)
-        next_attempt = _flush(arguments, home, lock)
-        schedule.note_finished(home)
+        end_after(arguments.lifetime_s)
+        next_attempt, is_finished = _flush(arguments, home, lock)
+        if is_finished:
+            schedule.note_finished(home)
         wait_s = max((next_attempt or 0.0) - time.time(), 0.0)
         if next_attempt is None or time.monotonic() + wait_s > patience_ends:
             break
-        signal.alarm(int(wait_s) + arguments.lifetime_s)
+        end_after(int(wait_s) + arguments.lifetime_s)
         time.sleep(wait_s)
         claimed = schedule.claim(arguments.config, home, time.time(), is_start=True)
         lock = None if claimed is None else claimed.detach()
@@ -62,8 +67,14 @@ def _lock_after_wait(home: Home, next_flush: float) -> int | None:
     return lock if abs(at - next_flush) <= _SAME_TIME_S else None
 
 
-def _flush(arguments: FlusherArguments, home: Home, lock: int) -> float | None:
-    """One flush. The time to come back at, if the server has asked for one."""
+def _flush(
+    arguments: FlusherArguments, home: Home, lock: int
+) -> tuple[float | None, bool]:
+    """One flush: the time to come back at, if the server has asked for one.
+
+    And whether it came to an end of its own. One that could not write what came of it
+    (no descriptor is left, a limit of file sizes) did not: `status` says so.
+    """
     # After the wait: until then it is a small process.
     from telemetry.delivery.flush import flush
     from telemetry.delivery.report import Progress
@@ -76,9 +87,12 @@ def _flush(arguments: FlusherArguments, home: Home, lock: int) -> float | None:
         timeout_s=max(lifetime_s - _MARGIN_S, lifetime_s / 2),
         environment=os.environ,
         allowed=lambda: consent(home, os.environ, arguments.config).on,
+        logger=quiet_logger(debug=True) if arguments.config.debug else None,
         lock=lock,
         progress=progress,
     )
     verdict = progress.verdict
     asked = verdict is not None and verdict.retry_after_s is not None
-    return report.next_attempt if asked and report.stopped == "waiting" else None
+    comes_back = asked and report.stopped == "waiting"
+    is_finished = progress.is_concluded or report.stopped != "disk"
+    return report.next_attempt if comes_back else None, is_finished

@@ -22,12 +22,13 @@ import time
 
 from telemetry.consent import consent
 from telemetry.delivery import schedule
-from telemetry.errors import LaunchError
+from telemetry.errors import LaunchError, raise_the_hosts
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import FrameType
 
     from telemetry.config import Config
     from telemetry.delivery.in_process import InProcessFlusher
@@ -68,8 +69,14 @@ class Dispatcher:
         `others_wait` says whether the spool held events before this one.
         """
         mode = self.config.flush_mode(self._environment)
-        if mode == "manual" or not schedule.can_send(self.config):
+        lacks = self.config.lacks()
+        if mode == "manual" or lacks:
+            why = "flush is `manual`"
+            if lacks:
+                why = f"no {lacks} is set; set TELEMETRY_{lacks.upper()}"
+            self._say("no flush begins by itself: %s", why)
             return
+        is_ending = _is_ending()
         if mode == "launch" and self._http is not None:
             mode = "thread"  # it cannot be handed to another process
         if mode != "launch" or not self._begin_detached(others_wait):
@@ -77,6 +84,8 @@ class Dispatcher:
         if all(other.pid != self.pid for other in _at_exit.values()):
             atexit.register(_leave)
         _at_exit[self._home.root] = self
+        if is_ending:
+            _leave()
 
     def in_process(self) -> InProcessFlusher:
         """What flushes in threads of this process, made on first use."""
@@ -119,12 +128,17 @@ class Dispatcher:
     def _begin_detached(self, others_wait: bool) -> bool:
         """Whether detached flushers do it; one runs on return, if it is due."""
         if not is_plain_python():
+            self._say("no flusher is started by a program without its own Python")
             return False
         now, plan = time.time(), schedule.load(self._home.next_flush)
         if plan.flushers_never_finish:
+            self._say("no flusher is started: the last ones did not finish")
             return False
         self._not_before = plan.not_before(schedule.destination_of(self.config), now)
         if not others_wait or self._not_before > now:
+            wait_s = max(self._not_before - now, 0.0)
+            when = f", in {wait_s:.0f} s at the earliest" if wait_s else ""
+            self._say("a flusher starts as a program ends%s", when)
             return True  # nearly every launch: nothing more is loaded
         self._not_before = now + schedule.WINDOW_S
         return self._start_flusher()
@@ -135,9 +149,13 @@ class Dispatcher:
         False where none can be started: it is noted, and the next program that ends
         flushes by itself.
         """
-        from telemetry.delivery import launch
+        if sys.platform == "win32":
+            from telemetry.delivery import launch_windows as launch
+        else:
+            from telemetry.delivery import launch
 
-        if not self._is_allowed():
+        decision = consent(self._home, self._environment, self.config)
+        if not (decision.on or decision.asks):
             return True
         try:
             launch.check_surroundings()
@@ -150,12 +168,19 @@ class Dispatcher:
             )
             if lock is not None:
                 launch.spawn(self.config, self._home, lock, self._environment)
+                self._say("a flusher was started; it waits %.0f s first", lock.wait_s)
+            else:
+                self._say("no flusher was started: not due, or one is at work")
         except (LaunchError, OSError) as error:
-            if self._logger is not None:
-                self._logger.debug("no flusher was started: %s", error)
+            raise_the_hosts(error.__cause__ or error)
+            self._say("no flusher was started: %s", error)
             schedule.note_failed_start(self._home, time.time())
             return False
         return True
+
+    def _say(self, message: str, *args: object) -> None:
+        if self._logger is not None:
+            self._logger.debug(message, *args)
 
     def _is_allowed(self) -> bool:
         return consent(self._home, self._environment, self.config).on
@@ -172,8 +197,19 @@ def is_plain_python() -> bool:
         # The first process of a container inherits every orphan: a `wait` of its own
         # would meet our flusher.
         and os.getpid() != 1
-        and hasattr(os, "posix_spawn")
     )
+
+
+def _is_ending() -> bool:
+    """Whether the program's exit functions run: one registered now is not called."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        return not threading.main_thread().is_alive()
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    begins = {"<module>", "_run_module_as_main"}
+    return frame is not None and frame.f_code.co_name not in begins
 
 
 def _leave() -> None:

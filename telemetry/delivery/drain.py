@@ -1,8 +1,12 @@
 """The one loop that drains a spool, and what it does with a batch that fails.
 
-Each segment is drained from its beginning: announce, post, settle, delete
-(`settlement.py`). A batch that is refused, or not answered, may be at fault itself, or
-the server may be. Which of the two is told by what comes next:
+Once the server has accepted something, a few requests are under way at once. Their
+answers are handled in the order in which they were sent, by this one thread: so the
+results do not depend on which answer comes first. Each range goes its own way: announce,
+post, settle; a segment is deleted once all of its ranges are settled (`settlement.py`).
+
+A batch that is refused, or not answered, may be at fault itself, or the server may be.
+The next answer decides which, whatever this one was:
 
     accepted    another batch, or a probe (one event from another place), is accepted:
                 the batch is set aside, and all others go on. At the end of this flush
@@ -10,34 +14,55 @@ the server may be. Which of the two is told by what comes next:
     not         the server fails for all: the flush ends, and nothing is held against
                 any event
 
-A server that accepts nothing sees at most four requests of one flush. An event dies
-only if an accepting reply named it, or if it failed alone in five flushes in which
-others were accepted, or was refused in five flushes as the only one pending.
+A server may also fail now and then, or accept only so many requests. A range that failed
+and is accepted later, unchanged, shows it: in this flush that reason is held against no
+event, and a range that draws it is tried four times before it is cut. Where events from
+elsewhere are refused in the end, the ranges that were cut since the last acceptance are
+joined again.
+
+A flush may end before it learns which: its time is over, or it is killed. So each range
+that is posted again is counted first (`tries`): every other flush begins with a probe
+from elsewhere, and what was set aside is cut after one try as a whole.
+
+A server that accepts nothing sees at most four requests of one flush; one that says when
+to come again (`Retry-After`) sees one more, the probe, and then none until that time. An
+event dies only if an accepting reply named it, or if it failed alone in five flushes in
+which others were accepted, or was refused in five flushes where nothing else was pending
+but single events that had been set aside.
 
 Its caller holds the flush lock. It opens no ledger, takes no lock and starts nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from telemetry.books.entries import Announced, set_aside
+import msgspec
+
+from telemetry.books.entries import Announced, SegmentEntry, replace, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
-from telemetry.wire.retry import Halted, Poster
-from telemetry.wire.verdict import Action, Verdict
+from telemetry.wire.retry import Halted, Poster, Sent
+from telemetry.wire.verdict import SLOW, Action, Verdict
 
+
+T = TypeVar("T")
 
 # Requests in a row that may fail before a flush ends; the server sees no more of it.
 FAILURES_MAX = 4
 # The same where others were accepted in this flush, and the server says no itself.
 REFUSALS_MAX = 16
+# Flushes in a row that end because the server names a time, before its word is doubted
+# where only the batch itself can be compared with it.
+ASKED_MAX = 2
 # An event that failed alone in so many flushes, while others were accepted, is dead.
 WINDOWS_MAX = 5
 
@@ -51,256 +76,530 @@ class _Failure(NamedTuple):
 
 
 class Drain:
-    """One drain of one spool. `turn` is the number of the next probe."""
+    """One drain of one spool.
 
-    def __init__(self, desk: Desk, poster: Poster, *, turn: int = 0) -> None:
+    `turn` is the number of the next probe. `failures` is how many flushes to this
+    destination delivered nothing, in a row, before this one.
+    """
+
+    def __init__(self, desk: Desk, poster: Poster, *, turn: int, failures: int) -> None:
         self._delivered = 0
         self.turn = turn
+        ranges = [
+            known
+            for entry in desk.books.snapshot.segments.values()
+            for known in entry.announced
+        ]
+        # Whether nothing was set aside for an answer before this flush.
+        self._is_first_time = all(each.reason in {"", SLOW} for each in ranges)
         # Whether the disk kept something from being settled.
         self.is_blocked = False
+        # Whether it ended on what had been set aside: others were accepted beside it.
+        self.says_nothing = False
         self._desk = desk
         self._books = desk.books
         self._poster = poster
+        self._failed_before = failures
         self._is_accepting = False
-        self._in_a_row = 0
+        # What requests drew since one was accepted.
+        self._row: list[Verdict] = []
+        # Requests under way, in the order in which they were sent.
+        self._sent: deque[tuple[Batch, Sent]] = deque()
         self._failures: list[_Failure] = []
-        # Ranges that were set aside in this flush, by segment and start, and why.
-        self._set_aside: dict[tuple[str, int], Verdict] = {}
-        self._waits = 0
+        # Segments that are read to their end, with requests under way.
+        self._read_out: set[str] = set()
         self._left_alone: set[str] = set()
+        # All by segment and start. What ranges drew that were set aside in this flush,
+        # those that were tried once more since, and events that failed alone.
+        self._drawn: dict[tuple[str, int], Verdict] = {}
+        self._tried: Counter[tuple[str, int]] = Counter()
+        self._alone: dict[tuple[str, int], Verdict] = {}
+        # Reasons of what failed and was accepted later as it was: it was not at fault.
+        self._flaps: set[str] = set()
+        # Entries as they were, and events that failed alone, since the last acceptance.
+        self._before: dict[str, SegmentEntry] = {}
+        self._suspects: set[tuple[str, int]] = set()
+        # Ranges that were accepted, and where they begin and end.
+        self._accepted: set[tuple[str, int, int]] = set()
+        self._good: set[tuple[str, int]] = set()
+        # What a probe from elsewhere drew at the beginning.
+        self._compared: Verdict | None = None
 
     def run(self) -> Verdict | None:
         """All is delivered on return; or what is left was set aside for this verdict.
 
         Raises Halted if network, server, consent or time end it before.
         """
-        moved = True
-        while moved:
-            before = self._delivered
-            for name in segment_names(self._desk.home):
-                self._with(name, self._drain_segment)
-            moved = self._delivered > before
-        self._hold_against()
+        try:
+            self._ask_elsewhere()
+            self._send_all()
+            self._hold_against()
+            self._narrow()
+        except Halted as halted:
+            if halted.stopped == "deadline":
+                self._land_the_accepted()
+            if halted.stopped != "off":
+                self._blame()  # else no dead letter is written any more
+            raise
+        self._blame()
         for name in segment_names(self._desk.home):
-            if self._books.entry(name).announced:
-                self._with(name, self._narrow_segment)
+            self._with(name, OpenSegment.finish)
         for entry in self._books.snapshot.segments.values():
             for known in entry.announced:
-                last = list(self._set_aside.values())[-1:]
-                return last[0] if last else Verdict(Action.WAIT, known.reason)
+                last = list(self._drawn.values())[-1:]
+                return _of_batch(
+                    last[0] if last else Verdict(Action.WAIT, known.reason)
+                )
         return None
 
     def close(self) -> None:
         """Close the file of dead letters."""
         self._desk.letters.close()
 
-    def _with(self, name: str, work: Callable[[OpenSegment], None]) -> None:
-        """Do some work on a segment. One that cannot be read or stored holds no other."""
+    def _with(self, name: str, work: Callable[[OpenSegment], T]) -> T | None:
+        """What some work on a segment returns.
+
+        One that cannot be read or stored is left alone, and holds back no other.
+        """
         if name in self._left_alone:
-            return
+            return None
         try:
             segment = OpenSegment(self._desk, name)
         except (OSError, SpoolError):
-            self._left_alone.add(name)
-            there = os.path.lexists(self._desk.home.segment(name))
-            self.is_blocked = self.is_blocked or there
-            return
+            self._leave_alone(name, os.path.lexists(self._desk.home.segment(name)))
+            return None
         try:
-            work(segment)
+            return work(segment)
         except (OSError, SpoolError):
-            self._left_alone.add(name)
-            self.is_blocked = True
+            self._leave_alone(name)
+            return None
         finally:
             segment.close()
 
-    def _drain_segment(self, segment: OpenSegment) -> None:
-        while True:
-            failed = {e.known.start for e in self._failures if e.name == segment.name}
-            batch = segment.next(failed)
+    def _leave_alone(self, name: str, is_blocked: bool = True) -> None:
+        self._left_alone.add(name)
+        self.is_blocked = self.is_blocked or is_blocked
+
+    def _ask_elsewhere(self) -> None:
+        """Every other flush begins with a probe, if a range went unanswered before.
+
+        That range may be what the server never answers. If the probe is accepted, it is
+        set aside.
+        """
+        unanswered = [
+            (name, known)
+            for name, entry in self._books.snapshot.segments.items()
+            for known in entry.announced
+            if known.digest and not known.reason
+        ]
+        for name, known in unanswered:
+            self._count_try(name, known)
+        if not unanswered:
+            return
+        self._books.commit()
+        if unanswered[0][1].tries % 2 == 0:
+            return
+        none = Verdict(Action.WAIT, SLOW)
+        self._failures = [_Failure(name, known, none) for name, known in unanswered]
+        found = self._probe(within=False)
+        if not _is_accepted(found):
+            self._failures, self._compared = [], found
+
+    def _count_try(self, name: str, known: Announced) -> None:
+        again = msgspec.structs.replace(known, tries=known.tries + 1)
+        self._books.stage(name, replace(self._books.entry(name), known, again))
+
+    # Sending, and what is done with answers.
+
+    def _send_all(self) -> None:
+        moved = True
+        while moved:
+            before = self._delivered
+            for name in segment_names(self._desk.home):
+                self._with(name, self._send_segment)
+            self._land()
+            moved = self._delivered > before
+
+    def _send_segment(self, segment: OpenSegment) -> None:
+        name = segment.name
+        # From here on it is not deleted before it is read to its end once more.
+        self._read_out.discard(name)
+        while name not in self._left_alone:
+            busy = {each.known.start for each, _ in self._sent if each.segment == name}
+            failed = {each.known.start for each in self._failures if each.name == name}
+            batch = segment.next(busy | failed)
             if batch is not None:
-                self._deliver(segment, batch)
+                self._send(batch)
+            elif busy:
+                self._read_out.add(name)
+                return
             elif segment.finish():
                 return
 
-    def _deliver(self, segment: OpenSegment, batch: Batch) -> None:
-        """The batch is settled on return, or may be set aside. Raises Halted."""
-        verdict = self._poster.post(batch.request)
-        if verdict.action is Action.WAIT and not verdict.narrow:
-            verdict = self._post_again(
-                batch, verdict, FAILURES_MAX - self._in_a_row - 1
-            )
-        if verdict.action is Action.ACCEPTED:
-            self._accept(segment, batch, verdict)
-        elif not verdict.narrow:
-            raise _halted(verdict)
-        else:
-            self._failures.append(_Failure(segment.name, batch.known, verdict))
-            self._in_a_row += 1
-            # While others are accepted, the next batch is as good as a probe.
-            bound = FAILURES_MAX if verdict.action is Action.WAIT else REFUSALS_MAX
-            if not self._is_accepting or self._in_a_row >= bound - 1:
-                self._find_out(segment, batch, verdict)
+    def _send(self, batch: Batch) -> None:
+        """The batch is under way on return, or settled, or set aside. Raises Halted."""
+        self._sent.append((batch, self._poster.send(batch.request)))
+        self._land(self._poster.at_once - 1)
 
-    def _find_out(self, segment: OpenSegment, batch: Batch, verdict: Verdict) -> None:
-        """Whether it is the batch or the server. Raises Halted if it is the server."""
-        # One that was set aside before is not waited for: its parts are tried at once.
-        if verdict.action is Action.WAIT and not batch.known.reason:
-            if self._probe(within=False):
-                return
-            # One request is kept for a probe out of the batch itself.
-            tries = FAILURES_MAX - self._in_a_row - (len(batch.records) > 1)
-            verdict = self._post_again(batch, verdict, tries)
-            if verdict.action is Action.ACCEPTED:
-                self._failures.pop()
-                self._accept(segment, batch, verdict)
-                return
-        while self._in_a_row < FAILURES_MAX:
-            is_accepted = self._probe(within=True)
-            if is_accepted:
-                return
-            if is_accepted is None:
+    def _land(self, under_way: int = 0) -> None:
+        """At most `under_way` requests are under way on return. Raises Halted.
+
+        There are none if one has failed, or if nothing was accepted yet: then the
+        server gets one request at a time.
+        """
+        last: tuple[Batch, Verdict] | None = None
+        while self._sent:
+            is_steady = self._is_accepting and not self._row
+            if is_steady and len(self._sent) <= under_way:
                 break
-        self._give_up(segment, batch, verdict)
+            batch, sent = self._sent.popleft()
+            verdict = self._answer(batch, sent)
+            if verdict.action is Action.ACCEPTED:
+                self._accept(batch, verdict)
+                continue
+            self._failures.append(_Failure(batch.segment, batch.known, verdict))
+            self._row.append(verdict)
+            last = batch, verdict
+        # While others are accepted, the next batch is as good as a probe.
+        if last is not None and len(self._row) >= (
+            _bound(last[1]) - 1 if self._is_accepting else 1
+        ):
+            self._find_out(*last)
 
-    def _post_again(self, batch: Batch, verdict: Verdict, tries: int) -> Verdict:
+    def _land_the_accepted(self) -> None:
+        """The flush's time is up, and so is that of the requests under way."""
+        for batch, sent in self._sent:
+            with contextlib.suppress(Halted):
+                verdict = self._answer(batch, sent)
+                if verdict.action is Action.ACCEPTED:
+                    self._accept(batch, verdict)
+
+    def _answer(self, batch: Batch, sent: Sent) -> Verdict:
+        """What came of a request. Raises Halted if the flush's time ended it.
+
+        It is set aside if it had time enough, as others that were accepted show.
+        """
+        try:
+            return self._poster.answer(sent)
+        except Halted as halted:
+            verdict, known = halted.verdict, batch.known
+            # Set aside before, a range of several was counted, and is cut next time.
+            is_counted = known.count > 1 and bool(known.reason)
+            if verdict is not None and verdict.narrow and not is_counted:
+                self._put_aside(batch.segment, known, verdict)
+            raise
+
+    def _accept(self, batch: Batch, verdict: Verdict) -> None:
+        name, known = batch.segment, batch.known
+        try:
+            self._delivered += self._desk.accept(batch, verdict)
+        except OSError:
+            self._leave_alone(name)
+        self._accepted.add((name, known.start, known.count))
+        self._good |= {(name, known.start), (name, known.end)}
+        self._is_accepting = True
+        self._row = []
+        self._hold_against()
+        self._before.clear()
+        self._suspects.clear()
+        if name in self._read_out and not self._books.entry(name).announced:
+            self._with(name, OpenSegment.finish)
+
+    # Whose fault a failure is.
+
+    def _find_out(self, batch: Batch, verdict: Verdict) -> None:
+        """Whether it is the batch or the server. Raises Halted if it is the server."""
+        elsewhere: Verdict | None = None
+        # One that was set aside before is not waited for: its parts are tried at once.
+        is_new = not (verdict.narrow and batch.known.reason)
+        if verdict.action is Action.WAIT and is_new:
+            if verdict.narrow and len(self._row) < _bound(verdict):
+                elsewhere, self._compared = self._compared, None
+                elsewhere = elsewhere or self._probe(within=False)
+                if _is_accepted(elsewhere):
+                    return
+            # One request is kept for a probe out of the batch itself.
+            kept = verdict.narrow and len(batch.records) > 1
+            verdict = self._post_again(batch, verdict, kept=kept)
+            if verdict.action is Action.ACCEPTED:
+                self._flaps.add(self._failures.pop().verdict.reason)
+                self._accept(batch, verdict)
+                return
+        for _ in range(self._probes_left(verdict, has_compared=elsewhere is not None)):
+            if _is_accepted(self._probe(within=True)):
+                return
+        self._give_up(batch, verdict)
+
+    def _probes_left(self, verdict: Verdict, *, has_compared: bool) -> int:
+        """How many probes out of the batch itself may follow."""
+        if not verdict.narrow:
+            return 0
+        if self._is_accepting and verdict.action is not Action.WAIT:
+            return FAILURES_MAX - 1
+        if verdict.retry_after_s and not self._is_accepting:
+            # Before the time that was asked for only where nothing else can tell.
+            return int(self._failed_before >= ASKED_MAX and not has_compared)
+        return FAILURES_MAX - len(self._row)
+
+    def _post_again(self, batch: Batch, verdict: Verdict, *, kept: bool) -> Verdict:
         before = self._poster.requests
-        verdict = self._poster.post_again(batch.request, verdict, tries=max(tries, 0))
-        self._in_a_row += self._poster.requests - before
+        tries = max(FAILURES_MAX - len(self._row) - kept, 0)
+        verdict = self._poster.post_again(batch.request, verdict, tries=tries)
+        self._row += [verdict] * (self._poster.requests - before)
         return verdict
 
-    def _probe(self, *, within: bool) -> bool | None:
-        """Whether one event from the next place is accepted; None if there is none.
+    def _probe(self, *, within: bool, besides: Batch | None = None) -> Verdict | None:
+        """What one event from the next place draws; None if there is none.
 
-        Only `within` may it come out of a batch that has just failed.
+        Only `within` may it come out of a batch that has just failed, or be one that
+        failed alone before. If it is accepted, all that failed is set aside.
         """
+        failed = [
+            (each.name, each.known.start)
+            for each in self._failures
+            if each.known.count == 1 or not within
+        ]
+        failed += [(besides.segment, besides.known.start)] if besides else []
         names = segment_names(self._desk.home)
         for _ in names:
             turn, self.turn = self.turn, self.turn + 1
             name = names[search.probe_segment(turn, len(names))]
-            besides = {
-                each.known.start
-                for each in self._failures
-                if each.name == name and (each.known.count == 1 or not within)
-            }
-            answers: list[bool] = []
-            self._with(
-                name, partial(self._probe_segment, turn, len(names), besides, answers)
-            )
-            if answers:
-                return answers[0]
+            passed = {start for each, start in {*self._alone, *failed} if each == name}
+            place = turn, len(names), passed
+            verdict = self._with(name, partial(self._probe_segment, place, within))
+            if verdict is not None:
+                return verdict
         # No place has one, so none has had its turn.
         self.turn -= len(names)
         return None
 
     def _probe_segment(
-        self,
-        turn: int,
-        segments: int,
-        besides: set[int],
-        answers: list[bool],
-        segment: OpenSegment,
-    ) -> None:
+        self, place: tuple[int, int, set[int]], within: bool, segment: OpenSegment
+    ) -> Verdict | None:
         before = segment.entry
-        batch = segment.single_out(turn, segments, besides)
-        if batch is not None:
-            verdict = self._poster.post(batch.request)
-            answers.append(verdict.action is Action.ACCEPTED)
-            if answers[0]:
-                self._accept(segment, batch, verdict)
-                return
-            self._in_a_row += 1
-        # It says nothing about these events; they are posted in larger batches again.
-        self._books.stage(segment.name, before)
-
-    def _accept(self, segment: OpenSegment, batch: Batch, verdict: Verdict) -> None:
-        self._delivered += segment.accept(batch, verdict)
-        self._is_accepting = True
-        self._in_a_row = 0
-        self._hold_against()
-
-    def _hold_against(self) -> None:
-        """What failed is set aside, if others were accepted in this flush."""
-        if self._is_accepting:
-            failures, self._failures = self._failures, []
-            for name, known, verdict in failures:
-                self._put_aside(name, known, verdict)
-
-    def _put_aside(self, name: str, known: Announced, verdict: Verdict) -> None:
-        entry = set_aside(self._books.entry(name), known, verdict.reason)
-        self._books.stage(name, entry)
-        for each in entry.announced:
-            if known.start <= each.start < known.end:
-                self._set_aside[name, each.start] = verdict
-
-    def _narrow_segment(self, segment: OpenSegment) -> None:
-        """Try each range that was set aside, and its parts, oldest first."""
-        start = -1
-        while True:
-            behind = [each for each in segment.entry.announced if each.start > start]
-            if not behind:
-                segment.finish()
-                return
-            known = behind[0]
-            batch = segment.read(known)
-            if batch is None:
-                continue
-            known = batch.known
-            verdict = self._set_aside.get((segment.name, known.start))
-            if verdict is None or (known.count > 1 and verdict.action is Action.WAIT):
-                # What was not answered is tried once more as a whole: it may have been
-                # the network.
-                self._set_aside.pop((segment.name, known.start), None)
-                if self._is_accepting:
-                    verdict = self._try(segment, batch)
-                else:
-                    self._deliver(segment, batch)
-                    continue
-            if verdict is None:
-                continue
-            if known.count == 1 and self._windows(segment, known) >= WINDOWS_MAX:
-                segment.bury(batch, verdict)
-            elif known.count == 1 or not segment.narrow(batch):
-                start = known.start
+        batch = segment.single_out(*place, any_single=within)
+        verdict = None
+        try:
+            if batch is not None:
+                verdict = self._poster.post(batch.request)
+        finally:
+            if not _is_accepted(verdict):
+                # It says nothing about these events: larger batches hold them again.
+                self._books.stage(segment.name, before)
+        if batch is not None and verdict is not None:
+            if verdict.action is Action.ACCEPTED:
+                self._accept(batch, verdict)
             else:
-                self._set_aside.pop((segment.name, known.start), None)
-
-    def _try(self, segment: OpenSegment, batch: Batch) -> Verdict | None:
-        """What a range drew that was set aside; None if it is settled. Raises Halted."""
-        verdict = self._poster.post(batch.request)
-        if verdict.action is Action.ACCEPTED:
-            self._accept(segment, batch, verdict)
-            return None
-        if not verdict.narrow:
-            raise _halted(verdict)
-        self._put_aside(segment.name, batch.known, verdict)
-        self._in_a_row += 1
-        self._waits += verdict.action is Action.WAIT
-        is_bound = self._waits > FAILURES_MAX or self._in_a_row > REFUSALS_MAX
-        if is_bound and not self._probe(within=False):
-            raise Halted("waiting", verdict)
+                self._row.append(verdict)
         return verdict
 
-    def _windows(self, segment: OpenSegment, known: Announced) -> int:
-        return next(
-            e.windows for e in segment.entry.announced if e.start == known.start
-        )
-
-    def _give_up(self, segment: OpenSegment, batch: Batch, verdict: Verdict) -> None:
+    def _give_up(self, batch: Batch, verdict: Verdict) -> None:
         """The server takes nothing now: Halted, or the only event there is is dead."""
+        self.says_nothing = bool(batch.known.reason)
         if (
             verdict.action is Action.SPLIT
             and len(batch.records) == 1
-            and count_pending_quickly(self._desk.home, self._books.snapshot) == 1
+            and self._is_all_known_to_be_refused()
         ):
             self._failures = []
-            self._put_aside(segment.name, batch.known, verdict)
-            if self._windows(segment, batch.known) < WINDOWS_MAX:
+            self._put_aside(batch.segment, batch.known, verdict)
+            if batch.known.windows + 1 < WINDOWS_MAX:
                 raise Halted("waiting", verdict)
-            segment.bury(batch, verdict)
             return
-        waits = [e.verdict for e in self._failures if e.verdict.action is Action.WAIT]
-        raise _halted(waits[-1] if waits else verdict)
+        if self.says_nothing:
+            raise Halted("waiting", _of_batch(verdict))
+        raise self._halted(
+            max(
+                [verdict, *self._row],
+                key=lambda each: (each.action is Action.WAIT, each.retry_after_s or 0),
+            )
+        )
+
+    def _is_all_known_to_be_refused(self) -> bool:
+        """Whether one event is pending, or only single ones that were set aside before.
+
+        Others were accepted then, and there is nothing left to compare them with.
+        """
+        pending = count_pending_quickly(self._desk.home, self._books.snapshot)
+        aside = [
+            each
+            for entry in self._books.snapshot.segments.values()
+            for each in entry.announced
+            if each.count == 1 and each.reason
+        ]
+        return pending in {1, len(aside)}
+
+    def _halted(self, verdict: Verdict) -> Halted:
+        is_wait = verdict.action is Action.WAIT
+        was_accepting = self._is_accepting and verdict.action is Action.SPLIT
+        return Halted("waiting" if is_wait or was_accepting else "paused", verdict)
+
+    # What was set aside.
+
+    def _hold_against(self) -> None:
+        """What failed is set aside: others were accepted in this flush."""
+        failures, self._failures = self._failures, []
+        for name, known, verdict in failures:
+            self._put_aside(name, known, verdict)
+
+    def _put_aside(self, name: str, known: Announced, verdict: Verdict) -> None:
+        before = self._books.entry(name)
+        self._before.setdefault(name, before)
+        self._tried[name, known.start] += 1
+        entry = set_aside(before, known, verdict.reason)
+        self._books.stage(name, entry)
+        for each in entry.announced:
+            if known.start <= each.start < known.end:
+                self._drawn[name, each.start] = verdict
+        if known.count == 1:
+            self._alone[name, known.start] = verdict
+            self._suspects.add((name, known.start))
+
+    def _narrow(self) -> None:
+        """Try what was set aside, and its parts. Raises Halted.
+
+        Nothing is settled as dead here: what failed is judged at the end (`_blame`).
+        """
+        done: set[tuple[str, int]] = set()
+        while True:
+            waiting = [
+                (name, known)
+                for name, entry in self._books.snapshot.segments.items()
+                for known in entry.announced
+                if name not in self._left_alone and (name, known.start) not in done
+            ]
+            if not waiting:
+                return
+            # Some of them, so that many bad events do not use up what the server bears.
+            single_first = self._is_accepting and len(self._alone) < FAILURES_MAX
+            name, known = search.next_range(
+                waiting, self._good, single_first=single_first
+            )
+            if not self._with(name, partial(self._narrow_range, known)):
+                done.add((name, known.start))
+
+    def _narrow_range(self, known: Announced, segment: OpenSegment) -> bool:
+        """Whether the range is another one now, so that there is more to do."""
+        # What it drew before, as it is. One that was not answered since drew nothing.
+        drew = known.reason if known.digest and not known.tries else ""
+        batch = segment.read(known)
+        if batch is None:
+            return True
+        known, key = batch.known, (segment.name, batch.known.start)
+        verdict = self._drawn.get(key)
+        if known.count == 1:
+            verdict = self._alone.get(key)  # what it drew in a batch is not about it
+        if verdict is None and known.tries and segment.narrow(batch):
+            return True  # a flush ended while it waited for this one's answer
+        if verdict is None or self._is_tried_again(key, verdict):
+            drew = drew if verdict is None else verdict.reason
+            verdict = self._try(batch)
+            if (*key, known.count) in self._accepted and drew not in {"", SLOW}:
+                self._flaps.add(drew)
+            ranges = [(each.start, each.count) for each in segment.entry.announced]
+            if verdict is None or (known.start, known.count) not in ranges:
+                return True  # settled, or a probe has cut it
+        if self._is_tried_again(key, verdict):
+            return True
+        if known.count == 1:
+            return False
+        is_cut = bool(segment.narrow(batch))
+        if is_cut:
+            self._drawn.pop(key, None)
+        return is_cut
+
+    def _is_tried_again(self, key: tuple[str, int], verdict: Verdict) -> bool:
+        """Whether it may have been the network, or a server that fails now and then."""
+        if verdict.reason in self._flaps:
+            return self._tried[key] <= FAILURES_MAX
+        return verdict.action is Action.WAIT and self._tried[key] <= 1
+
+    def _try(self, batch: Batch) -> Verdict | None:
+        """What a range drew that was set aside; None if nothing is to be drawn from it.
+
+        Raises Halted.
+        """
+        # As it was before this try: once answered, it counts no more.
+        self._before.setdefault(batch.segment, self._books.entry(batch.segment))
+        self._count_try(batch.segment, batch.known)
+        self._books.commit()
+        if not self._is_accepting:
+            self._send(batch)
+            return None
+        verdict = self._answer(batch, self._poster.send(batch.request))
+        if verdict.action is Action.ACCEPTED:
+            self._accept(batch, verdict)
+            return None
+        if not verdict.narrow:
+            raise self._halted(verdict)
+        start = batch.known.start
+        self._put_aside(batch.segment, batch.known, verdict)
+        self._row.append(verdict)
+        is_bound = len(self._row) > _bound(verdict)
+        is_asked = verdict.retry_after_s and self._tried[batch.segment, start] > 1
+        if is_bound or is_asked:
+            found = self._compare(batch, verdict, is_bound=is_bound)
+            if found is not None and found.action is not Action.ACCEPTED:
+                if self._is_first_time or verdict.reason in self._flaps:
+                    self._take_back()
+                raise Halted("waiting", _of_batch(found))
+        return verdict
+
+    def _compare(
+        self, batch: Batch, verdict: Verdict, *, is_bound: bool
+    ) -> Verdict | None:
+        """What events from elsewhere draw now; None if there is none to be had."""
+        probes = 1 if verdict.action is Action.WAIT else FAILURES_MAX
+        found = None
+        for _ in range(probes):
+            found = self._probe(within=False, besides=batch)
+            if found is None or found.action is Action.ACCEPTED:
+                break
+        if found is None and is_bound:
+            found = self._probe(within=False) or verdict
+        return found
+
+    def _take_back(self) -> None:
+        """The server takes nothing any more: what it refused since is held against none."""
+        for name, before in self._before.items():
+            entry = self._books.entry(name)
+            if (entry.offset, entry.damaged) == (before.offset, before.damaged):
+                self._books.stage(name, before)
+        for key in self._suspects:
+            self._alone.pop(key, None)
+
+    def _blame(self) -> None:
+        """Events that failed alone while others were accepted: that counts.
+
+        Those that did so in enough flushes are dead letters on return.
+        """
+        for (name, start), verdict in self._alone.items():
+            if verdict.reason in self._flaps:
+                continue
+            entry = self._books.entry(name)
+            for known in entry.announced:
+                if known.start == start and known.count == 1:
+                    windows = min(known.windows + 1, WINDOWS_MAX)
+                    more = msgspec.structs.replace(known, windows=windows)
+                    self._books.stage(name, replace(entry, known, more))
+                    if more.windows >= WINDOWS_MAX:
+                        self._with(name, partial(self._bury, more, verdict))
+
+    def _bury(self, known: Announced, verdict: Verdict, segment: OpenSegment) -> None:
+        batch = segment.read(known)
+        if batch is not None:
+            self._desk.bury(batch, verdict)
 
 
-def _halted(verdict: Verdict) -> Halted:
-    return Halted("waiting" if verdict.action is Action.WAIT else "paused", verdict)
+def _bound(verdict: Verdict) -> int:
+    """Requests in a row that may fail so, while others are accepted."""
+    return FAILURES_MAX if verdict.action is Action.WAIT else REFUSALS_MAX
+
+
+def _is_accepted(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.action is Action.ACCEPTED
+
+
+def _of_batch(verdict: Verdict) -> Verdict:
+    """The verdict on a batch alone: the server takes others before that time."""
+    return msgspec.structs.replace(verdict, retry_after_s=None)

@@ -5,33 +5,44 @@ The flush lock is held throughout, so two flushes of one home never meet.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
 from telemetry.books.books import Books
+from telemetry.books.entries import DeliveryState
 from telemetry.config import Config
-from telemetry.delivery import schedule
-from telemetry.delivery.backoff import Delays, conclude
+from telemetry.consent import consent
+from telemetry.delivery import forgetting, schedule
+from telemetry.delivery.backoff import conclude
 from telemetry.delivery.dead_letters import DeadLetterWriter
 from telemetry.delivery.drain import Drain
-from telemetry.delivery.opt_out import finish_opt_out
+from telemetry.delivery.opt_out import (
+    finish_opt_out,
+    is_owed,
+    note_asked,
+    requests_waiting,
+)
 from telemetry.delivery.purge import finish_purge
 from telemetry.delivery.report import FlushReport, Progress
-from telemetry.delivery.schedule import can_send, flush_lock
 from telemetry.delivery.settlement import Desk
 from telemetry.delivery.upkeep import is_full, keep_reserve, relieve, tidy
 from telemetry.errors import ConfigError, LedgerError
-from telemetry.locks import unlock
-from telemetry.logs import TelemetryLogger
+from telemetry.files import unlock
+from telemetry.logs import TelemetryLogger, discreet
 from telemetry.paths import Home
+from telemetry.privacy import OwnKey, own_key_of
 from telemetry.wire.endpoint import HTTPClient, redact
+from telemetry.wire.formats import format_of
 from telemetry.wire.retry import Halted, Poster
 from telemetry.wire.transport import Transport
-from telemetry.wire.verdict import Stopped, Verdict
+from telemetry.wire.verdict import Action, Stopped, Verdict
 
 
 def flush(
@@ -45,88 +56,190 @@ def flush(
     logger: TelemetryLogger | None = None,
     lock: int | None = None,
     progress: Progress | None = None,
+    ends: Callable[[], float] = lambda: math.inf,
 ) -> FlushReport:
     """Drain the spool for at most `timeout_s` seconds and say what came of it.
 
+    `ends` is a time of `time.monotonic()` before which it ends as well; another thread
+    may bring it forward.
     `lock` is a descriptor that holds the flush lock already; without one it is
     taken here, and `busy` is the answer where somebody has it. Raises nothing
     for what network, server or disk do.
     """
     progress = progress or Progress()
+    own_key = own_key_of(config, environment)
     deadline = time.monotonic() + timeout_s
+    this = _Flush(
+        config,
+        home,
+        lambda: min(deadline, ends()),
+        environment,
+        http,
+        discreet(logger, own_key),
+        own_key,
+        progress,
+    )
     held = lock
     try:
-        if not allowed():
-            _finish_opt_out(home, held)
-            return progress.report(home, "off")
+        on = allowed()
+        if not on and held is None and not is_owed(home):
+            return progress.report(home, "off")  # nothing is made on disk
         if held is None:
-            held = flush_lock(home)
+            held = schedule.flush_lock(home)
         if held is None:
-            return progress.report(home, "busy")
-        report = _flush_locked(
-            config, home, deadline, environment, allowed, http, logger, progress
-        )
-        _finish_opt_out(home, held)
+            return progress.report(home, "busy" if on else "off")
+        report = progress.report(home, this.drain(allowed) if on else "off")
+        with suppress(OSError):
+            # The next flush tries again, and `disable` says what is left.
+            finish_opt_out(home, lock=held)
+        if report.stopped in {"drained", "off"}:
+            with suppress(OSError):
+                this.ask()  # the request is kept, or the next flush finds it gone
         return report
     except (LedgerError, OSError) as error:
-        if logger is not None:
-            logger.debug("flush: %s; everything is kept", error)
+        this.say("%s; everything is kept", error)
         return progress.report(home, "disk")
     finally:
         if held is not None:
-            try:
+            with suppress(OSError):  # it is closed all the same
                 try:
                     # A child that was forked meanwhile has a copy of the descriptor.
                     unlock(held)
                 finally:
                     os.close(held)
-            except OSError:
-                pass  # it is closed all the same
 
 
-def _finish_purge(home: Home, books: Books) -> None:
-    try:
-        finish_purge(home, books)
-    except OSError:
-        pass  # a file that cannot be removed holds back no delivery
+class _Flush(NamedTuple):
+    """What one flush works with. `ends` says when it is over, of `time.monotonic()`."""
 
+    config: Config
+    home: Home
+    ends: Callable[[], float]
+    environment: Mapping[str, str]
+    http: HTTPClient | None
+    logger: TelemetryLogger | None
+    own_key: OwnKey
+    progress: Progress
 
-def _finish_opt_out(home: Home, lock: int | None) -> None:
-    try:
-        finish_opt_out(home, lock=lock)
-    except OSError:
-        pass  # the next flush tries again, and `disable` says what is left
+    def say(self, message: str, *args: object) -> None:
+        """One line for whoever develops."""
+        if self.logger is not None:
+            self.logger.debug("flush: %s", message % args)
 
-
-def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
-    config: Config,
-    home: Home,
-    deadline: float,
-    environment: Mapping[str, str],
-    allowed: Callable[[], bool],
-    http: HTTPClient | None,
-    logger: TelemetryLogger | None,
-    progress: Progress,
-) -> FlushReport:
-    books = Books(
-        home.ledger,
-        relieve=lambda: relieve(home),
-        is_full=lambda: is_full(home.root),
-        power=config.durability == "power",
-    )
-    transport = None
-    try:
-        progress.begin(books)
-        _finish_purge(home, books)
-        tidy(home, books)
+    def drain(self, allowed: Callable[[], bool]) -> Stopped:
+        """Deliver what waits; why that ended. Raises LedgerError and OSError."""
+        config, home, progress = self.config, self.home, self.progress
+        books = Books(
+            home.ledger,
+            relieve=lambda: relieve(home),
+            is_full=lambda: is_full(home.root),
+            power=config.durability == "power",
+        )
+        transport = None
         try:
-            transport = _transport(config, environment, http)
+            progress.begin(books)
+            with suppress(OSError):
+                # A file that cannot be removed holds back no delivery.
+                finish_purge(home, books)
+            tidy(home, books)
+            try:
+                transport = self._transport(config)
+            except ConfigError as error:
+                self.say("%s; everything is kept", error)
+                self._remember_problem(books, self.own_key.without(str(error)))
+                return "off"
+            poster = self._poster(transport, allowed)
+            progress.poster = poster
+            plan = schedule.load(home.next_flush)
+            failures = plan.failures(schedule.destination_of(config))
+            drain = self._drain_of(books, poster, failures)
+            stopped, verdict = _drained(drain)
+            progress.verdict = verdict
+            if stopped != "off":
+                state = self._concluded(
+                    books.snapshot.state, plan, stopped, verdict, drain.says_nothing
+                )
+                state = msgspec.structs.replace(
+                    state, probe=drain.turn, **self._where()
+                )
+                books.commit(state=state)
+                progress.is_concluded = books.is_saved
+                _store(home, plan, state)
+            if verdict is not None:
+                self.say("%s: %s", stopped, verdict.detail or verdict.reason)
+            return stopped
+        finally:
+            if transport is not None:
+                transport.close()
+            books.close()
+            keep_reserve(home)
+
+    def ask(self) -> None:
+        """Post the requests that a server delete what it has, if any wait.
+
+        What came of it, and the time of the next flush, are on disk on return.
+        """
+        config, home = self.config, self.home
+
+        def may_ask() -> bool:
+            decision = consent(home, self.environment, config)
+            return decision.on or decision.asks
+
+        if not requests_waiting(home):
+            note_asked(home)  # killed behind the last answer, the choice still says so
+            return
+        if not may_ask():
+            return
+        stopped: Stopped = "waiting"
+        try:
+            transport = self._transport(forgetting.addressed(config))
+            try:
+                poster = self._poster(transport, may_ask)
+                verdict = forgetting.ask(config, home, poster, format_of(config.format))
+            finally:
+                transport.close()
+        except Halted as halted:
+            stopped, verdict = halted.stopped, halted.verdict
         except ConfigError as error:
-            if logger is not None:
-                logger.debug("flush: %s; everything is kept", error)
-            _remember_problem(config, books, str(error))
-            return progress.report(home, "off")
-        poster = Poster(
+            self.say("%s; the request for deletion is kept", error)
+            return
+        if verdict is None:
+            return
+        self.progress.verdict = verdict
+        self.say("request for deletion: %s", verdict.detail or verdict.reason)
+        if not requests_waiting(home):
+            stopped = "drained"
+            note_asked(home)
+        elif verdict.action is Action.PAUSE:
+            stopped = "paused"
+        plan = schedule.load(home.next_flush)
+        # The ledger is gone, or knows better how events fare.
+        _store(home, plan, self._concluded(DeliveryState(), plan, stopped, verdict))
+
+    def _transport(self, config: Config) -> Transport:
+        """What posts to the endpoint. Raises ConfigError if there is no usable one."""
+        if lacks := config.lacks():
+            raise ConfigError(lacks, "none is set; events are kept")
+        form = format_of(config.format)
+        return Transport(
+            endpoint=config.endpoint,
+            header=config.header,
+            api_key=config.api_key if config.header else "",
+            user_agent=f"{config.wire_source()}/{config.version}",
+            connect_timeout_s=config.connect_timeout_s,
+            read_timeout_s=config.read_timeout_s,
+            request_timeout_s=config.request_timeout_s,
+            reply_bytes_max=config.reply_bytes_max,
+            gzip=form.gzip if config.gzip is None else config.gzip,
+            environment=self.environment,
+            http=self.http,
+            form=form,
+            ends=self.ends,
+        )
+
+    def _poster(self, transport: Transport, allowed: Callable[[], bool]) -> Poster:
+        config = self.config
+        return Poster(
             transport,
             request_timeout_s=config.request_timeout_s,
             accept_statuses=config.accept_statuses,
@@ -134,59 +247,80 @@ def _flush_locked(  # noqa: PLR0917 - the parts of one flush, used once, above
             clock=time.time,
             monotonic=time.monotonic,
             sleep=time.sleep,
-            deadline=deadline,
+            ends=self.ends,
+            logger=self.logger if config.debug else None,
+            form=format_of(config.format),
+            own_key=self.own_key,
         )
-        progress.poster = poster
-        drain = _drain_of(config, home, books, poster)
-        stopped, verdict = _drained(drain)
-        progress.verdict = verdict
-        if stopped != "off":
-            _conclude(config, home, books, drain, progress, stopped, verdict)
-        if logger is not None and verdict is not None:
-            logger.debug("flush: %s: %s", stopped, verdict.detail or verdict.reason)
-        return progress.report(home, stopped)
-    finally:
-        if transport is not None:
-            transport.close()
-        books.close()
-        keep_reserve(home)
 
+    def _drain_of(self, books: Books, poster: Poster, failures: int) -> Drain:
+        config, home = self.config, self.home
+        bytes_max = config.spool_bytes_max // 4
+        desk = Desk(
+            home=home,
+            books=books,
+            letters=DeadLetterWriter(home, books, bytes_max=bytes_max),
+            batch_events_max=config.batch_events_max,
+            batch_bytes_max=config.batch_bytes_max,
+            quarantine_bytes_max=bytes_max,
+            power=config.durability == "power",
+            form=format_of(config.format),
+            full_bytes=config.segment_bytes_max - config.event_bytes_max,
+        )
+        turn = books.snapshot.state.probe
+        return Drain(desk, poster, turn=turn, failures=failures)
 
-def _transport(
-    config: Config, environment: Mapping[str, str], http: HTTPClient | None
-) -> Transport:
-    """What posts to the endpoint. Raises ConfigError if there is no usable one."""
-    if not config.endpoint:
-        raise ConfigError("endpoint", "none is set; events are kept")
-    if not can_send(config):
-        raise ConfigError("api_key", "none is set; events are kept")
-    return Transport(
-        endpoint=config.endpoint,
-        header=config.header,
-        api_key=config.api_key if config.header else "",
-        user_agent=f"{config.wire_source()}/{config.version}",
-        connect_timeout_s=config.connect_timeout_s,
-        read_timeout_s=config.read_timeout_s,
-        request_timeout_s=config.request_timeout_s,
-        reply_bytes_max=config.reply_bytes_max,
-        gzip=config.gzip,
-        environment=environment,
-        http=http,
-    )
+    def _concluded(
+        self,
+        before: DeliveryState,
+        plan: schedule.Schedule,
+        stopped: Stopped,
+        verdict: Verdict | None,
+        says_nothing: bool = False,
+    ) -> DeliveryState:
+        """How delivery fares now, with the time of the next flush."""
+        config, progress = self.config, self.progress
+        destination = schedule.destination_of(config)
+        return conclude(
+            before,
+            stopped=stopped,
+            verdict=verdict,
+            delivered=progress.delivered,
+            requests=progress.poster.requests if progress.poster else 0,
+            identity=destination,
+            failures=plan.failures(destination),
+            says_nothing=says_nothing,
+            now=time.time(),
+            config=config,
+            random=random.SystemRandom().random,
+        )
 
+    def _where(self) -> dict[str, str | int]:
+        """Where events go, as `status` shows it."""
+        config, without = self.config, self.own_key.without
+        shown = without(redact(config.endpoint))
+        return {
+            "endpoint": shown,
+            "url": shown if shown == config.endpoint else "",
+            "header": without(config.header),
+            "format": config.format,
+            "batch_events_max": config.batch_events_max,
+            "batch_bytes_max": config.batch_bytes_max,
+            "deletion_endpoint": without(redact(config.deletion_endpoint)),
+        }
 
-def _drain_of(config: Config, home: Home, books: Books, poster: Poster) -> Drain:
-    bytes_max = config.spool_bytes_max // 4
-    desk = Desk(
-        home=home,
-        books=books,
-        letters=DeadLetterWriter(home, books, bytes_max=bytes_max),
-        batch_events_max=config.batch_events_max,
-        batch_bytes_max=config.batch_bytes_max,
-        quarantine_bytes_max=bytes_max,
-        power=config.durability == "power",
-    )
-    return Drain(desk, poster, turn=books.snapshot.state.probe)
+    def _remember_problem(self, books: Books, problem: str) -> None:
+        """Why nothing can be sent is in the ledger, for `status`."""
+        before = books.snapshot.state
+        if (before.last_error, before.stopped) != (problem, "off"):
+            state = msgspec.structs.replace(
+                before,
+                last_error=problem,
+                last_error_ms=int(time.time() * 1000),
+                stopped="off",
+                **self._where(),
+            )
+            books.commit(state=state)
 
 
 def _drained(drain: Drain) -> tuple[Stopped, Verdict | None]:
@@ -202,55 +336,9 @@ def _drained(drain: Drain) -> tuple[Stopped, Verdict | None]:
     return ("disk" if drain.is_blocked else "drained"), None
 
 
-def _conclude(  # noqa: PLR0917 - what ended, and where it is written
-    config: Config,
-    home: Home,
-    books: Books,
-    drain: Drain,
-    progress: Progress,
-    stopped: Stopped,
-    verdict: Verdict | None,
-) -> None:
-    """The time of the next flush, and what `status` says, are on disk on return."""
-    destination, now = schedule.destination_of(config), time.time()
-    plan = schedule.load(home.next_flush)
-    state = conclude(
-        books.snapshot.state,
-        stopped=stopped,
-        verdict=verdict,
-        delivered=progress.delivered,
-        requests=progress.poster.requests if progress.poster else 0,
-        identity=destination,
-        failures=plan.failures(destination),
-        now=now,
-        delays=Delays(
-            flush_interval_s=config.flush_interval_s,
-            retry_first_s=config.retry_first_s,
-            retry_max_s=config.retry_max_s,
-        ),
-        random=random.SystemRandom().random,
-    )
-    state = msgspec.structs.replace(
-        state, probe=drain.turn, endpoint=redact(config.endpoint)
-    )
-    books.commit(state=state)
-    try:
+def _store(home: Home, plan: schedule.Schedule, state: DeliveryState) -> None:
+    """Where it cannot be, the next launch looks again; the flush itself is done."""
+    with suppress(OSError):
         until = state.next_attempt_ms / 1000
-        plan.end(destination, now, failures=state.failures, until=until)
+        plan.end(state.identity, time.time(), failures=state.failures, until=until)
         schedule.store(home.next_flush, plan)
-    except OSError:
-        pass  # the next launch looks again; the flush itself is done
-
-
-def _remember_problem(config: Config, books: Books, problem: str) -> None:
-    """Why nothing can be sent is in the ledger, for `status`. Raises LedgerError."""
-    before = books.snapshot.state
-    if (before.last_error, before.stopped) != (problem, "off"):
-        state = msgspec.structs.replace(
-            before,
-            last_error=problem,
-            last_error_ms=int(time.time() * 1000),
-            stopped="off",
-            endpoint=redact(config.endpoint),
-        )
-        books.commit(state=state)

@@ -9,6 +9,7 @@ Loaded only where one of these is asked for; the heavy parts load in the thread.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -53,6 +54,10 @@ class InProcessFlusher:
         self._leaving = threading.Event()
         self._ended = threading.Event()
         self._stopped = threading.Event()
+        # When a flush that runs by itself is over: the program waits no longer.
+        self._ends = math.inf
+        # The last flush, where no thread could be started for it.
+        self._at_exit: Callable[[], None] | None = None
 
     def flush(self, *, timeout_s: float) -> FlushReport:
         """One flush; the answer comes after `timeout_s` seconds at the latest.
@@ -101,22 +106,31 @@ class InProcessFlusher:
                     self._leaving.wait(self.config.flush_interval_s)
                 self._leaving.wait()
                 self._flush_if_due(
-                    self.config.exit_timeout_s * _EXIT_SHARE,
+                    self.config.exit_timeout_s,
                     is_start=mode == "launch",
                     after_failure_only=mode == "exit",
                 )
             finally:
                 self._ended.set()
 
-        threading.Thread(target=work, name="telemetry-exit", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="telemetry-exit", daemon=True).start()
+        except RuntimeError:
+            self._at_exit = work  # the program is ending: from Python 3.12 on
 
     def stop(self) -> None:
         """No further flush begins by itself before the program ends."""
         self._stopped.set()
 
     def leave(self) -> None:
-        """The program ends: the last flush begins, if it is due."""
+        """The program ends: the last flush begins, if it is due; one at work hurries.
+
+        What came of it is on disk before the program is gone.
+        """
+        self._ends = time.monotonic() + self.config.exit_timeout_s * _EXIT_SHARE
         self._leaving.set()
+        if self._at_exit is not None:
+            self._at_exit()
 
     def wait(self, deadline: float) -> None:
         """Wait for the last flush until `deadline` of `time.monotonic()`."""
@@ -142,7 +156,7 @@ class InProcessFlusher:
             return
         if lock is not None:
             with lock:
-                self._flush(deadline, lock=lock)
+                self._flush(deadline, lock=lock, ends=lambda: self._ends)
 
     def _flush(
         self,
@@ -150,6 +164,7 @@ class InProcessFlusher:
         *,
         lock: schedule.FlushLock | None = None,
         progress: Progress | None = None,
+        ends: Callable[[], float] = lambda: math.inf,
     ) -> FlushReport:
         """One flush in this thread until `deadline` of `time.monotonic()`.
 
@@ -168,6 +183,7 @@ class InProcessFlusher:
                 logger=self._logger,
                 lock=None if lock is None else lock.detach(),
                 progress=progress,
+                ends=ends,
             )
         except Exception as error:  # noqa: BLE001 - see above
             if self._logger is not None:

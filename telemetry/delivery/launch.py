@@ -11,9 +11,11 @@ Rules:
   the working directory, and the switches that say where files are.
 - The host is left without a child: a shell puts the flusher in the background and
   ends, and is reaped here. A host that reaps every child itself (a handler for
-  SIGCHLD, the first process of a container) would meet it: there nothing is started.
+  SIGCHLD, a thread that waits, the first process of a container, a subreaper) would
+  meet it: there nothing is started.
 
-It is loaded in the host, so it loads nothing heavy.
+It is loaded in the host, so it loads nothing heavy. `spawn` and `check_surroundings`
+are those of POSIX; `launch_windows.py` has the same for Windows.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ import msgspec
 
 from telemetry.config import Config
 from telemetry.delivery.schedule import FlushLock
-from telemetry.errors import LaunchError
+from telemetry.errors import LaunchError, raise_the_hosts
 from telemetry.paths import Home
 
 
+_PR_GET_CHILD_SUBREAPER = 37  # prctl(2)
 # What puts a flusher into the background.
 SHELL = "/bin/sh"
 # One variable of the environment, because argv can be read by every user.
@@ -67,7 +70,7 @@ os.umask(0o077)
 os.chdir(values["home"])
 sys.path[:] = values["path"]
 from telemetry.delivery.detached import main
-main(values)
+main(values, signal.alarm)
 """
 
 
@@ -76,10 +79,11 @@ class FlusherArguments(msgspec.Struct):
 
     config: the host's, with `home` filled in
     home: the directory of section "On disk"
-    lock: the number of the descriptor that holds the flush lock; -1 where it waits
-    wait_s: seconds to wait before it takes the lock itself; 0 where it has it
+    lock: the number of the descriptor that holds the flush lock; -1 where the flusher
+        takes it itself, after a wait, or where descriptors are not inherited
+    wait_s: seconds to wait before that
     next_flush: what the host set `next-flush` to, seconds since 1970
-    lifetime_s: seconds of work after which an alarm ends it
+    lifetime_s: seconds of work after which its process is ended
     path: the import path
     """
 
@@ -99,37 +103,30 @@ def spawn(
 
     Raises LaunchError; the lock is free then.
     """
+    if sys.platform == "win32":
+        raise LaunchError("launch_windows.py starts flushers here")
     with lock:
         # Another number than ours, so that it is inherited there and only there.
         theirs = -1 if lock.wait_s else 3 if lock.descriptor != 3 else 4
-        arguments = FlusherArguments(
-            # Of the notice only that there is one: it decides whether it may go on.
-            config=msgspec.structs.replace(
-                config, notice="shown" if config.notice else None, home=home.root
-            ),
-            home=home.root,
-            lock=theirs,
-            wait_s=lock.wait_s,
-            next_flush=lock.next_flush,
-            lifetime_s=max(int(config.flusher_lifetime_s), 1),
-            path=import_path(sys.path, _working_directory(), _origin()),
-        )
         actions: list[tuple[object, ...]] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
         ]
+        if not config.debug:
+            actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
         if theirs >= 0:
             actions.append((os.POSIX_SPAWN_DUP2, lock.descriptor, theirs))
         try:
-            # A name that is no UTF-8 stays what it is as an ASCII literal.
-            text = ascii(msgspec.to_builtins(arguments))
+            text = arguments_of(config, home, lock, theirs)
             options, variables = interpreter_options(environment)
             shell = os.posix_spawn(
                 SHELL,
                 [SHELL, "-c", '"$0" "$@" &', sys.executable, *options, "-c", BOOT],
                 {**variables, VARIABLE: text},
                 file_actions=actions,
+                # Out of the host's group at once: who ends that, at the host's end,
+                # would else meet the flusher before its own `setsid`.
+                setpgroup=0,
                 setsigmask=[],
                 setsigdef=[
                     signal.SIGALRM,
@@ -145,6 +142,24 @@ def spawn(
         os.waitpid(shell, 0)
     except ChildProcessError:
         pass  # the host ignores its children
+
+
+def arguments_of(config: Config, home: Home, lock: FlushLock, descriptor: int) -> str:
+    """The value of VARIABLE; the flusher has the lock as `descriptor`, or -1."""
+    arguments = FlusherArguments(
+        # Of the notice only that there is one: it decides whether it may go on.
+        config=msgspec.structs.replace(
+            config, notice="shown" if config.notice else None, home=home.root
+        ),
+        home=home.root,
+        lock=descriptor,
+        wait_s=lock.wait_s,
+        next_flush=lock.next_flush,
+        lifetime_s=max(int(config.flusher_lifetime_s), 1),
+        path=import_path(sys.path, _working_directory(), _origin()),
+    )
+    # A name that is no UTF-8 stays what it is as an ASCII literal.
+    return ascii(msgspec.to_builtins(arguments))
 
 
 def interpreter_options(
@@ -184,36 +199,79 @@ def import_path(
     it is the working directory or stands on the path as a relative name. What is no
     text is ignored by the import system as well.
     """
-    real_origin, found = os.path.realpath(origin), list[str]()
+    here, ours, found = _place(working_directory), _place(origin), list[str]()
     for entry in path:
         if not isinstance(entry, str):
             continue
         is_absolute = os.path.isabs(entry)
         if not is_absolute and not working_directory:
             continue
-        real = os.path.realpath(os.path.join(working_directory, entry))
-        if real == real_origin:
+        place = _place(os.path.join(working_directory, entry))
+        if place == ours:
             found.append(entry if is_absolute else origin)
-        elif is_absolute and real != working_directory:
+        elif is_absolute and place != here:
             found.append(entry)
     return list(dict.fromkeys(found if origin in found else [*found, origin]))
 
 
 def check_surroundings() -> None:
     """Raise LaunchError where the start would fail, or where the host would meet it."""
+    if sys.platform == "win32":
+        raise LaunchError("launch_windows.py starts flushers here")
     effective = os.access in os.supports_effective_ids
     for program in (SHELL, sys.executable):
         if not os.access(program, os.X_OK, effective_ids=effective):
             raise LaunchError(f"{program} cannot be run")
     # SIG_DFL and SIG_IGN are enum members, which cannot be called.
-    if callable(signal.getsignal(signal.SIGCHLD)):
+    if callable(signal.getsignal(signal.SIGCHLD)) or _waits_for_children():
         raise LaunchError("this program reaps every child itself")
+    if _adopts_orphans():
+        raise LaunchError("this program is the parent of every orphan below it")
+
+
+def _waits_for_children() -> bool:
+    """Whether another thread waits for a child just now, and might meet the shell."""
+    try:
+        threads = os.listdir("/proc/self/task")
+        for thread in threads if len(threads) > 1 else ():
+            with open(f"/proc/self/task/{thread}/wchan", "rb") as file:
+                if file.read() == b"do_wait":
+                    return True
+    except OSError as error:
+        raise_the_hosts(error)  # a thread that has ended, or a system without /proc
+    return False
+
+
+def _adopts_orphans() -> bool:
+    """Whether the flusher would become a child of this process (Linux only)."""
+    if not sys.modules.keys() & {"ctypes", "prctl"}:
+        return False  # a Python program needs one of them to ask for that
+    try:
+        import ctypes
+
+        flag = ctypes.c_int(0)
+        asked = ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag))
+    except (ImportError, OSError, AttributeError) as error:
+        raise_the_hosts(error)
+        return False
+    return asked == 0 and flag.value != 0
+
+
+def _place(path: str) -> object:
+    """What two names of one directory have in common."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise_the_hosts(error)
+        return os.path.normpath(path)
+    return found.st_dev, found.st_ino
 
 
 def _working_directory() -> str:
     try:
-        return os.path.realpath(os.getcwd())
-    except OSError:
+        return os.getcwd()
+    except OSError as error:
+        raise_the_hosts(error)
         return ""  # it was deleted, so nothing can be loaded from it
 
 

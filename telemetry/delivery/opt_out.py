@@ -7,10 +7,17 @@
                the user's id
     choice     `consent` says `off`, and nothing more
 
+Who wants to be forgotten (`asks`) is, where the program has an address for that, also
+removed from the server. The id is written to `forgotten-<its CRC-32>` before it is
+removed as above, and stays there until the server has accepted (`forgetting.py`);
+`consent` says from the first write on that this is to be done.
+
 The first two need no lock, so a flusher that does not end holds back neither; it
 reads the choice before each request. Killed before the first write, nothing has
-changed. Killed anywhere behind it, recording has stopped and nothing is sent any
-more: the next flusher, launch or tool finds the word in `consent` and finishes.
+changed. Killed anywhere behind it, nothing is sent any more, and the next flusher,
+launch or tool finds the word in `consent` and finishes. Recording has stopped as well,
+but for one case: killed right between the two, a program that has a segment open goes on
+until that next one. None of it leaves.
 
 This module opens no ledger and counts nothing; `purge.py` counts.
 """
@@ -19,74 +26,174 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
+from zlib import crc32
 
-from telemetry.consent import Choice, read_choice, remember_choice
+from telemetry.consent import (
+    Choice,
+    format_choice,
+    read_choice,
+    remember_choice,
+    stored_choice,
+)
 from telemetry.delivery.schedule import flush_lock
-from telemetry.files import TEMPORARY, make_directory, names_in, sync_directory
+from telemetry.files import (
+    TEMPORARY,
+    erase,
+    is_erased,
+    make_directory,
+    move_files,
+    names_in,
+    open_regular,
+    sync_directory,
+    write_all,
+    write_whole,
+)
+from telemetry.identity import known_uuid
 from telemetry.paths import Home
 
 
 # A directory that was `spool/`: what is in it is removed, and never sent.
 _ASIDE = "spool.removed-"
+# A file that holds an id which a server is still to delete.
+_FORGOTTEN = "forgotten-"
 # A writer that was about to make a segment makes it in a directory that was renamed.
 _PASSES = 10
 
 
-def opt_out(home: Home) -> None:
+def opt_out(home: Home, *, asks: bool = False) -> None:
     """Nothing more is recorded or sent on return, by no process; the home exists.
 
-    What was kept is still to be removed (`finish_opt_out`). Interrupted by a signal, it
+    What was kept is still to be removed (`finish_opt_out`), and with `asks` the server is
+    then to be asked to delete what it has. Interrupted by a signal, it
     does the second step all the same. Raises OSError where the choice cannot be
     written: then nothing has changed.
     """
     date = time.strftime("%Y-%m-%d", time.gmtime())
-    choice = Choice(on=False, date=date, is_finished=False)
+    before = read_choice(home.consent)
+    # A request that waits is not withdrawn by opting out once more.
+    asks = asks or bool(before and before.asks) or bool(requests_waiting(home))
+    choice = Choice(on=False, date=date, is_finished=False, asks=asks)
     try:
         try:
             remember_choice(home.consent, choice)
         except OSError:
-            if not os.path.lexists(home.reserve):
-                raise
-            # On a full disk there is room for a choice once this is gone.
-            os.unlink(home.reserve)
-            remember_choice(home.consent, choice)
+            _remember_on_full_disk(home, choice)
     finally:
         found = read_choice(home.consent)
         if found is not None and not found.is_finished:
             try:
-                set_aside(home)
+                if os.path.islink(home.spool):
+                    # A program that found a directory here goes on recording into it.
+                    os.rename(home.spool, _name_aside(home))
+                else:
+                    set_aside(home)
             except OSError:
                 # A mount point cannot be renamed. `finish_opt_out` reports the rest.
                 remove_files(home.spool)
+
+
+def _remember_on_full_disk(home: Home, choice: Choice) -> None:
+    """The choice takes the place of a file that is to be removed anyway.
+
+    Whoever counts a refusal in it meanwhile damages the choice, which means off as well.
+    Killed before the rename, counts of refusals are lost.
+    """
+    if os.path.lexists(home.reserve):
+        os.unlink(home.reserve)
+        remember_choice(home.consent, choice)
+        return
+    content = format_choice(choice)
+    descriptor = open_regular(home.refused, os.O_WRONLY)
+    try:
+        write_all(descriptor, content)
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(home.refused, home.consent)
+    sync_directory(home.root)
 
 
 def finish_opt_out(home: Home, *, lock: int | None = None) -> bool:
     """Whether no opt-out is left unfinished; one that was is finished, if it can be.
 
     `lock` is a descriptor that holds the flush lock; without one it is taken here,
-    and where a flusher has it the answer is False. Raises OSError where something
-    cannot be removed; the rest is gone then.
+    and where a flusher has it the answer is False. Raises OSError where the choice
+    cannot be read, and where something cannot be removed; the rest is gone then.
     """
-    choice = read_choice(home.consent)
-    if choice is None or choice.is_finished:
+    choice = stored_choice(home.consent)
+    if choice is None or choice.on:
+        return True
+    # A flusher may have finished between the choice and the rename of an opt-out.
+    if choice.is_finished and not directories_set_aside(home):
         return True
     held = lock if lock is not None else flush_lock(home)
     if held is None:
         return False
     try:
-        forget(home)
+        # Read again: who held the lock may have finished, and the user turned it on.
+        choice = stored_choice(home.consent)
+        if choice is None or choice.on:
+            return True
+        if choice.asks:
+            _give_up_id(home)
+        remove_kept(home)
         choice.is_finished = True
+        choice.asks = bool(requests_waiting(home))
         remember_choice(home.consent, choice)
+        # A launch that read the choice before it was written may have made an id since;
+        # from here on it finds that the opt-out is finished, and removes it itself.
+        if os.path.lexists(home.user_uuid):
+            remove(home.user_uuid)
     finally:
         if lock is None:
             os.close(held)
     return True
 
 
-def forget(home: Home) -> None:
-    """Remove segments, letters, quarantine, ledger and the user's id.
+def _give_up_id(home: Home) -> None:
+    """The id stands in a file of its own on return, for good.
+
+    Killed before it is removed under its old name, the next call writes the same file.
+    On a full disk there is room for it once the rest is removed.
+    """
+    user_uuid = known_uuid(home.user_uuid)
+    if not user_uuid:
+        return
+    path = f"{home.root}/{_FORGOTTEN}{crc32(user_uuid.encode()):08x}"
+    try:
+        write_whole(path, user_uuid.encode(), first_wins=True, durable=True)
+    except OSError:
+        remove_kept(home, with_id=False)
+        write_whole(path, user_uuid.encode(), first_wins=True, durable=True)
+
+
+def requests_waiting(home: Home) -> list[str]:
+    """The files that hold an id which a server is still to delete."""
+    return [
+        f"{home.root}/{name}"
+        for name in names_in(home.root)
+        if name.startswith(_FORGOTTEN) and TEMPORARY not in name
+    ]
+
+
+def is_owed(home: Home) -> bool:
+    """Whether an opt-out has left something to do, here or at a server."""
+    choice = read_choice(home.consent)
+    return choice is not None and (choice.asks or not choice.is_finished)
+
+
+def note_asked(home: Home) -> None:
+    """The server has accepted all requests: the choice says nothing more of them."""
+    choice = read_choice(home.consent)
+    if choice is not None and choice.asks and choice.is_finished:
+        choice.asks = False
+        remember_choice(home.consent, choice)
+
+
+def remove_kept(home: Home, *, with_id: bool = True) -> None:
+    """Remove segments, letters, quarantine, ledger and, `with_id`, the user's id.
 
     The caller holds the flush lock. Raises OSError where something of it cannot be
     removed; the rest is gone then.
@@ -97,42 +204,60 @@ def forget(home: Home) -> None:
         left += [f"{directory}/{name}" for name in names_in(directory)]
     # A writer that read the choice before it was written may make one more segment;
     # it reads the choice again before it writes to it.
-    left = [path for path in left if not _is_empty_file(path)]
+    left = [path for path in left if not is_empty_file(path)]
     for name in os.listdir(home.root):
+        path = f"{home.root}/{name}"
+        is_link = os.path.islink(path)
         # A ledger that was set aside as malformed holds counts, too.
         if (
-            name in {"user-uuid", "refused", "reserve", "ledger"}
+            name in {"refused", "reserve", "ledger", "mistakes"}
+            or (with_id and name == "user-uuid")
+            or (is_link and name in {"spool", "dead", "quarantine"})
             or TEMPORARY in name
             or name.startswith((_ASIDE, "ledger."))
         ):
-            path = f"{home.root}/{name}"
-            left += [] if _remove(path) or not os.path.lexists(path) else [path]
-    for directory in (home.spool, home.dead, home.quarantine, home.root):
-        if os.path.isdir(directory):
-            # A power loss does not bring back what was removed.
-            sync_directory(directory)
+            if is_link and os.path.isdir(path):
+                left.append(os.path.realpath(path))  # not ours; it is named once
+            left += [] if remove(path) or not os.path.lexists(path) else [path]
+    sync_directories(home)
     if left:
         raise OSError(errno.EBUSY, "cannot be removed, or is not ours", left[0])
 
 
-def _is_empty_file(path: str) -> bool:
+def sync_directories(home: Home) -> None:
+    """A power loss does not bring back what was removed."""
+    for directory in (home.spool, home.dead, home.quarantine, home.root):
+        if os.path.isdir(directory):
+            sync_directory(directory)
+
+
+def is_empty_file(path: str) -> bool:
+    """Whether it holds no event, or is gone."""
     try:
-        found = os.lstat(path)
+        descriptor = open_regular(path, os.O_RDONLY)
     except OSError:
-        return True  # gone by now
-    return stat.S_ISREG(found.st_mode) and found.st_size == 0
+        return not os.path.lexists(path)
+    try:
+        return os.fstat(descriptor).st_size == 0 or is_erased(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def set_aside(home: Home) -> None:
     """`spool/` is empty on return, in one step; what it held has another name.
 
-    Raises OSError; nothing has changed then.
+    Raises OSError; nothing has changed then. On Windows files move one by one, and a
+    live segment stays, which its writer abandons.
     """
     if os.path.islink(home.spool) or not os.path.isdir(home.spool):
         return  # nothing of ours is in it
-    os.rename(home.spool, f"{home.root}/{_ASIDE}{os.urandom(4).hex()}")
+    move_files(home.spool, _name_aside(home))
     make_directory(home.spool)
     sync_directory(home.root)
+
+
+def _name_aside(home: Home) -> str:
+    return f"{home.root}/{_ASIDE}{os.urandom(4).hex()}"
 
 
 def directories_set_aside(home: Home) -> list[str]:
@@ -152,19 +277,22 @@ def remove_files(directory: str) -> int:
     for name in names_in(directory):
         path = f"{directory}/{name}"
         if os.path.islink(path) or not os.path.isdir(path):
-            removed += _remove(path)
+            removed += remove(path)
     return removed
 
 
-def _remove(path: str) -> bool:
-    """Whether a file, a link, or a directory with all that is in it is gone now."""
+def remove(path: str) -> bool:
+    """Whether a file, a link, or a directory with all that is in it is gone now.
+
+    A file that is in use, on Windows, is erased: no event is in it any more.
+    """
     try:
         if os.path.islink(path) or not os.path.isdir(path):
             os.unlink(path)
             return True
         for _ in range(_PASSES):
             for name in os.listdir(path):
-                _remove(f"{path}/{name}")
+                remove(f"{path}/{name}")
             try:
                 os.rmdir(path)
             except OSError as error:
@@ -173,5 +301,6 @@ def _remove(path: str) -> bool:
             else:
                 return True
     except OSError:
-        pass  # `forget` reports it; or a temporary file, renamed by its writer
+        # `remove_kept` reports it; or a temporary file, renamed by its writer.
+        erase(path)
     return False

@@ -37,15 +37,12 @@ from telemetry.delivery.opt_out import (
     directories_set_aside,
     remove_files,
     set_aside,
+    sync_directories,
 )
 from telemetry.errors import SpoolError
 from telemetry.files import make_directory, names_in, sync_directory
 from telemetry.paths import Home
 from telemetry.spool.reader import SegmentReader, segment_names
-
-
-_AT_ONCE = 1000
-_NO_BOUND = 1 << 62
 
 
 class Purged(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +61,16 @@ def purge(home: Home, books: Books) -> Purged:
     """
     # While their segments stand, early letters are told from those that count.
     learn_files(home, books)
+    names = segment_names(home)
     set_aside(home)
     events = finish_purge(home, books)
+    # Windows: what a live writer has stays until it gives it up, and then it is deleted.
+    in_use = [name for name in names if os.path.lexists(home.segment(name))]
+    events += _purge_segments(home, books, home.spool, in_use)[1]
     letters = _drop_all(home, books)
     remove_files(home.dead)
     stretches = remove_files(home.quarantine)
-    _make_durable(home)
+    sync_directories(home)
     books.commit(dead_files=dict.fromkeys(books.snapshot.dead_files))
     return Purged(events=events, letters=letters, stretches=stretches)
 
@@ -101,22 +102,9 @@ def finish_purge(home: Home, books: Books) -> int:
     """
     events = 0
     for directory in directories_set_aside(home):
-        settled = {}
-        for name in segment_names(home, directory):
-            try:
-                reader = SegmentReader(home, name, directory)
-            except SpoolError:
-                continue
-            try:
-                known = books.entry(name)
-                entry = known_entry(reader, known)
-                if entry != known:
-                    books.gone(name)
-                settled[name] = _settle_all_as_purged(reader, entry)
-                events += settled[name].purged - entry.purged
-            finally:
-                reader.close()
-        books.commit(segments=settled)
+        names = segment_names(home, directory)
+        settled, purged = _purge_segments(home, books, directory, names)
+        events += purged
         make_directory(home.spool)
         for name in names_in(directory):
             if name in settled:
@@ -135,11 +123,27 @@ def finish_purge(home: Home, books: Books) -> int:
     return events
 
 
-def _make_durable(home: Home) -> None:
-    """A power loss does not bring back what was removed."""
-    for directory in (home.spool, home.dead, home.quarantine, home.root):
-        if os.path.isdir(directory):
-            sync_directory(directory)
+def _purge_segments(
+    home: Home, books: Books, directory: str, names: list[str]
+) -> tuple[list[str], int]:
+    """Those that could be opened are counted as purged; how many events they held."""
+    settled, events = dict[str, SegmentEntry](), 0
+    for name in names:
+        try:
+            reader = SegmentReader(home, name, directory)
+        except SpoolError:
+            continue
+        try:
+            known = books.entry(name)
+            entry = known_entry(reader, known)
+            if entry != known:
+                books.gone(name)
+            settled[name] = _settle_all_as_purged(reader, entry)
+            events += settled[name].purged - entry.purged
+        finally:
+            reader.close()
+    books.commit(segments=settled)
+    return list(settled), events
 
 
 def _settle_all_as_purged(reader: SegmentReader, entry: SegmentEntry) -> SegmentEntry:
@@ -147,10 +151,13 @@ def _settle_all_as_purged(reader: SegmentReader, entry: SegmentEntry) -> Segment
     reader.start_at(entry.offset)
     # What a live writer has half written it records again, elsewhere.
     is_complete = reader.lock()
-    while items := reader.take(_AT_ONCE, _NO_BOUND):
+    while items := reader.take():
         entry = announce(entry, items)
     entry = settle_as_purged(entry)
     size = reader.size()
-    if is_complete and size > entry.offset + entry.tail:
+    if reader.is_given_up(entry.offset):
+        # That line feed is ours, and no record was damaged.
+        entry = msgspec.structs.replace(entry, tail=size - entry.offset)
+    elif is_complete and size > entry.offset + entry.tail:
         entry = settle_tail(entry, size)
     return entry

@@ -28,8 +28,8 @@ from __future__ import annotations
 import os
 from zlib import crc32
 
-from telemetry.files import open_regular
-from telemetry.locks import try_lock
+from telemetry.errors import raise_the_hosts
+from telemetry.files import open_regular, overwrite, try_lock
 from telemetry.spool.segment import above_stdio, has_its_name
 
 
@@ -152,11 +152,6 @@ def destination_of(config: Config) -> str:
     )
 
 
-def can_send(config: Config) -> bool:
-    """Whether there is somewhere to send: an endpoint, and its key if one is asked for."""
-    return bool(config.endpoint and (config.api_key or not config.header))
-
-
 def make(path: str) -> None:
     """The file exists afterwards; a new one is due at once. Raises OSError.
 
@@ -176,12 +171,14 @@ def load(path: str) -> Schedule:
     """The schedule; one that is due at once where the file cannot be read."""
     try:
         descriptor = open_regular(path, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        raise_the_hosts(error)
         return Schedule()
     try:
         content = os.read(descriptor, _FILE_BYTES)
         return Schedule(content, os.fstat(descriptor).st_mtime)
-    except OSError:
+    except OSError as error:
+        raise_the_hosts(error)
         return Schedule()
     finally:
         os.close(descriptor)
@@ -193,14 +190,7 @@ def store(path: str, schedule: Schedule) -> None:
     Killed between the two steps, its time is that of the write: due at once, which
     costs one early flush.
     """
-    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
-    try:
-        os.pwrite(descriptor, schedule.content(), 0)
-        at_ns = int(schedule.at * 1e9)
-        where = descriptor if os.utime in os.supports_fd else path
-        os.utime(where, ns=(at_ns, at_ns))
-    finally:
-        os.close(descriptor)
+    overwrite(path, schedule.content(), int(schedule.at * 1e9))
 
 
 def read(path: str) -> float | None:
@@ -209,14 +199,6 @@ def read(path: str) -> float | None:
         return os.stat(path, follow_symlinks=False).st_mtime
     except OSError:
         return None
-
-
-def unfinished_starts(path: str) -> int:
-    """Flushers that were started since the last one that finished, for `status`.
-
-    From STARTS_MAX on programs flush by themselves at exit, for at most a second.
-    """
-    return load(path).starts
 
 
 class FlushLock:

@@ -15,7 +15,9 @@ twice on the wire, once after deduplication. It posts nothing itself.
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ import msgspec
 
 from telemetry.books.books import Books
 from telemetry.books.entries import (
+    OTHER,
     Announced,
     SegmentEntry,
     announce,
@@ -32,28 +35,31 @@ from telemetry.books.entries import (
 )
 from telemetry.delivery import search
 from telemetry.delivery.census import known_entry
-from telemetry.delivery.dead_letters import DeadLetter, DeadLetterWriter
+from telemetry.delivery.dead_letters import NO_EVENT, DeadLetter, DeadLetterWriter
+from telemetry.delivery.unfinished import tell_unfinished
 from telemetry.files import sync_directory
 from telemetry.paths import Home
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader
 from telemetry.spool.writer import size_of
-from telemetry.wire.formats import Request, event_id_of, records_request
+from telemetry.wire.batch import Rejection, Request, event_id_of
+from telemetry.wire.formats import RECORDS, Format
 from telemetry.wire.verdict import Verdict
 
 
 # Ranges of one segment that may be unsettled while it is drained further. Each costs
 # 150 bytes in its ledger row; beyond them the segment waits, and others go on.
-RANGES_MAX = 32
+RANGES_MAX = 128
+# So many of them may be parts of what was set aside: there is room for what follows.
+_PARTS_MAX = 64
 # An excerpt of a reply that a person can read; more would be the server's log.
 _REPLY_CHARACTERS = 500
-_AT_ONCE = 1000
-_NO_BOUND = 1 << 62
 
 
 class Batch(NamedTuple):
     """A range that is announced, its records, and the request that posts it."""
 
+    segment: str
     known: Announced
     records: list[Record]
     request: Request
@@ -69,6 +75,88 @@ class Desk(NamedTuple):
     batch_bytes_max: int
     quarantine_bytes_max: int
     power: bool
+    form: Format = RECORDS
+    # From this size on a segment may have been left because it was full.
+    full_bytes: int = 0
+
+    def accept(self, batch: Batch, verdict: Verdict) -> int:
+        """The range is settled: delivered, but for the events that the reply named.
+
+        How many events were delivered. Raises OSError; nothing is settled then.
+        """
+        reasons = {each.event_id: each for each in verdict.rejected}
+        named = msgspec.structs.replace(verdict, reason="rejected")
+        letters, others = [], []
+        for record in batch.records if reasons else ():
+            event_id = event_id_of(record.event)
+            if event_id and event_id in reasons:
+                reply = reasons[event_id].reason
+                letters.append(_letter(batch, record, named, reply=reply, attempts=1))
+            else:
+                others.append(record)
+        unnamed = reasons.get("", Rejection("", "", count=0))
+        count = min(unnamed.count, len(others))
+        for record in others[:count]:
+            # They are counted. Which they are is known only if they are all.
+            reply = f"{count} of {len(batch.records)} without a name: {unnamed.reason}"
+            letter = _letter(batch, record, named, reply=reply, attempts=1)
+            if count < len(others):
+                letter = msgspec.structs.replace(letter, event=NO_EVENT)
+            letters.append(letter)
+        self._settle(batch, letters)
+        return len(batch.records) - len(letters)
+
+    def bury(self, batch: Batch, verdict: Verdict) -> None:
+        """The one event of the range is a dead letter on return. Raises OSError."""
+        (record,) = batch.records
+        letter = _letter(
+            batch,
+            record,
+            verdict,
+            reply=verdict.detail,
+            attempts=batch.known.windows,
+        )
+        self._settle(batch, [letter])
+
+    def _settle(self, batch: Batch, letters: list[DeadLetter]) -> None:
+        name = batch.segment
+        entry = settle(self.books.entry(name), batch.known, dead=len(letters))
+        at = {each.offset for each in letters}
+        dead = Counter(
+            _name_of(each.event) for each in batch.records if each.start in at
+        )
+        settled = Counter(_name_of(each.event) for each in batch.records)
+        date = time.strftime("%Y-%m-%d", time.gmtime())
+        self.books.count_day(date, delivered=settled - dead, dead=dead)
+        if letters:
+            rows = self.letters.append(letters)
+            self.books.commit(segments={name: entry}, dead_files=rows)
+        else:
+            self.books.stage(name, entry)
+
+
+def _letter(
+    batch: Batch, record: Record, verdict: Verdict, *, reply: str, attempts: int
+) -> DeadLetter:
+    return DeadLetter(
+        event=msgspec.Raw(record.event),
+        reason=verdict.reason,
+        status=int(verdict.reason) if verdict.reason.isdecimal() else 0,
+        reply=reply[:_REPLY_CHARACTERS],
+        time_ms=int(time.time() * 1000),
+        attempts=attempts,
+        segment=batch.segment,
+        offset=record.start,
+    )
+
+
+# As the writer begins an event, of any name that a plot has room for.
+_NAME = re.compile(rb'\{"event":"([^"\\]{1,60})"')
+
+
+def _name_of(event: bytes) -> str:
+    found = _NAME.match(event)
+    return found[1].decode("utf-8", "replace") if found else OTHER
 
 
 class OpenSegment:
@@ -120,11 +208,11 @@ class OpenSegment:
             return None
         self._quarantine(items)
         records = [item for item in items if type(item) is Record]
-        request = records_request([record.event for record in records])
-        entry = announce(entry, items, digest=request.digest)
+        request = self._request(records)
+        entry = announce(entry, items, digest=request.digest, form=desk.form.label)
         self._books.commit(segments={self.name: entry})
         self._at = entry.offset
-        return Batch(entry.announced[-1], records, request)
+        return Batch(self.name, entry.announced[-1], records, request)
 
     def read(self, known: Announced) -> Batch | None:
         """A range that is announced already; None if damage took all of it.
@@ -132,10 +220,17 @@ class OpenSegment:
         One that was never posted as a whole and is larger than a batch is cut.
         """
         desk = self._desk
+        if known.digest and known.form != desk.form.label:
+            # It was posted in another format, so to another server: that one's answers
+            # count no more, and under this format it is another batch.
+            void = msgspec.structs.replace(
+                known, digest="", windows=0, reason="", tries=0
+            )
+            known = self._replace(known, void)[0]
         self._at = -1
         self._reader.start_at(known.start)
         if known.digest:
-            items = self._reader.take(known.count, _NO_BOUND, until=known.end)
+            items = self._reader.take(known.count, until=known.end)
         else:
             items = self._reader.take(
                 desk.batch_events_max, desk.batch_bytes_max, until=known.end
@@ -162,27 +257,29 @@ class OpenSegment:
             known = left
         if not records:
             return None
-        request = records_request([record.event for record in records])
+        request = self._request(records)
         if known.digest != request.digest:
-            known = self._replace(
-                known, msgspec.structs.replace(known, digest=request.digest)
-            )[0]
+            posted = msgspec.structs.replace(
+                known, digest=request.digest, form=desk.form.label
+            )
+            known = self._replace(known, posted)[0]
             self._books.commit()
-        return Batch(known, records, request)
+        return Batch(self.name, known, records, request)
 
     def single_out(
-        self, turn: int, segments: int, besides: Collection[int]
+        self, turn: int, segments: int, besides: Collection[int], *, any_single: bool
     ) -> Batch | None:
         """One event for a probe, announced; None if there is none to be had.
 
-        Not from a range that starts at one of `besides`.
+        Not from a range that starts at one of `besides`. One that failed alone before
+        comes last, and only with `any_single`.
         """
         self._announce_rest()
         others = [each for each in self.entry.announced if each.start not in besides]
-        # Single events that were set aside come last. A killed flush may have set aside
-        # good ones with a bad one, and left nothing else to compare it with.
-        ranges = [each for each in others if each.count > 1 or not each.reason]
-        ranges = ranges or others
+        ranges = [each for each in others if each.count > 1 or not each.windows]
+        # A killed flush may have set aside good ones with a bad one, and left nothing
+        # else to compare it with.
+        ranges = ranges or (others if any_single else [])
         events = sum(each.count for each in ranges)
         if not events or len(self.entry.announced) > RANGES_MAX:
             return None
@@ -195,12 +292,12 @@ class OpenSegment:
             return self.read(known)
         self._at = -1
         self._reader.start_at(known.start)
-        items = self._reader.take(number + 1, _NO_BOUND, until=known.end)
+        items = self._reader.take(number + 1, until=known.end)
         records = [item for item in items if type(item) is Record]
         if len(records) <= number:
             return None  # damage came after the announcement; `read` settles it
         record = records[number]
-        blank = msgspec.structs.replace(known, digest="", windows=0)
+        blank = msgspec.structs.replace(known, digest="", windows=0, tries=0)
         start = records[number - 1].end if number else known.start
         behind = known.count - number - 1
         single = msgspec.structs.replace(blank, start=start, end=record.end, count=1)
@@ -215,7 +312,7 @@ class OpenSegment:
     def narrow(self, batch: Batch) -> list[Announced]:
         """A range of several events is two; those, or none if there is no room."""
         known, records = batch.known, batch.records
-        if len(records) < 2 or len(self.entry.announced) >= RANGES_MAX:
+        if len(records) < 2 or len(self.entry.announced) >= _PARTS_MAX:
             return []
         left = search.middle([len(record.event) for record in records])
         cut = records[left - 1].end
@@ -228,28 +325,6 @@ class OpenSegment:
             msgspec.structs.replace(blank, start=cut, count=len(records) - left),
         )
 
-    def accept(self, batch: Batch, verdict: Verdict) -> int:
-        """The range is settled: delivered, but for the events that the reply named.
-
-        How many events were delivered.
-        """
-        reasons = {each.event_id: each.reason for each in verdict.rejected}
-        named = msgspec.structs.replace(verdict, reason="rejected")
-        letters = [
-            self._letter(record, named, reply=reasons[event_id], attempts=1)
-            for record in (batch.records if reasons else ())
-            if (event_id := event_id_of(record.event)) in reasons
-        ]
-        self._settle(batch, letters)
-        return len(batch.records) - len(letters)
-
-    def bury(self, batch: Batch, verdict: Verdict) -> None:
-        """The one event of the range is a dead letter on return."""
-        (record,) = batch.records
-        attempts = batch.known.windows + 1
-        letter = self._letter(record, verdict, reply=verdict.detail, attempts=attempts)
-        self._settle(batch, [letter])
-
     def finish(self) -> bool:
         """Whether this segment is done with; False if it has grown meanwhile.
 
@@ -261,7 +336,7 @@ class OpenSegment:
         entry = self.entry
         self._at = -1
         self._reader.start_at(entry.offset)
-        if self._reader.take(1, _NO_BOUND):
+        if self._reader.take(1):
             return False
         size = self._reader.size()
         if size > entry.offset + entry.tail:
@@ -271,6 +346,8 @@ class OpenSegment:
             # The settled offset is in the ledger before its segment is gone. On a full
             # disk it cannot be, and the space is what the disk needs.
             self._books.commit()
+        if size < self._desk.full_bytes:
+            tell_unfinished(self._desk.home, self._reader)
         if self._reader.delete(size):
             if self._desk.power:
                 # Sync first: a segment that reappears after folding would be sent again.
@@ -287,7 +364,7 @@ class OpenSegment:
         entry = self.entry
         before = entry.announced
         self._stand_at(entry.offset)
-        while items := self._reader.take(_AT_ONCE, _NO_BOUND):
+        while items := self._reader.take():
             self._quarantine(items)
             entry = announce(entry, items)
         new = entry.announced[len(before) :]
@@ -301,6 +378,13 @@ class OpenSegment:
             self._books.stage(self.name, entry)
             self._at = entry.offset
 
+    def _request(self, records: list[Record]) -> Request:
+        first, last = records[0].seq, records[-1].seq
+        return self._desk.form.request(
+            [record.event for record in records],
+            f"{self.name}; first={first}; last={last}",
+        )
+
     def _stand_at(self, offset: int) -> None:
         if self._at != offset:
             self._reader.start_at(offset)
@@ -308,28 +392,6 @@ class OpenSegment:
     def _replace(self, old: Announced, *new: Announced) -> list[Announced]:
         self._books.stage(self.name, replace(self.entry, old, *new))
         return list(new)
-
-    def _settle(self, batch: Batch, letters: list[DeadLetter]) -> None:
-        entry = settle(self.entry, batch.known, dead=len(letters))
-        if letters:
-            rows = self._desk.letters.append(letters)
-            self._books.commit(segments={self.name: entry}, dead_files=rows)
-        else:
-            self._books.stage(self.name, entry)
-
-    def _letter(
-        self, record: Record, verdict: Verdict, *, reply: str, attempts: int
-    ) -> DeadLetter:
-        return DeadLetter(
-            event=msgspec.Raw(record.event),
-            reason=verdict.reason,
-            status=int(verdict.reason) if verdict.reason.isdecimal() else 0,
-            reply=reply[:_REPLY_CHARACTERS],
-            time_ms=int(time.time() * 1000),
-            attempts=attempts,
-            segment=self.name,
-            offset=record.start,
-        )
 
     def _quarantine(self, items: list[Record | Damage]) -> None:
         """Damaged stretches are in `quarantine/` on return, if it is below its bound."""

@@ -19,7 +19,7 @@ from telemetry.books.entries import Snapshot, Totals
 from telemetry.books.view import read_snapshot
 from telemetry.delivery.dead_letters import finish_moves, learn_files
 from telemetry.errors import LedgerError, SpoolError
-from telemetry.files import TEMPORARY, sync_directory, write_whole
+from telemetry.files import TEMPORARY, free_bytes, sync_directory, write_whole
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
@@ -142,8 +142,7 @@ def keep_reserve(home: Home) -> None:
     try:
         if os.path.lexists(home.reserve) or not os.path.isdir(home.root):
             return
-        free = os.statvfs(home.root)
-        if free.f_bavail * free.f_frsize > 8 * RESERVE_BYTES:
+        if free_bytes(home.root) > 8 * RESERVE_BYTES:
             write_whole(home.reserve, b"\0" * RESERVE_BYTES)
     except OSError:
         pass  # the next flush tries again

@@ -1,36 +1,23 @@
-"""What the integrations share, loaded on first use.
-
-The three wrappers are imported by their own names, so that none of them loads
-a framework the program does not use:
+"""Wrapping a program, so that each of its runs is recorded as one event.
 
     from telemetry.integrations.argparse import command, run
     from telemetry.integrations.click import instrument
     from telemetry.integrations.typer import instrument
 
-Map: `recording` one run and its event; `argparse`, `click`, `typer` wrap a program and
-read its command line; `command` picks the reader for an object. What may be recorded
-of a reading is decided in `telemetry.commands`.
+Each is imported by its own name, so none loads a framework that the program does not use.
+
+Map: `recording` one run and its event; `signals` a run that SIGTERM or SIGHUP ends;
+`argparse`, `click`, `typer` wrap a program and read its command line; `command` picks the
+reader for an object; `own_commands` is `frob telemetry …`. What may be recorded of a
+reading is decided in `telemetry.commands`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
+try:
+    import msgspec as _  # noqa: F401 - whether it can be loaded decides
+except ImportError:
+    from telemetry.absent import stand_in_for
 
-if TYPE_CHECKING:
-    from telemetry.commands import NAMES_ONLY, SEED_POLICY
-    from telemetry.config import CommandPolicy
-    from telemetry.integrations.command import build_command_info
-
-__all__ = ["NAMES_ONLY", "SEED_POLICY", "CommandPolicy", "build_command_info"]
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from telemetry import commands
-    from telemetry.integrations import command
-
-    value: object = getattr(command if hasattr(command, name) else commands, name)
-    globals()[name] = value
-    return value
+    stand_in_for(*(f"{__name__}.{name}" for name in ("argparse", "click", "typer")))

@@ -3,24 +3,20 @@
     from telemetry.integrations.argparse import command
 
     with command(parser):
-        sys.exit(main())
+        sys.exit(main(parser.parse_args()))
 
-or, where `main` takes the parsed arguments:
-
-    sys.exit(run(parser, main))
-
-`--help`, `--version` and whatever else ends well inside the parser is no
-command, and records nothing; neither does shell completion. Leaving the block
-neither swallows nor replaces an exception, and adds no frame to its traceback.
+`--help`, `--version` and whatever else ends well inside the parser is no command, and
+records nothing; neither does shell completion. Leaving the block neither swallows nor
+replaces an exception, and adds no frame to its traceback.
 
 A command line is read by argparse's own algorithm, on a copy of the parser whose
-actions only take notes: no type is called, no file opened, nothing printed, nothing
-exits. So abbreviations, `-ofile`, `-vq`, `--x=value`, `--` and negative numbers mean
-here what they mean there. The rules on top:
+actions only take notes: no type is called, no file opened, nothing printed. So
+abbreviations, `-ofile`, `-vq`, `--x=value`, `--` and negative numbers mean here what
+they mean there. The rules on top:
 
 - What argparse would refuse ends the reading; what stood before it counts.
 - A flag, and a sub-command, has the name its author declared first, in the order
-  of declaration, which says less than that of typing.
+  of declaration: the order of typing would say more of the user.
 - A file of arguments (`@file`) is not opened, so what it holds is not recorded.
 
 It changes no parser. A parser class that overrides how it parses is read as if it did
@@ -30,26 +26,30 @@ not.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 from telemetry.commands import Flag, Reading
 from telemetry.config import CommandPolicy
 from telemetry.integrations.recording import (
+    Outcome,
+    OwnCommandDone,
     Settings,
     Stopwatch,
     Tracker,
-    error_of,
-    exits_well,
     leave_no_frame,
     long_name,
-    means_success,
+    outcome_of_status,
     quietly,
 )
 
+
+if TYPE_CHECKING:
+    from telemetry.client import Client
 
 _Status = TypeVar("_Status")
 
@@ -64,10 +64,13 @@ class Command:
         self._parser = parser
         self._argv = tuple(argv)
         self._settings = settings
-        self._error = ""
+        self._status: Outcome | None = None
 
     def __enter__(self) -> Command:
-        self._stopwatch = Stopwatch(self._settings)
+        parser, argv = self._parser, self._argv
+        self._stopwatch = Stopwatch(
+            self._settings, lambda: read(parser, argv), lambda: _declared_name(parser)
+        )
         return self
 
     def status(self, status: _Status) -> _Status:
@@ -76,7 +79,7 @@ class Command:
         For a program that returns its status from inside the `with` block,
         where a return cannot be seen.
         """
-        self._error = "" if means_success(status) else SystemExit.__name__
+        self._status = outcome_of_status(status)
         return status
 
     def __exit__(
@@ -85,22 +88,25 @@ class Command:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        quietly(lambda: self._end(exc_value, traceback), otherwise=False)
+        quietly(lambda: self._end(exc_value, traceback))
+        self._stopwatch.stop()
 
     def _end(
         self, failure: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> None:
         # argcomplete answers the shell from inside the program.
-        if "_ARGCOMPLETE" in os.environ:
-            return False
-        if failure is not None and exits_well(failure) and _in_argparse(traceback):
-            return False
-        parser = self._parser
-        reading = quietly(
-            lambda: read(parser, self._argv),
-            otherwise=Reading(program=_declared_name(parser)),
-        )
-        return self._stopwatch.record(reading, error=error_of(failure) or self._error)
+        if "_ARGCOMPLETE" in os.environ or isinstance(failure, OwnCommandDone):
+            return
+        outcome = self._stopwatch.outcome(failure)
+        if failure is None:
+            outcome = self._status or outcome
+        elif _in_argparse(traceback):
+            if not outcome.error:
+                return
+            if outcome.error == SystemExit.__name__:
+                # It exits as for an ArgumentError, and raised none.
+                outcome = Outcome(argparse.ArgumentError.__name__, outcome.exit_code)
+        self._stopwatch.record(outcome)
 
 
 def command(
@@ -110,14 +116,15 @@ def command(
     client: Tracker | None = None,
     policy: CommandPolicy | None = None,
     name: str | None = None,
+    signals: bool = True,
 ) -> Command:
     """A context manager that records what runs inside it as one command.
 
-    Parsing belongs inside, so that wrong usage is recorded too. `argv` is the
-    command line without the program's name; None stands for `sys.argv[1:]`, as
-    it is now. `client`, `policy` and `name` are those of `Settings`.
+    Parsing belongs inside, so that wrong usage is recorded too. `argv` is the command
+    line without the program's name, by default that of this process, as it is now. The
+    other arguments are those of `Settings`.
     """
-    settings = Settings(client=client, policy=policy, name=name)
+    settings = Settings(client=client, policy=policy, name=name, signals=signals)
     return Command(parser, sys.argv[1:] if argv is None else argv, settings)
 
 
@@ -125,22 +132,96 @@ def run(
     parser: argparse.ArgumentParser,
     main: Callable[[argparse.Namespace], _Status],
     argv: Sequence[str] | None = None,
-    *,
-    client: Tracker | None = None,
-    policy: CommandPolicy | None = None,
-    name: str | None = None,
+    **settings: Any,
 ) -> _Status:
     """What `main(parser.parse_args(argv))` returns: an exit status, as for `sys.exit`.
 
     The other arguments are those of `command`.
     """
-    running = command(parser, argv, client=client, policy=policy, name=name)
+    running = command(parser, argv, **settings)
     try:
         with running:
             return running.status(main(parser.parse_args(argv)))
     except BaseException as exc:
         leave_no_frame(exc)
         raise
+
+
+def telemetry_commands(
+    parser: argparse.ArgumentParser,
+    *,
+    client: Client | None = None,
+    events: Iterable[str] = (),
+) -> None:
+    """Add `telemetry status|show|on|off|reset|forget` to a program.
+
+    Args:
+        parser: the program's parser. With sub-commands, `telemetry` is one more of
+            them; without, it is the option `--telemetry ACTION`. Add it last.
+        client: whose events; None for the process-wide client's.
+        events: names of the modules that define the program's own events, so that
+            `show --page` has their docstrings; imported only then.
+
+    They run while the arguments are parsed, as `--version` does, and end the program.
+    Configure it before.
+
+    Example:
+        >>> parser = argparse.ArgumentParser(prog="frob")
+        >>> _ = parser.add_subparsers().add_parser("build")
+        >>> telemetry_commands(parser, events=["frob.events"])
+    """
+    from telemetry.integrations.own_commands import (
+        ACTIONS,
+        HELP,
+        LISTED,
+        NAME,
+        PAGE,
+        run,
+    )
+
+    act = functools.partial(run, client=client, events=events)
+    group = _group_of(parser)
+    if group is None:
+        parser.add_argument(
+            f"--{NAME}",
+            action=_Own,
+            nargs="?",
+            const="status",
+            run=act,
+            dest=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+            choices=[*ACTIONS],
+            help=HELP,
+        )
+        return
+    own = group.add_parser(
+        NAME,
+        help=HELP,
+        description=f"{HELP}:\n\n{LISTED}\n\n--page: {PAGE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    own.add_argument("action", nargs="?", default="status", choices=[*ACTIONS])
+    # What follows the action; with it the command runs.
+    rest, hidden = argparse.REMAINDER, argparse.SUPPRESS
+    own.add_argument("rest", nargs=rest, action=_Own, run=act, help=hidden)
+
+
+class _Own(argparse.Action):
+    """Runs a command of `telemetry_commands` and ends the program."""
+
+    def __init__(self, *, run: Callable[..., NoReturn], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._run = run
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> NoReturn:
+        if option_string is not None:
+            self._run(values, f"{parser.prog} {option_string}")
+        if values not in ([], ["--page"]):
+            parser.error(f"unrecognized arguments: {' '.join(values)}")
+        self._run(namespace.action, parser.prog, page=bool(values))
 
 
 def _in_argparse(traceback: TracebackType | None) -> bool:
@@ -163,7 +244,7 @@ def read(parser: Any, argv: Sequence[str]) -> Reading:
     while level is not None:
         notes = _notes(level, argv)
         level, arguments = None, []
-        # In the order of declaration, which tells less than that of typing.
+        # In the order of declaration: the order of typing would say more of the user.
         for action, given, values in sorted(notes, key=lambda note: note[0].order):
             origin = action.origin
             if isinstance(origin, argparse._SubParsersAction):  # noqa: SLF001
@@ -180,6 +261,25 @@ def read(parser: Any, argv: Sequence[str]) -> Reading:
         flags=tuple(flags),
         arguments=tuple(arguments),
     )
+
+
+def paths(parser: Any) -> list[str]:
+    """The action of each command, under the first name that was declared for it."""
+    group = _group_of(parser)
+    if group is None:
+        return [_declared_name(parser)]
+    found = []
+    for name, below in group.choices.items():
+        if _chosen(group, name)[1] == name:
+            deeper = paths(below) if _group_of(below) else [""]
+            found += [f"{name} {path}".rstrip() for path in deeper]
+    return found
+
+
+def _group_of(parser: argparse.ArgumentParser) -> Any:
+    """What holds a parser's sub-commands; None if it has none."""
+    kind = argparse._SubParsersAction  # noqa: SLF001
+    return next((a for a in parser._actions if isinstance(a, kind)), None)  # noqa: SLF001
 
 
 def _declared_name(parser: argparse.ArgumentParser) -> str:
@@ -223,11 +323,7 @@ class _Note(argparse.Action):
         self._notes = notes
 
     def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
     ) -> None:
         texts = [values] if isinstance(values, str) else list(values or ())
         # A positional argument that may be missing is called without a value.
@@ -239,9 +335,6 @@ class _Copy(argparse.ArgumentParser):
     """Parses as another parser would, and neither prints nor exits."""
 
     def error(self, message: str) -> NoReturn:
-        raise _UsageError(message)
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         raise _UsageError(message)
 
 
@@ -268,16 +361,10 @@ def _notes(
             notes=notes,
         )
         note.required = False  # a missing argument is for the program to say
+    # A file of arguments may be a pipe that can be read only once, and not by us.
+    files = tuple(parser.fromfile_prefix_chars or ())
     try:
-        copy.parse_known_args(list(_without_files(parser, argv)))
+        copy.parse_known_args([each for each in argv if not each.startswith(files)])
     except _UsageError:
         pass  # what was noted before it was given all the same
     return notes
-
-
-def _without_files(
-    parser: argparse.ArgumentParser, argv: Sequence[str]
-) -> Iterator[str]:
-    # The file may be a pipe that can be read only once, and not by us.
-    files = tuple(parser.fromfile_prefix_chars or ())
-    return (argument for argument in argv if not argument.startswith(files))

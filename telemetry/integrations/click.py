@@ -5,35 +5,32 @@
     instrument(cli)
     cli()
 
-The command may be somebody else's, imported from a program that knows nothing
-of this. It is recorded however it is called: as a script, `standalone_mode` or
-not, by a test runner.
+The command may be somebody else's. It is recorded however it is called: as a script,
+`standalone_mode` or not, by a test runner.
 
-How it works: a click context is a context manager that every run enters and
-leaves, so the command is given a class of contexts that look on. Nothing stands
-between the program and click, so no traceback gains a frame and no exception is
-caught. Sub-commands make contexts of their own; click's own context class tells
-of those, and does nothing for programs that were not instrumented.
+How it works: a click context is a context manager that every run enters and leaves, so
+the command is given a class of contexts that look on. Nothing stands between the
+program and click: no traceback gains a frame and no exception is caught. Sub-commands
+make contexts of their own; click's own context class reports those, and does nothing
+for programs that were not instrumented.
 
-A run is one event, chained commands included. What ends well while arguments
-are still parsed (`--help`, `--version`) is no command and records nothing;
-neither does shell completion, nor a group that answers with its help.
+A run is one event, chained commands included. What ends well while arguments are still
+parsed (`--help`, `--version`) is no command and records nothing; neither does shell
+completion, nor a group that answers with its help.
 
-A context has parsed already and knows where each value came from. A command is
-given its arguments, which its own option parser takes apart, and nothing else
-happens: no callback, no type, no prompt. Only the look-up of a sub-command may
-be the program's own code. The rules:
+A context has parsed already and knows where each value came from. A command is given
+its arguments, which its own option parser takes apart; no callback, type or prompt is
+called. Only the look-up of a sub-command may be the program's own code. The rules:
 
-- Only what came from the command line counts: not the environment, not a
-  default, not an answer to a prompt.
-- A flag has its declared name: `--no-x` where that was given, and of several
-  flags that set the same parameter only the one whose value it has.
-- A sub-command has the first name under which its group holds it, else its own:
-  the typed one may be an alias that the user made up.
+- Only what came from the command line counts: not the environment, not a default, not
+  an answer to a prompt.
+- A flag has its declared name: `--no-x` where that was given, and of several flags
+  that set the same parameter only the one whose value it has.
+- A sub-command has the first name under which its group holds it, else its own: the
+  typed one may be an alias that the user made up.
 
-Nothing here imports click, nor changes what a command does, says or returns: typer
-carries a copy of click, older versions of it use click itself, and all are read by the
-attributes they have in common.
+Nothing but `telemetry_commands` imports click: typer carries a copy of it, older
+versions use click itself, and all are read by the attributes they have in common.
 """
 
 from __future__ import annotations
@@ -42,21 +39,24 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from telemetry.commands import Flag, Reading
 from telemetry.config import CommandPolicy
 from telemetry.integrations.recording import (
+    OwnCommandDone,
     Settings,
     Stopwatch,
     Tracker,
-    error_of,
-    exits_well,
     leave_no_frame,
     long_name,
+    outcome_of,
     quietly,
 )
 
+
+if TYPE_CHECKING:
+    from telemetry.client import Client
 
 _Command = TypeVar("_Command")
 
@@ -75,15 +75,61 @@ def instrument(
     client: Tracker | None = None,
     policy: CommandPolicy | None = None,
     name: str | None = None,
+    signals: bool = True,
 ) -> _Command:
     """`command` itself, each run of which is recorded from now on.
 
-    `client`, `policy` and `name` are those of `Settings`; a second call replaces
-    them. What is no click command is left alone.
+    `client`, `policy`, `name` and `signals` are those of `Settings`; a second call
+    replaces them. What is no click command is left alone.
     """
-    settings = Settings(client=client, policy=policy, name=name)
-    quietly(lambda: _instrument(command, settings), otherwise=None)
+    settings = Settings(client=client, policy=policy, name=name, signals=signals)
+    quietly(lambda: _instrument(command, settings))
     return command
+
+
+def telemetry_commands(
+    cli: Any, *, client: Client | None = None, events: Iterable[str] = ()
+) -> None:
+    """Add `telemetry status|show|on|off|reset|forget` to a program.
+
+    Args:
+        cli: the program's group; `telemetry` is one more command of it. A command
+            without sub-commands gets the option `--telemetry ACTION`.
+        client: whose events; None for the process-wide client's. Configure it before
+            these run, in the group's own function at the latest.
+        events: the modules that define the program's own events, as for argparse.
+
+    Example:
+        >>> import click
+        >>> cli = click.Group("frob")
+        >>> telemetry_commands(cli)
+        >>> list(cli.commands)
+        ['telemetry']
+    """
+    import click
+
+    from telemetry.integrations.own_commands import ACTIONS, HELP, LISTED, NAME, PAGE
+    from telemetry.integrations.own_commands import run as run_action
+
+    run = functools.partial(run_action, client=client, events=events)
+    actions, text = click.Choice([*ACTIONS]), HELP.capitalize()
+
+    @click.command(NAME, short_help=f"{text}.", help=f"{text}:\n\n\b\n{LISTED}")
+    @click.argument("action", type=actions, default="status")
+    @click.option("--page", is_flag=True, help=f"{PAGE}.".capitalize())
+    def own(action: str, *, page: bool) -> None:
+        root = click.get_current_context().find_root()
+        run(action, f"{root.info_name} {NAME}", page=page)
+
+    def choose(context: Any, _: object, action: str | None) -> None:
+        if action is not None and not context.resilient_parsing:
+            run(action, f"{context.info_name} --{NAME}")
+
+    if isinstance(cli, click.Group):
+        cli.add_command(own)
+    else:
+        as_option: Any = {"is_eager": True, "expose_value": False, "callback": choose}
+        click.option(f"--{NAME}", type=actions, help=HELP, **as_option)(cli)
 
 
 def _instrument(command: Any, settings: Settings) -> None:
@@ -118,28 +164,28 @@ def observed(context_class: Any, settings: Settings) -> Any:
 
     for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(Observed, attribute, getattr(unobserved, attribute))
-    _tell_entries(unobserved)
+    _report_entries(unobserved)
     return Observed
 
 
-def _tell_entries(context_class: Any) -> None:
-    """Make click's own context class tell a run of each context that is entered.
+def _report_entries(context_class: Any) -> None:
+    """Make click's own context class report each context that is entered to its run.
 
     There is no other place that every sub-command passes, whatever its class and
     however its group found it, and that leaves no frame in a traceback.
     """
     kind = next(kind for kind in context_class.__mro__ if "find_root" in vars(kind))
     enter = kind.__enter__
-    if hasattr(enter, "_telemetry_tells"):
+    if hasattr(enter, "_telemetry_reports"):
         return
 
     @functools.wraps(enter)
-    def tell_and_enter(self: Any) -> Any:
-        quietly(lambda: _entered(self), otherwise=None)
+    def report_and_enter(self: Any) -> Any:
+        quietly(lambda: _entered(self))
         return enter(self)
 
-    tell_and_enter._telemetry_tells = True  # type: ignore[attr-defined]  # noqa: SLF001
-    kind.__enter__ = tell_and_enter
+    report_and_enter._telemetry_reports = True  # type: ignore[attr-defined]  # noqa: SLF001
+    kind.__enter__ = report_and_enter
 
 
 def _entered(context: Any) -> None:
@@ -158,7 +204,7 @@ def _entered(context: Any) -> None:
 def _left(context: Any, failure: BaseException | None) -> None:
     run = vars(context).get(_RUN)
     if run is not None:
-        quietly(lambda: run.left(failure), otherwise=None)
+        quietly(lambda: run.left(failure))
 
 
 class _Run:
@@ -169,9 +215,12 @@ class _Run:
     """
 
     def __init__(self, root: Any, settings: Settings) -> None:
-        self._stopwatch = Stopwatch(settings)
+        contexts: list[Any] = []
+        self._stopwatch = Stopwatch(
+            settings, lambda: read_contexts(contexts), lambda: root.command.name or ""
+        )
         self._root = root
-        self._contexts: list[Any] = []
+        self._contexts = contexts
         self._invoked = False  # whether the root's own arguments are parsed
         self._parsing = False  # whether those of the latest context are not
 
@@ -186,7 +235,7 @@ class _Run:
             self._parsing = False
 
     def _dispatched(self, context: Any) -> bool:
-        # A command called by another (`ctx.invoke`) is nobody's sub-command: it
+        # A command called by another (`ctx.invoke`) is no sub-command: it
         # has nothing to parse. Nor is one that its parent did not announce.
         parent = context.parent
         announced = parent.invoked_subcommand in (context.info_name, "*")
@@ -200,18 +249,17 @@ class _Run:
             return  # parsed, and about to be invoked
         # From here on the program's objects live as long as without us.
         vars(self._root)[_RUN] = None
-        if failure is not None and self._is_no_command(failure):
-            return
-        reading = quietly(
-            lambda: read_contexts(self._contexts),
-            otherwise=Reading(program=self._root.command.name or ""),
-        )
-        self._stopwatch.record(reading, error=error_of(failure))
+        # typer makes 130 of Ctrl-C, click makes 1.
+        of_click = type(self._root).__module__.partition(".")[0] == "click"
+        outcome = self._stopwatch.outcome(failure, interrupted=1 if of_click else 130)
+        self._stopwatch.stop()
+        if failure is None or not self._is_no_command(failure):
+            self._stopwatch.record(outcome)
 
     def _is_no_command(self, failure: BaseException) -> bool:
-        if type(failure).__name__ == _HELP:
+        if type(failure).__name__ == _HELP or isinstance(failure, OwnCommandDone):
             return True
-        return self._parsing and exits_well(failure)
+        return self._parsing and not outcome_of(failure).error
 
 
 def _among(contexts: list[Any], context: Any) -> bool:
@@ -235,6 +283,14 @@ _CHAINED = {"allow_extra_args": True, "allow_interspersed_args": False}
 _NOTHING = object()  # equal to no value that a parameter can have
 
 
+class _Level(NamedTuple):
+    """A command of the path, and what it was given."""
+
+    context: Any
+    flags: list[Flag]
+    arguments: list[str]
+
+
 def read_context(context: Any) -> Reading:
     """What the context and those above it were given."""
     lineage = [context]
@@ -245,70 +301,80 @@ def read_context(context: Any) -> Reading:
 
 def read_contexts(contexts: Sequence[Any]) -> Reading:
     """What these contexts were given, the program's own first, in order of entry."""
-    names = (_command_name(context) for context in contexts[1:])
-    return Reading(
-        program=contexts[0].command.name or "",
-        path=tuple(name for name in names if name),
-        flags=tuple(flag for context in contexts for flag in _context_flags(context)),
-        arguments=tuple(_context_arguments(contexts[-1])),
+    return _reading(
+        [_Level(c, list(_given_flags(c)), list(_given_arguments(c))) for c in contexts]
     )
 
 
 def read_command(command: Any, args: Sequence[str]) -> Reading:
     """What `args`, the command line without the program's name, gives the command."""
-    walk = _Walk()
-    walk.enter(command, command.name, None, args)
+    levels: list[_Level] = []
+    _walk(levels, command, command.name, None, args)
+    return _reading(levels)
+
+
+def _reading(levels: Sequence[_Level]) -> Reading:
+    names = (_command_name(level.context) for level in levels[1:])
     return Reading(
-        program=command.name or "",
-        path=tuple(name for name in walk.path if name),
-        flags=tuple(walk.flags),
-        arguments=tuple(walk.arguments),
+        program=levels[0].context.command.name or "",
+        path=tuple(name for name in names if name),
+        flags=tuple(flag for level in levels for flag in level.flags),
+        arguments=tuple(levels[-1].arguments),
     )
 
 
-class _Walk:
-    """Goes down from a command to the sub-commands that its arguments name."""
+def paths(command: Any) -> list[str]:
+    """The action of each command; of a group only if it runs without a sub-command."""
+    return [path or command.name or "" for path in _paths_below(command, None)]
 
-    def __init__(self) -> None:
-        self.path: list[str] = []
-        self.flags: list[Flag] = []
-        self.arguments: list[str] = []
 
-    def enter(
-        self, command: Any, name: str | None, parent: Any, args: Sequence[str]
-    ) -> list[str]:
-        """What `command` leaves of `args` for the next one of its chain."""
-        chained = parent is not None and _chains(parent.command)
-        settings = {**command.context_settings, **(_CHAINED if chained else {})}
-        # Resilient: what the parser refuses ends it, and what came before counts.
-        context = command.context_class(
-            command,
-            **{**settings, "info_name": name, "parent": parent},
-            resilient_parsing=True,
-        )
-        if parent is not None:
-            self.path.append(_command_name(context))
-        parser = command.make_parser(context)
-        given, rest, order = parser.parse_args(args=list(args))
-        for param in _in_declared_order(order, command.params):
-            if param.param_type_name == "option":
-                self.flags.append(_flag(param, given.get(param.name)))
-        self.arguments = list(_texts(given.get(p.name) for p in _arguments(context)))
-        if hasattr(command, "resolve_command"):
-            self._descend(command, context, rest)
-            return []
-        if not chained:
-            self.arguments += rest
+def _paths_below(command: Any, parent: Any) -> list[str]:
+    if not hasattr(command, "list_commands"):
+        return [""]
+    context = command.context_class(command, parent=parent, resilient_parsing=True)
+    found = [""] if command.invoke_without_command else []
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        deeper = _paths_below(below, context) if below is not None else []
+        found += [f"{name} {path}".rstrip() for path in deeper]
+    return found
+
+
+def _walk(
+    levels: list[_Level],
+    command: Any,
+    name: str | None,
+    parent: Any,
+    args: Sequence[str],
+) -> list[str]:
+    """Go down to the sub-commands that `args` name; what is left for the next one.
+
+    Resilient: what a parser refuses ends it, and what came before counts.
+    """
+    chained = parent is not None and _chains(parent.command)
+    settings = {**command.context_settings, **(_CHAINED if chained else {})}
+    settings |= {"info_name": name, "parent": parent, "resilient_parsing": True}
+    context = command.context_class(command, **settings)
+    given, rest, order = command.make_parser(context).parse_args(args=list(args))
+    flags = [
+        _flag(param, given.get(param.name))
+        for param in _in_declared_order(order, command.params)
+        if param.param_type_name == "option"
+    ]
+    arguments = list(_texts(given.get(each.name) for each in _arguments(context)))
+    level = _Level(context, flags, arguments)
+    levels.append(level)
+    if not hasattr(command, "resolve_command"):
+        level.arguments.extend([] if chained else rest)
         return list(rest)
-
-    def _descend(self, group: Any, context: Any, rest: Sequence[str]) -> None:
-        while rest:
-            name, command, rest = group.resolve_command(context, list(rest))
-            if command is None:
-                return
-            rest = self.enter(command, name, context, rest)
-            if not _chains(group):
-                return
+    while rest:
+        name, below, rest = command.resolve_command(context, list(rest))
+        if below is None:
+            break
+        rest = _walk(levels, below, name, context, rest)
+        if not _chains(command):
+            break
+    return []
 
 
 def _chains(group: Any) -> bool:
@@ -337,14 +403,14 @@ def _is_given(param: Any, context: Any) -> bool:
     return getattr(source, "name", "") == "COMMANDLINE"
 
 
-def _context_flags(context: Any) -> Iterator[Flag]:
+def _given_flags(context: Any) -> Iterator[Flag]:
     options = _options(context)
     for param in options:
         if not _is_given(param, context):
             continue
         value = context.params.get(param.name, _NOTHING)
         shared = sum(other.name == param.name for other in options) > 1
-        # Their values tell apart the flags that set one parameter. One that has
+        # Their values distinguish the flags that set one parameter. One that has
         # been converted beyond recognition is left out rather than guessed.
         if not shared or getattr(param, "flag_value", _NOTHING) == value:
             yield _flag(param, value)
@@ -358,7 +424,7 @@ def _flag(param: Any, value: object) -> Flag:
     )
 
 
-def _context_arguments(context: Any) -> Iterator[str]:
+def _given_arguments(context: Any) -> Iterator[str]:
     given = (p for p in _arguments(context) if _is_given(p, context))
     yield from _texts(context.params.get(param.name) for param in given)
     if not hasattr(context.command, "resolve_command"):

@@ -7,14 +7,20 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from telemetry.commands import NAMES_ONLY, Reading, permitted
 from telemetry.config import CommandPolicy
-from telemetry.events import CommandInfo
 from telemetry.integrations.recording import quietly
+from telemetry.light_events import CommandInfo
+
+
+# typer carries a copy of click, whose classes have the same names.
+_CONTEXTS = {("click", "Context"), ("typer", "Context")}
+_COMMANDS = {("click", "BaseCommand"), ("click", "Command"), ("typer", "Command")}
 
 
 def build_command_info(
@@ -46,31 +52,58 @@ def build_command_info(
         CommandInfo(action='frob', args=[], flags=['--output'])
     """
     given = tuple(args or ())
-    reading = quietly(lambda: _read(command, given), otherwise=Reading())
+    reading = quietly(lambda: _read(command, given)) or Reading()
     return permitted(reading, base_name, policy)
 
 
+def command_paths(program: object) -> list[str]:
+    """The action of each command that a program has, sub-commands by their path.
+
+    Args:
+        program: an argparse parser, a click command or a typer app. The commands of
+            `telemetry_commands` are none of its own.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    kind, program = _kind_of(program)
+    paths: Callable[[Any], list[str]]
+    if kind == "argparse":
+        from telemetry.integrations.argparse import paths
+    elif kind == "click":
+        from telemetry.integrations.click import paths
+    else:
+        raise TypeError(f"a {type(program).__name__} is no program")
+    return [path for path in paths(program) if path.partition(" ")[0] != "telemetry"]
+
+
 def _read(command: object, args: tuple[str, ...]) -> Reading:
-    kinds = {
-        (kind.__module__.partition(".")[0], kind.__name__)
-        for kind in type(command).__mro__
-    }
-    if ("argparse", "ArgumentParser") in kinds:
+    kind, command = _kind_of(command)
+    if not kind:
+        return Reading(arguments=args)
+    if kind == "argparse":
         from telemetry.integrations.argparse import read
 
         return read(command, args)
-    if ("typer", "Typer") in kinds:
-        from telemetry.integrations.typer import command_of
+    from telemetry.integrations.click import read_command, read_context
 
-        command = command_of(command)
-        kinds = {("click", "Command")}
-    # typer carries a copy of click, whose classes have the same names.
-    if kinds & {("click", "Context"), ("typer", "Context")}:
-        from telemetry.integrations.click import read_context
-
+    if kind == "context":
         return msgspec.structs.replace(read_context(command), arguments=args)
-    if kinds & {("click", "BaseCommand"), ("click", "Command"), ("typer", "Command")}:
-        from telemetry.integrations.click import read_command
+    return read_command(command, args)
 
-        return read_command(command, args)
-    return Reading(arguments=args)
+
+def _kind_of(program: Any) -> tuple[str, Any]:
+    """`argparse`, `click` or `context`, and what is read: of a typer app its command."""
+    classes = {
+        (each.__module__.partition(".")[0], each.__name__)
+        for each in type(program).__mro__
+    }
+    if ("argparse", "ArgumentParser") in classes:
+        return "argparse", program
+    if ("typer", "Typer") in classes:
+        from telemetry.integrations.typer import get_command
+
+        return "click", get_command(program)
+    if classes & _CONTEXTS:
+        return "context", program
+    return "click" if classes & _COMMANDS else "", program

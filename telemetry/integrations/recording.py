@@ -2,14 +2,19 @@
 
 What counts as success is what the shell sees: an exception is a failure, and so
 is an exit with any status but 0 (none, or False, is 0; a text is 1). The error
-recorded is the name of the exception's class: its message may hold what the user
-typed, and is never read.
+recorded is the name of a class: of the exception that ended the run, or of the one that
+was being handled when the program chose to exit. An exception's message may hold what
+the user typed, and is never read. A reader of the output that has seen enough (`| head`)
+is no failure.
 
 It knows no framework, and decides nothing about what may be recorded.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -18,8 +23,13 @@ import msgspec
 
 from telemetry.commands import NAMES_ONLY, Reading, permitted
 from telemetry.config import CommandPolicy, Config
-from telemetry.events import CommandEvent, StructuredEvent
+from telemetry.light_events import CommandEvent
 
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from telemetry.event_type import StructuredEvent
+    from telemetry.integrations.signals import Watch
 
 _Result = TypeVar("_Result")
 
@@ -40,24 +50,68 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `client` takes the events; None stands for the process-wide one, looked up when a
     run ends. `policy` says what may be recorded; None stands for the client's own.
     `name` is the action of a run without a sub-command; None stands for the client's
-    app.
+    app. `signals` says whether SIGTERM and SIGHUP are watched; see `signals.Watch`.
     """
 
     client: Tracker | None = None
     policy: CommandPolicy | None = None
     name: str | None = None
+    signals: bool = True
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a run ended. An empty `error` is success; `exit_code` None is not known."""
+
+    error: str = ""
+    exit_code: int | None = 0
+
+
+class OwnCommandDone(SystemExit):
+    """A command of `telemetry_commands` ended: that is no run of the program."""
 
 
 class Stopwatch:
-    """A run that has begun. Its time is that of a clock which never steps back."""
+    """A run that has begun. Its time is that of a clock which never steps back.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    `read` answers what the command line named, or raises; `name` the program's name.
+    """
+
+    def __init__(
+        self, settings: Settings, read: Callable[[], Reading], name: Callable[[], str]
+    ) -> None:
+        self._settings, self._read, self._name = settings, read, name
         self._started_ns = time.monotonic_ns()
+        # What the host was handling before the run is no error of the run.
+        self._older = sys.exc_info()[1]
+        self._watch: Watch | None = None
+        if settings.signals:
+            from telemetry.integrations.signals import Watch
 
-    def record(self, reading: Reading, *, error: str) -> bool:
-        """Whether the event was recorded. An empty `error` is success."""
+            def end(signal: str, number: int) -> None:
+                quietly(lambda: self._record(Outcome(signal, 128 + number)))
+
+            self._watch = quietly(lambda: Watch(end))
+
+    def stop(self) -> None:
+        """The run is over: no signal is watched any more."""
+        if self._watch is not None:
+            quietly(self._watch.close)
+        self._watch = self._older = None
+
+    def outcome(
+        self, failure: BaseException | None, *, interrupted: int = 130
+    ) -> Outcome:
+        """How the run ended. `interrupted` is the exit code of Ctrl-C."""
+        return outcome_of(failure, self._older, interrupted=interrupted)
+
+    def record(self, outcome: Outcome) -> None:
+        """The run is over, and this came of it."""
+        self.stop()
+        self._record(outcome)
+
+    def _record(self, outcome: Outcome) -> None:
         duration_ns = time.monotonic_ns() - self._started_ns
+        reading = quietly(self._read) or Reading(program=self._name())
         client, policy = self._settings.client, self._settings.policy
         from telemetry.api import DEFAULT_APP, get_global_telemetry_client
 
@@ -69,23 +123,24 @@ class Stopwatch:
         name = None
         if not reading.path:
             app = "" if config is None else config.app
-            # An app that nobody named has the default's name.
+            # An app without a name of its own has the default's.
             is_named = app not in ("", DEFAULT_APP) or not reading.program
             name = self._settings.name or (app if is_named else None)
         info = permitted(reading, name, policy)
         event = CommandEvent(
             action=info.action,
             args=info.args,
-            success=not error,
-            error=error,
+            success=not outcome.error,
+            error=outcome.error,
             flags=info.flags,
             duration_ms=duration_ns // _NS_PER_MS,
+            exit_code=outcome.exit_code,
         )
-        return client.track(event)
+        client.track(event)
 
 
-def quietly(call: Callable[[], _Result], *, otherwise: _Result) -> _Result:
-    """What `call` returns, or `otherwise` where it fails.
+def quietly(call: Callable[[], _Result]) -> _Result | None:
+    """What `call` returns, or None where it fails.
 
     The one place where the integrations swallow: whatever fails while a command
     is read or recorded, a parser of an unforeseen make or a client that raises,
@@ -95,7 +150,7 @@ def quietly(call: Callable[[], _Result], *, otherwise: _Result) -> _Result:
     try:
         return call()
     except Exception:  # noqa: BLE001
-        return otherwise
+        return None
 
 
 def long_name(names: Sequence[str]) -> str:
@@ -103,25 +158,69 @@ def long_name(names: Sequence[str]) -> str:
     return max(names, key=lambda name: (name[:2] == name[:1] * 2, len(name) > 2))
 
 
-def error_of(failure: BaseException | None) -> str:
-    """The class name of what ended the run; empty where it ended well."""
-    return "" if failure is None or exits_well(failure) else type(failure).__name__
+def outcome_of(
+    failure: BaseException | None,
+    older: BaseException | None = None,
+    *,
+    interrupted: int = 130,
+) -> Outcome:
+    """What a run comes to that `failure` ended; an exception `older` was there before."""
+    if failure is None:
+        return Outcome()
+    status = _status_of(failure)
+    code = interrupted if isinstance(failure, KeyboardInterrupt) else _code_of(status)
+    if code == 0 and status is not failure:
+        return Outcome()
+    cause = failure.__cause__ or failure.__context__
+    if status is failure or cause is None or cause is older:
+        cause = failure
+    if isinstance(cause, BrokenPipeError) and _is_output_closed():
+        return Outcome(exit_code=None)
+    return Outcome(type(cause).__name__, code)
 
 
-def exits_well(failure: BaseException) -> bool:
-    """Whether this exception ends the process with status 0."""
+def _status_of(failure: BaseException) -> object:
+    """What the program wants to exit with; the exception itself if it wants nothing."""
     if isinstance(failure, SystemExit):
-        return means_success(failure.code)
+        return failure.code
     # click and typer have an `Exit` of their own, with the status in `exit_code`.
-    # Their other errors carry one too, but are errors whatever it says.
     if any(kind.__name__ == "Exit" for kind in type(failure).__mro__):
-        return means_success(getattr(failure, "exit_code", 1))
-    return False
+        return getattr(failure, "exit_code", 1)
+    return failure
 
 
-def means_success(status: object) -> bool:
-    """Whether `sys.exit(status)` makes the shell see 0."""
-    return status is None or (isinstance(status, int) and status == 0)
+def _code_of(status: object) -> int:
+    """What the shell sees of `sys.exit(status)`, or of an exception."""
+    if status is None:
+        return 0
+    if isinstance(status, int):
+        return int(status) & 0xFF if os.name == "posix" else int(status)
+    # click's errors say what they exit with.
+    code = getattr(status, "exit_code", 1)
+    return code if isinstance(code, int) and code else 1
+
+
+def _is_output_closed() -> bool:
+    """Whether standard output is a pipe without a reader."""
+    try:
+        import select
+
+        poll = select.poll()
+        poll.register(1, 0)
+        if any(events & select.POLLERR for _, events in poll.poll(0)):
+            return True
+        # Who met the broken pipe before us (rich, the recipe of Python's manual) put
+        # /dev/null in its place. That could be sought in from the start, a pipe not.
+        is_null = os.path.samestat(os.fstat(1), os.stat(os.devnull))
+        return is_null and sys.__stdout__ is not None and not sys.__stdout__.seekable()
+    except (ImportError, AttributeError, OSError) as error:
+        return getattr(error, "errno", None) != errno.EBADF
+
+
+def outcome_of_status(status: object) -> Outcome:
+    """What `sys.exit(status)` comes to, said by a program that returns its status."""
+    code = _code_of(status)
+    return Outcome(SystemExit.__name__ if code else "", code)
 
 
 def leave_no_frame(failure: BaseException) -> None:

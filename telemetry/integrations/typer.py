@@ -20,8 +20,11 @@ makes the app itself.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from typer import Argument, Context, Option
 from typer.core import TyperCommand, TyperGroup
 from typer.main import Typer, get_command
 
@@ -29,6 +32,12 @@ from telemetry.config import CommandPolicy
 from telemetry.integrations.click import observed
 from telemetry.integrations.recording import Settings, Tracker, quietly
 
+
+if TYPE_CHECKING:
+    from telemetry.client import Client
+
+# `get_command` is for `command`: what typer would make of an app now.
+__all__ = ["get_command", "instrument", "telemetry_commands"]
 
 _App = TypeVar("_App", bound=Typer)
 
@@ -39,20 +48,53 @@ def instrument(
     client: Tracker | None = None,
     policy: CommandPolicy | None = None,
     name: str | None = None,
+    signals: bool = True,
 ) -> _App:
     """`app` itself, each run of which is recorded from now on.
 
-    `client`, `policy` and `name` are those of `Settings`; a second call replaces
-    them.
+    `client`, `policy`, `name` and `signals` are those of `Settings`; a second call
+    replaces them.
     """
-    settings = Settings(client=client, policy=policy, name=name)
-    quietly(lambda: _instrument(app, settings), otherwise=None)
+    settings = Settings(client=client, policy=policy, name=name, signals=signals)
+    quietly(lambda: _instrument(app, settings))
     return app
 
 
-def command_of(app: Any) -> Any:
-    """The command that typer would make of `app` now."""
-    return get_command(app)
+def telemetry_commands(
+    app: Typer, *, client: Client | None = None, events: Iterable[str] = ()
+) -> None:
+    """Add `telemetry status|show|on|off|reset|forget` to a program.
+
+    Args:
+        app: the program's app. It has to have a callback or several commands: an app
+            with one command alone has no sub-commands, and gets them by this.
+        client: whose events; None for the process-wide client's. Configure it before
+            these run, in the app's callback at the latest.
+        events: the modules that define the program's own events, as for argparse.
+    """
+    from telemetry.integrations.own_commands import (
+        ACTIONS,
+        HELP,
+        LISTED,
+        NAME,
+        PAGE,
+        run,
+    )
+
+    kind = Enum("Action", {name: name for name in ACTIONS})  # type: ignore[misc]
+
+    def act(
+        context: Context,
+        action: Any = Argument("status"),  # noqa: B008 - typer's own way
+        page: bool = Option(False, "--page", help=f"{PAGE}.".capitalize()),
+    ) -> None:
+        program = f"{context.find_root().info_name} {NAME}"
+        run(action.value, program, client=client, events=events, page=page)
+
+    # typer looks the types of parameters up by name.
+    act.__annotations__.update(context=Context, action=kind, page=bool)
+    text = f"{HELP.capitalize()}:\n\n\b\n{LISTED}"
+    app.command(NAME, help=text, short_help=f"{HELP.capitalize()}.")(act)
 
 
 def _instrument(app: Typer, settings: Settings) -> None:
@@ -77,7 +119,7 @@ class _Commands(list[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         command = super().__getitem__(index)
-        quietly(lambda: self._observe(command), otherwise=None)
+        quietly(lambda: self._observe(command))
         return command
 
     def _observe(self, command: Any) -> None:

@@ -28,7 +28,7 @@ _ESCAPE = re.compile(
     r"|%[0-9A-Fa-f]{2}"
     r"|\\(?:u[0-9A-Fa-f]{4}|u\{[0-9A-Fa-f]{1,6}\}|[0-3][0-7]{2}|U[0-9A-Fa-f]{8}"
     r"|x[0-9A-Fa-f]{2}|[nrtbfv0/\"'`\\])"
-    r"|&(?:#(?:[0-9]{1,7}|[xX][0-9A-Fa-f]{1,6})|amp|apos|gt|lt|quot);"
+    r"|&(?:#(?:[0-9]{1,7}|[xX][0-9A-Fa-f]{1,6})|[A-Za-z]{2,24});"
 )
 # What a backslash and a letter stand for; all others stand for themselves.
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " ", "v": " ", "0": " "}

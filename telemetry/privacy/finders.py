@@ -23,12 +23,10 @@ from telemetry.privacy.places import (
     IP,
     PATH,
     QUERY,
-    RANDOM,
-    RUN_MIN,
-    USER,
-    searchable_name,
 )
-from telemetry.privacy.rules import ENDS, SECRET, has_word
+from telemetry.privacy.plain import RUN_MIN, SECRET
+from telemetry.privacy.rules import ENDS, has_word
+from telemetry.privacy.user import searchable_name
 
 
 Finder = Callable[[str, re.Pattern[str]], Iterator[Span]]
@@ -97,12 +95,6 @@ def _value(m: re.Match[str]) -> Iterator[Span]:
         end = start + len(m["bare"].rstrip(_TRAILING))
     if end - start >= _VALUE_MIN:
         yield start, end, SECRET
-
-
-def _forty(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
-    for m in pattern.finditer(text):
-        if not _is_number(m[0]) and is_random(m[0]):
-            yield *m.span(), SECRET
 
 
 # -- Paths --------------------------------------------------------------------
@@ -177,7 +169,7 @@ def path_end(text: str, start: int, end: int, *, personal: bool) -> int:
 
 # -- URLs and addresses -------------------------------------------------------
 
-_URL_HOME = re.compile(r"/(?:home|Users|root)/[^/\s]")
+_URL_HOME = re.compile(r"/(?:(?:home|Users|root)/[^/\s]|~\w)")
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-]{20,}")
 _AUTHORITY = re.compile(AUTHORITY)
 
@@ -212,12 +204,6 @@ def _url_path(path: str, start: int, *, hosted: bool) -> Iterator[Span]:
                 yield start + m.start(), start + m.end(), SECRET
 
 
-def _queries(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
-    for m in pattern.finditer(text):
-        start = m.start("value")
-        yield start, start + len(m["value"].rstrip(_TRAILING)), QUERY
-
-
 def _emails(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
     for m in pattern.finditer(text):
         if not m["domain"]:
@@ -226,12 +212,6 @@ def _emails(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
         scheme = text.rfind("://", max(0, m.start() - 256), m.start())
         if scheme < 0 or not _AUTHORITY.fullmatch(text, scheme + 3, m.start()):
             yield *m.span(), EMAIL
-
-
-def _user_names(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
-    for m in pattern.finditer(text):
-        if searchable_name(m[m.lastgroup or 0]):
-            yield *m.span(m.lastgroup or 0), USER
 
 
 # -- In free text only --------------------------------------------------------
@@ -250,12 +230,6 @@ def _ipv6(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
             if "]" in text[m.end("groups") : end] and text[start - 1 : start] == "[":
                 start -= 1
             yield start, end, IP
-
-
-def _random_runs(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
-    for m in pattern.finditer(text):
-        if is_random(m[0]):
-            yield *m.span(), RANDOM
 
 
 # Twice the binary logarithm of how much more often a pair of classes (vowel, consonant,
@@ -313,7 +287,6 @@ def _drawn(run: str, *, one_in: int) -> bool:
 
 # By the names of the rules.
 FINDERS: dict[str, Finder] = {
-    "AWS secret": _forty,
     "PEM": _pem,
     "named secret": _named,
     "secret option": _options,
@@ -324,9 +297,12 @@ FINDERS: dict[str, Finder] = {
     "path of a home": _paths,
     "URL of a file": _paths,
     "URL": _urls,
-    "query": _queries,
     "e-mail": _emails,
-    "user name": _user_names,
     "IPv6": _ipv6,
-    "random run": _random_runs,
+}
+# What their patterns match is private where these say so.
+JUDGES: dict[str, Callable[[str], object]] = {
+    "AWS secret": lambda key: not _is_number(key) and is_random(key),
+    "user name": searchable_name,
+    "random run": is_random,
 }

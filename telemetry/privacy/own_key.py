@@ -1,145 +1,289 @@
-"""The program's own key, known letter by letter, and every way it may be written.
+"""The program's own secrets, known letter by letter, and every way they may be written.
+
+`OwnKey` stands at the last step before a text is kept: an event before it is encoded,
+what an answer said before it goes to the ledger or a dead letter, a line before it is
+logged. Whatever the host, a server or another module did to the text before, it is
+looked at there.
 
 Rules:
 - A fragment of eight characters is as much a leak as the whole key. A key that is
   shorter is removed where it stands as a word of its own.
 - Found are the key as it is, in any case, reversed, with reversed slashes; in
-  hexadecimal, base64 and quoted-printable; and whatever escapes `escapes` undoes.
-- A text without a piece of four characters of any of these costs one look.
+  hexadecimal, decimal, base64 and base32; whatever escapes `escapes` undoes; and with
+  anything between its characters (`73:65:73`, `U+0073`, UTF-16, a line's end): then
+  twelve letters and digits of it, as fewer stand in other texts as well.
+- A text without a piece of four characters of any of these costs one look, one that
+  was seen before a lookup.
+
+Not found: the key encoded twice (base64 of base64, or of UTF-16), in base85 or by
+uuencode, in binary or octal numbers, as calls (`chr(115)`), in letters that look alike;
+with something between its characters, one that has fewer than twelve letters and digits.
 
 It keeps the key in memory and writes it nowhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from telemetry.privacy.rules import SECRET
+from telemetry.privacy.plain import SECRET, remember
+from telemetry.switches import trimmed
 
+
+Places = Iterator[tuple[int, int]]
 
 # A fragment of the key is so long, in characters. Shorter ones stand anywhere.
 FRAGMENT_MIN = 8
+# The same where other characters may stand between its letters and digits; a key of
+# words without a digit reads like a text then.
+_SCATTERED_MIN, _SCATTERED_WORDS_MIN = 12, 16
 # A key below this many characters is a word of a test, not a key.
 _KEY_MIN = 4
 # No header is longer.
 _KEY_MAX = 4096
-# Every fragment holds such a piece at a multiple of the step.
+# Every fragment holds a piece that stands at a multiple of the step in the key.
 _PIECE, _STEP = 4, 5
 
-_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# In lower case, by the bits that each digit stands for.
+_BASE64 = {f"{n:06b}": c for n, c in enumerate(_LETTERS * 2 + "0123456789+/")}
+_BASE32 = {f"{n:05b}": c for n, c in enumerate(_LETTERS + "234567")}
+_NUMBERS = (int, bool, float, type(None))
+# Remove all of ASCII that is no letter or digit, and all that is no digit of a number.
+_SIGNS = {n: None for n in range(128) if not chr(n).isalnum()}
+_DIGITS = "0123456789abcdef"
+_NO_DIGITS = {n: None for n in range(128) if chr(n) not in _DIGITS}
 
 
 class OwnKey:
-    """One key, as it is searched for. Nothing is found for a key of three characters."""
+    """Secrets of a program, as they are searched for; none for fewer than 4 characters.
 
-    def __init__(self, key: str) -> None:
-        key = key[:_KEY_MAX]
-        self._whole = key.lower() if _KEY_MIN <= len(key) < FRAGMENT_MIN else ""
-        self._forms = _forms(key) if len(key) >= FRAGMENT_MIN else frozenset()
-        self._pieces = _parts(self._forms, _PIECE)
+    Args:
+        keys: the secrets.
+        public: texts that stay as they are: names that the program or this library
+            chose, which may be part of a key (`acme-cli-4f0c…`).
+    """
+
+    def __init__(self, *keys: str, public: Iterable[str] = ()) -> None:
+        keys = tuple(key[:_KEY_MAX] for key in keys if len(key) >= _KEY_MIN)
+        self._words = [key.lower() for key in keys if len(key) < FRAGMENT_MIN]
+        long = [key for key in keys if len(key) >= FRAGMENT_MIN]
+        plain = {form.lower() for key in long for form in _plain_forms(key)}
+        coded = {form for key in long for form in _coded_forms(key)}
+        self._forms = plain | coded
+        self._scattered = {*map(_squeezed, plain), *coded}
+        self._pieces = _parts(self._forms | self._scattered, _PIECE, _STEP)
         self._fragments: set[str] = set()
+        self._scattered_fragments: set[str] = set()
+        # Only then can it hide in a number.
+        self._has_number = any(
+            len(number) >= FRAGMENT_MIN
+            for key in long
+            for number in "".join([c if c.isdigit() else " " for c in key]).split()
+        )
+        # Texts that were found clean: who is in a hurry looks here first.
+        self._public = (*(t for t in public if not any(key in t for key in keys)),)
+        self.clean = dict.fromkeys(self._public, True)
 
-    def may_be_in(self, text: str) -> bool:
+    def __bool__(self) -> bool:
+        return bool(self._words or self._forms)
+
+    def without(self, text: str) -> str:
+        """The text without the key and fragments of it; the same object if clean."""
+        if text in self.clean:
+            return text
+        if self._may_be_in(text):
+            out = self._cut(text)
+            if out != text:
+                return out
+        remember(self.clean, text, always=self._public)
+        return text
+
+    def value(self, v: Any) -> Any:
+        """The value without it, in names of dicts and in numbers too.
+
+        Args:
+            v: any value of JSON's types. What is no such value stays as it is.
+
+        Returns:
+            A new value, or `v` itself where nothing changed. Of two names that become
+            one, the last wins.
+        """
+        if isinstance(v, str):
+            return self.without(v)
+        if isinstance(v, dict):
+            clean, others = self.clean, () if self._has_number else _NUMBERS
+            for name, item in v.items():
+                # Most were seen before.
+                if name not in clean or not (
+                    item in clean if type(item) is str else type(item) in others
+                ):
+                    break
+            else:
+                return v
+            new = {self.value(name): self.value(item) for name, item in v.items()}
+            return v if new == v else new
+        if isinstance(v, (list, tuple)):
+            items = [self.value(item) for item in v]
+            # It may be spread over the items: its bytes, or in pieces that are too
+            # short to be found alone.
+            pieces = [str(x) for x in items if isinstance(x, (str, int))]
+            joined = " ".join([x for x in pieces if len(x) < FRAGMENT_MIN])
+            if self.without(joined) != joined and items == [*v]:
+                return [SECRET]
+            return v if items == [*v] else items
+        if self._has_number and type(v) in _NUMBERS:
+            return v if self.without(repr(v)) == repr(v) else SECRET
+        return v
+
+    def _may_be_in(self, text: str) -> bool:
         """Whether the text has to be searched: it has a piece of the key, or escapes."""
-        if not self._pieces and not self._whole:
-            return False
-        if "\\" in text or "%" in text or ("&" in text and ";" in text):
+        low = text.lower()
+        if "\\" in low or "%" in low or ("&" in low and ";" in low):
+            return bool(self)
+        if self._has_piece(low) or any(word in low for word in self._words):
             return True
-        low = text.lower()
-        if self._whole:
-            return self._whole in low
-        return self._has_piece(low)
-
-    def spans(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """Where the key or a fragment of it stands in the text, escapes apart."""
-        low = text.lower()
-        if len(low) != len(text):  # some capitals are two small letters
-            low = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-        if self._whole:
-            yield from self._words(low)
-            return
-        if not self._has_piece(low):
-            return
-        if not self._fragments:
-            self._fragments = _parts(self._forms, FRAGMENT_MIN)
-        place, last = 0, len(low) - FRAGMENT_MIN
-        while place <= last:
-            if low[place : place + FRAGMENT_MIN] not in self._fragments:
-                place += 1
-                continue
-            start, place = place, place + 1
-            while low[place : place + FRAGMENT_MIN] in self._fragments:
-                place += 1
-            place += FRAGMENT_MIN - 1
-            yield start, place, SECRET
+        if len(low) < FRAGMENT_MIN or low.isalpha():
+            return False
+        return self._has_piece(_squeezed(low)) or self._has_piece(_digits(low))
 
     def _has_piece(self, low: str) -> bool:
         return not self._pieces.isdisjoint(
-            [low[i : i + _PIECE] for i in range(0, len(low) - _PIECE + 1, _STEP)]
+            [low[i : i + _PIECE] for i in range(len(low) - _PIECE + 1)]
         )
 
-    def _words(self, low: str) -> Iterator[tuple[int, int, str]]:
-        start = low.find(self._whole)
-        while start >= 0:
-            end = start + len(self._whole)
-            if not (low[start - 1 : start].isalnum() or low[end : end + 1].isalnum()):
-                yield start, end, SECRET
-            start = low.find(self._whole, end)
+    def _cut(self, text: str) -> str:
+        from telemetry.privacy.escapes import cut, views
+
+        spans = []
+        for view in views(text):
+            low = view.text.lower()
+            if len(low) != len(view.text):  # some capitals are two small letters
+                low = "".join(
+                    c.lower() if len(c.lower()) == 1 else c for c in view.text
+                )
+            spans += [(*view.span(*span), SECRET) for span in self._places(low)]
+        return cut(text, spans)
+
+    def _places(self, low: str) -> Places:
+        """Where it stands in a text in lower case, escapes apart."""
+        for word in self._words:
+            yield from _whole_words(low, word)
+        if not self._forms:
+            return
+        if not self._fragments:
+            self._fragments = _parts(self._forms, FRAGMENT_MIN)
+            self._scattered_fragments = {
+                part for form in self._scattered for part in _scattered_parts(form)
+            }
+        yield from _stretches(low, self._fragments, FRAGMENT_MIN)
+        for kept in (str.isalnum, _DIGITS.__contains__):
+            at = [i for i, c in enumerate(low.replace("0x", "  ")) if kept(c)]
+            squeezed = "".join([low[i] for i in at])
+            for size in (_SCATTERED_MIN, _SCATTERED_WORDS_MIN):
+                for start, end in _stretches(squeezed, self._scattered_fragments, size):
+                    yield at[start], at[end - 1] + 1
 
 
-def _parts(forms: Iterable[str], size: int) -> set[str]:
-    return {form[i : i + size] for form in forms for i in range(len(form) - size + 1)}
+def own_key_of(
+    config: Any, environment: Mapping[str, str], public: Iterable[str] = ()
+) -> OwnKey:
+    """The secrets that a program sends with: its key, and the endpoint's password.
 
-
-def _forms(key: str) -> frozenset[str]:
-    """The key as it may be written, in lower case."""
-    content = key.encode("utf-8", "surrogatepass")
-    # Three, by where among three characters the key begins.
-    in_base64 = [_base64(content[skipped:]) for skipped in range(3)]
-    forms = (
-        key,
-        key[::-1],
-        key.replace("/", "\\"),
-        key.replace("\\", "/"),
-        content.hex(),
-        "".join(c if c.isalnum() else f"={ord(c):02x}" for c in key),  # MIME's
-        *in_base64,
-        *(form.replace("+", "-").replace("/", "_") for form in in_base64),
-    )
-    return frozenset(form.lower() for form in forms)
-
-
-def _base64(content: bytes) -> str:
-    """Base64, as far as the content alone decides; `base64` costs a start's import."""
-    coded = []
-    for i in range(0, len(content), 3):
-        number = int.from_bytes(content[i : i + 3].ljust(3, b"\0"), "big")
-        coded += [_BASE64[number >> shift & 63] for shift in (18, 12, 6, 0)]
-    return "".join(coded[: len(content) * 8 // 6])
-
-
-def without_secret(text: str, secret: str) -> str:
-    """The text without a key, in whatever escaping, and without fragments of it.
-
-    Args:
-        text: anything, such as what a server answered.
-        secret: the key; where it is empty, the text comes back as it is.
-
-    Returns:
-        The text with `<secret>` in place of each stretch of eight characters or more.
+    `config` is a Config, which may hold values that cannot be used, or None. A key in
+    the environment is one also where the program named another.
     """
-    return without(text, OwnKey(secret))
+    said = trimmed(environment.get("TELEMETRY_API_KEY", ""))
+    if config is None:
+        return OwnKey(said, public=public)
+    user, _, password = (
+        str(config.endpoint).partition("://")[2].rpartition("@")[0].partition(":")
+    )
+    password = password or user
+    if "%" in password:
+        from urllib.parse import unquote
+
+        password = unquote(password)
+    names = (str(config.app), *public)
+    return OwnKey(str(config.api_key), password, said, public=names)
 
 
-def without(text: str, key: OwnKey) -> str:
-    """The text without this key; the same object if it has none of it."""
-    if not key.may_be_in(text):
-        return text
-    from telemetry.privacy.escapes import cut, views
+def _squeezed(low: str) -> str:
+    return low.translate(_SIGNS) if low.isascii() else "".join(filter(str.isalnum, low))
 
-    spans = [
-        (*view.span(start, end), label)
-        for view in views(text)
-        for start, end, label in key.spans(view.text)
-    ]
-    return cut(text, spans)
+
+def _digits(low: str) -> str:
+    low = low.replace("0x", "  ")
+    if low.isascii():
+        return low.translate(_NO_DIGITS)
+    return "".join(filter(_DIGITS.__contains__, low))
+
+
+def _parts(forms: Iterable[str], size: int, step: int = 1) -> set[str]:
+    return {
+        form[i : i + size]
+        for form in forms
+        for i in range(0, len(form) - size + 1, step)
+    }
+
+
+def _scattered_parts(form: str) -> Iterator[str]:
+    for part in _parts([form], _SCATTERED_MIN):
+        if not part.isalpha():
+            yield part
+    yield from _parts([form], _SCATTERED_WORDS_MIN)
+
+
+def _stretches(text: str, parts: set[str], size: int) -> Places:
+    """The stretches of the text in which each `size` characters are one of the parts."""
+    place, last = 0, len(text) - size
+    while place <= last:
+        if text[place : place + size] not in parts:
+            place += 1
+            continue
+        start, place = place, place + 1
+        while text[place : place + size] in parts:
+            place += 1
+        place += size - 1
+        yield start, place
+
+
+def _whole_words(low: str, word: str) -> Places:
+    start = low.find(word)
+    while start >= 0:
+        end = start + len(word)
+        if not (low[start - 1 : start].isalnum() or low[end : end + 1].isalnum()):
+            yield start, end
+        start = low.find(word, end)
+
+
+def _plain_forms(key: str) -> Iterator[str]:
+    in_latin_1 = key.encode("utf-8", "surrogatepass").decode("latin-1")
+    for form in (key, in_latin_1, key.replace("/", "\\"), key.replace("\\", "/")):
+        yield form
+        yield form[::-1]
+
+
+def _coded_forms(key: str) -> Iterator[str]:
+    content = key.encode("utf-8", "surrogatepass")
+    yield content.hex()
+    # Of `U+0073`, and of a dump of what Windows calls Unicode.
+    yield key.encode("utf-16-be", "surrogatepass").hex()
+    yield key.encode("utf-16-le", "surrogatepass").hex()
+    yield "".join(f"{ord(c):x}" for c in key)
+    yield "".join(map(str, content))
+    # MIME's: a sign alone is coded.
+    yield "".join(
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"={byte:02x}"
+        for byte in content.lower()
+    )
+    # By where among the bytes that are coded together the key begins.
+    for skipped in range(5):
+        bits = f"{int.from_bytes(content, 'big'):0{len(content) * 8}b}"[8 * skipped :]
+        # As far as the key alone decides. `base64` would cost a start its import.
+        yield "".join([_BASE32[bits[i : i + 5]] for i in range(0, len(bits) - 4, 5)])
+        if skipped < 3:
+            digits = [_BASE64[bits[i : i + 6]] for i in range(0, len(bits) - 5, 6)]
+            coded = "".join(digits)
+            yield from (coded, coded.replace("+", "-").replace("/", "_"))

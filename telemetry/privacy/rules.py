@@ -4,7 +4,7 @@ Rules:
 - A key has a digit or a capital: `sk-learn-contrib` is no key.
 - Time is linear. No pattern starts in the middle of what it would match: a literal or
   a look behind stops it, or the repetition is bounded.
-- A rule names literals, one of which is in every match. `Index` finds the rules that
+- A rule names literals, one of which is in every match. `index` finds the rules that
   may match a text from these alone. It may name too many rules, never too few.
 
 Patterns are compiled when a text may match them (`scrub`). All together cost 10 ms,
@@ -17,20 +17,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from telemetry.privacy.plain import SECRET, SECRET_WORDS
+
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-SECRET = "<secret>"  # noqa: S105  # what stands in its place
+    from collections.abc import Iterator
 
 # What neither a path nor an unquoted value contains.
 ENDS = r"\s\"'`<>|"
 
-_SMALL = "abcdefghijklmnopqrstuvwxyz"
-_NUMBERS = frozenset("0123456789")
-_ALNUM = _SMALL + _SMALL.upper() + "0123456789"
+SMALL = "abcdefghijklmnopqrstuvwxyz"
+ALNUM = SMALL + SMALL.upper() + "0123456789"
 # One of these is in every key.
-DRAWN = (*_ALNUM[26:],)
+DRAWN = (*ALNUM[26:],)
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -68,47 +67,6 @@ class Rule(msgspec.Struct, frozen=True):
         if self.also and not any(map(where.__contains__, self.also)):
             return False
         return not self.word_min or has_word(text, self.word_min)
-
-
-class Index:
-    """Finds out whether some rule may match a text without looking at each rule.
-
-    Rules are indexed by one character of each of their literals, one that few texts
-    have. Those that need a digit or a capital are spared where a text has neither.
-    """
-
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self._keys: dict[str, list[tuple[str, Rule]]] = {}
-        self._rest: dict[str, list[tuple[str, Rule]]] = {}
-        self._others: list[tuple[str, Rule]] = []
-        for rule in rules:
-            literals = rule.holds or ("",)
-            if rule.any_case:
-                literals = rule.also or literals
-            for literal in literals:
-                sign = literal.strip(_ALNUM) or literal.strip(_SMALL)
-                if sign:
-                    table = self._keys if rule.also is DRAWN else self._rest
-                    table.setdefault(sign[0], []).append((literal, rule))
-                else:
-                    self._others.append((literal, rule))
-
-    def may_match(self, text: str, low: str, *, free: bool) -> bool:
-        """Whether some rule may match the text; `low` is it in lower case."""
-        is_drawn = text != low or not _NUMBERS.isdisjoint(text)
-        for table in (self._keys, self._rest) if is_drawn else (self._rest,):
-            for sign in table.keys() & text:
-                for literal, rule in table[sign]:
-                    if (
-                        literal in (low if rule.any_case else text)
-                        and (free or not rule.free)
-                        and rule.may_match(text, low)
-                    ):
-                        return True
-        return any(
-            literal in low and (free or not rule.free) and rule.may_match(text, low)
-            for literal, rule in self._others
-        )
 
 
 def has_word(text: str, size_min: int) -> bool:
@@ -296,11 +254,6 @@ _SHAPES = (
 
 # -- Secrets with a name before them ------------------------------------------
 
-# Each name of a secret has one of these in it.
-SECRET_WORDS = (
-    *("pass", "pw", "secret", "token", "key", "cred", "auth", "_pat", "sig"),
-    *("kennwort", "contrase", "mot de", "senha", "\u043b\u044c", "\u5bc6", "\u30d1"),
-)
 _NAME = (
     r"(?:pass(?:word|wort|wd|phrase|code)|(?<![a-z])pwd|secrets?|(?<![a-z])creds?"
     r"|kennwort|contrase[n\u00f1]a|mot de passe|(?<![a-z])senha"
@@ -308,7 +261,8 @@ _NAME = (
     r"|token(?!s|[ _\-]?(?:count|limit|usage|budget|type)|i[sz])"
     r"|(?:api|access|account|private|shared|signing|encryption|master|license"
     r"|subscription|storage|admin|auth|deploy)[ _\-]?(?:access[ _\-]?)?key"
-    r"|credentials?|(?<=_)auth(?![a-z])|(?:(?<![a-z])|access[ _\-]?)sig(?:nature)?(?![a-z])"
+    r"|credentials?|(?<=_)auth(?![a-z])|(?<=[\"'])auth(?=[\"'])"
+    r"|(?:(?<![a-z])|access[ _\-]?)sig(?:nature)?(?![a-z])"
     r"|(?-i:_(?:KEY|PASS|PAT|PWD)(?![A-Za-z])))"
     # TokenError: what follows is a message
     r"(?!\w{0,40}(?:error|exception|warning))[\w\-]{0,48}(?![\w\-])"
@@ -317,13 +271,17 @@ _NAME = (
 _SHORT = r"|(?<![a-z])(?:pass|pw)(?==(?!\d+(?!\w)|true|false))"
 _EQUALS = (
     # `the password is x1…`
-    r"(?:(?: is|(?<=password))[ \t](?=(?:[A-Za-z]{1,40}\d|\d{1,40}[A-Za-z])\S{4})"
+    r"(?:(?: is:?| was|(?<=password))[ \t](?=[\"'`]?(?:[A-Za-z]{1,40}\d|\d{1,40}[A-Za-z])\S{4})"
+    # `name: DB_PASSWORD, value: x`, `<add key="ApiKey" value="x"/>`
+    r"|[\"']?,?\s{0,24}[\"']?value[\"']?\s{0,4}[:=]\s{0,4}"
     r"|\\*[\"'`]?\]?\s{0,4}(?:[:\uff1a=]=|[=-]>|=|[:\uff1a](?!:|//)"
     # XML; `<secret>` is ours unless something closes it.
     r"|(?<!<secret)>(?=[^\s<])|(?<=<secret)>(?=[^\s<][^<>]{0,64}</))\s{0,4})"
 )
 _VALUE = (
-    r"(?:\"(?P<double>[^\"\\\r\n]*(?:\\.[^\"\\\r\n]*)*)"
+    # A block of YAML: its first line.
+    r"(?:[|>][+\-\d]{0,2}[ \t]{0,4}\r?\n[ \t]{1,40}(?P<block>\S[^\r\n]*)"
+    r"|\"(?P<double>[^\"\\\r\n]*(?:\\.[^\"\\\r\n]*)*)"
     r"|'(?P<single>[^'\\\r\n]*(?:\\.[^'\\\r\n]*)*)"
     r"|`(?P<back>[^`\r\n]*)"
     r"|\\+[\"'](?P<escaped>[^\"'\\\r\n]*(?:\\+[^\"'\\\r\n]+)*)"
@@ -342,9 +300,10 @@ _NAMED = (
         rf"(?i)(?:{_NAME}|(?<=-)(?:pass|pw)(?![\w\-]))"
         rf"(?:[ \t]{{1,4}}|\\{{0,3}}[\"'],\s{{0,4}}(?=\\{{0,3}}[\"']))(?!-){_VALUE}",
         holds=SECRET_WORDS, also=(" ", "\t", ","), any_case=True),
-    Rule("header", "RFC 9110, section 11.6.2; RFC 6265",
+    Rule("header", "RFC 9110, section 11.6.2; RFC 6265",  # with parameters: to its end
         r"(?i)(?:authorization|cookie2?)\\*[\"']?\s{0,4}[:=]\s{0,4}\\*[\"']?"
-        r"(?P<value>(?:bearer|basic|token|apikey|negotiate|ntlm)\s+[^\s\"',<]+"
+        r"(?P<value>[\w\-]{2,32}[ \t]{1,4}\w{1,32}=\\*\"[^\r\n<']*"
+        r"|(?:bearer|basic|token|apikey|negotiate|ntlm)\s+[^\s\"',<]+"
         r"|[^\s\"'<][^\r\n\"'<]*)", holds=("authorization", "cookie"),
         also=(":", "="), any_case=True),
     Rule("scheme", "RFC 6750; RFC 7617", r"(?i:\b(?:bearer|basic))[ \t]{1,4}"
@@ -355,10 +314,11 @@ _NAMED = (
         r"(?i)(?:\blogin\s{1,4}\S{1,64}\s{1,4}password\s{1,4}|\bsshpass\s{1,4}-p\s{0,4})"
         r"(?P<value>[^\s<]+)", holds=("login", "sshpass"), also=(" ", "\t"),
         any_case=True),
-    Rule("account of a driver",  # bob:pass@host:22, bob:pass@tcp(host)
-        "github.com/go-sql-driver/mysql",
-        r"(?<![\w/@.\-])(?P<value>[\w.\-]{1,64}:[^\s:/@\"'<>]{2,128})"
-        r"@(?=(?:tcp|unix)\(|[\w.\-]{1,64}:\d{2,5}\b)", holds=("@",), also=(":",)),
+    Rule("account of a driver",  # bob:pass@host:22, bob:pass@tcp(host), bob/pass@host:1
+        "github.com/go-sql-driver/mysql; docs.oracle.com/jdbc",
+        r"(?<![\w/@.\-])(?P<value>[\w.\-]{1,64}:[^\s:/@\"'<>]{2,128}"
+        r"|(?<=thin:)[\w.\-]{1,64}/[^\s:/@\"'<>]{2,128})"
+        r"@(?=(?:tcp|unix)\(|[\w.\-/]{1,64}:\d{2,5}\b)", holds=("@",), also=(":",)),
     Rule("user option",  # curl -u bob:pass
         "curl.se/docs/manpage.html",
         r"(?<![\w\-])(?:-u|--(?:proxy-)?user)(?:[ =]{1,4}[\"']?|[\"'],\s{0,4}[\"'])"

@@ -17,20 +17,14 @@ from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from telemetry.privacy.escapes import Span, cut, views
-from telemetry.privacy.finders import FINDERS, path_end
-from telemetry.privacy.places import (
-    PATH,
-    UNSPACED,
-    USER,
-    WINDOWS_REST,
-    last_component,
-)
+from telemetry.privacy.finders import FINDERS, JUDGES, path_end
+from telemetry.privacy.places import PATH, UNSPACED, USER, WINDOWS_REST
+from telemetry.privacy.user import last_component
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from telemetry.privacy.own_key import OwnKey
     from telemetry.privacy.rules import Rule
 
 WHOLE = "<scrubbed>"
@@ -54,7 +48,7 @@ _compiled: dict[str, re.Pattern[str]] = {}
 class Identity:
     """One person's homes and names, and the patterns that find them.
 
-    Both must be fit to be searched for: see `places.searchable_name`.
+    Both must be fit to be searched for: see `user.searchable_name`.
     """
 
     def __init__(self, homes: tuple[str, ...], users: tuple[str, ...]) -> None:
@@ -88,11 +82,11 @@ class Identity:
                     yield start, end, USER
 
 
-def scrub(text: str, rules: Iterable[Rule], identity: Identity, key: OwnKey) -> str:
+def scrub(text: str, rules: Iterable[Rule], identity: Identity) -> str:
     """The text with each private part replaced; `text` itself if it has none."""
     out = text
     for _ in range(_ROUNDS_MAX):
-        spans = [*islice(_spans(out, rules, identity, key), _PARTS_MAX + 1)]
+        spans = [*islice(_spans(out, rules, identity), _PARTS_MAX + 1)]
         if len(spans) > _PARTS_MAX:
             return WHOLE
         again = cut(out, spans)
@@ -103,9 +97,7 @@ def scrub(text: str, rules: Iterable[Rule], identity: Identity, key: OwnKey) -> 
     return WHOLE
 
 
-def _spans(
-    text: str, rules: Iterable[Rule], identity: Identity, key: OwnKey
-) -> Iterator[Span]:
+def _spans(text: str, rules: Iterable[Rule], identity: Identity) -> Iterator[Span]:
     for view in views(text):
         plain, low = as_searched(view.text)
         for rule in rules:
@@ -113,10 +105,7 @@ def _spans(
                 for start, end, label in _found(view.text, rule):
                     if start < end:
                         yield *view.span(start, end), label
-        for start, end, label in (
-            *identity.find(view.text, view.text.lower()),
-            *key.spans(view.text),
-        ):
+        for start, end, label in identity.find(view.text, view.text.lower()):
             yield *view.span(start, end), label
 
 
@@ -142,8 +131,10 @@ def _found(text: str, rule: Rule) -> Iterator[Span]:
     if finder is not None:
         yield from finder(text, pattern)
         return
+    judge = JUDGES.get(rule.name)
     for m in pattern.finditer(text):
-        yield *m.span(m.lastindex or 0), rule.label
+        if judge is None or judge(m[m.lastindex or 0]):
+            yield *m.span(m.lastindex or 0), rule.label
 
 
 def _spellings(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ records a stretch held. What is not: 44 bytes a record besides the event, and a
 CRC-32 finds accidents, not forgers. A segment that was cut exactly at a
 record's end looks like one that was never written further.
 
-The rules for writers and readers stand in `segment.py`, `writer.py` and
-`reader.py`: writers create and append, readers delete, and nothing is rewritten.
+`frame.py` makes a record and reads it. The rules for writers and readers stand in
+`segment.py` (one file), `writer.py` and `reader.py`: writers create and append, readers
+delete, and nothing is rewritten. `power.py` syncs, `refusals.py` counts what was refused.
 """

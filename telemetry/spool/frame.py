@@ -14,27 +14,14 @@ import msgspec
 
 RS = b"\x1e"
 LF = b"\n"
-_HEAD = b'{"crc":"'
 # How every record begins; nothing inside one does.
-MARK = RS + _HEAD
-_MIDDLE = b'","seq":"'
-_EVENT = b'","rec":'
-_END = b"}\n"
-
-# Offsets within a record behind its RS: where each part of the prefix begins.
-_CRC_AT = len(_HEAD)
-_MIDDLE_AT = _CRC_AT + 8
-_SEQ_AT = _MIDDLE_AT + len(_MIDDLE)
-_EVENT_MARK_AT = _SEQ_AT + 8
-_EVENT_AT = _EVENT_MARK_AT + len(_EVENT)
-# The checksum begins at the quote before `seq`.
-_SUMMED_AT = _MIDDLE_AT + len(b'",')
-# All of it before the event, for a checksum and a number.
-_PREFIX = _HEAD + b"%08x" + _MIDDLE + b"%08x" + _EVENT
-# What a record costs besides its event: 44 bytes.
-OVERHEAD = len(RS) + _EVENT_AT + len(_END)
-# A text behind its RS that is no longer holds no event.
-_EMPTY = _EVENT_AT + len(_END)
+MARK = b'\x1e{"crc":"'
+# Where the parts stand behind the RS of {"crc":"e8ab4401","seq":"0000002a","rec":…}LF
+_CRC = slice(8, 16)
+_SEQ = slice(25, 33)
+_EVENT = slice(41, -2)
+# What a record costs besides its event.
+OVERHEAD = 44
 # No record is longer: a reader need not hold more to know that it is not whole.
 # Far above any bound on events that makes sense, so that one reader serves all.
 RECORD_BYTES_MAX = 16 * 1024 * 1024
@@ -44,8 +31,7 @@ SEQ_MAX = 0xFFFFFFFF
 class Record(msgspec.Struct, frozen=True, gc=False):
     """A whole record: bytes `start` to `end` of its segment, and its number.
 
-    `text` is what stands there behind the RS. It is sliced when it is asked for:
-    who counts records need not pay for what is in them.
+    `text` is what stands there behind the RS.
     """
 
     start: int
@@ -56,12 +42,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     @property
     def crc(self) -> bytes:
         """Its checksum, as the 8 bytes that stand in the file."""
-        return self.text[_CRC_AT:_MIDDLE_AT]
+        return self.text[_CRC]
 
     @property
     def event(self) -> bytes:
         """The event, byte for byte as it was recorded."""
-        return self.text[_EVENT_AT:-2]
+        return self.text[_EVENT]
 
 
 class Damage(msgspec.Struct, frozen=True, gc=False):
@@ -92,26 +78,18 @@ def encode(seq: int, event: bytes) -> bytes:
 
 
 def parse(text: bytes) -> int | None:
-    """The number of a record; None where it is not a whole one.
+    """The number of a record; None if it is not whole.
 
-    `text` runs from behind the RS through the first LF.
+    `text` runs from behind the RS through the first LF. It is whole if to encode what
+    it says gives the same bytes.
     """
-    crc = text[_CRC_AT:_MIDDLE_AT]
-    if (
-        crc != b"%08x" % crc32(memoryview(text)[_SUMMED_AT:-1])
-        or text[:_CRC_AT] != _HEAD
-        or text[_MIDDLE_AT:_SEQ_AT] != _MIDDLE
-        or text[_EVENT_MARK_AT:_EVENT_AT] != _EVENT
-        or text[-2:] != _END
-    ):
-        return None
-    digits = text[_SEQ_AT:_EVENT_MARK_AT]
     try:
-        seq = int(digits, 16)
+        seq = int(text[_SEQ], 16)
     except ValueError:
         return None
+    event = text[_EVENT]
     # `int` also takes signs, spaces, underscores and capitals.
-    if seq < 0 or b"%08x" % seq != digits or len(text) <= _EMPTY:
+    if seq < 0 or not event or encode(seq, event) != RS + text:
         return None
     return seq
 
@@ -125,54 +103,33 @@ def scan(content: bytes, *, at: int, answered: int) -> Scan:
     known only once another record follows or their writer is gone.
     """
     items: list[Record | Damage] = []
-    stop = at + len(content)
-    resume = stop
+    stop = resume = at + len(content)
     before, *texts = content.split(RS)
     start = at + len(before)
-    seq = SEQ_MAX
     for text in texts:
-        length = len(text)
-        end = start + 1 + length
-        # Nearly all are whole and follow the one before by number: they are known
-        # by one comparison. Whatever else there is, `parse` looks at.
-        if (
-            text.startswith(_PREFIX % (crc32(text[_SUMMED_AT:-1]), seq + 1))
-            and text.endswith(_END)
-            and text.find(LF) == length - 1
-            and answered == start
-            and length > _EMPTY
-            and seq < SEQ_MAX
-        ):
-            seq += 1
-            items.append(Record(start, end, seq, text))
-            answered = start = end
-            continue
         line = text.find(LF) + 1
-        if line == 0:
-            if end == stop and length < RECORD_BYTES_MAX:
-                resume = start  # it may be growing
-        else:
-            whole = text if line == length else text[:line]
-            found = parse(whole)
-            if found is not None:
-                if answered < start:
-                    items.append(Damage(answered, start))
-                seq, answered = found, start + 1 + line
-                items.append(Record(start, answered, seq, whole))
+        whole = text if line == len(text) else text[:line]
+        seq = parse(whole)
+        if seq is not None:
+            if answered < start:
+                items.append(Damage(answered, start))
+            answered = start + 1 + line
+            items.append(Record(start, answered, seq, whole))
+        end = start + 1 + len(text)
+        if line == 0 and end == stop and len(text) < RECORD_BYTES_MAX:
+            resume = start  # it may be growing
         start = end
     return Scan(items, answered, resume)
 
 
 def last_record(content: bytes, *, at: int) -> Record | None:
-    """The record that ends exactly where `content` ends; None where none does.
+    """The record that ends exactly where `content` ends; None if none does.
 
     `content` is the end of a segment from byte `at` on.
     """
-    start = content.rfind(RS)
-    if start < 0:
-        return None
-    text = content[start + 1 :]
-    seq = parse(text) if text.find(LF) == len(text) - 1 else None
-    if seq is None:
-        return None
-    return Record(at + start, at + len(content), seq, text)
+    start = max(content.rfind(RS), 0)
+    found = scan(content[start:], at=at + start, answered=at + start)
+    last = found.items[-1] if found.items else None
+    if isinstance(last, Record) and last.end == at + len(content):
+        return last
+    return None

@@ -1,14 +1,13 @@
 """Making records survive a power loss, with one sync for many threads.
 
-A record counts as safe once a sync that began after its write has ended well.
-Records that were written while a sync runs wait for the next one together: they
-are one round, and the first of its threads that gets through syncs for all of it.
-A round never waits for the next one. After a sync that failed the
-kernel may have dropped what it could not write, so no later sync says anything
-about it: the segment is given up and every waiting event is answered False.
+A record is safe once a sync that began after its write has ended well. Records that
+are written while a sync runs are one round: the first of its threads that gets the
+turn syncs for all of it. After a failed sync the kernel may have dropped what it could
+not write, and no later sync tells: the segment is given up, and every waiting event is
+answered False.
 
-The locks are those of the interpreter, whose `with` no signal can come between:
-an interrupt at any step leaves no thread waiting, and counts as a failed sync.
+An interrupt at any step leaves no thread waiting (`segment.holding`), and counts as a
+failed sync.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import time
 from _thread import RLock
 
 from telemetry.errors import DiskError
-from telemetry.locks import sync
-from telemetry.spool.segment import Segment
+from telemetry.files import sync
+from telemetry.spool.segment import Segment, holding
 
 
 class Round:
@@ -51,42 +50,43 @@ class SharedSync:
 
         The caller sees to it that records are written one after the other.
         """
-        with self._lock:
-            self._waiting += 1
+        holding(self._lock, self._count, 1)
         return self._round
 
     def wait(self, covering: Round) -> None:
-        """The records of this round survive a power loss on return.
-
-        Raises DiskError where a sync failed that it needed.
-        """
+        """The records of this round survive a power loss on return, or DiskError."""
         try:
-            with covering.lock:
-                if not covering.is_safe:
-                    with self._turn:
-                        self._sync(covering)
+            holding(covering.lock, self._make_safe, covering)
         finally:
-            with self._lock:
-                self._waiting -= 1
-                self._close_if_idle()
+            holding(self._lock, self._count, -1)
 
     def close(self) -> None:
         """Close the segment now, or when the last waiting record is answered."""
-        with self._lock:
-            self._closing = True
-            self._close_if_idle()
+        holding(self._lock, self._close_once_idle)
+
+    def _close_once_idle(self) -> None:
+        self._closing = True
+        self._count(0)
+
+    def _count(self, more: int) -> None:
+        self._waiting += more
+        if self._closing and self._waiting == 0:
+            self.segment.close()
+
+    def _make_safe(self, covering: Round) -> None:
+        if not covering.is_safe:
+            holding(self._turn, self._sync, covering)
 
     def _sync(self, covering: Round) -> None:
         if self._failed:
             raise DiskError(self.segment.path, "could not be synced")
         if self._waiting > 1:
-            # Those that the last sync has just answered may write again before this
-            # one begins: a turn of theirs costs less than a sync of their own.
+            # Threads that the last sync has just answered may write again before this
+            # one begins, and need no sync of their own then.
             time.sleep(0)
-        # Every thread of this round has written by now; what is written from here on
-        # belongs to the next one.
+        # What is written from here on belongs to the next round.
         self._round = Round()
-        # Until it has ended well: an interrupt is no success either.
+        # Until it has ended well, and for good if it is interrupted.
         self._failed = True
         try:
             sync(self.segment.descriptor)
@@ -95,7 +95,3 @@ class SharedSync:
             raise DiskError(self.segment.path, problem) from error
         covering.is_safe = True
         self._failed = False
-
-    def _close_if_idle(self) -> None:
-        if self._closing and self._waiting == 0:
-            self.segment.close()

@@ -2,35 +2,41 @@
 
     <reason, 15 characters> <count, 15 digits>\\n      32 bytes a line, 4 KiB in all
 
-The file is made with the home, so that it can be written on a full disk too:
-a count is overwritten in place. Counts only grow; the flusher remembers how far
-it has counted and never sets one back, so a crash counts nothing twice.
-
-Several processes count at once, under the file's lock, which is never waited
-for: what cannot be counted now is counted with the next refusal.
+The file is made with the home, so a full disk can be written to: a count is overwritten
+in place. Counts only grow, and the flusher remembers how far it has folded them, so a
+crash counts nothing twice. The file's lock is never waited for: what cannot be counted
+now is counted with the next refusal.
 """
 
 from __future__ import annotations
 
 import os
 
-from telemetry.files import open_regular, read_small
-from telemetry.locks import try_lock
+from telemetry.files import open_regular, read_at, read_small, try_lock, write_at
 
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FILE_BYTES = 4096
 _LINE_BYTES = 32
 _REASON_BYTES = 15
+_COUNT_MAX = 10**15 - 1
 # How often a lock that is held for microseconds is tried.
 _TRIES = 20
 
 
-def count(path: str, waiting: list[tuple[str, int]]) -> None:
-    """Count what waits in the file, made if there is none. Raises nothing.
+def count(
+    path: str,
+    waiting: list[tuple[str, int]],
+    may_make: Callable[[], bool] = lambda: True,
+) -> None:
+    """Add reasons and numbers to the file; what cannot be added now stays in `waiting`.
 
-    `waiting` has reasons and numbers; what cannot be counted now stays in it. Safe for
-    threads and signal handlers that share it without a lock: each entry is put in and
-    taken out by one step of the interpreter.
+    A file that is gone is made again where `may_make` says so.
+    Threads and signal handlers may share `waiting` without a lock: each entry is put in
+    and taken out by one step of the interpreter. Raises nothing.
     """
     counts = dict[str, int]()
     try:
@@ -41,7 +47,14 @@ def count(path: str, waiting: list[tuple[str, int]]) -> None:
         pass  # another thread took the last one
     try:
         for reason in tuple(counts):
-            if not _add_or_make(path, {reason: counts[reason]}):
+            try:
+                is_added = add(path, {reason: counts[reason]})
+            except FileNotFoundError:
+                if not may_make():
+                    break
+                make(path)
+                is_added = add(path, {reason: counts[reason]})
+            if not is_added:
                 break
             # Whatever becomes of the next one, this one is not counted again.
             del counts[reason]
@@ -51,14 +64,6 @@ def count(path: str, waiting: list[tuple[str, int]]) -> None:
         waiting.extend(counts.items())
 
 
-def _add_or_make(path: str, counts: dict[str, int]) -> bool:
-    try:
-        return add(path, counts)
-    except FileNotFoundError:
-        make(path)
-        return add(path, counts)
-
-
 def make(path: str) -> None:
     """The file exists afterwards, at its full size. Raises OSError."""
     try:
@@ -66,12 +71,11 @@ def make(path: str) -> None:
     except FileExistsError:
         return
     try:
-        # Another thread may have counted in it already: only what it lacks is
-        # filled. Where the lock is taken or we are killed, the file stays short
-        # and grows with its counts.
+        # Another thread may have counted in it already: only the rest is filled. If
+        # the lock is taken, the file stays short and grows with its counts.
         if any(try_lock(descriptor) for _ in range(_TRIES)):
             there = os.fstat(descriptor).st_size
-            os.pwrite(descriptor, b" " * (FILE_BYTES - there), there)
+            write_at(descriptor, b" " * (FILE_BYTES - there), there)
     finally:
         os.close(descriptor)
 
@@ -82,14 +86,18 @@ def add(path: str, counts: dict[str, int]) -> bool:
     try:
         if not any(try_lock(descriptor) for _ in range(_TRIES)):
             return False
-        content = os.pread(descriptor, FILE_BYTES, 0)
+        content = read_at(descriptor, FILE_BYTES, 0)
         for reason, count in counts.items():
-            at = _line_of(content, reason)
+            name = _padded(reason)
+            at = _line_of(content, name)
             if at is None:
                 continue  # 128 reasons are in it; more are not made here
             line = content[at : at + _LINE_BYTES]
-            line = _format(reason, sum(parse(line).values()) + count)
-            os.pwrite(descriptor, line, at)
+            # What stands in a line without a name is no count of this reason.
+            known = (_count_in(line) if line.startswith(name) else None) or 0
+            total = min(known + count, _COUNT_MAX)
+            line = b"%b %015d\n" % (name, total)
+            write_at(descriptor, line, at)
             content = content[:at] + line + content[at + _LINE_BYTES :]
         return True
     finally:
@@ -110,19 +118,23 @@ def parse(content: bytes) -> dict[str, int]:
     counts: dict[str, int] = {}
     for at in range(0, len(content) - _LINE_BYTES + 1, _LINE_BYTES):
         reason = content[at : at + _REASON_BYTES].decode("ascii", "replace").strip()
-        digits = content[at + _REASON_BYTES + 1 : at + _LINE_BYTES - 1]
-        ends = content[at + _LINE_BYTES - 1 : at + _LINE_BYTES] == b"\n"
-        # Without its end it would count once another line stands behind it.
-        if ends and reason.replace("_", "a").isalnum() and digits.isdigit():
-            # A reason has two lines where damage freed one before its own: the first
-            # one goes on from nothing.
-            counts[reason] = counts.get(reason, 0) + int(digits)
+        number = _count_in(content[at : at + _LINE_BYTES])
+        if number is not None and reason.replace("_", "a").isalnum():
+            # A reason has two lines if damage freed one before its own.
+            counts[reason] = counts.get(reason, 0) + number
     return counts
 
 
-def _line_of(content: bytes, reason: str) -> int | None:
+def _count_in(line: bytes) -> int | None:
+    """The count in a line; None where it is free or damaged."""
+    digits = line[_REASON_BYTES + 1 : -1]
+    # Short, or without its end, it would count once another line stands behind it.
+    is_whole = len(line) == _LINE_BYTES and line[-1:] == b"\n"
+    return int(digits) if is_whole and digits.isdigit() else None
+
+
+def _line_of(content: bytes, name: bytes) -> int | None:
     """Where the line of a reason stands, or the first free one."""
-    name = reason.encode()[:_REASON_BYTES].ljust(_REASON_BYTES)
     for at in range(0, FILE_BYTES, _LINE_BYTES):
         there = content[at : at + _REASON_BYTES]
         if there == name or not there.strip(b" \0"):
@@ -130,6 +142,5 @@ def _line_of(content: bytes, reason: str) -> int | None:
     return None
 
 
-def _format(reason: str, count: int) -> bytes:
-    name = reason.encode()[:_REASON_BYTES].ljust(_REASON_BYTES)
-    return b"%b %015d\n" % (name, min(count, 10**15 - 1))
+def _padded(reason: str) -> bytes:
+    return reason.encode()[:_REASON_BYTES].ljust(_REASON_BYTES)

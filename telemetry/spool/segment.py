@@ -3,22 +3,20 @@
 Rules, each of which an exhaustive search over two writers, a flusher and a
 purge found an event lost without:
 
-- A segment has one writer. The lock is taken without waiting, and after it is
-  held the name must still lead to the same file: a flusher may have deleted it
-  between our open and our lock.
-- It is adopted only if it is empty or ends in a whole record. Nothing is ever
-  cut off: a torn tail that was cut would let the next event hide below the
-  offset up to which the flusher has settled.
-- An event is one `write` at the place where the last one ended. If the position
-  is another one, the descriptor is not ours any more (a host that closes all
-  descriptors and opens its database): nothing is written and it is not closed.
-- After the write the path must still lead to this file. A file that was purged,
-  moved with its home or renamed is read by no flusher, however many links to it
-  there are elsewhere; a second link does no harm.
+- A segment has one writer. The lock is taken without waiting. Once it is held, the
+  name must still lead to the same file: a flusher may have deleted it between our
+  open and our lock.
+- It is adopted only if it is empty or ends in a whole record. Nothing is ever cut
+  off: the next event would hide below the offset that the flusher has settled.
+- An event is one `write` where the last one ended. At another position the descriptor
+  is not ours any more (a host closes all descriptors and opens its database): nothing
+  is written, and it is not closed.
+- After the write the path must still lead to this file, and the file must end with
+  the record. No flusher reads a file that was purged, renamed or moved with its home.
+  A purge that cannot remove a segment appends a byte to it.
 
-A crash between any two system calls leaves at worst a torn tail, which no
-reader takes for a record and no writer appends to. This module creates no
-directory, lists none, and decides no bound.
+A crash between any two system calls leaves at worst a torn tail, which no reader takes
+for a record and no writer appends to. This module lists no directory and has no bound.
 """
 
 from __future__ import annotations
@@ -26,15 +24,28 @@ from __future__ import annotations
 import os
 import stat
 
-from telemetry.errors import DiskError
-from telemetry.files import COMMON, give_owner
-from telemetry.locks import try_lock
+from telemetry.errors import DiskError, raise_the_hosts
+from telemetry.files import (
+    end_of_ours,
+    give_file_to_owner,
+    open_segment,
+    read_at,
+    try_lock,
+)
 from telemetry.spool import frame
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _thread import RLock
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+
 # Most records are shorter, so one read of the tail finds the last one.
-_TAIL_BYTES = 4096
-_FLAGS = os.O_RDWR | os.O_APPEND | COMMON
+TAIL_BYTES = 4096
 
 
 class Segment:
@@ -54,22 +65,21 @@ class Segment:
         self._identity = (found.st_dev, found.st_ino)
 
     def append(self, event: bytes) -> bool:
-        """Whether the event now stands in a segment that a flusher will read.
+        """Whether the event is in a segment that a flusher will read.
 
-        False: the segment is not ours or its path leads elsewhere; the caller
-        closes it and takes another one. Raises DiskError where the disk took less
-        than all of it: then a torn record may stand at the end, and the caller
-        closes the segment and reports the event as lost.
+        If not, the segment is not ours any more: the caller closes it and takes another
+        one. Raises DiskError if the disk took only a part: a torn record may be at the
+        end, so the caller closes the segment and counts the event as lost.
         """
         if self.seq > frame.SEQ_MAX:
             return False  # its number would have a ninth digit
         record = frame.encode(self.seq, event)
         descriptor = self.descriptor
         try:
-            if os.lseek(descriptor, 0, os.SEEK_CUR) != self.size:
+            if end_of_ours(descriptor, 0, os.SEEK_CUR) != self.size:
                 return False
         except OSError as error:
-            _raise_if_not_the_systems(error)
+            raise_the_hosts(error)
             return False  # closed, or a pipe by now: not ours in any case
         try:
             written = os.write(descriptor, record)
@@ -83,9 +93,12 @@ class Segment:
         try:
             named = os.lstat(self.path)
         except OSError as error:
-            _raise_if_not_the_systems(error)
+            raise_the_hosts(error)
             return False
-        return (named.st_dev, named.st_ino) == self._identity
+        return (
+            named.st_size == self.size
+            and (named.st_dev, named.st_ino) == self._identity
+        )
 
     def close(self) -> None:
         """Close the segment: its lock ends with the last copy of the descriptor.
@@ -103,21 +116,16 @@ class Segment:
             pass  # the host has closed it
 
 
-def _raise_if_not_the_systems(error: OSError) -> None:
-    """A TimeoutError of the host's alarm is an OSError, too, but without a number."""
-    if error.errno is None:
-        raise error
-
-
 def adopt(path: str, size_max: int) -> Segment | None:
-    """The segment `path`, if it can be written further; None where it cannot.
+    """The segment `path`, or None if it cannot be written to.
 
-    It cannot where it is no regular file, full (`size_max` bytes), in other
-    hands, gone, or does not end in a whole record. Raises nothing.
+    It cannot if it is no regular file, full (`size_max` bytes), locked by another
+    writer, gone, or if it does not end in a whole record.
     """
     try:
-        descriptor = above_stdio(os.open(path, _FLAGS))
-    except OSError:
+        descriptor = above_stdio(open_segment(path, is_new=False))
+    except OSError as error:
+        raise_the_hosts(error)
         return None
     segment = None
     try:
@@ -133,8 +141,9 @@ def adopt(path: str, size_max: int) -> Segment | None:
             seq = _next_seq(descriptor, size)
             if seq is not None and size < size_max:
                 segment = Segment(path, descriptor, size, seq)
-    except OSError:
-        pass  # a file system that cannot lock is one where nothing is adopted
+    except OSError as error:
+        raise_the_hosts(error)
+        # A file system that cannot lock is one where nothing is adopted.
     finally:
         if segment is None:
             os.close(descriptor)
@@ -142,20 +151,21 @@ def adopt(path: str, size_max: int) -> Segment | None:
 
 
 def create(path: str) -> Segment | None:
-    """A new segment of ours; None where it was taken away before it was locked.
+    """A new segment of ours; None if it was taken away before it was locked.
 
-    Raises OSError where the disk or the directory does not allow it. Killed
-    after the open: an empty file stays, which the next writer or flusher takes.
+    Raises OSError. Killed after the open: an empty file stays, which the next writer
+    or flusher takes.
     """
-    descriptor = above_stdio(os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
+    descriptor = above_stdio(open_segment(path, is_new=True))
     try:
         try:
             locked = try_lock(descriptor)
-        except OSError:
+        except OSError as error:
+            raise_the_hosts(error)
             # No locks here at all: then no writer adopts, and no flusher deletes.
             locked = True
         found = os.fstat(descriptor)
-        give_owner(descriptor, found)
+        give_file_to_owner(descriptor, found)
         # One that is not empty was adopted and closed between our open and our lock.
         if locked and found.st_size == 0 and has_its_name(path, found):
             return Segment(path, descriptor, 0, 0)
@@ -170,19 +180,17 @@ def has_its_name(path: str, found: os.stat_result) -> bool:
     """Whether `path` leads to the file of this `fstat`, whatever else does."""
     try:
         return os.path.samestat(os.lstat(path), found)
-    except OSError:
+    except OSError as error:
+        raise_the_hosts(error)
         return False
 
 
 def record_ending_at(descriptor: int, end: int) -> frame.Record | None:
-    """The whole record whose last byte is byte `end - 1`; None where none ends there.
-
-    Raises OSError.
-    """
-    length = _TAIL_BYTES
+    """The whole record that ends at byte `end`, or None. Raises OSError."""
+    length = TAIL_BYTES
     while True:
         at = max(end - length, 0)
-        tail = os.pread(descriptor, end - at, at)
+        tail = read_at(descriptor, end - at, at)
         if frame.RS in tail or at == 0 or length > frame.RECORD_BYTES_MAX:
             break
         length *= 8
@@ -190,7 +198,7 @@ def record_ending_at(descriptor: int, end: int) -> frame.Record | None:
 
 
 def _next_seq(descriptor: int, size: int) -> int | None:
-    """The number after the last record's; None where the end is not clean."""
+    """The number after the last record's; None if the end is not clean."""
     if size == 0:
         return 0
     last = record_ending_at(descriptor, size)
@@ -208,3 +216,19 @@ def above_stdio(descriptor: int) -> int:
         for number in low:
             os.close(number)
     return descriptor
+
+
+def holding(lock: RLock, call: Callable[..., T], *given: object) -> T:
+    """What the call returns; the lock is held meanwhile, and released whatever happens.
+
+    In Python 3.14 a signal's handler may raise between the two halves of `with lock`,
+    and the lock stays held. Here one call releases it, in the frame that acquired it.
+    """
+    try:
+        lock.acquire()
+        return call(*given)
+    finally:
+        try:
+            lock.release()
+        except RuntimeError:
+            pass  # the handler raised before the lock was acquired

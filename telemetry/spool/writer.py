@@ -2,19 +2,19 @@
 
 Rules:
 
-- The newest segments are tried first and the first that can be adopted is
-  taken, else a new one is made. So up to eight writers at once share eight
-  segments, and opening costs the same with a million events waiting as with none.
-- A new name sorts behind every name there is, also after the clock was set back.
-- The bound counts everything in `spool/`; `dead/` and `quarantine/` have bounds of
-  their own. It refuses the newest event; it never deletes. It is looked at when a
-  segment is opened, so it is soft by what other open segments may still grow.
-- An event from inside `append` of the same thread (a signal handler) is
-  refused: waiting would wait for itself.
-- A forked child closes its copy of the parent's descriptor. It never unlocks: the
-  lock belongs to the open file, which the parent still has.
-- Where a segment's path leads elsewhere (a purge, an opt-out, a moved home), consent
-  is read again and the event goes into another segment.
+- The newest segments are tried first, and the first that can be adopted is taken;
+  else a new one is made. So eight writers share eight segments, and opening costs the
+  same with a million events waiting as with none.
+- A new name sorts behind every other, also after the clock was set back.
+- The bound counts all of `spool/`, and nothing else. It refuses the newest event and
+  deletes nothing. It is checked when a segment is opened, so it is soft by what other
+  open segments may still grow.
+- An event from inside `append` of the same thread (a signal handler) is refused: it
+  would wait for itself.
+- A forked child closes its copy of the descriptor and never unlocks: the lock belongs
+  to the open file, which the parent still has.
+- If a segment's path leads elsewhere (a purge, an opt-out, a moved home), consent is
+  read again and the event goes into another segment.
 
 This module reads no record and deletes nothing.
 """
@@ -36,12 +36,12 @@ from telemetry.errors import (
 from telemetry.files import sync_directory, sync_way_to
 from telemetry.paths import Home, is_segment, segment_created_ns, segment_name
 from telemetry.spool import frame
-from telemetry.spool.segment import Segment, adopt, create
+from telemetry.spool.segment import Segment, adopt, create, holding
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from telemetry.spool.power import SharedSync
+    from telemetry.spool.power import Round, SharedSync
 
 # More writers than this at once each leave a segment of their own behind.
 _ADOPTABLE = 8
@@ -87,34 +87,48 @@ class SpoolWriter:
         # Bytes in the spool when a segment was last opened.
         self.waiting_bytes = 0
 
+    @property
+    def was_full(self) -> bool:
+        """Whether the spool was full when a segment was last looked for."""
+        return self._full is not None
+
     def append(self, event: bytes) -> None:
         """The event is in the spool on return, and survives a kill from then on.
 
         `event` is compact JSON. With `power` it survives a power loss as well.
         Raises a RefusedError where it was not recorded.
         """
-        lock = self._lock
-        if lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - the only atomic way to ask
+        ident = get_ident()
+        is_owned = self._lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001 - the only atomic way to ask
+        if is_owned or ident in self._inside:
             raise BusyError("an event inside an event; it was not recorded")
         if self._power:
-            self._append_durably(event)
+            self._append_durably(event, ident)
             return
-        with lock:
-            segment, size = self._segment, len(event) + frame.OVERHEAD
-            # Nearly always this one, without what surrounds the taking of another.
-            if (
-                segment is not None
-                and segment.size + size <= segment.size_max
-                and size <= frame.RECORD_BYTES_MAX
-                and self._put(segment, event)
-            ):
-                return
-            self._append(event)
+        holding(self._lock, self._append, event)
+
+    def refuse_while_full(self, size: int) -> None:
+        """Raise SpoolFullError if a record of `size` bytes found no room just now.
+
+        Refusing must not cost more than recording: this is one system call, and none
+        where a segment is open. Called before an event is made, `size` is what no event
+        is below.
+        """
+        if self._full is None or self._segment is not None:
+            return
+        changed_ns, found_ns, kept = self._full
+        try:
+            same = os.stat(self._home.spool).st_mtime_ns == changed_ns
+        except OSError:
+            same = False
+        if not same or time.monotonic_ns() - found_ns > _FULL_FOR_NS:
+            self._full = None
+        elif size > self._spool_bytes_max - kept:
+            raise SpoolFullError(kept, self._spool_bytes_max)
 
     def close(self) -> None:
         """Close the segment. Events may follow; they take one again."""
-        with self._lock:
-            self._close_segment()
+        holding(self._lock, self._close_segment)
 
     def after_fork(self) -> None:
         """Forget what belongs to the parent: its descriptor, and its locks.
@@ -128,71 +142,61 @@ class SpoolWriter:
         if segment is not None:
             segment.close()
 
-    def _append(self, event: bytes) -> None:
+    def _append(self, event: bytes) -> Segment:
+        """The segment that the event is in. The caller holds the lock."""
         size = len(event) + frame.OVERHEAD
         if size > frame.RECORD_BYTES_MAX:
-            # Whatever the program's own bound is: no reader would take it.
+            # No reader would take it, whatever the program's own bound is.
             raise EventTooBigError(len(event), frame.RECORD_BYTES_MAX - frame.OVERHEAD)
         for _ in range(_ATTEMPTS):
             segment = self._segment
             if segment is None or segment.size + size > segment.size_max:
+                self._close_segment()
                 try:
-                    segment = self._take_anew(size)
+                    segment = self._segment = self._open(size)
                 except FileNotFoundError:
                     continue  # a purge, or a move, took the directory meanwhile
                 except OSError as error:
                     problem = error.strerror or str(error)
                     raise DiskError(self._home.spool, problem) from error
             if self._put(segment, event):
-                return
+                return segment
         raise DiskError(self._home.spool, "segments are taken away as they are made")
 
     def _put(self, segment: Segment, event: bytes) -> bool:
-        """Whether the event is in `segment`, which is closed where it is not.
-
-        Raises DiskError; it is closed then, too.
-        """
+        """Whether the event is in `segment`; if not, it is closed. Raises DiskError."""
+        is_there = False
         try:
-            if segment.append(event):
-                return True
-        except DiskError:
-            self._close_segment()
-            raise
-        self._close_segment()
-        return False
+            is_there = segment.append(event)
+        finally:
+            if not is_there:
+                self._close_segment()
+        return is_there
 
-    def _take_anew(self, size: int) -> Segment:
-        """Another segment, which has room for a record of `size` bytes."""
-        self._close_segment()
-        segment = self._open(size)
-        if self._power:
-            from telemetry.spool.power import SharedSync
-
-            self._shared_sync = SharedSync(segment)
-        self._segment = segment
-        return segment
-
-    def _append_durably(self, event: bytes) -> None:
-        ident = get_ident()
-        if ident in self._inside:
-            raise BusyError("an event inside an event; it was not recorded")
+    def _append_durably(self, event: bytes, ident: int) -> None:
         try:
             self._inside.add(ident)
-            with self._lock:
-                self._append(event)
-                shared = self._shared_sync
-                if shared is None:  # nothing was appended, or `_append` had raised
-                    raise DiskError(self._home.spool, "no segment is open")
-                covering = shared.written()
+            shared, covering = holding(self._lock, self._append_to_round, event)
             try:
                 shared.wait(covering)
             except DiskError:
-                with self._lock:
-                    if self._shared_sync is shared:
-                        self._close_segment()
+                holding(self._lock, self._give_up, shared)
                 raise
         finally:
             self._inside.discard(ident)
+
+    def _append_to_round(self, event: bytes) -> tuple[SharedSync, Round]:
+        from telemetry.spool.power import SharedSync
+
+        segment = self._append(event)
+        shared = self._shared_sync
+        if shared is None:
+            shared = self._shared_sync = SharedSync(segment)
+        return shared, shared.written()
+
+    def _give_up(self, shared: SharedSync) -> None:
+        if self._shared_sync is shared:
+            self._close_segment()
 
     def _close_segment(self) -> None:
         segment, self._segment = self._segment, None
@@ -207,22 +211,20 @@ class SpoolWriter:
 
         Raises RefusedError, and OSError.
         """
-        self._refuse_while_full(size)
+        self.refuse_while_full(size)
         self._ask()
         self._prepare()
         room = self._room(size)
         names = sorted(filter(is_segment, os.listdir(self._home.spool)))
         segment = self._take(names, size)
         try:
-            # It may grow by what the bound leaves, and not beyond its own.
-            segment.size_max = min(
-                max(self._segment_bytes_max, segment.size + size), segment.size + room
-            )
+            # A longer event goes in all the same, and the next one elsewhere.
+            segment.size_max = min(self._segment_bytes_max, segment.size + room)
             if self._power:
-                # Also for one that was adopted: its maker may have died before.
+                # Also if it was adopted: its maker may have died before it did so.
                 sync_directory(self._home.spool)
                 sync_way_to(self._home.spool)
-            # An opt-out that ended before the segment was there has not seen it.
+            # An opt-out that ended before the segment existed has not seen it.
             self._ask()
         except BaseException:
             segment.close()
@@ -248,23 +250,6 @@ class SpoolWriter:
     def _ask(self) -> None:
         if not self._allowed():
             raise OffError("telemetry was turned off while this program ran")
-
-    def _refuse_while_full(self, size: int) -> None:
-        """Raise SpoolFullError where the spool was full a moment ago and still is.
-
-        Refusing must not cost more than recording: this is one system call.
-        """
-        if self._full is None:
-            return
-        changed_ns, found_ns, kept = self._full
-        try:
-            same = os.stat(self._home.spool).st_mtime_ns == changed_ns
-        except OSError:
-            same = False
-        if not same or time.monotonic_ns() - found_ns > _FULL_FOR_NS:
-            self._full = None
-        elif size > self._spool_bytes_max - kept:
-            raise SpoolFullError(kept, self._spool_bytes_max)
 
     def _room(self, size: int) -> int:
         """Bytes left below the bound; SpoolFullError where they are less than `size`."""

@@ -1,6 +1,7 @@
 """The wire: one request, and what came of it. The map of this wing.
 
-    batch        what is posted at once, and the request that carries it
+    README.md    what servers have to do, for whoever writes one
+    batch        what is posted at once, and what an answer to it names
     formats/     what a body looks like, and what an accepting answer says: a file each
     endpoint     which URL, header and proxy may be used
     request      the headers and the coding of a body

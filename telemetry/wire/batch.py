@@ -1,8 +1,4 @@
-"""What is posted at once: the records of a batch, and the request that carries them. Pure.
-
-An event is a slice of its segment and is copied as it stands: nothing is decoded, so
-what is posted is what was recorded, byte for byte.
-"""
+"""What is posted at once, and what an answer to it names. Pure."""
 
 from __future__ import annotations
 
@@ -11,40 +7,30 @@ from typing import NamedTuple
 
 import msgspec
 
-from telemetry.spool.frame import Damage, Record
-
 
 class Request(NamedTuple):
     """What is posted: the body before content coding, its key, and its SHA-256.
 
     The key is made from the body, so the same bytes always travel under the
-    same key, even if the ledger that knew it was lost.
+    same key, even if the ledger that knew it was lost. `spool_range` says which
+    records of which segment the body holds.
     """
 
     body: bytes
     key: str
     digest: str
-
-
-class Batch(NamedTuple):
-    """Records that are posted and settled together, and the request that does it.
-
-    `items` are the records with the damaged stretches before and between them;
-    `start` and `end` are its exact range of bytes in its segment.
-    """
-
-    items: list[Record | Damage]
-    records: list[Record]
-    start: int
-    end: int
-    request: Request
+    spool_range: str = ""
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """One event that an accepting reply named as refused for good."""
+    """One event that an accepting reply named as refused for good.
+
+    Without an `event_id` it is `count` events of the batch that were not named.
+    """
 
     event_id: str
     reason: str
+    count: int = 1
 
 
 class _Properties(msgspec.Struct):
@@ -63,10 +49,10 @@ def event_id_of(event: bytes) -> str:
         return ""
 
 
-def request_of(body: bytes) -> Request:
+def request_of(body: bytes, spool_range: str = "") -> Request:
     """The request that posts `body`."""
     digest = sha256(body).hexdigest()
-    return Request(body, digest[:32], digest)
+    return Request(body, digest[:32], digest, spool_range)
 
 
 def printable(text: str, length_max: int) -> str:

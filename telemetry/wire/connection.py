@@ -48,15 +48,8 @@ _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\r\n]*\r?\n")
 # Headers that decide anything, here or in http.client.
 _MEANT = frozenset(
     {b"content-length", b"transfer-encoding", b"content-encoding", b"content-type"}
-    | {
-        b"connection",
-        b"date",
-        b"location",
-        b"refresh",
-        b"retry-after",
-        b"trailer",
-        b"upgrade",
-    }
+    | {b"connection", b"date", b"location", b"refresh", b"retry-after", b"trailer"}
+    | {b"upgrade", b"x-clickhouse-exception-code"}
 )
 
 
@@ -196,13 +189,16 @@ class Dialler:
                         problem = problem or exc
                         continue
                 wake = min(until, next_start) if waiting else until
-                for sock in _answered(attempts, max(wake - time.monotonic(), 0)):
-                    address = attempts.pop(sock)
+                left_s = max(wake - time.monotonic(), 0)
+                # Connected or refused.
+                for sock in ready(attempts, selectors.EVENT_WRITE, left_s):
                     failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                     if not failed:
+                        # The time may be up just now: it is closed below then.
                         bounds.connecting(sock)
-                        self._last = address
+                        self._last = attempts.pop(sock)
                         return sock
+                    del attempts[sock]
                     sock.close()
                     problem = problem or OSError(failed, os.strerror(failed))
                     next_start = time.monotonic()
@@ -240,18 +236,9 @@ def _begun(family: int, kind: int, protocol: int, address: Any) -> socket.socket
     return sock
 
 
-def _answered(
-    attempts: Iterable[socket.socket], timeout_s: float
-) -> list[socket.socket]:
-    """The sockets that are connected or refused, after `timeout_s` at the latest."""
+def ready(socks: Iterable[Any], event: int, timeout_s: float) -> list[socket.socket]:
+    """The sockets on which `event` (of `selectors`) is so, after `timeout_s` at most."""
     with selectors.DefaultSelector() as selector:
-        for sock in attempts:
-            selector.register(sock, selectors.EVENT_WRITE, sock)
+        for sock in socks:
+            selector.register(sock, event, sock)
         return [key.data for key, _ in selector.select(timeout_s)]
-
-
-def has_answer(sock: Any) -> bool:
-    """Whether something has arrived on a socket. Waits for nothing."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(sock, selectors.EVENT_READ)
-        return bool(selector.select(0))

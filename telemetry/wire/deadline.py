@@ -27,6 +27,8 @@ from typing import Any, Generic, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
+# How often a caller looks whether its deadline was brought forward.
+_LOOK_S = 0.1
 # Abandoned threads that have not ended. More would only hang like the others.
 ABANDONED_MAX = 4
 
@@ -98,7 +100,7 @@ class Runner(Generic[S]):
     """Runs calls on something that one thread has to itself.
 
     `make` gives that something, `close` takes it back, on the thread that used it.
-    For one caller at a time; `close` may come from any thread.
+    For one call at a time; `abandon` may come from any thread.
     """
 
     def __init__(self, *, make: Callable[[], S], close: Callable[[S], None]) -> None:
@@ -107,22 +109,32 @@ class Runner(Generic[S]):
         self._worker: _Worker[S] | None = None
         self._abandoned: list[_Worker[S]] = []
 
-    def run(self, call: Callable[[S], T], *, wait_s: float) -> T | None:
-        """What `call` returned, or None if it has not in `wait_s` seconds.
+    def start(self, call: Callable[[S], T]) -> Task[S, T]:
+        """Begin `call`, which must not raise; `result` ends it before another begins.
 
-        `call` must not raise. After None it may still be running, and what it
-        comes to is dropped.
+        Raises StillHangingError.
         """
         self._abandoned = [worker for worker in self._abandoned if worker.alive]
         if len(self._abandoned) >= ABANDONED_MAX:
             raise StillHangingError
-        worker = self._ready()
+        task, worker = Task(call), self._ready()
         if worker is None:
-            return self._run_here(call)
-        task = _Task(call)
-        worker.tasks.put(task.run)
+            self._run_here(task.run)
+        else:
+            worker.tasks.put(task.run)
+        return task
+
+    def result(self, task: Task[S, T], *, until: Callable[[], float]) -> T | None:
+        """What the call returned, or None if it has not by `until`, a monotonic time.
+
+        Another thread may bring that time forward. After None the call may still be
+        running, and what it comes to is dropped.
+        """
         try:
-            if task.done.wait(wait_s):
+            while not task.done.wait(min(max(until() - time.monotonic(), 0), _LOOK_S)):
+                if until() <= time.monotonic():
+                    break
+            else:
                 return task.result
         except BaseException:  # ^C while waiting: the result is of no more use
             self.abandon()
@@ -154,7 +166,9 @@ class Runner(Generic[S]):
             self._close(belongings)
 
 
-class _Task(Generic[S, T]):
+class Task(Generic[S, T]):
+    """One call, and what it returned once it is `done`."""
+
     def __init__(self, call: Callable[[S], T]) -> None:
         self._call = call
         self.done = threading.Event()

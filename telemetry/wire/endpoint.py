@@ -153,7 +153,8 @@ def parse_endpoint(endpoint: str) -> URL:
         raise EndpointError(
             "endpoint",
             f"{redact(endpoint)!r} is not a URL with a host; write https://host/path "
-            "(a host with other than ASCII letters in its xn-- form)",
+            "(a port from 1 to 65535; a host's labels of at most 63 characters, in their "
+            "xn-- form where they have other than ASCII letters)",
         )
     if url.scheme not in PORTS:
         raise EndpointError("endpoint", f"{url.shown!r} is neither https nor http")
@@ -164,11 +165,6 @@ def parse_endpoint(endpoint: str) -> URL:
             "use https (http is for 127.0.0.1, [::1] and localhost)",
         )
     return url
-
-
-def check_endpoint(endpoint: str) -> None:
-    """Raises EndpointError unless events may be sent to this endpoint."""
-    parse_endpoint(endpoint)
 
 
 def is_loopback(host: str) -> bool:

@@ -9,25 +9,44 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import tenacity
 
-from telemetry.wire.formats import Request
-from telemetry.wire.verdict import Action, Outcome, Stopped, Verdict, judge
+from telemetry.logs import TelemetryLogger
+from telemetry.privacy import OwnKey
+from telemetry.wire.batch import Request
+from telemetry.wire.formats import RECORDS, Format
+from telemetry.wire.verdict import SLOW, Action, Outcome, Stopped, Verdict, judge
 
 
 # Between two tries of one flush: full jitter, from half a second.
 _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 10.0
+# So many times as long as another one was answered in is time enough for a request.
+FAIR = 3
 
 
-class Post(Protocol):
+class Starts(Protocol):
     """What is needed of a transport."""
 
-    def post(self, body: bytes, *, key: str, timeout_s: float) -> Outcome:
-        """What came of one request."""
+    at_once: int
+
+    def start(
+        self, body: bytes, *, key: str, timeout_s: float, spool_range: str
+    ) -> Callable[[], Outcome]:
+        """Begin a request; what is returned waits for what comes of it."""
         ...
+
+
+class Sent(NamedTuple):
+    """A request that is under way."""
+
+    request: Request
+    outcome: Callable[[], Outcome]
+    began: float
+    """Of the monotonic clock."""
+    timeout_s: float
 
 
 class Halted(Exception):  # noqa: N818 - no error: it ends a flush early
@@ -40,15 +59,18 @@ class Halted(Exception):  # noqa: N818 - no error: it ends a flush early
 
 
 class Poster:
-    """Posts the requests of one flush.
+    """Posts the requests of one flush. For one thread.
 
     `allowed` is asked before each try. `clock` is seconds since 1970, `monotonic`
-    seconds, and `deadline` a time of the latter. `requests` counts the tries.
+    seconds. `ends` says when the flush is over, a time of the latter, which another
+    thread may bring forward. `requests` counts the tries, `slowest_s` is the longest that
+    an accepting answer took, and `at_once` how many may be under way. No text of a
+    verdict holds `own_key`.
     """
 
     def __init__(
         self,
-        transport: Post,
+        transport: Starts,
         *,
         request_timeout_s: float,
         accept_statuses: tuple[int, ...],
@@ -56,9 +78,16 @@ class Poster:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], None],
-        deadline: float,
+        ends: Callable[[], float],
+        logger: TelemetryLogger | None = None,
+        form: Format = RECORDS,
+        own_key: OwnKey | None = None,
     ) -> None:
         self.requests = 0
+        self.slowest_s = 0.0
+        self.at_once = transport.at_once
+        self._own_key = own_key
+        self._logger = logger
         self._transport = transport
         self._request_timeout_s = request_timeout_s
         self._accept_statuses = accept_statuses
@@ -66,32 +95,63 @@ class Poster:
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
-        self._deadline = deadline
+        self._ends = ends
+        self._form = form
 
-    def post(self, request: Request) -> Verdict:
-        """What came of one try. Raises Halted if consent or time do not allow it."""
+    def send(self, request: Request) -> Sent:
+        """Begin one try. Raises Halted if consent or time do not allow it."""
         if not self._allowed():
             raise Halted("off")
-        left_s = self._deadline - self._monotonic()
-        if left_s <= 0:
+        now = self._monotonic()
+        timeout_s = min(self._ends() - now, self._request_timeout_s)
+        if timeout_s <= 0:
             raise Halted("deadline")
         self.requests += 1
-        outcome = self._transport.post(
+        outcome = self._transport.start(
             request.body,
             key=request.key,
-            timeout_s=min(left_s, self._request_timeout_s),
+            timeout_s=timeout_s,
+            spool_range=request.spool_range,
         )
+        return Sent(request, outcome, now, timeout_s)
+
+    def answer(self, sent: Sent) -> Verdict:
+        """What came of one try, once.
+
+        Raises Halted if the flush's time ended it, with a verdict that says so.
+        """
         verdict = judge(
-            outcome,
+            sent.outcome(),
             now=self._clock(),
             accept_statuses=self._accept_statuses,
-            posted=request.body,
+            form=self._form,
+            posted=sent.request.body,
         )
-        short = left_s < self._request_timeout_s
-        if short and verdict.reason == "timeout" and verdict.action is Action.WAIT:
+        if self._own_key:
+            # What is kept of an answer in the end, whatever was done to it before.
+            verdict = verdict.changed(self._own_key.without)
+        if self._logger is not None:
+            # Never what it said: that may hold what was posted.
+            meaning = (len(sent.request.body), verdict.reason, verdict.action.value)
+            self._logger.debug("%d bytes posted: %s, which means %s", *meaning)
+        now = self._monotonic()
+        # It may have ended while an earlier one was waited for.
+        had_s = min(now - sent.began, self._ends() - sent.began, sent.timeout_s)
+        if verdict.reason == "timeout" and (
+            sent.timeout_s < self._request_timeout_s or now >= self._ends()
+        ):
             # Our time was up, not the server's: that says nothing about it.
-            raise Halted("deadline")
+            is_fair = 0 < FAIR * self.slowest_s <= had_s
+            said = f"no answer in {had_s:.1f} s, which was what the flush had left"
+            slow = Verdict(Action.WAIT, SLOW, said, narrow=is_fair)
+            raise Halted("deadline", slow)
+        if verdict.action is Action.ACCEPTED:
+            self.slowest_s = max(self.slowest_s, had_s)
         return verdict
+
+    def post(self, request: Request) -> Verdict:
+        """What came of one try. Raises Halted as `send` and `answer` do."""
+        return self.answer(self.send(request))
 
     def post_again(self, request: Request, first: Verdict, *, tries: int) -> Verdict:
         """What came of a request in the end that drew `first`, a verdict to wait.
@@ -119,7 +179,7 @@ class Poster:
             wait=_pause_s,
             stop=lambda state: (
                 state.attempt_number > tries
-                or self._monotonic() + state.upcoming_sleep >= self._deadline
+                or self._monotonic() + state.upcoming_sleep >= self._ends()
             ),
             sleep=self._sleep,
             before=tenacity.before_nothing,

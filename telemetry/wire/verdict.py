@@ -5,7 +5,7 @@ Only proof of acceptance settles a batch. The list says what proves, not what di
     accepted  a complete 2xx, without a redirect, to a request that was sent to its last
               byte, whose body is empty, or JSON, or at most 1 KiB of text without
               markup. What names refused events has to be readable whole
-    split     413 by size; 400 and 422 by count
+    split     400, 413, 422
     pause     3xx, an answer by way of a redirect, 401, 402, 403, 404, 405, 407, 410,
               451: a change of endpoint or key is likely to be needed
     wait      everything else: no answer, 408, 425, 429, 5xx, a 2xx that proves nothing
@@ -24,7 +24,7 @@ what is taken over into text is printable and of bounded length.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -34,14 +34,11 @@ import msgspec
 
 from telemetry.wire.batch import Rejection, printable
 from telemetry.wire.endpoint import redact
-from telemetry.wire.formats import Format, records
+from telemetry.wire.formats import RECORDS, Format
 
 
 # A server that asks for more than a day has a clock or a unit wrong.
 RETRY_AFTER_MAX_S = 24 * 3600.0
-
-# More digits than this are above the bound, and int() refuses very many.
-_DIGITS_MAX = 9
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
@@ -50,16 +47,17 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
     `headers` has names in lower case, `now` is seconds since the epoch.
     """
     value = headers.get("retry-after", "").strip(" \t")
-    if re.fullmatch("[0-9]+", value):
-        digits = value.lstrip("0") or "0"
-        asked_s = float(digits) if len(digits) <= _DIGITS_MAX else RETRY_AFTER_MAX_S
-        return min(asked_s, RETRY_AFTER_MAX_S)
-    until = _http_date(value)
-    if until is None:
-        return None
-    date = _http_date(headers.get("date", ""))
-    asked_s = until - (now if date is None else date)
-    return min(asked_s, RETRY_AFTER_MAX_S) if asked_s > 0 else 0.0
+    numbers = [each.strip(" \t") for each in value.split(",")]
+    if all(re.fullmatch("[0-9]+", each) for each in numbers):
+        asked_s = max(map(float, numbers))  # of several headers the longest
+    else:
+        until = _http_date(value)
+        if until is None:
+            return None
+        date = _http_date(headers.get("date", ""))
+        asked_s = until - (now if date is None else date)
+    # In this order: `now` may be no number.
+    return min(max(0.0, asked_s), RETRY_AFTER_MAX_S)
 
 
 def _http_date(text: str) -> float | None:
@@ -80,6 +78,18 @@ KINDS = frozenset(
     | {"reset", "protocol", "proxy", "other"}
 )
 
+# Why a 2xx proves nothing, as a person is told.
+_DOUBTS = {
+    "unsent": "it came before the request was sent to its end",
+    "unlisted": "accept_statuses does not list it",
+    "incomplete": "the answer was cut short",
+    "truncated": "the answer is too long to be read",
+    "coding": "the answer's content coding is unknown or broken",
+    "html": "the answer is a web page, as of a login or a proxy: check the endpoint",
+    "unreadable": "the answer does not say which events were accepted",
+}
+# Why a flush ended that had no time to wait longer for an answer.
+SLOW = "slow"
 _PAUSES = frozenset({401, 402, 403, 404, 405, 407, 410, 451})
 # A firewall refuses a word with any status, or closes the connection.
 _CONTENT_KINDS = frozenset({"reset", "protocol", "timeout", "other"})
@@ -90,6 +100,8 @@ _NO_BODY = frozenset({204, 205})
 # Only for the reason that is told: what looks like it is refused without this as well.
 _MARKUP = re.compile(rb"[\s\0\xef\xbb\xbf\xff\xfe]*<")
 _DETAIL_MAX = 200
+# With what stands before it.
+_TOLD_MAX = 240
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -142,8 +154,6 @@ class Verdict(msgspec.Struct, frozen=True):
         `unsent`, `unlisted`, `incomplete`, `html`, `truncated`, `coding`, `unreadable`
     detail: one line for a person
     retry_after_s: what the server asked for, 0 to 24 h; None if nothing usable
-    by_size: a split halves the bytes, not the events
-    server_error: a 5xx
     narrow: it may be about what was posted: another batch may fare better
     rejected: the events a 2xx named; all others of the batch are delivered
     """
@@ -152,10 +162,17 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str
     detail: str = ""
     retry_after_s: float | None = None
-    by_size: bool = False
-    server_error: bool = False
     narrow: bool = False
     rejected: tuple[Rejection, ...] = ()
+
+    def changed(self, change: Callable[[str], str]) -> Verdict:
+        """The verdict with each text that somebody else wrote as `change` has it."""
+        rejected = tuple(
+            msgspec.structs.replace(each, reason=change(each.reason))
+            for each in self.rejected
+        )
+        detail = change(self.detail)
+        return msgspec.structs.replace(self, detail=detail, rejected=rejected)
 
 
 def judge(
@@ -163,7 +180,7 @@ def judge(
     *,
     now: float,
     accept_statuses: tuple[int, ...] = (),
-    form: Format = records,
+    form: Format = RECORDS,
     posted: bytes | None = None,
 ) -> Verdict:
     """What to do with the batch that drew this outcome. Never raises.
@@ -178,55 +195,56 @@ def judge(
         detail = printable(outcome.detail, _DETAIL_MAX)
         narrow = reason in _CONTENT_KINDS
         return Verdict(Action.WAIT, reason, detail, narrow=narrow)
-    status = outcome.status
-    reason = str(status)
-    if outcome.redirected or 300 <= status <= 399:
+    action, reason = Action.WAIT, str(outcome.status)
+    if outcome.redirected or outcome.status // 100 == 3:
         action, reason = Action.PAUSE, "redirect"
-    elif 200 <= status <= 299:
-        proof = _proof(outcome, accept_statuses, form)
+    elif outcome.status // 100 == 2:
+        proof = _proof(outcome, accept_statuses, form, posted)
         if isinstance(proof, tuple):
-            if posted is None or all(r.event_id.encode() in posted for r in proof):
-                return Verdict(Action.ACCEPTED, reason, rejected=proof)
-            proof = "unreadable"
-        action, reason = Action.WAIT, proof
-    elif status in _SPLITS:
+            return Verdict(Action.ACCEPTED, reason, rejected=proof)
+        reason = proof
+    elif outcome.status in _SPLITS:
         action = Action.SPLIT
-    else:
-        action = Action.PAUSE if status in _PAUSES else Action.WAIT
+    elif outcome.status in _PAUSES:
+        action = Action.PAUSE
     asked_s = retry_after_s(outcome.headers, now=now)
     return Verdict(
         action,
         reason,
-        _detail(outcome),
+        _detail(outcome, reason, form),
         retry_after_s=asked_s,
-        by_size=status == 413 and action is Action.SPLIT,
-        server_error=500 <= status <= 599 and action is Action.WAIT,
-        # One that says when to come again speaks of itself.
-        narrow=not asked_s,
+        narrow=True,
     )
 
 
 def _proof(
-    reply: Reply, accept_statuses: tuple[int, ...], form: Format
+    reply: Reply, accept_statuses: tuple[int, ...], form: Format, posted: bytes | None
 ) -> tuple[Rejection, ...] | str:
     """The events that an accepting 2xx refused, or the reason why it proves nothing."""
     doubts = {
         "unsent": not reply.is_sent,
         "unlisted": bool(accept_statuses) and reply.status not in accept_statuses,
-        "incomplete": not reply.complete,
-        "truncated": reply.truncated,
-        "coding": not reply.is_decoded,
-        "html": _is_page(reply),
     }
+    if reply.status not in _NO_BODY:
+        doubts |= {
+            "incomplete": not reply.complete,
+            "truncated": reply.truncated,
+            "coding": not reply.is_decoded,
+            "html": _is_page(reply),
+        }
+    for doubt, holds in doubts.items():
+        if holds:
+            return doubt
     if reply.status in _NO_BODY:
-        doubts = {name: doubts[name] for name in ("unsent", "unlisted")}
-    doubt = next((name for name, holds in doubts.items() if holds), "")
-    refused = () if doubt or reply.status in _NO_BODY else form.refusals(reply.body)
+        return ()
+    refused = form.refusals(reply.body, reply.headers)
     if refused is None:
-        doubt = "html" if _MARKUP.match(reply.body) else "unreadable"
-    elif reply.tells_key:
-        refused = tuple(Rejection(each.event_id, "") for each in refused)
-    return doubt or refused or ()
+        return "html" if _MARKUP.match(reply.body) else "unreadable"
+    if posted is not None and any(r.event_id.encode() not in posted for r in refused):
+        return "unreadable"
+    if reply.tells_key:
+        refused = tuple(msgspec.structs.replace(each, reason="") for each in refused)
+    return refused
 
 
 def _is_page(reply: Reply) -> bool:
@@ -242,15 +260,17 @@ def _is_page(reply: Reply) -> bool:
     )
 
 
-def _detail(reply: Reply) -> str:
+def _detail(reply: Reply, doubt: str, form: Format) -> str:
     """`HTTP 503: upstream is down`, or where a redirect points to."""
-    status = printable(str(reply.status), 20)
+    said = f"HTTP {str(reply.status)[:_DETAIL_MAX]}"
+    if doubt in _DOUBTS:
+        said = f"{said}, but {_DOUBTS[doubt]}"
     if reply.tells_key or reply.status in _KEY_REFUSED:
-        return f"HTTP {status}"
+        return said
     if reply.redirected:
-        return f"HTTP {status} by way of a redirect"
-    if 300 <= reply.status <= 399 and "location" in reply.headers:
-        return f"HTTP {status} to {printable(redact(reply.headers['location']), 200)}"
-    start = reply.body[: 4 * _DETAIL_MAX].decode("utf-8", "replace")
-    text = printable(start, _DETAIL_MAX)
-    return f"HTTP {status}: {text}" if text else f"HTTP {status}"
+        return f"{said} by way of a redirect"
+    if reply.status // 100 == 3 and "location" in reply.headers:
+        return f"{said} to {printable(redact(reply.headers['location']), _DETAIL_MAX)}"
+    body = form.said(reply.body, reply.headers)
+    text = printable(body.decode("utf-8", "replace"), _DETAIL_MAX)
+    return f"{said}: {text}"[:_TOLD_MAX] if text else said

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from telemetry.paths import Home
 from tests.bench.bench import KEY, REPOSITORY, Bench, remove
-from tests.bench.filling import EVENT_BYTES, fill
+from tests.bench.filling import EVENT_BYTES, fill, fill_bytes
 from tests.bench.measuring import Taken, in_turns
 from tests.bench.rows import Row, at_most, ratios, spread
 from tests.bench.sink import Sink
@@ -83,6 +83,33 @@ def rows(bench: Bench) -> Iterator[Row]:
         3,
         note=f"{a_second:,.0f} events/s; {spread(drains).median:.2f} s beside"
         f" {spread(posts).median:.2f} s",
+    )
+
+    for delay_s, bar_s in ((0.05, 6), (0.2, 20)):
+        yield _far_away(bench, delay_s, bar_s)
+
+
+def _far_away(bench: Bench, delay_s: float, bar_s: float) -> Row:
+    """A full spool, and a server that each answer takes so long from."""
+    bytes_max = bench.pick(64 * 2**20, 8 * 2**20)
+    with Sink(delay_s=delay_s) as sink:
+
+        def drain() -> float:
+            home = bench.new_home()
+            fill_bytes(home, bytes_max)
+            seconds = float(flushed(bench, home, sink).output)
+            remove(home)
+            return seconds
+
+        figures = [drain() for _ in range(bench.pick(3, 1))]
+        requests = sink.received().requests
+    return at_most(
+        f"drain of {bytes_max >> 20} MiB, {delay_s * 1000:.0f} ms to the server",
+        "wall time",
+        spread(figures),
+        bar_s,
+        unit=" s",
+        note=f"{requests / len(figures):.0f} requests",
     )
 
 

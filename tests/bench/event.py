@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from telemetry.client import Client
 from telemetry.config import Config
 from telemetry.events import ToolEvent
-from telemetry.locks import sync
+from telemetry.files import sync
 from telemetry.paths import Home
 from telemetry.spool import power
 from telemetry.spool.frame import OVERHEAD
@@ -70,7 +70,7 @@ def _one_event(bench: Bench) -> Row:
         "one event",
         "Client.track(ToolEvent), scrubbed ÷ os.write of the same bytes",
         ratios(in_blocks(events), in_blocks(writes)),
-        8,
+        6,
         note=f"undisturbed {each_us} beside {write_us} for {here.record_bytes} bytes",
     )
 

@@ -59,7 +59,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         "full to empty: refusing",
         "an event that is refused ÷ one that an empty spool takes",
         ratios(in_blocks(refused), in_blocks(alike)),
-        _SLACK,
+        1.1,
         note=f"{_us(refused)} beside {_us(alike)}",
     )
     remove(full)

@@ -4,7 +4,8 @@ It runs in a process of its own (`Sink`), so that its work is on nobody's bill,
 and reads raw sockets: headers up to the empty line, then Content-Length bytes
 into one buffer that is never looked at. `GET` answers what was taken since the
 last `GET`: requests, bytes of bodies, and the seconds from the first request's
-first byte to the last one's answer.
+first byte to the last one's answer. `delay_s` makes it as slow as a far server: it
+is how long each connection and each answer takes.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ class Received(NamedTuple):
 class Sink:
     """A sink in a process of its own. Port 0 takes any."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, delay_s: float = 0.0) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.sink", str(port)],
+            [sys.executable, "-m", "tests.bench.sink", str(port), str(delay_s)],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -112,8 +113,9 @@ class _Taken:
         return json.dumps(content._asdict()).encode()
 
 
-def _serve(connection: socket.socket, taken: _Taken) -> None:
+def _serve(connection: socket.socket, taken: _Taken, delay_s: float) -> None:
     """One connection to its end."""
+    time.sleep(delay_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     with connection:
@@ -139,23 +141,28 @@ def _serve(connection: socket.socket, taken: _Taken) -> None:
                 if not got:
                     return
                 left -= got
+            time.sleep(delay_s)
             connection.sendall(_OK)
             taken.add(began_s, length)
 
 
 def main() -> None:
     """Print the port and serve until killed, or until the parent is gone."""
-    taken = _Taken()
+    taken, delay_s = _Taken(), float(sys.argv[2])
     with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
         print(server.getsockname()[1], flush=True)
-        threading.Thread(target=_accept, args=(server, taken), daemon=True).start()
+        threading.Thread(
+            target=_accept, args=(server, taken, delay_s), daemon=True
+        ).start()
         sys.stdin.read()
 
 
-def _accept(server: socket.socket, taken: _Taken) -> None:
+def _accept(server: socket.socket, taken: _Taken, delay_s: float) -> None:
     while True:
         connection, _ = server.accept()
-        threading.Thread(target=_serve, args=(connection, taken), daemon=True).start()
+        threading.Thread(
+            target=_serve, args=(connection, taken, delay_s), daemon=True
+        ).start()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import telemetry
-from telemetry.locks import try_lock
+from telemetry.files import try_lock
 from telemetry.spool.reader import segment_names
 from tests.support.surroundings import (
     REPOSITORY,
@@ -277,20 +277,6 @@ def test_a_program_can_be_built_with_telemetry_off(tmp_path: Path) -> None:
         assert (list(home.iterdir()) == []) == (built == "false")
 
 
-def test_a_setting_that_does_not_exist_turns_it_off(
-    user: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A misspelt `scrub=False` must not record more than its author thinks."""
-    caplog.set_level(logging.DEBUG)
-    client = telemetry.configure("app", scrup=False)
-    assert not client.track(RUN)
-    assert telemetry.flush().stopped == "off"
-    assert list(user.iterdir()) == []
-    assert any("scrup" in record.getMessage() for record in caplog.records)
-    with pytest.raises(telemetry.ConfigError, match="scrup"):
-        telemetry.configure("app", scrup=False, strict=True)
-
-
 def test_a_forked_child_has_the_client_and_a_lock_of_its_own(user: Path) -> None:
     """A fork while another thread configures must not leave a lock that nobody holds."""
     source = """
@@ -358,3 +344,41 @@ def test_an_event_is_a_name_and_properties(user: Path) -> None:
     (event,) = spooled(home_in(user, "app"))
     assert event["event"] == "deployed"
     assert told(user)[0]["region"] == "eu"
+
+
+CONTEXT_FIELDS = {"arch", "ci", "container", "install", "invocation_id"} | {
+    "os_version",
+    "python",
+    "sdk",
+}
+
+
+def test_an_event_says_where_it_comes_from(user: Path) -> None:
+    """What every owner asks next: which system, which Python, was it a pipeline."""
+    telemetry.configure("app")
+    telemetry.track(RUN)
+    telemetry.track(RUN)
+    first, second = told(user)
+    assert first.keys() >= CONTEXT_FIELDS
+    assert first["invocation_id"] == second["invocation_id"] == first["event_id"]
+    assert first["ci"] is False
+    os.environ["CI"] = "true"
+    telemetry.configure("in-ci", context="none")
+    telemetry.track(RUN)
+    (bare,) = told(user, "in-ci")
+    assert not bare.keys() & CONTEXT_FIELDS
+    assert bare["user_uuid"].startswith("c1000000-")
+
+
+def test_every_event_has_the_tags(user: Path) -> None:
+    """Those of the program, then those of who runs it, then what nobody overrides."""
+    tags = {"channel": "beta", "ring": 2, "version": "9", "me": str(user)}
+    telemetry.configure("app", version="1", tags=tags)
+    telemetry.track("opened", {"channel": "its own", "left": True})
+    os.environ["TELEMETRY_TAGS"] = "ring=3"
+    telemetry.track("opened")
+    first, second = told(user)
+    assert (first["channel"], first["ring"], first["left"]) == ("beta", 2, True)
+    assert (second["channel"], second["ring"]) == ("beta", "3")
+    assert first["version"] == "1"
+    assert str(user) not in first["me"]

@@ -82,6 +82,13 @@ def test_a_wheel_without_values_has_no_file_for_them(tmp_path: Path) -> None:
     with _wheel(tmp_path) as wheel:
         names = wheel.namelist()
     assert "telemetry/py.typed" in names
+    # What the page needs besides code, and the licence of what is not ours.
+    page = ("page.css", "page.js", "uPlot.min.css", "uPlot.min.js", "uPlot.LICENSE")
+    assert {f"spool_tools/page/{name}" for name in page} <= set(names)
+    assert any(
+        name.endswith("licenses/spool_tools/page/uPlot.LICENSE") for name in names
+    )
+    assert "spool_tools/recipes/clickhouse.sql" in names
     assert "telemetry/_build.py" not in names
     assert "telemetry/build_hook.py" not in names
     tops = {name.split("/")[0] for name in names}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import telemetry
-from telemetry.locks import try_lock
+from telemetry.files import try_lock
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
@@ -199,7 +199,7 @@ def test_an_error_is_an_error_whatever_it_says(
         ("record_tool_call", (None, "s1", "root", timedelta(0))),
         ("record_token_usage", (object(), 1, 1, 0.5)),
         ("track", (None,)),
-        ("track", ("run",)),
+        ("track", (5,)),
         ("track", (telemetry.CommandEvent(action=5),)),  # type: ignore[arg-type]
     ],
 )

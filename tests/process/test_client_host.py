@@ -151,10 +151,12 @@ def test_debug_says_what_happened_and_changes_nothing(
         client.track(telemetry.TokenEvent(cost=math.inf))
         client.track(telemetry.CommandEvent(action=5))  # type: ignore[arg-type]
     messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 2
     assert all(message.startswith("[Telemetry] ") for message in messages)
-    assert "null" in messages[0]
-    assert "invalid" in messages[1]
+    begun, recorded, changed, lost = messages
+    assert "on (no rule turned it off)" in begun
+    assert "null" in changed
+    assert '"event":"token"' in recorded
+    assert "invalid" in lost
     assert len(spooled(home)) == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import urllib3
 
-from spool_tools import collect
+from spool_tools.commands import run
 
 
 if TYPE_CHECKING:
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
 
 ROOT = str(Path(__file__).parent.parent.parent)
 COMMAND = f"""
-import argparse, sys
+import sys
 sys.path.insert(0, {ROOT!r})
-from spool_tools import collect
-parser = argparse.ArgumentParser(prog="collect")
-collect.add_arguments(parser)
-raise SystemExit(collect.run(parser.parse_args()))
+from spool_tools.commands import run
+sys.exit(run(["collect", *sys.argv[1:]]))
 """
 
 
@@ -226,11 +223,9 @@ def test_wrong_usage_is_2_says_why_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEY", "k")
     monkeypatch.delenv("TELEMETRY_API_KEY", raising=False)
-    parser = argparse.ArgumentParser(prog="collect")
-    collect.add_arguments(parser)
     try:
         # Where it did listen after all, it ends at once, with another code.
-        code = collect.run(parser.parse_args(["--for", "0.01", *options]))
+        code = run(["collect", "--for", "0.01", *options])
     except SystemExit as exc:
         code = exc.code
     out, err = capsys.readouterr()

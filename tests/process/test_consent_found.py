@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ import click
 import pytest
 
 import telemetry
-from telemetry.consent import Choice, remember_choice
+from telemetry import files
+from telemetry.consent import Choice, consent, remember_choice
+from telemetry.delivery import opt_out
 from telemetry.delivery.census import segment_records
 from telemetry.integrations.click import instrument
 from telemetry.paths import Home
@@ -41,6 +44,15 @@ def _tool(*args: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "spool_tools", *args],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def _opted_out(place: Path) -> Home:
+    """A home with an event, whose user has said no; what is kept still stands."""
+    with _client(place) as client:
+        assert client.track(EVENT)
+    home = Home(str(place))
+    opt_out.opt_out(home)
+    return home
 
 
 def _files(home: Path) -> set[str]:
@@ -89,6 +101,88 @@ def test_a_program_that_turns_it_off_by_environment_records_nothing_more(
     monkeypatch.setenv(name, "1" if name == "DO_NOT_TRACK" else "off")
     assert not client.track(EVENT)
     assert len(list(segment_records(Home(str(home))))) == 1
+
+
+def test_an_opt_out_beside_a_link_ends_what_is_recorded_behind_it(
+    tmp_path: Path,
+) -> None:
+    """Whose disk was full moved the spool to another one; a program is still running."""
+    home, elsewhere = tmp_path / "home", tmp_path / "large" / "events"
+    client = _client(home)
+    assert client.track(EVENT)
+    elsewhere.parent.mkdir()
+    (home / "spool").rename(elsewhere)
+    (home / "spool").symlink_to(elsewhere)
+    (home / "dead").symlink_to(tmp_path / "large")
+    told = _tool("disable", "--home", str(home))
+    assert not client.track(EVENT)
+    # What others own is named, and not removed.
+    assert told.returncode == 1
+    assert str(tmp_path / "large") in told.stderr
+    assert len(list(elsewhere.iterdir())) == 1
+    assert _files(home) == {"consent", "flush.lock", "next-flush"}
+    assert _tool("disable", "--home", str(home)).returncode == 0
+
+
+def test_who_turns_it_on_while_an_opt_out_waits_for_the_lock_is_not_overruled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch that finishes an opt-out met an `enable` that had finished it."""
+    home = _opted_out(tmp_path / "home")
+    lock = opt_out.flush_lock
+
+    def after_an_enable(home: Home) -> int | None:
+        monkeypatch.undo()
+        assert _tool("enable", "--home", home.root).returncode == 0
+        with _client(tmp_path / "home") as client:
+            assert client.track(EVENT)
+        return lock(home)
+
+    monkeypatch.setattr(opt_out, "flush_lock", after_an_enable)
+    assert opt_out.finish_opt_out(home)
+    assert consent(home, {}).on
+    assert len(list(segment_records(home))) == 1
+
+
+def test_a_choice_is_made_beside_a_launch_that_finishes_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launch sweeps temporary files, and a choice that is being written is one."""
+    home = _opted_out(tmp_path / "home")
+    sync = files.sync
+
+    def beside_a_launch(descriptor: int) -> None:
+        monkeypatch.undo()
+        sync(descriptor)
+        assert opt_out.finish_opt_out(home)
+
+    monkeypatch.setattr(files, "sync", beside_a_launch)
+    remember_choice(home.consent, Choice(on=True, date="2026-01-01"))
+    assert consent(home, {}).on
+
+
+@pytest.mark.parametrize("version", ["", "0"])
+def test_who_opts_out_while_the_notice_is_shown_stays_out(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that is stopped holds the notice back as long as it likes."""
+    home = Home(str(tmp_path / "home"))
+    (tmp_path / "home").mkdir(mode=0o700)
+    if version:
+        remember_choice(home.consent, Choice(on=True, notice_version=version))
+
+    class Stopped(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def flush(self) -> None:
+            opt_out.opt_out(home)
+
+    monkeypatch.setattr(sys, "stderr", Stopped())
+    monkeypatch.setattr(sys, "argv", ["theirs"])
+    with _client(tmp_path / "home", notice="we count") as client:
+        assert not client.track(EVENT)
+    assert not consent(home, {}).on
 
 
 def test_a_notice_that_was_removed_with_its_home_is_due_again(tmp_path: Path) -> None:
@@ -180,7 +274,8 @@ def test_an_events_name_is_scrubbed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "payload",
     [{"headers": {"Authorization": "token abc"}}, {"headers": {"Cookie": "sid=abc"}},
-     {"password": ["abc"]}, {"password": {"value": "abc"}}],
+     {"password": ["abc"]}, {"password": {"value": "abc"}},
+     {"env": [{"name": "DB_PASSWORD", "value": "abc"}]}],
 )  # fmt: skip
 def test_what_a_name_calls_secret_is_secret_below_it_too(
     payload: Any, tmp_path: Path
@@ -207,3 +302,16 @@ def test_a_command_made_from_what_was_typed_has_no_name() -> None:
     assert told == ["cli"]
     info = telemetry.build_command_info(cli, ["my secret prompt"], None)
     assert info.action == "cli"
+
+
+def test_a_choice_that_cannot_be_read_removes_no_id(tmp_path: Path) -> None:
+    """A process without a free descriptor holds back; it has chosen nothing."""
+    home = Home(str(tmp_path / "home"))
+    config = telemetry.Config(app="app", home=home.root, flush="manual")
+    with telemetry.Client(config) as client:
+        assert client.track("one")
+        known = Path(home.user_uuid).read_bytes()
+        shutil.rmtree(home.spool)
+        Path(home.consent).mkdir()
+        assert not client.track("two")
+    assert Path(home.user_uuid).read_bytes() == known

@@ -70,10 +70,10 @@ def test_a_home_that_others_can_write_to_is_told_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
+    """A file system with room for what is born with a home, and little more."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1024k", "none", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=336k", "none", str(place)]
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting needs root")
     if subprocess.run(command, capture_output=True, check=False).returncode:
@@ -102,7 +102,7 @@ def program(colour):
 if sys.argv.pop(1) == "wrapped":
     import telemetry
     from telemetry.integrations.click import instrument
-    telemetry.configure("app", api_key="key")
+    telemetry.configure("app", api_key="key", exit_timeout_s=30.0)
     instrument(program)
 program(prog_name="program")
 """

@@ -13,9 +13,15 @@ from pathlib import Path
 import pytest
 
 import telemetry
-from telemetry.spool import refusals
+from telemetry.delivery.opt_out import requests_waiting
+from telemetry.errors import DiskError
+from telemetry.paths import Home
+from telemetry.spool import frame, refusals
+from telemetry.spool.reader import segment_names
 from tests.support.delivering import KEY, census_of, client_of, record
 from tests.support.loopback import Server
+from tests.support.tooling import tool
+from tests.support.writers import event, home_at, spool_writer, spooled_events
 
 
 SIZE_KIB = 2048
@@ -140,3 +146,75 @@ def test_a_home_that_cannot_be_made_leaves_the_program_alone(small_disk: Path) -
     strict = telemetry.Config(app="app", home=config.home, flush="manual", strict=True)
     with pytest.raises(telemetry.RefusedError):
         telemetry.Client(strict).track(event)
+
+
+@pytest.mark.parametrize("size", [300, 5000, 100_000])
+def test_full_disk_costs_the_newest_events_alone(small_disk: Path, size: int) -> None:
+    """What was acknowledged is there, and nothing piles up while it is full."""
+    home = home_at(small_disk)
+    writer = spool_writer(home)
+    told, refused = [], 0
+    while refused < 50:
+        each = event(len(told) + refused, size=size)
+        try:
+            writer.append(each)
+        except DiskError:
+            refused += 1
+        else:
+            told.append(each)
+    assert len(told) > 1
+    # One torn, one that was made after it, and one more for each page left over.
+    assert len(segment_names(home)) <= 4
+    assert spooled_events(home) == told
+    writer.close()
+    os.unlink(home.segment(segment_names(home)[0]))
+    writer.append(event(9999))
+    assert spooled_events(home)[-1] == event(9999)
+    writer.close()
+
+
+def test_somebody_who_wants_to_be_forgotten_is_on_a_full_disk(
+    small_disk: Path,
+) -> None:
+    """What is removed makes room for the id that a server is to delete."""
+    with Server() as server:
+        home, asking = small_disk / "home", f"{server.url}/delete"
+        with client_of(home, server.url, events=1, deletion_endpoint=asking) as client:
+            assert client.flush(timeout_s=60).stopped == "drained"
+            record(client, 500)
+        user_uuid = (home / "user-uuid").read_text()
+        _fill(small_disk)
+        done = tool("forget", home=home)
+        assert (done.code, done.line["server"]) == (1, "waiting")
+        (waiting,) = requests_waiting(Home(str(home)))
+        assert Path(waiting).read_text() == user_uuid
+        assert not (home / "user-uuid").exists()
+        assert list((home / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_quarantine_that_is_no_directory_holds_back_no_other_segment(
+    tmp_path: Path, kind: str
+) -> None:
+    """What cannot be quarantined waits; whatever else can be sent is sent."""
+    home = Home(str(tmp_path / "home"))
+    with Server() as server:
+        with client_of(tmp_path / "home", server.url, events=2):
+            pass
+        [name] = segment_names(home)
+        content = Path(home.segment(name)).read_bytes()
+        torn = content.index(frame.MARK, 1) - 5
+        damaged = content[:torn] + content[torn + 5 :]
+        Path(home.segment(name)).write_bytes(damaged)
+        if kind == "file":
+            Path(home.quarantine).touch()
+        else:
+            os.symlink(tmp_path, home.quarantine)
+        with client_of(
+            tmp_path / "home", server.url, events=1, segment_bytes_max=1
+        ) as client:
+            client.close()
+            report = client.flush(timeout_s=10)
+    assert (report.stopped, report.delivered) == ("disk", 1)
+    assert segment_names(home) == [name]
+    assert Path(home.segment(name)).read_bytes() == damaged

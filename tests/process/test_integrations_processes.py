@@ -32,6 +32,30 @@ def end(how, status, ctx=None):
             {}["secret"]
         except KeyError as exc:
             raise ValueError("another secret") from exc
+    if how == "handled":
+        try:
+            {}["secret"]
+        except KeyError:
+            sys.exit(7)
+    if how in ("SIGTERM", "SIGHUP"):
+        os.kill(os.getpid(), getattr(signal, how))
+        signal.pause()
+    if how == "own-handler":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+        signal.raise_signal(signal.SIGTERM)
+    if "seen-enough" in how:
+        reading, writing = os.pipe()
+        os.dup2(writing, 1)
+        os.close(writing)
+        os.close(reading)
+        try:
+            os.write(1, b"one line more")
+        except BrokenPipeError:
+            if how != "seen-enough-and-silenced":
+                raise
+            # As rich does, and the manual of Python.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(1)
     if how == "ctx-exit":
         ctx.exit(status)
     if how == "ctx-abort":
@@ -137,6 +161,11 @@ ANYWHERE = {
     "end interrupt": ("KeyboardInterrupt", []),
     "end strange": ("Strange", []),
     "end error": ("ValueError", []),
+    "end handled": ("KeyError", []),
+    "end SIGTERM": ("SIGTERM", []),
+    "end SIGHUP": ("SIGHUP", []),
+    "end own-handler": ("SystemExit", []),
+    "end seen-enough": ("", []),
     "end --help": None,
     "--help": None,
 }
@@ -170,6 +199,7 @@ TABLE |= {
     ("argparse", arguments): told
     for arguments, told in {
         **ANYWHERE,
+        "end seen-enough-and-silenced": ("", []),
         "end return --status=3": ("SystemExit", ["--status"]),
         "end return --secret": ("SystemExit", []),
         "--version": None,
@@ -206,8 +236,12 @@ def test_wrapped_program_ends_as_before(program, tmp_path, framework, arguments)
     assert (event["action"], event["args"]) == ("end", [])
     assert event["success"] is (told[0] == "")
     assert event["duration_ms"] >= 0
+    # What the shell makes of a signal.
+    code = plain[0] if plain[0] >= 0 else 128 - plain[0]
+    known = code if "seen-enough" not in arguments else None
+    assert event["exit_code"] == known
     if "--secret" in arguments:  # which class says so differs between versions
-        assert event["error"] in ("NoSuchOption", "UsageError", "SystemExit")
+        assert event["error"] in ("NoSuchOption", "UsageError", "ArgumentError")
     else:
         assert (event["error"], event["flags"]) == told
     assert "secret" not in json.dumps(event)

@@ -14,7 +14,7 @@ import pytest
 from telemetry.delivery import schedule
 from telemetry.paths import Home
 from tests.support import misbehaving as bad
-from tests.support.delivering import census_of
+from tests.support.delivering import census_of, client_of
 from tests.support.launching import (
     PROGRAM,
     ROOT,
@@ -74,6 +74,44 @@ def test_a_launch_delivers_what_the_one_before_recorded(tmp_path: Path) -> None:
         assert b'"first"' in bodies
         assert b'"second"' in bodies
     assert census_of(tmp_path / "app").delivered == 2
+
+
+@pytest.mark.parametrize("mode", ["launch", "exit"])
+def test_a_full_spool_is_flushed_at_the_next_launch(tmp_path: Path, mode: str) -> None:
+    """Nothing else makes room: a program whose events are all refused sees to it."""
+    bounds = {"spool_bytes_max": 4000, "segment_bytes_max": 2000, "flush": mode}
+    with client_of(tmp_path / "app", "", **{**bounds, "flush": "manual"}) as client:
+        while client.track("filled"):
+            pass
+    full = census_of(tmp_path / "app").pending
+    with Server() as server:
+        environment = environment_of(tmp_path, server.url)
+        with launch(environment, **bounds, exit_timeout_s=30.0) as process:
+            assert process.communicate(timeout=60) == ("False\n", "")
+        _await(lambda: server.requests)
+        await_no_flusher(tmp_path)
+        run(environment, **{**bounds, "flush": "manual"})
+    found = census_of(tmp_path / "app")
+    assert (found.delivered, found.pending) == (full, 1)
+
+
+def test_a_flusher_that_can_write_nothing_has_not_finished(tmp_path: Path) -> None:
+    """A limit of file sizes keeps the ledger from being written, and nobody was told."""
+    with Server() as server:
+        run(environment_of(tmp_path))
+        limited = subprocess.run(
+            [
+                *("/bin/sh", "-c", 'ulimit -f 8; exec "$0" -c "$1" "{}" tool'),
+                *(sys.executable, PROGRAM),
+            ],
+            env=environment_of(tmp_path, server.url),
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=True,
+        )
+        assert limited.stdout == b"True\n"
+        await_no_flusher(tmp_path)
+    assert schedule.load(str(tmp_path / "app" / "next-flush")).starts == 1
 
 
 def test_fifty_launches_at_once_start_one_flusher(tmp_path: Path) -> None:
@@ -229,6 +267,27 @@ def test_nothing_of_the_working_directory_is_run(how: str, tmp_path: Path) -> No
     assert not (tmp_path / "owned").exists()
 
 
+def test_a_signal_to_the_group_of_its_host_does_not_meet_it(tmp_path: Path) -> None:
+    """A manager of jobs ends a whole group right when the command ends."""
+    program = (
+        "import os, signal, telemetry; os.setsid(); telemetry.configure('app'); "
+        "telemetry.track('second', {}); os.killpg(0, signal.SIGKILL)"
+    )
+    with Server() as server:
+        run(environment_of(tmp_path), "first")
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment_of(tmp_path, server.url),
+            cwd=ROOT,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == -9
+        _await(lambda: server.requests)
+        await_no_flusher(tmp_path)
+    assert census_of(tmp_path / "app").delivered == 2
+
+
 def test_a_killed_flusher_costs_one_window(tmp_path: Path) -> None:
     """The time is moved ahead before the start: a flusher that dies is not restarted."""
     with Server(bad.silent_after(b"")) as server:
@@ -282,14 +341,17 @@ def test_after_a_failure_a_flusher_waits_without_the_lock(tmp_path: Path) -> Non
 
 def test_a_flusher_comes_back_when_the_server_asks(tmp_path: Path) -> None:
     """A program that is launched by the hour would bring its events an hour later."""
-    with Server(bad.retry_after("1"), bad.reply(200)) as server:
-        environment = environment_of(tmp_path, server.url)
-        # Too short a life to wait within one flush.
-        run(environment, flusher_lifetime_s=1, retry_first_s=0.1)
-        await_no_flusher(tmp_path)
-        first, second = server.requests
-        assert second.time - first.time > 0.9
-    assert census_of(tmp_path / "app").delivered == 1
+    # Too short a life to wait within one flush; on a busy machine also to send anything.
+    for life_s in (1, 5, 25):
+        with Server(bad.retry_after(str(life_s)), bad.reply(200)) as server:
+            environment = environment_of(tmp_path / str(life_s), server.url)
+            run(environment, flusher_lifetime_s=life_s, retry_first_s=0.1)
+            await_no_flusher(tmp_path / str(life_s), timeout_s=180)
+        if len(server.requests) > 1:
+            break
+    first, second = server.requests
+    assert second.time - first.time > 0.9 * life_s
+    assert census_of(tmp_path / str(life_s) / "app").delivered == 1
 
 
 def test_exit_mode_delivers_and_is_bounded(tmp_path: Path) -> None:

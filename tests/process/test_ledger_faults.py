@@ -1,4 +1,4 @@
-"""A disk that is full, a process that is killed, a lock that is held: nothing half done.
+"""A disk that is full, a process that is killed, a Python without sqlite3.
 
 None of these sets a ledger aside: it is as it was, and the next flush tries again.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from telemetry.books.books import Books
-from telemetry.books.entries import SegmentEntry, Totals
+from telemetry.books.entries import SegmentEntry, Snapshot, Totals
 from telemetry.books.ledger import Ledger, open_ledger
-from telemetry.books.view import is_hot, read_snapshot
+from telemetry.books.view import NO_SQLITE, read_snapshot
 from telemetry.errors import LedgerError
 
 
@@ -58,7 +57,7 @@ def run(script: str, *arguments: str) -> str:
 
 KILLS = """
 import os, random, signal, sys, time
-from telemetry.books.entries import SegmentEntry, Totals
+from telemetry.books.entries import SegmentEntry, Snapshot, Totals
 from telemetry.books.ledger import Ledger
 from telemetry.books.view import is_hot, read_snapshot
 
@@ -76,8 +75,10 @@ for kill in range(kills):
             count += 1
             entry = SegmentEntry(offset=count, crc="x" * (count % 7 * 400))
             ledger.commit(
-                segments={str(n): entry for n in range(5)},
-                totals=Totals(recorded=count),
+                Snapshot(
+                    segments={str(n): entry for n in range(5)},
+                    totals=Totals(recorded=count),
+                )
             )
             os.write(writing, b"%d\\n" % count)
     os.close(writing)
@@ -115,62 +116,6 @@ def test_a_killed_commit_is_whole_or_absent(tmp_path: Path) -> None:
     assert int(commits) >= 25
     assert int(hot) >= 1
     assert os.listdir(tmp_path) == ["ledger"]
-
-
-KILLED_IN_MID_COMMIT = """
-import os, signal, sqlite3, sys
-connection = sqlite3.connect(sys.argv[1] + "/cache.db", isolation_level=None)
-connection.execute("PRAGMA journal_mode = persist")
-connection.execute("PRAGMA cache_size = 1")  # pages go to the file as they change
-connection.execute("BEGIN IMMEDIATE")
-connection.execute("UPDATE Cache SET value = zeroblob(20000)")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.fixture
-def killed(tmp_path: Path) -> str:
-    """A ledger whose writer was killed with half of a commit in the file."""
-    place = f"{tmp_path}/ledger"
-    made = Ledger(place)
-    made.commit(segments=entries(100), totals=Totals(recorded=1))
-    made.close()
-    command = [sys.executable, "-c", KILLED_IN_MID_COMMIT, place]
-    assert subprocess.run(command, check=False, timeout=60).returncode == -9
-    assert is_hot(f"{place}/cache.db")
-    return place
-
-
-def image(directory: str) -> dict[str, tuple[bytes, int]]:
-    found = {}
-    for entry in os.scandir(directory):
-        with open(entry.path, "rb") as file:
-            found[entry.name] = (file.read(), entry.stat().st_mtime_ns)
-    return found
-
-
-def test_a_tool_reads_a_killed_ledger_and_changes_nothing(
-    killed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Read-only, SQLite refuses; read-write, the tool would repair what it inspects."""
-    os.mkdir(f"{tmp_path}/tmp")
-    monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/tmp")
-    before = image(killed)
-    snapshot = read_snapshot(killed)
-    assert snapshot.segments == entries(100)
-    assert snapshot.totals == Totals(recorded=1)
-    assert image(killed) == before
-    assert os.listdir(f"{tmp_path}/tmp") == []
-
-
-def test_a_killed_ledger_is_rolled_back_and_gets_a_journal_again(killed: str) -> None:
-    """Rolling back removes the journal, and on a full disk there is room for none."""
-    opened = open_ledger(killed)
-    assert opened.snapshot.segments == entries(100)
-    opened.close()
-    assert not is_hot(f"{killed}/cache.db")
-    assert os.stat(f"{killed}/cache.db-journal").st_size >= 64 * 1024
-    assert os.listdir(os.path.dirname(killed)) == ["ledger"]
 
 
 BIRTHS = """
@@ -240,16 +185,16 @@ def test_a_full_disk_takes_commits_of_the_usual_size(small_disk: str) -> None:
     """A full disk is drained by sending: each batch sent has to be settled there."""
     place = f"{small_disk}/ledger"
     ledger = Ledger(place)
-    ledger.commit(segments=entries(100))
+    ledger.commit(Snapshot(segments=entries(100)))
     fill(small_disk)
+    new: dict[str, SegmentEntry] = {}
     for offset in range(200, 240):
-        ledger.commit(
-            segments={**entries(offset), f"{offset}-new": SegmentEntry(offset=1)}
-        )
+        new[f"{offset}-new"] = SegmentEntry(offset=1)
+        ledger.commit(Snapshot(segments={**entries(offset), **new}))
     ledger.close()
     ledger = open_ledger(place)
     assert len(ledger.snapshot.segments) == 12 + 40
-    ledger.commit(totals=Totals(delivered=1))
+    ledger.commit(Snapshot(totals=Totals(delivered=1)))
     ledger.close()
     assert read_snapshot(place).totals.delivered == 1
     assert sorted(os.listdir(small_disk)) == ["filler", "ledger"]
@@ -263,7 +208,7 @@ def test_a_commit_with_no_room_changes_nothing_and_the_next_works(
     diskcache rolls back what is rolled back already and hides the reason."""
     place = f"{small_disk}/ledger"
     ledger = Ledger(place)
-    ledger.commit(segments=entries(100), totals=Totals(recorded=1))
+    ledger.commit(Snapshot(segments=entries(100), totals=Totals(recorded=1)))
     ledger.close()
     before = read_snapshot(place)
     filler = fill(small_disk)
@@ -271,13 +216,15 @@ def test_a_commit_with_no_room_changes_nothing_and_the_next_works(
     rows = {**entries(200), **{f"{n}": wide for n in range(size_bytes // 20_000)}}
     for _ in range(2):
         ledger = open_ledger(place)
-        said = fault(partial(ledger.commit, segments=rows, totals=Totals()))
+        said = fault(partial(ledger.commit, Snapshot(segments=rows)))
         assert "full" in said
-        assert "closed" in fault(partial(ledger.commit, segments=rows))
+        assert "closed" in fault(partial(ledger.commit, Snapshot(segments=rows)))
         assert read_snapshot(place) == before
     os.unlink(filler)
     ledger = open_ledger(place)
-    ledger.commit(segments={**entries(200), "wide": wide})
+    ledger.commit(
+        Snapshot(segments={**entries(200), "wide": wide}, totals=before.totals)
+    )
     ledger.close()
     after = read_snapshot(place)
     assert after.segments == {**entries(200), "wide": wide}
@@ -306,7 +253,7 @@ def test_a_disk_too_full_for_a_ledger_gets_none_and_memory_is_carried_over(
 
 FILE_SIZE_LIMIT = """
 import resource, sys
-from telemetry.books.entries import SegmentEntry
+from telemetry.books.entries import SegmentEntry, Snapshot
 from telemetry.books.ledger import Ledger
 from telemetry.books.view import read_snapshot
 from telemetry.errors import LedgerError
@@ -318,13 +265,14 @@ _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
 for _ in range(3):
     try:
-        Ledger(place).commit(segments={"big": big})
+        Ledger(place).commit(Snapshot(segments={"big": big}))
     except LedgerError as error:
         print(type(error).__name__)
     assert read_snapshot(place).segments == {}
-Ledger(place).commit(segments={"small": SegmentEntry(offset=2)})
+small = SegmentEntry(offset=2)
+Ledger(place).commit(Snapshot(segments={"small": small}))
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-Ledger(place).commit(segments={"big": big})
+Ledger(place).commit(Snapshot(segments={"small": small, "big": big}))
 print(sorted(read_snapshot(place).segments))
 """
 
@@ -333,43 +281,6 @@ def test_a_file_that_may_not_grow_is_a_fault_that_passes(tmp_path: Path) -> None
     """A quota is a full disk by another name, and needs no right to mount."""
     said = run(FILE_SIZE_LIMIT, f"{tmp_path}/ledger").splitlines()
     assert said == ["LedgerError"] * 3 + ["['big', 'small']"]
-    assert os.listdir(tmp_path) == ["ledger"]
-
-
-@pytest.mark.parametrize("lock", ["EXCLUSIVE", "IMMEDIATE", "DEFERRED"])
-def test_a_lock_is_waited_for_and_the_ledger_left_alone(
-    tmp_path: Path, lock: str
-) -> None:
-    """Somebody's sqlite3 shell must cost neither a flusher its minute nor the ledger.
-
-    One that only reads lets a commit begin, and fail at its end: then SQLite leaves
-    the transaction open.
-    """
-    place = f"{tmp_path}/ledger"
-    opened = Ledger(place)
-    opened.commit(segments=entries(100))
-    opened.close()
-    other = sqlite3.connect(f"{place}/cache.db", isolation_level=None)
-    for is_open in (True, False):
-        opened = Ledger(place, busy_s=0.05)
-        other.execute(f"BEGIN {lock}")
-        reading = other.execute("SELECT * FROM Cache")
-        reading.fetchone()
-        if is_open:
-            assert "locked" in fault(partial(opened.commit, segments=entries(200)))
-        else:
-            assert "locked" in fault(lambda: open_ledger(place, busy_s=0.05))
-        if lock == "EXCLUSIVE":
-            assert "locked" in fault(lambda: read_snapshot(place, busy_s=0.05))
-        reading.close()
-        other.execute("ROLLBACK")
-        opened.close()
-    other.close()
-    opened = open_ledger(place, busy_s=0.05)
-    assert opened.snapshot.segments == entries(100)
-    opened.commit(segments=entries(300))
-    opened.close()
-    assert read_snapshot(place).segments == entries(300)
     assert os.listdir(tmp_path) == ["ledger"]
 
 
@@ -398,7 +309,7 @@ def test_a_ledger_one_may_not_read_is_left_alone(name: str) -> None:
     with tempfile.TemporaryDirectory() as home:
         os.chmod(home, 0o755)  # pytest's own directories hide all from other users
         made = Ledger(f"{home}/ledger")
-        made.commit(segments=entries(100))
+        made.commit(Snapshot(segments=entries(100)))
         made.close()
         os.chmod(f"{home}/ledger", 0o755)
         os.chmod(f"{home}/{name}", 0)
@@ -406,3 +317,28 @@ def test_a_ledger_one_may_not_read_is_left_alone(name: str) -> None:
         os.chmod(f"{home}/{name}", 0o700)
         assert os.listdir(home) == ["ledger"]
         assert read_snapshot(f"{home}/ledger").segments == entries(100)
+
+
+WITHOUT_SQLITE = """
+import sys
+sys.modules["_sqlite3"] = None  # what a Python that was built without it says
+import telemetry.books.entries, telemetry.books.view as view
+from telemetry.books.books import Books
+from telemetry.errors import LedgerError
+uses = (
+    lambda: view.read_snapshot(sys.argv[1]),
+    lambda: Books(sys.argv[1], relieve=lambda: None, is_full=lambda: False),
+)
+for use in uses:
+    try:
+        use()
+    except LedgerError as error:
+        print(error.problem)
+"""
+
+
+def test_a_python_without_sqlite_says_so_in_a_line(tmp_path: Path) -> None:
+    """It is common where Python is built from source; a traceback helps no user."""
+    Ledger(f"{tmp_path}/ledger").close()
+    said = run(WITHOUT_SQLITE, f"{tmp_path}/ledger")
+    assert said.splitlines() == [NO_SQLITE] * 2

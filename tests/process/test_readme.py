@@ -7,17 +7,29 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support import receivers
 from tests.support.launching import ROOT
+from tests.support.surroundings import bare_environment, run_python
 
 
 README = Path(ROOT, "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 # What the program of each example is, before the three lines are added to it.
 (SESSION,) = [block for block in BLOCKS if block.startswith("import telemetry")]
+(WHOLE,) = [block for block in BLOCKS if block.startswith("# frob.py")]
+(OWN,) = [block for block in BLOCKS if block.startswith("# events of your own")]
+AUTHORS = Path(ROOT, "telemetry", "README.md").read_text(encoding="utf-8")
+# For their authors' own tests, which have another's program and a fixture.
+AUTHORS_BLOCKS = [
+    block
+    for block in re.findall(r"```python\n(.*?)```", AUTHORS, re.DOTALL)
+    if "telemetry_events" not in block
+]
 PROGRAMS = {
     "# argparse": """
 import argparse, sys
@@ -93,6 +105,59 @@ def test_the_example_with_a_session_records_what_it_says(tmp_path: Path) -> None
     ]
 
 
+def test_the_whole_program_is_one(tmp_path: Path) -> None:
+    """It is what a reader types first: it records, and shows what it recorded."""
+    program = tmp_path / "frob.py"
+    program.write_text(WHOLE)
+
+    def frob(*arguments: str) -> str:
+        environment = bare_environment(tmp_path, PYTHONPATH=ROOT)
+        done = subprocess.run(
+            [sys.executable, str(program), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    assert frob("build", "--fast") == "built\n"
+    properties = json.loads(frob("telemetry", "show"))["properties"]
+    assert (properties["action"], properties["flags"]) == ("build", ["--fast"])
+    assert properties["exit_code"] == 0
+    assert "usage data of frob is on" in frob("telemetry", "status")
+
+
+def test_every_example_for_authors_runs(tmp_path: Path) -> None:
+    """They are copied as they stand, so they have to work as they stand."""
+    names = []
+    assert len(AUTHORS_BLOCKS) == 6
+    for number, block in enumerate([OWN, *AUTHORS_BLOCKS]):
+        home = tmp_path / str(number)
+        code, events = _recorded(home, block)
+        assert code == 0, block
+        names += [event["event"] for event in events]
+    assert names == ["deployed", "opened", "deployed", "deployed"]
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    """A page that was moved leaves its readers behind."""
+    for page in ("README.md", "telemetry/README.md"):
+        text = Path(ROOT, page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert Path(ROOT, page).parent.joinpath(target).exists(), (page, target)
+        for anchor in re.findall(r"\]\(#([^)]+)\)", text):
+            headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            assert anchor in {h.lower().replace(" ", "-") for h in headings}, anchor
+    _, _, to_change = AUTHORS.partition("\n## Where to change what\n")
+    named = re.findall(r"`([\w./]+(?:\.py|/))`", to_change)
+    assert len(named) >= 14
+    for name in named:
+        places = ("telemetry", "spool_tools", "telemetry/wire/formats")
+        assert any(Path(ROOT, place, name).exists() for place in places), name
+
+
 def test_the_commands_of_the_readme_are_one_line_each() -> None:
     """One sets up and runs the demo, one sets up and runs the tests."""
     demo, tests = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
@@ -114,3 +179,39 @@ def test_jq_reads_a_live_spool(tmp_path: Path) -> None:
     except FileNotFoundError:
         pytest.skip("no jq here")
     assert done.stdout.count('"session"') == 2
+
+
+RECEIVERS = {
+    "# PostHog": receivers.posthog,
+    "# OpenTelemetry": partial(
+        receivers.collector, path="/v1/logs", header="authorization"
+    ),
+    "# ClickHouse": receivers.collector,
+    "# Your own server": receivers.collector,
+}
+
+
+def test_events_go_where_the_blocks_send_them(tmp_path: Path) -> None:
+    """Each block runs as it stands, but for the host: that is a receiver on loopback."""
+    for name, receiver in RECEIVERS.items():
+        (block,) = [block for block in BLOCKS if block.startswith(name)]
+        home = tmp_path / name.strip("# ")
+        home.mkdir()
+        with receiver(home) as there:
+            origin = there.url.removeprefix("http://").partition("/")[0]
+            here = re.sub(r"https://(\w+@)?[^/\"]+", rf"http://\g<1>{origin}", block)
+            assert here != block, name
+            program = f"import telemetry\n{here}\n{EVENT}"
+            environment = bare_environment(
+                home, TELEMETRY_API_KEY=receivers.KEY, TELEMETRY_FLUSH="manual"
+            )
+            done = run_python(program, environment=environment)
+            assert done.stdout == "drained 1\n", (name, done)
+            assert len(there.ids()) == 1, name
+
+
+EVENT = """
+assert telemetry.track("deployed", {"region": "eu"})
+report = telemetry.flush(timeout_s=60)
+print(report.stopped, report.delivered)
+"""

@@ -36,6 +36,17 @@ FROZEN = "import sys; sys.frozen = True; sys.executable = '/opt/tool/tool'\n"
 NO_INTERPRETER = "import sys; sys.executable = '/nowhere/python'\n"
 NO_SHELL = "from telemetry.delivery import launch; launch.SHELL = '/nowhere/sh'\n"
 REAPS_ALL = "import signal; signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+SUBREAPER = "import ctypes; ctypes.CDLL(None).prctl(36, 1)\n"
+WAITS = """
+import atexit, os, subprocess, threading
+from telemetry.delivery import launch
+null = subprocess.DEVNULL
+child = subprocess.Popen(["sleep", "600"], stdin=null, stdout=null, stderr=null)
+atexit.register(child.kill)
+threading.Thread(target=os.wait, daemon=True).start()
+while not launch._waits_for_children():
+    pass
+"""
 # A slow machine gets its time, and an idle one needs a tenth of it.
 PATIENT = repr({"exit_timeout_s": 30.0})
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
@@ -72,8 +83,11 @@ def launch(
 
 @pytest.mark.parametrize(
     "before",
-    [FROZEN, NO_INTERPRETER, NO_SHELL, REAPS_ALL],
-    ids=["frozen", "no interpreter", "no shell", "reaps all children"],
+    [FROZEN, NO_INTERPRETER, NO_SHELL, REAPS_ALL, SUBREAPER, WAITS],
+    ids=[
+        *("frozen", "no interpreter", "no shell", "reaps all children"),
+        *("adopts orphans", "waits in a thread"),
+    ],
 )
 def test_where_no_flusher_can_be_started_a_program_flushes_at_exit(
     before: str, tmp_path: Path
@@ -155,7 +169,7 @@ _launch.os.posix_spawn = _gone
             for path in (packages, tmp_path / "gone"):
                 shutil.rmtree(path, ignore_errors=True)
         assert collector.wait(events=schedule.STARTS_MAX + 1)
-    assert schedule.unfinished_starts(str(tmp_path / "app/next-flush")) > 0
+    assert schedule.load(str(tmp_path / "app/next-flush")).starts > 0
 
 
 def test_an_installed_package_delivers(tmp_path: Path) -> None:
@@ -164,7 +178,7 @@ def test_an_installed_package_delivers(tmp_path: Path) -> None:
         launch(collector, tmp_path)
         assert collector.wait(events=1)
         await_no_flusher(tmp_path)
-    assert schedule.unfinished_starts(str(tmp_path / "app/next-flush")) == 0
+    assert schedule.load(str(tmp_path / "app/next-flush")).starts == 0
 
 
 def test_a_user_without_a_name_delivers_into_a_home_of_choice() -> None:
@@ -253,32 +267,43 @@ os.posix_spawn = _fails
         launch(collector, tmp_path, fails, program=PROGRAM + HELD)
         assert collector.wait(events=3)
     path = str(tmp_path / "app/next-flush")
-    assert schedule.unfinished_starts(path) >= schedule.STARTS_MAX
+    assert schedule.load(path).starts >= schedule.STARTS_MAX
 
 
-@pytest.mark.parametrize("kind", ["onedir", "onefile"])
-def test_a_frozen_program_delivers(kind: str, tmp_path: Path) -> None:
-    """One that PyInstaller has really built. Optional: it takes half a minute."""
-    pytest.importorskip("PyInstaller", reason="pip install --group frozen")
-    source = tmp_path / "tool.py"
-    source.write_text(PROGRAM)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "PyInstaller", "--log-level", "ERROR", f"--{kind}"),
-            *("--collect-submodules", "telemetry", "--specpath", str(tmp_path)),
-            *("--workpath", str(tmp_path / "work"), "--distpath", str(tmp_path)),
-            *("--paths", ROOT, str(source)),
-        ],
-        check=True,
-    )
-    built = tmp_path / "tool" / "tool" if kind == "onedir" else tmp_path / "tool"
+# The first event comes when the program has ended. From Python 3.12 on, no thread can
+# be started by then.
+ENDED = """
+import atexit, sys
+if "no threads" in sys.argv[4:]:
+    import threading
+    start = threading.Thread.start
+    def refuse(thread):
+        if thread.name.startswith("telemetry"):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start(thread)
+    threading.Thread.start = refuse
+@atexit.register
+def last():
+    import telemetry
+    telemetry.configure("app", endpoint=sys.argv[1], api_key="key", home=sys.argv[2],
+        flush=sys.argv[3], exit_timeout_s=30.0)
+    assert telemetry.track("ended", {})
+"""
+
+
+def test_a_first_event_in_an_exit_function_arrives(tmp_path: Path) -> None:
+    """What is registered for the exit by then is never called."""
     with Collector(key="key") as collector:
-        done = subprocess.run(
-            [str(built), PATIENT, "tool"],
-            env=environment_of(tmp_path / "state", collector.url, PYTHONPATH=""),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
-        assert collector.wait(events=1)
+        for number, mode in enumerate(("launch", "exit", "thread", "exit no threads")):
+            home = str(tmp_path / str(number))
+            args = [collector.url, home, *mode.split(" ", 1)]
+            done = subprocess.run(
+                [sys.executable, "-c", ENDED, *args],
+                env=environment_of(tmp_path, collector.url),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+            assert (done.returncode, done.stdout + done.stderr) == (0, ""), mode
+            assert collector.wait(events=number + 1, timeout_s=60), mode

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import telemetry
 from spool_tools.collector import Collector
-from telemetry.testing import RecordingClient
 from tests.support.launching import ROOT, plugins
 
 
@@ -231,16 +229,3 @@ def test_nothing_is_posted_from_a_test_unless_it_is_asked_for(tmp_path: Path) ->
     asked = {"PYTEST_CURRENT_TEST": "a test (call)", "TELEMETRY_FLUSH": "exit"}
     assert run("-c", ONE_EVENT, **asked) == 2
     assert run("-c", ONE_EVENT) == 1
-
-
-def test_a_recording_client_keeps_events_and_writes_nothing(tmp_path: Path) -> None:
-    """For tests that look at what a function records."""
-    client = RecordingClient()
-    with telemetry.with_client(client):
-        telemetry.record_session_start("agent", "session")
-        telemetry.record_session_end()
-    assert [type(event).__name__ for event in client.events] == [
-        "SessionStartEvent",
-        "SessionEndEvent",
-    ]
-    assert list(tmp_path.iterdir()) == []

@@ -36,14 +36,14 @@ def test_alone_it_says_what_to_try_first() -> None:
     assert tool("--help").out == alone.out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_commands_help_has_an_example(name: str) -> None:
+def test_every_commands_help_has_an_example() -> None:
     """An example is read before any list of options."""
-    helped = tool(name, "--help")
-    assert (helped.code, helped.err) == (0, "")
-    _, _, examples = helped.out.decode().partition("example")
-    assert f"spool-tools {name}" in examples
-    assert "exit codes" in examples
+    for name in COMMANDS:
+        helped = tool(name, "--help")
+        assert (helped.code, helped.err) == (0, ""), name
+        _, _, examples = helped.out.decode().partition("example")
+        assert f"spool-tools {name}" in examples
+        assert "exit codes" in examples, name
 
 
 def test_a_misspelt_command_is_guessed() -> None:
@@ -53,48 +53,49 @@ def test_a_misspelt_command_is_guessed() -> None:
     assert "spool-tools --help" in tool("xyzzy").err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *((name,) for name in SPOOLS if name != "dead"),
-        ("dead", "--all"),
-        ("dead", "retry", "--home", "."),
-        ("dead", "retry", "x", "--all", "--home", "."),
-        ("dead", "burn", "--all", "--home", "."),
-        ("dump", "--home", ".", "--app", "x"),
-        ("dump", "--app", "../etc"),
-        ("dump", "--app", ""),
-        ("dump", "--home", ".", "--since", "yesterday"),
-        ("dump", "--home", ".", "--since", "9" * 10 + "d"),
-        ("dump", "--home", ".", "--limit", "-1"),
-        ("dump", "--home", ".", "--limit", "²"),
-        ("dump", "--home", ".", "--as-sent", "--follow"),
-        ("dump", "--home", ".", "--follow", "--state", "dead"),
-        ("flush", "--home", ".", "--timeout", "nan"),
-        ("flush", "--home", ".", "--timeout", "0"),
-        ("demo", "--fast"),
-        ("dump", "--homes", "."),
-    ],
-    ids=" ".join,
-)
-def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+WRONG: list[tuple[str, ...]] = [
+    *((name,) for name in SPOOLS if name != "dead"),
+    ("dead", "--all"),
+    ("dead", "retry", "--home", "."),
+    ("dead", "retry", "x", "--all", "--home", "."),
+    ("dead", "burn", "--all", "--home", "."),
+    ("dump", "--home", ".", "--app", "x"),
+    ("dump", "--app", "../etc"),
+    ("dump", "--app", ""),
+    ("dump", "--home", ".", "--since", "yesterday"),
+    ("dump", "--home", ".", "--since", "9" * 10 + "d"),
+    ("dump", "--home", ".", "--limit", "-1"),
+    ("dump", "--home", ".", "--limit", "²"),
+    ("dump", "--home", ".", "--as-sent", "--follow"),
+    ("dump", "--home", ".", "--follow", "--state", "dead"),
+    ("flush", "--home", ".", "--timeout", "nan"),
+    ("flush", "--home", ".", "--timeout", "0"),
+    ("demo", "--fast"),
+    ("dump", "--homes", "."),
+]
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
     """Scripts tell a mistake of theirs from a fault of the spool."""
-    told = tool(*arguments)
-    assert (told.code, told.out) == (2, b"")
-    assert "spool-tools" in told.err
-    assert "Traceback" not in told.err
+    for arguments in WRONG:
+        told = tool(*arguments)
+        assert (told.code, told.out) == (2, b""), arguments
+        assert "spool-tools" in told.err, arguments
+        assert "Traceback" not in told.err, arguments
 
 
-@pytest.mark.parametrize("name", [each for each in SPOOLS if "able" not in each])
-def test_no_such_spool_is_exit_code_3(name: str, tmp_path: Path) -> None:
+def test_no_such_spool_is_exit_code_3(tmp_path: Path) -> None:
     """It says where it looked; nothing is made there."""
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "notes").touch()
-    action = ("list",) if name == "dead" else ()
-    for place in (tmp_path / "nowhere", tmp_path / "files", tmp_path / "files/notes"):
-        told = tool(name, *action, home=place)
-        assert (told.code, told.out) == (3, b"")
-        assert str(place) in told.err
+    for name in (*SPOOLS, "view"):
+        if "able" in name:
+            continue
+        action = ("list",) if name == "dead" else ()
+        for place in (tmp_path / each for each in ("nowhere", "files", "files/notes")):
+            told = tool(name, *action, home=place)
+            assert (told.code, told.out) == (3, b""), (name, place)
+            assert str(place) in told.err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["files", "notes"]
 
 
@@ -185,7 +186,8 @@ def test_the_key_is_in_no_output(tmp_path: Path) -> None:
         ("disable",),
     )
     said += [tool(*arguments, home=home, **secrets) for arguments in commands]
-    assert said[5].line["attempts"] == 5
+    # An answer that came too late on a busy machine was asked for again.
+    assert said[5].line["attempts"] >= 5
     assert not any(KEY in each.out.decode() + each.err for each in said)
 
 

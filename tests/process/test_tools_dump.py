@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import telemetry
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
+from tests.support import misbehaving as bad
 from tests.support.delivering import (
     KEY,
     census_of,
@@ -156,7 +158,7 @@ def test_a_table_has_a_line_for_each_event(home: Path) -> None:
     assert heading.split() == ["time", "(UTC)", "event", "properties"]
     assert len(rows) == 2
     # Empty texts are left out: they would push what is there off the screen.
-    assert rows[1].endswith("action=call tool_name=tool-1 success=true duration_ms=1")
+    assert rows[1].endswith("  call tool_name=tool-1 success=true duration_ms=1")
 
 
 # Announces a batch of seven and is killed while the server thinks about it.
@@ -174,7 +176,7 @@ def test_as_sent_is_byte_for_byte_what_a_collector_receives(home: Path) -> None:
     assert tool("dead", "retry", "--all", home=home).line["retried"] == 3
     with client_of(home, "", segment_bytes_max=256 * 1024) as client:
         record(client, 1500)
-    assert len(segment_names(Home(str(home)))) == 3
+    assert len(segment_names(Home(str(home)))) >= 3
     _announce_and_kill(home)
     with client_of(home, "") as client:
         record(client, 30, first=5000)
@@ -192,10 +194,31 @@ def test_as_sent_is_byte_for_byte_what_a_collector_receives(home: Path) -> None:
         )
         assert flushed.line["pending"] == 0
         received = [request.body for request in server.requests]
-    assert received == planned.out.splitlines()
+    # Several requests are under way at once.
+    assert sorted(received) == sorted(planned.out.splitlines())
     assert sum(len(line["records"]) for line in planned.lines) == 1529 + 3
     assert tool("dump", "--as-sent", home=home).out == b""
     assert census_of(home).holds()
+
+
+def test_as_sent_plans_with_the_bounds_of_the_program(tmp_path: Path) -> None:
+    """They are known from its last flush, whatever came of it."""
+    home = tmp_path / "home"
+    bounds = {"batch_events_max": 7, "batch_bytes_max": 2000}
+    with Server(bad.reply(401), bad.reply(200)) as server:
+        with client_of(home, server.url, events=1, **bounds) as client:
+            assert client.flush(timeout_s=60).stopped == "paused"
+            record(client, 40)
+        planned = tool("dump", "--as-sent", home=home).lines
+        sizes = [len(line["records"]) for line in planned]
+        assert sum(sizes) == 41
+        assert 1 < max(sizes) <= 7
+        before = len(server.requests)
+        secrets = {"TELEMETRY_ENDPOINT": server.url, "TELEMETRY_API_KEY": "another"}
+        assert tool("flush", home=home, **secrets).line["pending"] == 0
+        sent = [json.loads(request.body) for request in server.requests[before:]]
+    # Several requests are under way at once.
+    assert sorted(sent, key=str) == sorted(planned, key=str)
 
 
 def _announce_and_kill(home: Path) -> None:
@@ -214,6 +237,22 @@ def _damage_the_second_segment(home: Path) -> None:
     path = Path(Home(str(home)).segment(segment_names(Home(str(home)))[1]))
     content = path.read_bytes()
     path.write_bytes(content[:100_000] + b"?" + content[100_001:])
+
+
+def test_as_sent_shows_any_format(home: Path) -> None:
+    """The one that the program sent in last, unless another is named."""
+    with client_of(home, "", events=3):
+        pass
+    events = tool("dump", home=home).out
+    assert len(tool("dump", "--as-sent", home=home).line["records"]) == 3
+    assert tool("dump", "--as-sent", "ndjson", home=home).out == events
+    with Server() as server, client_of(home, server.url, format="ndjson") as client:
+        client.flush(timeout_s=60)
+    assert server.requests[0].body.split() == events.split()
+    with client_of(home, "", events=1):
+        pass
+    assert "records" not in tool("dump", "--as-sent", home=home).line
+    assert tool("dump", "--as-sent", "xml", home=home).code == 2
 
 
 def test_a_batch_that_is_no_longer_as_announced_is_planned_anew(home: Path) -> None:
@@ -266,11 +305,13 @@ def test_a_narrow_table_keeps_success_and_flags(home: Path) -> None:
     with client_of(home, "") as client:
         client.track(
             telemetry.CommandEvent(
-                action="deploy", success=True, flags=["--region", "--force"]
+                action="cluster deploy eu-west-1",
+                success=True,
+                flags=["--region", "-f"],
             )
         )
     seen = at_terminal("dump", home=home, columns=80, rich=False).text
-    assert "success=true flags=--region,--force" in seen
+    assert "cluster deploy eu-w… success=true flags=--region" in seen
 
 
 def test_a_person_is_told_where_nothing_is_pending(home: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,9 +13,11 @@ import pytest
 
 import telemetry
 from spool_tools.events import PAYLOADS, catalogue, markdown
-from telemetry import events
+from telemetry import events, light_events
+from telemetry.delivery.unfinished import SessionUnfinishedPayload
 from telemetry.errors import TelemetryError
 from tests.support.delivering import client_of
+from tests.support.launching import ROOT
 from tests.support.surroundings import spooled
 from tests.support.terminals import at_terminal
 from tests.support.tooling import tool
@@ -53,13 +59,14 @@ def test_no_payload_is_left_out() -> None:
     """One that is not in the catalogue would be collected in silence."""
     payloads = {
         each
-        for name, each in vars(events).items()
+        for name, each in (*vars(events).items(), *vars(light_events).items())
         if isinstance(each, type)
         and issubclass(each, msgspec.Struct)
         and name.endswith(("Payload", "Properties"))
     }
     # What carries a payload is described by the payload itself.
-    assert payloads - {events.EventPayload} == {payload for _, _, payload in PAYLOADS}
+    told = {payload for _, _, payload in PAYLOADS}
+    assert payloads - {events.EventPayload} == told - {SessionUnfinishedPayload}
 
 
 def test_nothing_is_sent_that_the_catalogue_does_not_name(tmp_path: Path) -> None:
@@ -73,7 +80,12 @@ def test_nothing_is_sent_that_the_catalogue_does_not_name(tmp_path: Path) -> Non
         )
         client.track(
             telemetry.CommandEvent(
-                action="run", args=["a"], error="no", flags=["--x"], duration_ms=1
+                action="run",
+                args=["a"],
+                error="no",
+                flags=["--x"],
+                duration_ms=1,
+                exit_code=1,
             )
         )
         client.record_error("it failed")
@@ -112,10 +124,77 @@ def test_off_a_terminal_it_is_json_and_on_one_a_table() -> None:
         "command",
         "session",
         "session",
+        "session",
         "token",
         "tool",
         "every event",
     ]
     seen = at_terminal("events", columns=120).text
     assert "session (end)" in seen
+    assert "session (unfinished)" in seen
     assert "tool_name" in seen
+
+
+OWN = '''
+import dataclasses, msgspec
+
+class Deployed(msgspec.Struct):
+    """What is told of a deployment.
+
+    region: the region's name
+    seconds: how long it took
+    """
+
+    region: str
+    seconds: float = 0.0
+
+class DeployEvent:
+    """Something was deployed."""
+
+    def get_event_type(self) -> str:
+        return "deploy"
+
+    def to_structured_properties(self) -> Deployed:
+        return Deployed("eu")
+
+@dataclasses.dataclass
+class Imported:
+    """Rows were imported.
+
+    rows: how many
+    """
+
+    rows: int
+
+    def get_event_type(self) -> str:
+        return "import"
+
+    def to_structured_properties(self) -> "Imported":
+        return self
+'''
+
+
+def test_a_programs_own_events_join_the_catalogue(tmp_path: Path) -> None:
+    """What a program publishes names all that it collects, its own events as well."""
+    (tmp_path / "frob_events.py").write_text(OWN)
+    done = subprocess.run(
+        [sys.executable, "-m", "spool_tools", "events", "--of", "frob_events"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    own = {entry["event"]: entry for entry in entries[-2:]}
+    assert own.keys() == {"deploy", "import"}
+    assert own["deploy"]["meaning"] == "Something was deployed."
+    told = [(f["name"], f["type"], f["meaning"]) for f in own["deploy"]["fields"]]
+    assert told == [
+        ("region", "str", "the region's name"),
+        ("seconds", "float", "how long it took"),
+    ]
+    assert own["import"]["fields"][0]["meaning"] == "how many"
+    failed = tool("events", "--of", "no.such.module")
+    assert failed.code == 1
+    assert "no.such.module cannot be imported" in failed.err

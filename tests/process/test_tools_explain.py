@@ -76,6 +76,17 @@ def test_why_it_is_on_can_be_asked_before_there_is_a_spool(home: Path) -> None:
     assert tool("status", home=home).code == 3
 
 
+def test_a_variable_that_is_ignored_is_named(home: Path) -> None:
+    """Whoever set it looks for the events where they are not."""
+    variables = {"XDG_STATE_HOME": "state", "TELEMETRY_FLUSH": "manuel"}
+    told = tool("status", "--explain", home=home, **variables)
+    names = [text.partition(":")[0] for text in told.line["mistakes"]]
+    assert names == ["XDG_STATE_HOME", "TELEMETRY_FLUSH"]
+    told = tool("status", "--app", "no-such-program", **variables)
+    assert "XDG_STATE_HOME: is relative; it is ignored" in told.err
+    assert told.code == 3
+
+
 def test_a_text_of_the_environment_cannot_reach_the_terminal_raw(home: Path) -> None:
     """An environment is as foreign as any other input."""
     variables = {"DO_NOT_TRACK": "\x1b[31mred", "TELEMETRY_ENABLED": "\x1b[32m"}

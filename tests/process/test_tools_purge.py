@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -13,11 +9,8 @@ import pytest
 # Loaded before the forks, as everything is that a purge needs.
 import telemetry.delivery.flush  # noqa: F401
 from spool_tools.changing import open_books
-from telemetry.books.view import read_snapshot
 from telemetry.delivery import dead_letters
-from telemetry.delivery.census import take_census
 from telemetry.delivery.opt_out import directories_set_aside, set_aside
-from telemetry.delivery.purge import purge
 from telemetry.files import names_in
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
@@ -26,7 +19,6 @@ from tests.support.delivering import (
     census_of,
     client_of,
     letters_of,
-    record,
     rejecting,
     write_early_letter,
 )
@@ -34,10 +26,7 @@ from tests.support.going_on import writers_that_go_on
 from tests.support.loopback import Server
 from tests.support.terminals import at_terminal
 from tests.support.tooling import process, tool
-from tests.support.writers import Peer, child, holding
-
-
-KILLS = 40
+from tests.support.writers import holding
 
 
 @pytest.fixture
@@ -172,55 +161,6 @@ def test_four_writers_go_on_while_it_is_purged_again_and_again(tmp_path: Path) -
     assert census.damaged == 0
     # One that was written to a segment with two names is written again elsewhere.
     assert writers.acknowledged <= census.recorded <= writers.acknowledged + 15 * 4
-
-
-@pytest.mark.proof
-def test_a_purge_that_is_killed_loses_no_count(tmp_path: Path) -> None:
-    """Whatever it had removed by then is counted, and whatever it had not is there."""
-    home = tmp_path / "home"
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    moments = random.Random(seed)
-    killed = 0
-    # Found out by trying: how long a purge takes is the machine's affair.
-    latest_s = 0.04
-    there = Home(str(home))
-    with writers_that_go_on(home, segment_bytes_max=32 * 1024) as writers:
-        for _ in range(KILLS):
-            with client_of(home, "") as client:
-                record(client, 30)
-            was_killed = _purge_and_kill(home, moments.uniform(0, latest_s))
-            killed += was_killed
-            latest_s *= 1.1 if was_killed else 0.6
-            census = take_census(there, read_snapshot(there.ledger), quickly=True)
-            assert census.holds()
-        writers.stop()
-    census = census_of(home)
-    assert census.holds()
-    assert census.purged > 0
-    assert killed > KILLS // 4
-    recorded = writers.acknowledged + 30 * KILLS
-    assert recorded <= census.recorded <= recorded + 4 * KILLS
-    # What was left behind is swept up by whoever comes next.
-    assert tool("purge", "--yes", home=home).code == 0
-    assert census_of(home).pending == 0
-    assert names_in(there.quarantine) == []
-
-
-def _purge_and_kill(home: Path, after_s: float) -> bool:
-    """Whether a purge was killed, so long after it began to remove."""
-
-    def work(peer: Peer) -> None:
-        there = Home(str(home))
-        with open_books(there) as books:
-            peer.tell("opened")
-            purge(there, books)
-
-    with child(work) as peer:
-        assert peer.hear() == "opened"
-        time.sleep(after_s)
-        os.kill(peer.pid, signal.SIGKILL)
-        return peer.wait() != 0
 
 
 def test_what_is_no_segment_is_left_alone_and_told(home: Path, tmp_path: Path) -> None:

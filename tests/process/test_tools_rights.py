@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -154,6 +155,43 @@ def test_a_forbidden_home_names_its_owner_as_who_to_ask(home: Path) -> None:
             assert "run this as the user it belongs to" in done.err
 
     as_nobody(work)
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_home_that_others_may_write_in_is_told(
+    is_used: bool, home: Path, tmp_path: Path
+) -> None:
+    """A volume of a container: programs refuse it, and nothing else says why."""
+    place = home if is_used else tmp_path / "volume"
+    place.mkdir(exist_ok=True)
+    place.chmod(0o777)
+
+    def work() -> None:
+        done = tool("status", home=place)
+        assert done.code == (0 if is_used else 3), done
+        said = done.out.decode() + done.err
+        assert "nothing is recorded" in said
+        assert "run `chmod 700` on it" in said
+
+    as_nobody(work) if is_used else work()
+
+
+@pytest.mark.parametrize("name", ["flush.lock", "next-flush"])
+def test_what_stands_in_the_place_of_the_lock_is_told(
+    name: str, tmp_path: Path
+) -> None:
+    """No flush begins, and events were said to wait for the next run."""
+    home = tmp_path / "home"
+    with client_of(home, "", events=1):
+        pass
+    (home / name).unlink()
+    (home / name).mkdir()
+    found = json.loads(tool("status", home=home).out)
+    assert found["why_code"] == "unusable"
+    assert f"{home}/{name} cannot be used" in found["why"]
+    if name == "next-flush":
+        (home / "flush.lock").unlink()  # it hides nothing
+        assert json.loads(tool("status", home=home).out)["why_code"] == "unusable"
 
 
 def test_nothing_of_somebody_else_is_changed(home: Path) -> None:

@@ -246,3 +246,16 @@ def test_without_a_spool_it_says_what_turned_it_off(tmp_path: Path) -> None:
     told = tool("status", home=tmp_path / "none", DO_NOT_TRACK="1")
     assert told.code == 3
     assert "telemetry is off: DO_NOT_TRACK=1" in told.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the limit is another one there")
+def test_a_path_that_is_too_long_for_the_ledger_is_told(tmp_path: Path) -> None:
+    """Events are recorded there, and no flush can note what it sent."""
+    names = ["h" * 100] * 5
+    for home, is_told in ((tmp_path / "h", False), (tmp_path.joinpath(*names), True)):
+        with client_of(home, "https://127.0.0.1:9/", events=1) as client:
+            stopped = client.flush(timeout_s=5).stopped
+        found = tool("status", home=home).line
+        assert (found["why_code"] == "unusable") == is_told, found
+        assert (stopped == "disk") == is_told
+        assert ("set TELEMETRY_HOME to a shorter one" in found["why"]) == is_told

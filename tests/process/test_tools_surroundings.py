@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.bad_places import COMMANDS, NOBODY, ended, ran_in
+from tests.support.bad_places import COMMANDS, NOBODY, all_ran_in, ended, ran_in
 from tests.support.delivering import KEY, client_of
 from tests.support.tooling import Ran, tool
+
+
+CODES = [1 if command[0] == "flush" else 0 for command in COMMANDS]
 
 
 @pytest.fixture
@@ -31,9 +33,10 @@ def test_a_working_directory_that_is_gone_is_no_fault(
     home: Path, tmp_path: Path
 ) -> None:
     """Somebody else's clean-up removes it under a shell that is still open."""
-    for command in (*COMMANDS[:8], ("flush", "--timeout", "0.2"), ("enable",)):
-        done = _without_directory(tmp_path, *command, "--home", str(home))
-        assert done.code == (1 if command[0] == "flush" else 0), done
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    codes, _ = all_ran_in(*COMMANDS[:10], home=home, before=_without(gone), cwd=gone)
+    assert codes == CODES[:10]
     done = _without_directory(tmp_path, "status", "--home", "home")
     assert (done.code, done.out) == (3, b"")
     assert "'home'" in done.err
@@ -45,17 +48,19 @@ def test_a_working_directory_that_is_gone_is_no_fault(
     assert (done.code, done.out) == (2, b"")
 
 
-def _without_directory(tmp_path: Path, *arguments: str, **variables: str) -> Ran:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    # What is run must be found without the directory that it is run from.
-    source = f"""
+def _without(gone: Path) -> str:
+    """What is run must be found without the directory that it is run from."""
+    return f"""
 import os, sys
 sys.path[:] = [each for each in sys.path if each]
 os.rmdir({str(gone)!r})
-from spool_tools.cli import main
-sys.exit(main())
 """
+
+
+def _without_directory(tmp_path: Path, *arguments: str, **variables: str) -> Ran:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    source = _without(gone) + "from spool_tools.cli import main\nsys.exit(main())"
     return ended(
         [sys.executable, "-c", source, *arguments], cwd=gone, variables=variables
     )
@@ -66,13 +71,9 @@ def test_few_descriptors_are_enough(home: Path) -> None:
     for number in range(40):
         with client_of(home, "", events=1, segment_bytes_max=200):
             assert number >= 0
-    for command in COMMANDS:
-        done = ran_in(
-            *command,
-            home=home,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)),
-        )
-        assert done.code == (1 if command[0] == "flush" else 0), done
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))"
+    codes, _ = all_ran_in(*COMMANDS, home=home, before=few)
+    assert codes == CODES
 
 
 HUGE = "x" * 100_000
@@ -139,10 +140,9 @@ def test_names_of_any_length_are_answered(
 def test_a_strict_python_finds_nothing_to_complain_about(home: Path) -> None:
     """Files that are left open, and whatever else is only warned of."""
     strict = ("-X", "dev", "-W", "error", "-bb")
-    for command in COMMANDS:
-        done = ran_in(*command, home=home, python=strict)
-        assert done.code == (1 if command[0] == "flush" else 0), done
-        assert "Warning" not in done.err
+    codes, said = all_ran_in(*COMMANDS, home=home, python=strict)
+    assert codes == CODES
+    assert "Warning" not in said
 
 
 def test_a_python_without_descriptions_says_that_they_are_missing(home: Path) -> None:
@@ -151,6 +151,5 @@ def test_a_python_without_descriptions_says_that_they_are_missing(home: Path) ->
     done = ran_in("events", home=None, python=bare)
     assert (done.code, done.out) == (1, b"")
     assert "without -OO" in done.err
-    for command in COMMANDS:
-        done = ran_in(*command, home=home, python=bare)
-        assert done.code == (1 if command[0] == "flush" else 0), done
+    codes, _ = all_ran_in(*COMMANDS, home=home, python=bare)
+    assert codes == CODES

@@ -10,7 +10,7 @@ import pytest
 from telemetry.paths import Home
 from telemetry.spool.frame import encode
 from telemetry.spool.reader import segment_names
-from tests.support.delivering import client_of, record
+from tests.support.delivering import client_of, record, rejecting
 from tests.support.loopback import Server
 from tests.support.tooling import process, tool
 from tests.support.writers import holding, plant, segment_of
@@ -152,6 +152,27 @@ def test_the_ledger_is_looked_at_too(home: Path) -> None:
     done = tool("verify", home=home)
     assert done.code == 1
     assert "cache.db" in done.err
+
+
+def test_a_damaged_dead_letter_is_a_finding(home: Path) -> None:
+    """Its event is lost, and nobody else would say so."""
+    with (
+        Server(choose=rejecting("tool-1", "tool-3")) as server,
+        client_of(home, server.url, events=5) as client,
+    ):
+        assert client.flush(timeout_s=60).dead == 2
+    assert tool("verify", home=home).code == 0
+    (file,) = (home / "dead").iterdir()
+    file.write_bytes(file.read_bytes().replace(b"tool-1", b"tool-?"))
+    done = tool("verify", home=home)
+    finding, tally = done.lines
+    assert (done.code, tally["findings"]) == (1, 1)
+    assert finding == {
+        "segment": f"dead/{file.name}",
+        "offset": None,
+        "bytes": 0,
+        "problem": "a letter is damaged",
+    }
 
 
 def test_files_of_another_version_are_left_alone(home: Path) -> None:

@@ -1,6 +1,7 @@
 """Four short-lived writers race a flusher and a purge, on real files, for real.
 
     python -m tests.proofs.races --seconds 20 [--without link|name|end …] [--beside …]
+    python -m tests.proofs.races --acknowledged 1000000 --beside all
 
 Each writer process records a few events and exits, again and again. The flusher
 empties segments as fast as it can: read, accept at once, lock, read the end once
@@ -16,7 +17,10 @@ more, delete. Beside them, every now and then:
 
 At the end each acknowledged event has been accepted, still waits, or stood in a
 file when that was taken away. None that was begun after an opt-out had returned was
-acknowledged, or stands in `spool/`, before telemetry was on again. `--without` takes
+acknowledged, or stands in `spool/`, before telemetry was on again. What a writer that
+had a segment open writes to it once more stands in the directory that was set aside: the
+look behind its write says so, it reads the choice and answers False, and the record goes
+with that directory. These are counted as `not believed`. `--without` takes
 one of the checks out that this rests on, and then events are lost, if somebody does
 what the check is for:
 
@@ -65,6 +69,12 @@ NOTICE_S = 0.005
 # So many second names there are at a time.
 BACKUPS_MAX = 50
 NO_BOUND = 1 << 60
+# What ends a race that counts: at each of so many passes the logs are measured, whose
+# lines have a number of at least six digits and two times in nanoseconds.
+ENOUGH = "enough"
+PASSES_A_LOOK = 100
+LOG_LINE_BYTES = 38
+LONGEST_S = 24 * 3600.0
 
 
 def take_out(checks: Collection[str]) -> None:
@@ -113,7 +123,8 @@ def write_again_and_again(
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     step = SESSIONS_A_PROCESS * EVENTS_A_SESSION_MAX
     turn = writer
-    while time.monotonic() < until:
+    enough = f"{os.path.dirname(log_path)}/{ENOUGH}"
+    while time.monotonic() < until and not os.path.exists(enough):
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -153,9 +164,11 @@ class Flusher:
         self._taken = 0
         # When an opt-out had returned, and when telemetry was to be on again.
         self.off: list[tuple[int, int]] = []
-        # Events that were begun after an opt-out had returned and were written.
+        # Events that were begun after an opt-out had returned and were written: to
+        # `spool/`, and to what was set aside.
         self.after = 0
-        self._passes = 0
+        self.not_believed: set[bytes] = set()
+        self.passes = 0
         self._names: list[str] = []
         self._reads_the_end = "end" not in checks_left_out
         self._settled: dict[str, int] = {}
@@ -165,8 +178,8 @@ class Flusher:
 
     def one_pass(self) -> None:
         """Drain, or disturb."""
-        self._passes += 1
-        if self._disturbances and self._passes % PASSES_A_PURGE == 0:
+        self.passes += 1
+        if self._disturbances and self.passes % PASSES_A_PURGE == 0:
             self._chance.choice(self._disturbances)()
             self._settled.clear()
         else:
@@ -183,7 +196,7 @@ class Flusher:
         for reader in readers:
             self._accept(reader)
         for reader in readers:
-            if self._backups and self._passes % 2:
+            if self._backups and self.passes % 2:
                 self._back_up(reader)
             if reader.lock():
                 self._delete(reader)
@@ -272,12 +285,16 @@ class Flusher:
             for name in names_in(directory):
                 self._read_aside(f"{directory}/{name}")
         time.sleep(NOTICE_S)
+        for directory in directories_set_aside(home):
+            for name in names_in(directory):
+                written = _events_at(f"{directory}/{name}")
+                self.not_believed.update(
+                    e for e in written if json.loads(e)["begun"] > returned
+                )
         # A writer that has one of those open writes to it once more, is not believed,
         # and reads the choice: that event goes with them.
         for name in names_in(home.spool):
-            descriptor = os.open(home.segment(name), os.O_RDONLY)
-            written = events_of(descriptor)
-            os.close(descriptor)
+            written = _events_at(home.segment(name))
             self.after += sum(
                 json.loads(event)["begun"] > returned for event in written
             )
@@ -291,8 +308,14 @@ class Flusher:
         return f"{os.path.dirname(self._home.root)}/aside-{self._taken}"
 
     def _read_aside(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        self.purged += events_of(descriptor)
+        self.purged += _events_at(path)
+
+
+def _events_at(path: str) -> list[bytes]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return events_of(descriptor)
+    finally:
         os.close(descriptor)
 
 
@@ -310,8 +333,12 @@ def race(
     without: Collection[str],
     beside: str,
     writers: int = WRITERS,
+    acknowledged: int = 0,
 ) -> dict[str, object]:
-    """One race, and its figures."""
+    """One race, and its figures.
+
+    It ends after so many seconds, or once about so many events were acknowledged.
+    """
     home = Home(f"{directory}/home")
     prepare(home)
     until = time.monotonic() + seconds
@@ -334,6 +361,14 @@ def race(
     try:
         while running:
             flusher.one_pass()
+            if acknowledged and flusher.passes % PASSES_A_LOOK == 0:
+                size = sum(
+                    os.path.getsize(f"{directory}/{name}")
+                    for name in os.listdir(directory)
+                    if name.startswith("log")
+                )
+                if size > acknowledged * LOG_LINE_BYTES:
+                    open(f"{directory}/{ENOUGH}", "w").close()
             pid, status = os.waitpid(-1, os.WNOHANG)
             running.discard(pid)
             failed += pid != 0 and status != 0
@@ -349,6 +384,7 @@ def race(
                 number, begun, ended = map(int, line.split())
                 told.append(b'{"number":%d,"begun":%d}' % (number, begun))
                 after += any(off < begun and ended < on for off, on in flusher.off)
+    after += len(flusher.not_believed.intersection(told))
     safe = {*flusher.accepted, *flusher.purged}
     return {
         "without": sorted(without),
@@ -357,6 +393,7 @@ def race(
         "lost": len(set(told) - safe),
         "opted out": len(flusher.off),
         "after it": after,
+        "not believed": len(flusher.not_believed),
         "accepted": len(flusher.accepted),
         "purged": len(flusher.purged),
         "twice": len(flusher.accepted) - len(set(flusher.accepted)),
@@ -370,6 +407,7 @@ def main() -> int:
     """Race once, say the figures in one line of JSON; 1 where an event was lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--acknowledged", type=int, default=0)
     parser.add_argument("--without", choices=CHECKS, action="append", default=[])
     parser.add_argument("--beside", choices=BESIDE, default="purge")
     parser.add_argument("--writers", type=int, default=WRITERS)
@@ -378,7 +416,8 @@ def main() -> int:
     try:
         figures = race(
             directory,
-            seconds=args.seconds,
+            seconds=LONGEST_S if args.acknowledged else args.seconds,
+            acknowledged=args.acknowledged,
             without=args.without,
             beside=args.beside,
             writers=args.writers,

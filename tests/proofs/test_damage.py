@@ -93,9 +93,9 @@ def test_going_on_behind_damage_is_needed(
     really = SegmentReader.take
 
     def timid(
-        self: SegmentReader, events_max: int, bytes_max: int, until: int | None = None
+        self: SegmentReader, *bounds: int, **named: int | None
     ) -> list[frame.Record | frame.Damage]:
-        items = really(self, events_max, bytes_max, until=until)
+        items = really(self, *bounds, **named)  # type: ignore[arg-type]
         return [] if isinstance(items and items[0], frame.Damage) else items
 
     monkeypatch.setattr(SegmentReader, "take", timid)

@@ -145,6 +145,10 @@ def double(made: Any) -> Callable[[Any], Any]:
     return lambda _sound: made
 
 
+def formats_that_accept_all(sound: Any) -> Any:
+    return {name: form._replace(refusals=lambda *_: ()) for name, form in sound.items()}
+
+
 # What is broken, where, and how: each has to be found by a seed.
 TEETH: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("frame", "fuzz.fuzz_frame.scan", double(forgetful_scan)),
@@ -153,8 +157,8 @@ TEETH: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("privacy", "fuzz.fuzz_privacy.Scrubber", double(BlindScrubber)),
     ("reply", "fuzz.fuzz_reply.judge", double(gullible_judge)),
     ("reply", "telemetry.wire.verdict.RETRY_AFTER_MAX_S", double(1e9)),
-    ("reply", "fuzz.fuzz_reply.without_secret", double(lambda text, _secret: text)),
-    ("reply", "telemetry.wire.formats.records.refusals", double(lambda _body: ())),
+    ("reply", "fuzz.fuzz_reply.tells_key", double(lambda _text: False)),
+    ("reply", "fuzz.fuzz_reply.FORMATS", formats_that_accept_all),
     (
         "wire",
         "telemetry.wire.transport.BoundedResponse.begin",

@@ -11,8 +11,16 @@ import os
 
 import pytest
 
-from tests.proofs.model.cases import COVERED, REMOVALS, SHORT, Removal
-from tests.proofs.model.explore import explore, replay
+from tests.proofs.model.cases import (
+    BUGS,
+    COVERED,
+    DELIVERY_SHORT,
+    REMOVALS,
+    SHORT,
+    Removal,
+)
+from tests.proofs.model.delivering import Bounds, Bug, Wrong
+from tests.proofs.model.explore import explore, explore_delivery, replay
 from tests.proofs.model.rules import Rule
 from tests.proofs.model.scenario import Scenario
 
@@ -29,6 +37,14 @@ STATES = {
     "rm -rf": 4_938,
     "closed by the host": 18_712,
     "full segments": 39_483,
+    "windows": 4_913,
+    "windows, opt-out": 2_764,
+    "windows, opt-out later": 4_468,
+    "poison": 5_401,
+    "poison, two kills": 5_778,
+    "named in an answer": 310,
+    "a server that is down": 2_376,
+    "three segments": 3_269,
 }
 
 
@@ -38,6 +54,22 @@ def test_nothing_is_wrong_with_all_rules(scenario: Scenario) -> None:
     found = explore(scenario)
     assert found.breach is None, "\n".join(found.trace)
     assert found.states == STATES[scenario.name]
+
+
+@pytest.mark.parametrize("bounds", DELIVERY_SHORT, ids=lambda bounds: bounds.name)
+def test_every_event_is_delivered_or_dead_however_requests_end(bounds: Bounds) -> None:
+    """Several are under way, some refused, and a kill may come between any two steps."""
+    found = explore_delivery(bounds)
+    assert found.breach is None, "\n".join(found.trace)
+    assert found.states == STATES[bounds.name]
+
+
+@pytest.mark.parametrize(("bug", "bounds", "wrong"), BUGS, ids=lambda value: value.name)
+def test_each_bug_of_delivery_is_found(bug: Bug, bounds: Bounds, wrong: Wrong) -> None:
+    """A model that cannot fail proves nothing."""
+    found = explore_delivery(bounds._replace(bug=bug), seek=wrong)
+    assert found.breach is wrong
+    assert {bug for bug, _, _ in BUGS} == set(Bug)
 
 
 def _name(case: Removal) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 
-from tests.proofs.mutation.__main__ import all_mutants
+from tests.proofs.mutation.__main__ import all_mutants, listed
 from tests.proofs.mutation.mutants import mutants_of
 from tests.proofs.mutation.trying import REPOSITORY
 
@@ -28,6 +28,7 @@ def f(a: int, b: int | None = 2) -> bool:
 '''
 EXPECTED = """
 module: 4 becomes 5
+f: 2 becomes 3
 f: if a < b and g(not a) becomes if True
 f: if a < b and g(not a) becomes if False
 f: a < b and g(not a) becomes a < b or g(not a)
@@ -38,7 +39,6 @@ f: a + b becomes a - b
 f: a += 1 becomes a -= 1
 f: 1 becomes 2
 f: raise ValueError(f'{a + 1} is bad') becomes pass
-f: 2 becomes 3
 """
 
 
@@ -53,6 +53,13 @@ def test_names_are_unique_and_stay() -> None:
     assert len(names) >= 200
     assert max(names.values()) == 1
     assert list(names) == [(module, it.name) for module, it in all_mutants([])]
+
+
+def test_what_is_listed_as_a_survivor_is_a_mutant() -> None:
+    """A reason outlives the line that it is about."""
+    names = {f"{module}: {mutant.name}" for module, mutant in all_mutants([])}
+    assert len(listed()) > 20
+    assert [name for name in listed() if name not in names] == []
 
 
 def test_each_mutant_differs_from_the_module_and_compiles() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry import files
+from telemetry import files_posix
 from telemetry.files import sync_way_to
 from telemetry.spool.reader import SegmentReader
 from tests.proofs.power_loss.disk import Disk, tree
@@ -73,6 +73,22 @@ def test_the_replayed_disk_is_the_real_one(
             content = Path(where, name).read_bytes()
             real[os.path.normpath(f"{below}/{name}")] = content
     assert tree(disk.root) == real
+
+
+def test_a_call_that_began_before_its_directory_was_made_is_read() -> None:
+    """Another process may make it between the two."""
+    told = [
+        Operation(0, 5, "make", "home/spool/segment"),
+        Operation(1, 4, "mkdir", "home/spool"),
+        Operation(2, 3, "mkdir", "home"),
+    ]
+    disk = Disk()
+    assert [each.began for each in disk.play(told)] == [2, 1, 0]
+    assert tree(disk.root) == {
+        "home": None,
+        "home/spool": None,
+        "home/spool/segment": b"",
+    }
 
 
 @pytest.mark.parametrize(("story", "thin"), [("small", 20), ("between", 40)])
@@ -199,12 +215,34 @@ def test_a_letter_is_synced_before_its_event_is_settled(
     assert totals["losses"] > 0
 
 
+def is_sync_below_the_spool(done: Operation) -> bool:
+    """Of a file that does not have its name yet."""
+    return done.kind == "sync" and "/spool/" in done.path
+
+
+def test_a_retried_letter_survives_a_power_loss_at_every_step(
+    recorded: Callable[[str], tuple[list[Operation], str]], tmp_path: Path
+) -> None:
+    """It leaves one file for another: it must be in one of them at each moment."""
+    operations, _ = recorded("again")
+    marks = [each.content for each in operations]
+    start, taken = marks.index(b"retry"), marks.index(b"took 2")
+    totals, findings = played(operations, tmp_path, thin=1, since=start)
+    assert findings == []
+    assert totals["flushes"] > 20
+    for needed in (is_sync_below_the_spool, is_sync_of_the_spool):
+        moving = without(operations[start:taken], needed)
+        assert len(moving) < taken - start
+        totals, _ = played(operations[:start] + moving, tmp_path, thin=1, since=start)
+        assert totals["losses"] > 0, needed
+
+
 def test_the_way_to_a_home_is_synced_as_far_as_we_may_have_made_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Directories of others, and other file systems, are none of our affair."""
     synced: list[str] = []
-    monkeypatch.setattr(files, "sync_directory", synced.append)
+    monkeypatch.setattr(files_posix, "sync_directory", synced.append)
     below = tmp_path / "one" / "two"
     below.mkdir(parents=True)
     sync_way_to(str(below))

@@ -28,6 +28,8 @@ BEGIN, END = "<!-- totals -->\n", "<!-- end of totals -->\n"
 ZERO = (
     *("lost", "losses", "altered", "spurious", "wrong", "breaches", "findings"),
     *("failed", "hang", "host", "raised", "census", "stuck", "leak", "litter"),
+    "after",
+    "missing",
 )
 _HEADING = "| proof | command | when | what it did |\n|---|---|---|---|\n"
 
@@ -55,8 +57,15 @@ PROOFS = (
         "USE_EXAMPLES=300 USE_STEPS=40",
     ),
     Proof("races", "-m tests.proofs.races --seconds 60"),
-    Proof("storm", "-m tests.proofs.races --seconds 90 --beside all --writers 16"),
+    Proof(
+        "storm",
+        "-m tests.proofs.races --acknowledged 1000000 --beside all --writers 16",
+    ),
+    Proof("fleet", "-m tests.proofs.fleet"),
+    Proof("fleet, ClickHouse", "-m tests.proofs.fleet --receiver clickhouse"),
+    Proof("windows", "-m tests.proofs.windows --seconds 60 --by .ci/windows-python"),
     Proof("fuzz", "-m fuzz --seconds 60"),
+    Proof("mutation", "-m tests.proofs.mutation"),
 )
 
 

@@ -44,6 +44,40 @@ def ran_in(
     return ended(command, variables=variables or {}, **options)
 
 
+# Prints the exit codes last. Nothing is left for the end of the process to close.
+_ONE_BY_ONE = """
+import gc, sys
+from spool_tools.cli import main
+codes = []
+for line in sys.argv[2:]:
+    try:
+        codes.append(main([*line.split(), "--home", sys.argv[1]]))
+    except SystemExit as exit_:
+        codes.append(int(exit_.code or 0))
+    gc.collect()
+print("\\n", *codes)
+"""
+
+
+def all_ran_in(
+    *commands: tuple[str, ...],
+    home: Path,
+    before: str = "",
+    python: tuple[str, ...] = (),
+    **options: Any,
+) -> tuple[list[int], str]:
+    """The exit codes of commands run one by one in one process, and their complaints.
+
+    `before` is what the process does first.
+    """
+    lines = [" ".join(command) for command in commands]
+    source = before + _ONE_BY_ONE
+    command = [sys.executable, *python, "-c", source, str(home), *lines]
+    done = ended(command, variables={}, **options)
+    assert done.code == 0, done
+    return [int(word) for word in done.out.splitlines()[-1].split()], done.err
+
+
 def ended(command: list[str], *, variables: Mapping[str, str], **options: Any) -> Ran:
     """What a command came to; it said nothing that it must not say."""
     secrets = {"TELEMETRY_API_KEY": KEY, "TELEMETRY_ENDPOINT": NOBODY}

@@ -14,6 +14,7 @@ import quopri
 import random
 import re
 import string
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -246,6 +247,15 @@ def _named() -> tuple[Canary, ...]:
         "{{'password': b'{}'}}",
         "https://example.com/#access_token={}",
         "https://example.com/#/x?token={}",
+        "- name: STORE_PASSWORD\n    value: {}",
+        '<add key="apiKey" value="{}"/>',
+        '{{"name": "DB_SECRET", "value": "{}"}}',
+        'Authorization: Digest username="me", response="{}"',
+        "client_secret: |\n    {}",
+        '"registry.example": {{"auth": "{}"}}',
+        "jdbc:oracle:thin:me/{}@//db.example:1521/x",
+        "the password is: 4{}",
+        "your password was '4{}'",
     ):
         secret = drawn(_ALNUM, 14)
         out.append(Canary(template, template.format(secret), (secret,)))
@@ -364,6 +374,7 @@ ADDRESSES = (
     Canary("url query", "https://example.com/x?q=jones&b=carol", ("jones", "carol")),
     Canary("url fragment", "https://example.com/x#access=jones", ("jones",)),
     Canary("url home", "https://example.com/home/carol/x", ("carol",)),
+    Canary("url home of a user", "https://example.com/~carol/x", ("carol",)),
     Canary("url name", "https://github.com/alice/x", ("alice",)),
     Canary("bare query", "example.com/x?q=jones&b=carol", ("jones", "carol")),
     Canary("webhook", "https://hooks.slack.com/services/T01/B02/jones", ("jones",)),
@@ -460,7 +471,53 @@ OWN_KEY_WRITTEN: dict[str, Callable[[str], str]] = {
     "its middle": lambda s: s[7:15],
     "its end": lambda s: s[-8:],
     "wrapped": lambda s: s[:10] + "\n" + s[10:],
+    "bytes in HTML": lambda s: "".join(f"&#x{b:02X};" for b in s.encode()),
+    "octal": lambda s: "".join(f"\\{b:03o}" for b in s.encode()),
+    "hexadecimal in C": lambda s: "".join(f"\\x{b:02x}" for b in s.encode()),
+    "a list in C": lambda s: ", ".join(f"0x{b:02x}" for b in s.encode()),
+    "a fingerprint": lambda s: s.encode().hex(":").upper(),
+    "a dump": lambda s: s.encode().hex(" ", 2),
+    "a list of bytes": lambda s: str([*s.encode()]),
+    "MIME, all coded": lambda s: "".join(f"={b:02X}" for b in s.encode()),
+    "code points": lambda s: " ".join(f"U+{ord(c):04X}" for c in s),
+    "IIS": lambda s: "".join(f"%u{ord(c):04x}" for c in s),
+    "CSS": lambda s: "".join(f"\\{ord(c):x} " for c in s),
+    "OOXML": lambda s: "".join(f"_x{ord(c):04X}_" for c in s),
+    "a dump of Windows": lambda s: s.encode("utf-16-le").hex(" "),
+    "a terminal's colours": lambda s: f"{s[:9]}\x1b[0m\x1b[1m{s[9:]}",
+    "Markdown": lambda s: "".join(c if c.isalnum() else f"\\{c}" for c in s),
+    "two strings": lambda s: f"{s[:11]}' + '{s[11:]}",
+    "a shell's quotes": lambda s: s.replace("-", "'\"-\"'"),
+    "UTF-16": lambda s: s.encode("utf-16").decode("latin-1"),
+    "spread": " ".join,
+    "base32": lambda s: base64.b32encode(b"me" + s.encode()).decode(),
+    "base64 in lines": lambda s: base64.encodebytes(s.encode() * 3).decode(),
+    "in three layers": lambda s: quote(json.dumps(json.dumps(quote(s, safe="")))),
+    "half of it escaped": lambda s: s[:9] + quote(quote(s[9:14], safe="")) + s[14:],
+    "with invisible marks": "\u200b".join,
 }
+
+
+def own_key_leaks(text: str, key: str = OWN_KEY) -> set[str]:
+    """Stretches of the key that a text gives away, in one of these spellings.
+
+    Eight characters as they are; sixteen letters and digits of what was written, so
+    that base64 may share its ends with what is around it, and signs may come between.
+    """
+    found = {part for part in windows(key, 8) if part in text}
+    return found | (_sixteens(text) & _sixteens_written(key))
+
+
+def _sixteens(text: str) -> set[str]:
+    letters = "".join(filter(str.isalnum, text.lower()))
+    return {letters[i : i + 16] for i in range(len(letters) - 15)}
+
+
+@cache
+def _sixteens_written(key: str) -> set[str]:
+    written = (write(key).strip()[4:-4] for write in OWN_KEY_WRITTEN.values())
+    return set().union(*map(_sixteens, written))
+
 
 SURROUNDINGS = (
     "{}",

@@ -1,6 +1,6 @@
 """A program that hands canaries to every function of the public interface.
 
-    python -m tests.support.planting_program plant|refuse|commands|launch … [identity]
+    python -m tests.support.planting_program STEP … [identity]
 
 Prints what became of its events as JSON. With `identity` the scrubber changes nothing, which is
 how the search proves that it would find them.
@@ -29,7 +29,7 @@ from telemetry.integrations import argparse as with_argparse
 from telemetry.integrations import click as with_click
 from telemetry.integrations import typer as with_typer
 from telemetry.privacy import Scrubber
-from tests.support.canaries import Canary
+from tests.support.canaries import OWN_KEY, OWN_KEY_WRITTEN, SURROUNDINGS, Canary
 from tests.support.planting import KEPT, PLANTED, PROMPTS, Dresser
 
 
@@ -203,6 +203,25 @@ def refuse(client: telemetry.Client) -> Counter[str]:
     return outcome
 
 
+def own_key(client: telemetry.Client) -> Counter[str]:
+    """The program's own key in every spelling, where it may turn up; and sent off."""
+    outcome: Counter[str] = Counter()
+    for turn, (name, write) in enumerate(OWN_KEY_WRITTEN.items()):
+        text = SURROUNDINGS[turn % len(SURROUNDINGS)].format(write(OWN_KEY))
+        os.environ["TELEMETRY_TAGS"] = f"note={text},{text}=note".replace("\0", "")
+        client.version = text
+        for event in events(Canary(name, text, ()), lambda text=text: text):
+            outcome[f"recorded {client.track(event)}"] += 1
+        by_methods(client, Canary(name, text, ()), lambda text=text: text)
+        client.track(Told({name: [*text.encode()], text: text}, name=text))
+        client.track(Told({"a": BadError(text)}))
+        client.track(telemetry.ToolEvent(action=text, error=7))  # type: ignore[arg-type]
+    os.environ["TELEMETRY_TAGS"] = ""
+    for _ in range(int(os.environ["PLANTING_FLUSHES"])):
+        outcome[client.flush(timeout_s=20).stopped] += 1
+    return outcome
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="program", exit_on_error=False)
     made.add_argument("--note")
@@ -300,11 +319,18 @@ def launch(client: telemetry.Client) -> Counter[str]:
 
 def unscrubbed() -> None:
     """From now on nothing is scrubbed."""
-    for method in ("text", "free_text", "value"):
-        setattr(Scrubber, method, lambda _, text, **__: text)
+    for method in ("text", "free_text", "behind_options"):
+        setattr(Scrubber, method, lambda _, text: text)
+    Scrubber.names_secret = lambda *_: False  # type: ignore[method-assign]
 
 
-STEPS = {"plant": plant, "refuse": refuse, "commands": commands, "launch": launch}
+STEPS = {
+    "plant": plant,
+    "refuse": refuse,
+    "commands": commands,
+    "launch": launch,
+    "own_key": own_key,
+}
 
 if __name__ == "__main__":
     # Not standard error: what a framework says there is the program's own.
@@ -313,5 +339,6 @@ if __name__ == "__main__":
     if arguments[:1] == ["identity"]:
         unscrubbed()
     sys.argv[1:] = arguments
-    with telemetry.configure("app", debug=True) as configured:
+    settings = json.loads(os.environ.get("PLANTING_SETTINGS", "{}"))
+    with telemetry.configure("app", debug=True, **settings) as configured:
         print(json.dumps(STEPS[step](configured)))

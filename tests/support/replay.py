@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 import telemetry
-from telemetry.commands import SEED_POLICY
 from telemetry.files import make_home
 from telemetry.paths import Home
 from tests.support.loopback import Server
@@ -42,6 +41,14 @@ _OTHERS = frozenset({"http", "response"})
 # The recorded program, whose name is its source.
 APP = "cagent"
 _FLUSH_S = 20.0
+# What the recorded program tells of its commands.
+_ACTIONS = ("run", "pull", "catalog")
+SEED_POLICY = telemetry.CommandPolicy(
+    arguments_of=_ACTIONS,
+    flags_of=_ACTIONS,
+    flags=("--config", "--agent", "--model", "--output", "--format", "--yolo"),
+    switches=("--help", "--version"),
+)
 # Names of Go's fields that are not the Python name in another spelling.
 _FIELDS = {"SessionID": "session_id", "Duration": "duration_ms"}
 
@@ -164,6 +171,7 @@ class Replay:
                 "flush": "manual",
                 "policy": SEED_POLICY,
                 "scrub": False,
+                "context": "none",
             }
             if told["ctor"] == "global":
                 self._client = telemetry.configure(APP, **settings)

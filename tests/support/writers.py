@@ -191,7 +191,7 @@ def child(work: Callable[[Peer], object]) -> Iterator[Peer]:
 
 def holding(path: str) -> contextlib.AbstractContextManager[Peer]:
     """Another process that has the lock of `path` while the block runs."""
-    from telemetry.locks import try_lock
+    from telemetry.files import try_lock
 
     def hold(peer: Peer) -> None:
         descriptor = os.open(path, os.O_RDWR)

@@ -66,6 +66,17 @@ configured: Client = telemetry.configure(
     logger=new_telemetry_logger(logging.getLogger("frobnicate")),
 )
 
+# Every setting is a keyword of its own, so a checker sees what is misspelt.
+telemetry.configure("frobnicate", tags={"channel": "beta", "ring": 2}, context="none")
+telemetry.configure("frobnicate", verison="1.2.3")  # type: ignore[call-arg]
+telemetry.configure("frobnicate", flush="lauch")  # type: ignore[arg-type]
+telemetry.configure("frobnicate", durability="disk")  # type: ignore[arg-type]
+telemetry.configure("frobnicate", format="xml")  # type: ignore[arg-type]
+telemetry.configure("frobnicate", context="all")  # type: ignore[arg-type]
+telemetry.configure("frobnicate", tags=["beta"])  # type: ignore[arg-type]
+telemetry.configure("frobnicate", gzip=1)  # type: ignore[arg-type]
+telemetry.configure("frobnicate", api_key=None, notice=5)  # type: ignore[arg-type]
+
 recorded: bool = telemetry.track(CommandEvent(action="build", success=True))
 report: FlushReport = telemetry.flush(timeout_s=2.0)
 delivered: int = report.delivered
@@ -163,6 +174,8 @@ class Import:
 
 
 telemetry.track(DeployEvent())
+telemetry.track("deployed", {"region": "eu", "at": ("a", "b")})
+telemetry.track("opened")
 telemetry.track(Import(rows=5))
 
 # What was run, by names only or by a policy.

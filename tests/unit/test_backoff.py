@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from telemetry.books.entries import DeliveryState
-from telemetry.delivery.backoff import PAUSE_S, Delays, conclude
+from telemetry.config import Config
+from telemetry.delivery.backoff import PAUSE_S, conclude
 from telemetry.delivery.schedule import HORIZON_S
 from telemetry.wire.verdict import Action, Verdict
 
 
 NOW = 1_900_000_000.0
-DELAYS = Delays(flush_interval_s=60.0, retry_first_s=60.0, retry_max_s=6 * 3600.0)
+CONFIG = Config(
+    app="frobnicate", flush_interval_s=60.0, retry_first_s=60.0, retry_max_s=6 * 3600.0
+)
 LEAST: Callable[[], float] = lambda: 0.0  # noqa: E731 - two ends of a random number
 MOST: Callable[[], float] = lambda: 1.0  # noqa: E731
 
@@ -28,7 +31,7 @@ def after(stopped: str, **changes: Any) -> tuple[int, float]:
         "identity": "0a1b2c3d",
         "failures": 0,
         "now": NOW,
-        "delays": DELAYS,
+        "config": CONFIG,
         "random": LEAST,
     }
     state = conclude(DeliveryState(), stopped=stopped, **{**values, **changes})
@@ -86,7 +89,7 @@ def test_what_is_remembered_of_an_error_and_of_a_success() -> None:
     """`status` says what went wrong last, also after it went well again."""
     before = DeliveryState(last_error="dns: no such host", last_error_ms=5, requests=7)
     values: dict[str, Any] = {"identity": "", "failures": 0, "now": NOW}
-    values |= {"delays": DELAYS, "random": LEAST, "requests": 2}
+    values |= {"config": CONFIG, "random": LEAST, "requests": 2}
     well = conclude(before, stopped="drained", verdict=None, delivered=3, **values)
     assert (well.last_error, well.last_error_ms) == ("dns: no such host", 5)
     assert (well.last_success_ms, well.requests) == (NOW * 1000, 9)

@@ -11,6 +11,7 @@ import pytest
 from telemetry.books.books import Books
 from telemetry.books.entries import (
     Announced,
+    Day,
     DeadFile,
     DeliveryState,
     SegmentEntry,
@@ -18,7 +19,7 @@ from telemetry.books.entries import (
     Totals,
     fold,
 )
-from telemetry.books.ledger import Ledger
+from telemetry.books.ledger import Ledger, open_ledger
 from telemetry.books.view import read_snapshot
 from telemetry.errors import LedgerError
 
@@ -225,7 +226,7 @@ def test_what_a_full_disk_still_says_is_read(tmp_path: Path) -> None:
     """To begin at zero there would send everything again."""
     disk = Disk(tmp_path / "home", is_full=False)
     made = Ledger(disk.place)
-    made.commit(segments={"a": ENTRY})
+    made.commit(Snapshot(segments={"a": ENTRY}))
     made.close()
 
     class Unopened(Books):
@@ -251,3 +252,72 @@ def test_a_fault_that_is_no_full_disk_ends_the_flush(tmp_path: Path) -> None:
     with pytest.raises(LedgerError):
         books.commit(segments={"a": ENTRY})
     books.close()
+
+
+def test_one_connection_is_opened_and_none_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush of hours commits thousands of times, and a program flushes for months."""
+    disk = Disk(tmp_path / "home", is_full=False)
+    before = len(os.listdir("/dev/fd"))
+    opened: list[str] = []
+    really = Books._open
+
+    def counted(books: Books) -> Ledger:
+        opened.append("")
+        return really(books)
+
+    monkeypatch.setattr(Books, "_open", counted)
+    books = disk.books()
+    for name in "abc":
+        assert books.commit(segments={name: ENTRY})
+    books.close()
+    assert len(opened) == 1
+    assert len(os.listdir("/dev/fd")) == before
+    # Each commit that fails closes what it had opened, and the next one opens it anew.
+    books = disk.books()
+    disk.fill()
+    for name in "def":
+        assert not books.commit(segments={name: ENTRY})
+        assert len(os.listdir("/dev/fd")) == before
+    os.rename(f"{disk.parent}.away", disk.parent)
+    assert books.commit()
+    books.close()
+    assert set(read_snapshot(disk.place).segments) == set("abcdef")
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_without_a_word_a_commit_survives_a_power_loss(tmp_path: Path) -> None:
+    """Who asks for less names it."""
+    disk = Disk(tmp_path / "home", is_full=False)
+    books = disk.books()
+    lax = Books(disk.place, relieve=int, is_full=bool, power=False)
+    for ledger, synchronous in (
+        (books._ledger, 2),
+        (open_ledger(disk.place), 2),
+        (lax._ledger, 0),
+    ):
+        assert ledger is not None
+        found = ledger._cache._sql("PRAGMA synchronous").fetchall()
+        assert found == [(synchronous,)]
+        ledger.close()
+
+
+def test_no_text_of_an_error_stops_a_commit(books: Books) -> None:
+    """An error about a path that is no UTF-8 carries lone surrogates into the books."""
+    books.commit(state=DeliveryState(last_error="/tmp/\udcff\ud800" + "x" * 9000))
+    text = books.snapshot.state.last_error
+    assert text == "/tmp/\\udcff\\ud800" + "x" * 493
+
+
+def test_ninety_days_are_kept_and_each_counts_on(disk: Disk, books: Books) -> None:
+    """A row for each day: without a bound the ledger would grow for ever."""
+    dates = [f"2026-{n // 28 + 1:02}-{n % 28 + 1:02}" for n in range(100)]
+    for date in dates:
+        for _ in range(2):
+            books.count_day(date, delivered={"a": 1}, dead={"b": 2})
+        books.commit()
+    twice = Day(delivered={"a": 2}, dead={"b": 4})
+    assert books.snapshot.days == dict.fromkeys(dates[-90:], twice)
+    if books.is_saved:
+        assert read_snapshot(disk.place).days == books.snapshot.days

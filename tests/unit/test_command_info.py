@@ -13,14 +13,10 @@ from pathlib import Path
 import click
 import pytest
 
-import telemetry.integrations
-from telemetry.events import CommandInfo
-from telemetry.integrations import (
-    NAMES_ONLY,
-    SEED_POLICY,
-    CommandPolicy,
-    build_command_info,
-)
+from telemetry.config import CommandPolicy
+from telemetry.integrations.command import build_command_info
+from telemetry.light_events import CommandInfo
+from tests.support.replay import SEED_POLICY
 
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "command_info.jsonl"
@@ -192,31 +188,10 @@ def test_reading_argparse_loads_no_other_framework():
     """A program pays only for the framework it uses."""
     code = """
 import sys, argparse
-from telemetry.integrations import build_command_info
+from telemetry import build_command_info
 before = set(sys.modules)
 info = build_command_info(argparse.ArgumentParser(prog="x"), [])
 assert info.action == "x"
 assert not {"click", "typer"} & set(sys.modules), sorted(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_importing_the_package_loads_no_framework_and_no_reader():
-    """The public names come on first use."""
-    code = """
-import sys, telemetry.integrations
-assert "argparse" not in sys.modules
-assert "telemetry.integrations.command" not in sys.modules
-from telemetry.integrations import NAMES_ONLY
-assert "argparse" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_public_names_are_there_and_no_others():
-    """What is offered exists, and a slip of the pen is an AttributeError."""
-    for name in telemetry.integrations.__all__:
-        assert getattr(telemetry.integrations, name) is not None
-    assert telemetry.integrations.NAMES_ONLY is NAMES_ONLY
-    with pytest.raises(AttributeError, match="nothing"):
-        telemetry.integrations.nothing  # noqa: B018

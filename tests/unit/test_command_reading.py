@@ -12,10 +12,11 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.events import CommandInfo
-from telemetry.integrations import CommandPolicy, build_command_info
+from telemetry.config import CommandPolicy
 from telemetry.integrations import argparse as for_argparse
+from telemetry.integrations.command import build_command_info
 from telemetry.integrations.recording import long_name
+from telemetry.light_events import CommandInfo
 
 
 # Tells whatever can be told, so that a test sees what was understood.

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from telemetry.commands import (
-    NAMES_ONLY,
-    SEED_POLICY,
-    Flag,
-    Reading,
-    permitted,
-    typed,
-)
+from telemetry.commands import NAMES_ONLY, Flag, Reading, permitted, typed
 from telemetry.config import CommandPolicy, Config
-from telemetry.integrations.recording import Settings, Stopwatch
+from telemetry.integrations.recording import Outcome, Settings, Stopwatch
+from tests.support.replay import SEED_POLICY
 
 
 def test_without_a_parser_only_what_can_be_a_flags_name_is_one() -> None:
@@ -24,6 +18,11 @@ def test_without_a_parser_only_what_can_be_a_flags_name_is_one() -> None:
         (["--a secret", "--x/y", "--" + "a" * 60], []),
         (["--dry_run", "--", "--secret"], ["--dry_run"]),
         (["--x"] * 2000, ["--x"]),
+        (
+            ["--no-http2-push", "--utf8", "--noEmit"],
+            ["--no-http2-push", "--utf8", "--noEmit"],
+        ),
+        (["--please-delete-all-my-files", "--a1b2c3d4e5", "--x-", "---x", "--"], []),
     ):
         info = permitted(typed(words), "run", NAMES_ONLY)
         assert (info.action, info.args, info.flags) == ("run", [], flags), words
@@ -36,6 +35,8 @@ def test_a_policy_names_what_is_recorded_besides() -> None:
     assert (info.args, info.flags) == (["agent.yaml", "now"], ["--model", "--yolo"])
     info = permitted(typed(["x", "--help"]), "eval", SEED_POLICY)
     assert (info.args, info.flags) == ([], ["--help"])
+    listed = CommandPolicy(flags=("--yolo",))
+    assert permitted(typed(words), "run", listed).flags == ["--yolo"]
     alone = CommandPolicy(arguments_of="run")  # type: ignore[arg-type]
     assert permitted(typed(["x"]), "run", alone).args == ["x"]
     assert permitted(typed(["x"]), "ru", alone).args == []
@@ -64,7 +65,8 @@ def test_the_apps_name_stands_for_a_program_without_a_sub_command() -> None:
         (Reading(), {"app": "telemetry"}, "telemetry"),
     ):
         client = Keeping(**settings)
-        Stopwatch(Settings(client=client)).record(reading, error="")
+        made = Settings(client=client, signals=False)
+        Stopwatch(made, lambda read=reading: read, str).record(Outcome())
         assert client.events[0].action == action, reading
 
 
@@ -72,7 +74,8 @@ def test_a_clients_policy_holds_where_a_wrapper_has_none() -> None:
     """It is said once, for `track_command` and for every framework."""
     reading = Reading(path=("up",), arguments=("x",), flags=(Flag("--a", True),))
     client = Keeping(policy=CommandPolicy(arguments_of=("up",), flags=()))
-    Stopwatch(Settings(client=client)).record(reading, error="")
-    Stopwatch(Settings(client=client, policy=NAMES_ONLY)).record(reading, error="")
+    for policy in (None, NAMES_ONLY):
+        settings = Settings(client=client, policy=policy, signals=False)
+        Stopwatch(settings, lambda: reading, str).record(Outcome())
     said = [(event.args, event.flags) for event in client.events]
     assert said == [(["x"], []), ([], ["--a"])]

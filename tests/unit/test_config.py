@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import doctest
+import inspect
 import itertools
 import string
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import telemetry.config
@@ -96,8 +97,14 @@ def test_debug_comes_from_the_environment(said: str, *, debug: bool) -> None:
 
 def test_a_setting_that_does_not_exist_is_an_error() -> None:
     """A misspelt `scrub` would otherwise be off in silence."""
-    with pytest.raises(ConfigError, match="scrup"):
-        resolved(scrup=False)
+    with pytest.raises(TypeError, match="scrup"):
+        telemetry.configure("app", scrup=False)  # type: ignore[call-arg]
+
+
+def test_every_setting_can_be_named_in_configure() -> None:
+    """An editor offers them, and a type checker knows them: none is left out."""
+    named = inspect.signature(telemetry.configure).parameters
+    assert [*named] == [*Config.__struct_fields__, "logger"]
 
 
 # A value that no field of that type can have.
@@ -118,7 +125,7 @@ def test_every_field_is_held_against_its_type(field: msgspec.structs.FieldInfo) 
     if field.name == "enabled":
         assert sound.enabled is False
     elif field.name not in {"app", "home"}:
-        assert getattr(sound, field.name) == field.default
+        assert getattr(sound, field.name) == getattr(Config(app="app"), field.name)
         assert sound.problems() == []
 
 
@@ -173,9 +180,33 @@ def test_an_end_that_nobody_meant_is_no_part_of_a_setting() -> None:
 
 
 def test_no_value_is_dropped_in_silence() -> None:
-    """A mode that does not exist is told, and its default is used."""
-    config = resolved({"TELEMETRY_FLUSH": "sometimes"})
-    assert [problem.field for problem in config.problems()] == ["flush"]
+    """Of a variable that does not count as it stands, whoever set it is told."""
+    unix, windows = {"HOME": "/home/u"}, {"USERPROFILE": r"C:\Users\u"}
+    for platform, environment, misread in (
+        ("linux", {**unix, "TELEMETRY_FLUSH": "sometimes"}, ["TELEMETRY_FLUSH"]),
+        ("linux", {**unix, "TELEMETRY_FLUSH": ' "MANUAL"\r'}, []),
+        ("linux", {**unix, "XDG_STATE_HOME": "state"}, ["XDG_STATE_HOME"]),
+        ("darwin", {**unix, "XDG_STATE_HOME": "~/state"}, ["XDG_STATE_HOME"]),
+        ("linux", {**unix, "XDG_STATE_HOME": "'/state'\n"}, []),
+        ("linux", {**unix, "XDG_STATE_HOME": " "}, []),
+        ("linux", {**unix, "TELEMETRY_HOME": "../state"}, ["TELEMETRY_HOME"]),
+        ("linux", {**unix, "TELEMETRY_HOME": "~/x", "XDG_STATE_HOME": "x"}, []),
+        ("win32", {**windows, "LOCALAPPDATA": r"AppData\Local"}, ["LOCALAPPDATA"]),
+        ("win32", {**windows, "LOCALAPPDATA": r"\Local"}, ["LOCALAPPDATA"]),
+        ("win32", {**windows, "LOCALAPPDATA": r"D:\Local"}, []),
+        ("win32", {**windows, "LOCALAPPDATA": r"\\server\share"}, []),
+        ("win32", {**windows, "XDG_STATE_HOME": "state"}, []),
+        ("linux", {**unix, "TELEMETRY_TAGS": "ring=3,blue, =x"}, ["TELEMETRY_TAGS"]),
+        ("linux", {**unix, "TELEMETRY_TAGS": '"ring=3, team=,"\r'}, []),
+    ):
+        for flush in (None, "launch"):
+            config, problems = resolved(environment, flush=flush).sound()
+            found = config.misread(environment, platform)
+            assert [each.field for each in found] == misread, environment
+            assert not problems
+        elsewhere = resolved(environment, home="/exact").misread(environment, platform)
+        names = {each.field for each in elsewhere}
+        assert names <= {"TELEMETRY_FLUSH", "TELEMETRY_TAGS"}, environment
 
 
 def test_every_field_is_documented_where_help_finds_it() -> None:
@@ -265,6 +296,7 @@ ANYTHING = st.one_of(
         max_size=6,
     ).filter(lambda fields: fields.get("strict") is not True)
 )
+@settings(deadline=None)
 @example({"flush_interval_s": 10**400, "spool_bytes_max": 10**400})
 @example({"enabled": "\ud800", "flush": "\ud800", "app": "\ud800"})
 @example({"version": "\ud800", "home": "\ud800"})
@@ -272,7 +304,8 @@ def test_any_config_has_a_sound_form(fields: dict[str, object]) -> None:
     """Whatever a host hands over, it must not raise, and what comes out is usable."""
     config = Config(**{**fields, "app": "app"})  # type: ignore[arg-type]
     sound, problems = config.sound()
-    assert {problem.field for problem in sound.problems()} <= {"home"}
+    kept = {"home", "endpoint", "header"}
+    assert {problem.field for problem in sound.problems()} <= kept
     assert problems or sound is config
     assert repr(config).startswith("Config(app='app'")
     if fields.get("enabled", True) is not True:

@@ -177,6 +177,7 @@ CHOICES = st.builds(
     date=st.dates().map(str),
     notice_version=st.from_regex(r"[A-Za-z0-9.]{0,20}", fullmatch=True),
     is_finished=st.booleans(),
+    asks=st.booleans(),
 )
 
 
@@ -184,17 +185,27 @@ CHOICES = st.builds(
 def test_a_choice_survives_its_file(choice: Choice) -> None:
     """What was chosen is read back by every later launch."""
     choice.is_finished = choice.is_finished or choice.on
+    choice.asks = choice.asks and not choice.on
     content = format_choice(choice)
     assert content.count(b"\n") == 1
     assert content.endswith(b"\n")
     read = parse_choice(content)
-    assert (read.on, read.date, read.is_finished) == (
+    assert (read.on, read.date, read.is_finished, read.asks) == (
         choice.on,
         choice.date,
         choice.is_finished,
+        choice.asks,
     )
-    if choice.is_finished:
+    if choice.is_finished and not choice.asks:
         assert read.notice_version == choice.notice_version
+
+
+def test_a_damaged_sentence_behind_off_has_what_was_kept_removed() -> None:
+    """To remove what is gone already harms nothing."""
+    whole = format_choice(Choice(on=False, date="2026-01-02", is_finished=False))
+    for size in range(len("off 2026-01-02 ("), len(whole) - 1):
+        choice = parse_choice(whole[:size])
+        assert (choice.on, choice.is_finished, choice.asks) == (False, False, False)
 
 
 @given(st.binary(max_size=300))

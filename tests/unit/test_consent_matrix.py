@@ -33,14 +33,23 @@ class Case(NamedTuple):
     notice: str
 
 
-# As shells, env-files with CRLF ends, and `docker --env-file` hand them over.
-ENVIRONMENTS = {
+# As people write them, and as shells, env-files with CRLF ends, editors and `docker
+# --env-file` hand them over. Each case takes the next one of each.
+YES = ("1", '"1"\r', "true", " YES ", "on\r\n", "'True'", "\ufeff1", "\xa0yes")
+NO = ("0", "false\r", " No ", "'off'", '" 0 "', "FALSE\n", "\ufeffno", "")
+# What is no plain yes turns telemetry off; what is no plain no is one for other names.
+OTHER = ("disabled", '"n"', "2", "nope ", "f", "yes please", "0.0", "-", "never\r", "Y")
+ENVIRONMENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "silent": {},
-    "do not track": {"DO_NOT_TRACK": '"1"\r'},
-    "tracking is fine": {"DO_NOT_TRACK": " '0' ", "TELEMETRY_ENABLED": "True\r"},
-    "disabled": {"TELEMETRY_ENABLED": '"disabled" '},
+    "do not track": {"DO_NOT_TRACK": YES + OTHER, "TELEMETRY_ENABLED": YES + NO},
+    "tracking is fine": {"DO_NOT_TRACK": NO, "TELEMETRY_ENABLED": (*YES, "", "  ")},
+    "disabled": {"DO_NOT_TRACK": NO, "TELEMETRY_ENABLED": NO[:-1] + OTHER},
 }
-CI = {"CI": {"GITHUB_ACTIONS": "true"}, "no CI": {"CI": '"false"\r'}}
+CI: dict[str, dict[str, tuple[str, ...]]] = {
+    "CI": {"GITHUB_ACTIONS": YES + OTHER},
+    "no CI": {"CI": NO, "JENKINS_URL": NO},
+}
+BUILDS = {"": ("",), "false": NO[:-1] + OTHER, "true": YES}
 OLDER = "on, told of an older one"
 CHOICES = {
     "none": None,
@@ -83,7 +92,15 @@ def _expected(case: Case) -> tuple[bool, str]:
     return True, "default"
 
 
-def _world(case: Case, home: Path) -> dict[str, object]:
+def _spelled(names: dict[str, tuple[str, ...]], number: int) -> dict[str, str]:
+    """One of the spellings for each variable; all of them come up, in many pairs."""
+    return {
+        name: spellings[(number * 7 + number // 8 + turn * 3) % len(spellings)]
+        for turn, (name, spellings) in enumerate(names.items())
+    }
+
+
+def _world(case: Case, home: Path, number: int) -> dict[str, object]:
     """What a program in this world decides and writes, in a child of its own."""
     if CHOICES[case.choice] is not None:
         home.mkdir(mode=0o700, parents=True)
@@ -99,9 +116,10 @@ def _world(case: Case, home: Path) -> dict[str, object]:
             sys.argv = ["theirs", "build"]
             for name in ("CI", "DO_NOT_TRACK", "TELEMETRY_ENABLED"):
                 os.environ.pop(name, None)
-            os.environ.update(ENVIRONMENTS[case.environment])
-            os.environ.update(CI[case.ci])
-            build_values.TELEMETRY_ENABLED = case.build
+            os.environ.update(_spelled(ENVIRONMENTS[case.environment], number))
+            os.environ.update(_spelled(CI[case.ci], number))
+            build = _spelled({"build": BUILDS[case.build]}, number)
+            build_values.TELEMETRY_ENABLED = build["build"]
             config = telemetry.Config(
                 app="theirs",
                 home=str(home),
@@ -137,6 +155,20 @@ def _world(case: Case, home: Path) -> dict[str, object]:
     return told
 
 
+def test_every_spelling_comes_up() -> None:
+    """A table that skips half of them tells nothing of that half."""
+    used = [
+        _spelled(names, number)
+        for number, case in enumerate(CASES)
+        for names in (ENVIRONMENTS[case.environment], CI[case.ci])
+    ]
+    for names in (*ENVIRONMENTS.values(), *CI.values()):
+        for name, spellings in names.items():
+            assert set(spellings) <= {each.get(name) for each in used}, name
+
+
+# The child leaves by `_exit`; no thread of the test runner is needed in it.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_what_is_decided_why_and_what_is_written(
     environment: str, tmp_path: Path
@@ -146,7 +178,7 @@ def test_what_is_decided_why_and_what_is_written(
         if case.environment != environment:
             continue
         home = tmp_path / str(number)
-        told = _world(case, home)
+        told = _world(case, home, number)
         assert "failed" not in told, told["failed"]
         is_on, rule = _expected(case)
         assert (told["recorded"], told["again"]) == (is_on, is_on), (case, told)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
@@ -15,6 +17,9 @@ from telemetry.wire.deadline import (
     Runner,
     StillHangingError,
 )
+
+
+T = TypeVar("T")
 
 
 class Belonging:
@@ -32,12 +37,19 @@ def runner(made: list[Belonging]) -> Runner[Belonging]:
     return Runner(make=make, close=lambda belonging: belonging.closed.set())
 
 
+def run(
+    it: Runner[Belonging], call: Callable[[Belonging], T], *, wait_s: float
+) -> T | None:
+    until = time.monotonic() + wait_s
+    return it.result(it.start(call), until=lambda: until)
+
+
 def test_calls_follow_each_other_on_one_thread_with_one_belonging() -> None:
     """A kept connection is what makes a drain fast."""
     made: list[Belonging] = []
     it = runner(made)
     threads = [
-        it.run(lambda _: threading.current_thread(), wait_s=60) for _ in range(3)
+        run(it, lambda _: threading.current_thread(), wait_s=60) for _ in range(3)
     ]
     assert len(set(threads)) == len(made) == 1
     it.abandon()
@@ -48,8 +60,8 @@ def test_an_abandoned_call_ends_by_itself_and_the_next_has_a_new_thread() -> Non
     """Nothing ends a resolver that hangs; the flush goes on all the same."""
     made: list[Belonging] = []
     it, resume = runner(made), threading.Event()
-    assert it.run(lambda _: resume.wait(60), wait_s=0.01) is None
-    assert it.run(lambda belonging: belonging, wait_s=60) is made[1]
+    assert run(it, lambda _: resume.wait(60), wait_s=0.01) is None
+    assert run(it, lambda belonging: belonging, wait_s=60) is made[1]
     assert not made[0].closed.is_set()
     resume.set()
     assert made[0].closed.wait(60), "it is closed on the thread that used it"
@@ -62,9 +74,9 @@ def test_no_more_threads_hang_than_the_bound() -> None:
     made: list[Belonging] = []
     it, resume = runner(made), threading.Event()
     for _ in range(ABANDONED_MAX):
-        assert it.run(lambda _: resume.wait(60), wait_s=0.01) is None
+        assert run(it, lambda _: resume.wait(60), wait_s=0.01) is None
     with pytest.raises(StillHangingError):
-        it.run(lambda _: 1, wait_s=60)
+        run(it, lambda _: 1, wait_s=60)
     resume.set()
     assert all(each.closed.wait(60) for each in made)
 
@@ -79,7 +91,7 @@ def test_a_call_runs_in_its_caller_where_no_thread_can_be_started(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     made: list[Belonging] = []
-    here = runner(made).run(lambda _: threading.current_thread(), wait_s=60)
+    here = run(runner(made), lambda _: threading.current_thread(), wait_s=60)
     assert here is threading.current_thread()
     assert made[0].closed.is_set()
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import datetime as dt
 import decimal
 import enum
+import fractions
+import ipaddress
 import json
 import math
 import re
+import types
+import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -254,3 +261,51 @@ def test_tags_keep_the_rules_of_the_original(text: str) -> None:
             )
     assert tags == expected
     assert all("," not in name and "=" not in name and name for name in tags)
+
+
+@dataclasses.dataclass
+class Deployed:
+    region: str
+    where: Path
+
+
+KEPT: list[tuple[Any, Any]] = [
+    (Path("a/b"), "a/b"),
+    (decimal.Decimal("1.50"), "1.50"),
+    (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+    (dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc), "2026-01-02T00:00:00Z"),
+    (dt.timedelta(seconds=90), "PT90S"),
+    (enum.Enum("Colour", {"RED": "r"}).RED, "r"),  # type: ignore[attr-defined]
+    ({1}, [1]),
+    (b"ab\xff", "ab\ufffd"),
+    (Deployed("eu", Path("x")), {"region": "eu", "where": "x"}),
+    ({"deep": [{"deeper": ({Path("x")},)}]}, {"deep": [{"deeper": [["x"]]}]}),
+    (math.nan, None),
+    (10**30, 10**30),
+    (types.MappingProxyType({"a": 1}), {"a": 1}),
+    (collections.deque([1, Path("x")]), [1, "x"]),
+    (range(3), [0, 1, 2]),
+    (fractions.Fraction(1, 3), "1/3"),
+    (1j, "1j"),
+    (ipaddress.ip_address("192.0.2.1"), "192.0.2.1"),
+    (OSError(2, "/home/me/secret"), "FileNotFoundError"),
+]
+
+
+def test_a_value_is_kept_in_the_form_that_its_author_would_read() -> None:
+    """An event is not lost for one path or one decimal number in it."""
+    for value, expected in KEPT:
+        assert properties({"value": value}) == {"value": expected}, value
+
+
+def test_what_has_no_form_is_refused_and_nothing_else_happens() -> None:
+    """A circle has no end, and an address means nothing elsewhere."""
+    circle: dict[str, Any] = {}
+    circle["again"] = circle
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    endless = range(10**15)
+    for value in (circle, deep, object(), object, len, iter([1]), Event, endless):
+        with pytest.raises(InvalidEventError):
+            properties({"value": value})

@@ -12,7 +12,8 @@ import random
 from collections import Counter
 
 from telemetry.books.entries import DeliveryState
-from telemetry.delivery.backoff import Delays, conclude
+from telemetry.config import Config
+from telemetry.delivery.backoff import conclude
 from telemetry.delivery.detached import PATIENCE_S
 from telemetry.delivery.schedule import Schedule
 from telemetry.wire.verdict import Action, Verdict
@@ -21,7 +22,9 @@ from telemetry.wire.verdict import Action, Verdict
 MACHINES, TAKES_A_SECOND, ASKED_S = 10_000, 40, 120.0
 HOUR_S, OUTAGE_H = 3600.0, 3
 DESTINATION = "0a1b2c3d"
-DELAYS = Delays(flush_interval_s=60.0, retry_first_s=60.0, retry_max_s=6 * HOUR_S)
+CONFIG = Config(
+    app="frobnicate", flush_interval_s=60.0, retry_first_s=60.0, retry_max_s=6 * HOUR_S
+)
 SPREAD_S = 300.0
 # The server is back at this time, a full hour.
 BACK = 528_000 * HOUR_S
@@ -78,7 +81,7 @@ class Fleet:
             identity=DESTINATION,
             failures=plan.failures(DESTINATION),
             now=now,
-            delays=DELAYS,
+            config=CONFIG,
             random=self.chance.random,
         )
         again = state.next_attempt_ms / 1000

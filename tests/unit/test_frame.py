@@ -116,6 +116,9 @@ def test_worked_example_is_exact_to_the_byte() -> None:
 def test_overhead_is_what_the_format_says() -> None:
     """Bounds on files are computed with it."""
     assert frame.OVERHEAD == len(encode(0, b"")) == 44
+    # No writer exceeds it, whatever its program's bounds are, so no reader may lower it.
+    assert frame.RECORD_BYTES_MAX == 16 * 1024 * 1024
+    assert all(record.startswith(frame.MARK) for record in RECORDS)
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -314,6 +317,9 @@ def test_last_record_is_the_one_that_ends_the_bytes() -> None:
             assert found == whole
     for tail in (b"\n", b"x", b"\0", b"\x1e", b"}\n", EXAMPLE[:-1]):
         assert last_record(content + tail, at=0) is None
+    # Without a separator it is none, whatever the rest says.
+    for text in (EXAMPLE[1:], b"x" + EXAMPLE[1:]):
+        assert last_record(text, at=7) is None
 
 
 pieces = st.one_of(

@@ -7,9 +7,11 @@ import contextlib
 import click
 import pytest
 
+from telemetry.config import CommandPolicy
 from telemetry.integrations import argparse as for_argparse
 from telemetry.integrations import click as for_click
 from telemetry.integrations import typer as for_typer
+from telemetry.testing import assert_commands_decided
 from tests.support.wrapped import (
     Recorder,
     click_program,
@@ -40,7 +42,7 @@ def test_instrumenting_again_and_again_piles_nothing_up(framework):
         framework.instrument(program)
         command = program
         if framework is for_typer:
-            command = for_typer.command_of(program)
+            command = for_typer.get_command(program)
         depths.append(
             (
                 len(type(command).__mro__),
@@ -108,3 +110,31 @@ def test_interrupt_while_recording_reaches_the_program():
         for_argparse.command(parser_and_main()[0], [], client=Interrupted()),
     ):
         pass
+
+
+def test_a_new_command_cannot_slip_in_without_a_decision():
+    """Who adds `deploy --token` has to say what may be told of it."""
+    parser, _ = parser_and_main()
+    for_argparse.telemetry_commands(parser)
+    app = typer_app()
+    app.command("watch")(lambda: None)
+    for_typer.telemetry_commands(app)
+    cli = click_program()
+    for_click.telemetry_commands(cli)
+    of_click = ("build", "remote add", "leave")
+    for program, actions in (
+        (parser, ("build",)),
+        (cli, of_click),
+        (app, ("build", "watch")),
+    ):
+        decided = CommandPolicy(names_of=actions[1:], arguments_of=actions[:1])
+        assert_commands_decided(program, decided)
+        with pytest.raises(AssertionError, match="'build' is not decided: name it"):
+            assert_commands_decided(program, CommandPolicy(names_of=actions[1:]))
+        with pytest.raises(AssertionError, match="'gone' is decided, but no command"):
+            assert_commands_decided(
+                program, CommandPolicy(names_of=actions, flags_of=("gone",))
+            )
+    assert_commands_decided(typer_app(), CommandPolicy(names_of=("build",)))
+    with pytest.raises(TypeError, match="no program"):
+        assert_commands_decided(object(), CommandPolicy())

@@ -14,7 +14,7 @@ import weakref
 import click
 import pytest
 
-from telemetry.integrations import CommandPolicy
+from telemetry.config import CommandPolicy
 from telemetry.integrations import click as for_click
 from tests.support.wrapped import Recorder, click_program, invoke
 

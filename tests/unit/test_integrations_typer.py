@@ -61,7 +61,7 @@ def test_typer_group_class_of_the_program_is_kept(recorder, late):
     app.add_typer(sub, name="sub")
     for_typer.instrument(app, client=recorder)
     for_typer.instrument(sub, client=recorder)
-    assert isinstance(for_typer.command_of(app), Mine)
+    assert isinstance(for_typer.get_command(app), Mine)
     invoke(app, "--verbose", "sub", "build")
     assert recorder.told == [("sub build", "", ["--verbose"])]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 import time
@@ -84,6 +85,50 @@ def test_the_hosts_alarm_reaches_the_host(how: str, tmp_path: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(spooled(tmp_path / "home")) == 2
+
+
+# The standard library answers for these itself: they say no to whatever is raised.
+SWALLOWED_BY_OTHERS = ("isdir", "lexists")
+CALLS = (
+    *("open", "read", "write", "lstat", "stat", "fstat", "close", "mkdir"),
+    *("lseek", "pread", "utime", "unlink", "link", "urandom", "listdir"),
+)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_hosts_alarm_reaches_the_host_at_every_call(
+    is_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TimeoutError is an OSError, too: what looks like the disk's may be the host's."""
+    count, at, inside = 0, 0, False
+
+    def alarming(call: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            answer = call(*arguments, **named)
+            caller = sys._getframe(1).f_code.co_name
+            count += inside and caller not in SWALLOWED_BY_OTHERS
+            if inside and count == at and caller not in SWALLOWED_BY_OTHERS:
+                HANDLERS["object"](signal.SIGALRM, sys._getframe())
+            return answer
+
+        return made
+
+    for name in CALLS:
+        monkeypatch.setattr(os, name, alarming(getattr(os, name)))
+    while count >= at:
+        at += 1
+        with telemetry.Client(quiet_config(tmp_path / f"home-{at}")) as client:
+            assert is_first or client.track(telemetry.ToolEvent())
+            count, inside = 0, True
+            try:
+                client.track(telemetry.ToolEvent())
+                assert count < at, f"the alarm at call {at} was swallowed"
+            except TimeoutError:
+                pass
+            finally:
+                inside = False
+    assert at > (30 if is_first else 2)
 
 
 class Failing(telemetry.ToolEvent, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,23 +11,24 @@ import pytest
 from telemetry.delivery.launch import import_path, interpreter_options
 
 
+CWD, LIB = os.path.abspath("/cwd"), os.path.abspath("/lib")
+
+
 def test_the_import_path_loses_the_working_directory_and_relative_entries() -> None:
     """`''` and `.` mean another directory in another process."""
-    path = ["", ".", "/cwd", "/lib", "relative", "/cwd/../cwd"]
-    assert import_path(path, "/cwd", "/lib") == ["/lib"]
-    assert import_path(path, "/cwd", "/cwd") == ["/cwd", "/lib", "/cwd/../cwd"]
-    assert import_path(path, "", "/lib") == ["/cwd", "/lib", "/cwd/../cwd"]
+    path = ["", ".", CWD, LIB, "relative", f"{CWD}/../cwd"]
+    assert import_path(path, CWD, LIB) == [LIB]
+    assert import_path(path, CWD, CWD) == [CWD, LIB, f"{CWD}/../cwd"]
+    assert import_path(path, "", LIB) == [CWD, LIB, f"{CWD}/../cwd"]
 
 
 def test_the_import_path_holds_what_is_no_path_and_where_we_are_from() -> None:
     """The import system ignores what is no text; a relative entry may be ours."""
-    path = [Path("/path"), None, b"/bytes", 7, "/lib", "/no\udce9utf8"]
-    assert import_path(path, "/cwd", "/lib") == ["/lib", "/no\udce9utf8"]
-    assert import_path(["vendor", "/lib"], "/cwd", "/cwd/vendor") == [
-        "/cwd/vendor",
-        "/lib",
-    ]
-    assert import_path([], "/cwd", "/zip/app.pyz") == ["/zip/app.pyz"]
+    path = [Path(CWD), None, b"/bytes", 7, LIB, f"{LIB}/no\udce9utf8"]
+    assert import_path(path, CWD, LIB) == [LIB, f"{LIB}/no\udce9utf8"]
+    vendor = os.path.join(CWD, "vendor")
+    assert import_path(["vendor", LIB], CWD, vendor) == [vendor, LIB]
+    assert import_path([], CWD, f"{LIB}/app.pyz") == [f"{LIB}/app.pyz"]
 
 
 def test_switches_of_the_host_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.locks import sync, try_lock
+from telemetry.files import sync, try_lock
 from tests.support.writers import Peer, child, holding, wait_until
 
 
@@ -149,3 +150,22 @@ def test_sync_is_one_call_of_the_system(
     sync(descriptor)
     os.close(descriptor)
     assert called == [descriptor]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other calls")
+def test_sync_of_macos_goes_through_the_drives_cache_where_it_can(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There `fsync` stops at the cache; a file system without the call has `fsync`."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    descriptor = os.open(path, os.O_RDWR)
+    sync(descriptor, full=fcntl.F_GETFD)  # stands for a call that the system has
+    assert synced == []
+    f_fullfsync = 51
+    sync(descriptor, full=f_fullfsync)
+    assert synced == [descriptor]
+    os.close(descriptor)
+    with pytest.raises(OSError):
+        sync(descriptor, full=f_fullfsync)
+    assert synced == [descriptor]

@@ -2,72 +2,89 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.privacy import Scrubber, without_secret
-from tests.support.canaries import OWN_KEY, OWN_KEY_WRITTEN, SURROUNDINGS, windows
+from telemetry.config import Config
+from telemetry.envelope import Envelope
+from telemetry.events import ToolEvent
+from telemetry.light_events import NamedEvent
+from telemetry.logs import TelemetryLogger, discreet
+from telemetry.privacy import OwnKey, own_key_of
+from tests.support.canaries import (
+    OWN_KEY,
+    OWN_KEY_WRITTEN,
+    SURROUNDINGS,
+    own_key_leaks,
+    windows,
+)
 
 
-def leaks(text: str, written: str) -> list[str]:
-    """Every stretch of eight characters of what was written that is in the text."""
-    return [part for part in windows(written, 8) if part in text]
+# Readable, drawn, in digits, with what is escaped everywhere, and beyond ASCII.
+KEYS = (
+    OWN_KEY,
+    "team-blue-2024-collector",
+    "9f8e7d6c5b4a39281706f5e4d3c2b1a0",
+    "pk_Zx81LmQo04",
+    "84615502937716",
+    "a b&c<d>e\"f'g\\h/i%j",
+    "schl\u00fcssel-\u0436\u043a-4711",
+)
 
 
 def test_the_own_key_is_removed_however_it_is_written() -> None:
     """Programs quote their key in errors, and servers answer with it."""
-    scrubber = Scrubber(homes=(), users=(), key=OWN_KEY)
-    removers = (scrubber.text, scrubber.free_text, lambda t: without_secret(t, OWN_KEY))
     found = [
-        (name, text, out)
+        (key, name, text, out)
+        for key in KEYS
         for name, write in OWN_KEY_WRITTEN.items()
         for around in SURROUNDINGS
-        for text in [around.format(write(OWN_KEY).strip())]
-        for out in [remove(text) for remove in removers]
-        # Base64 shares its first and last characters with what is around it.
-        if leaks(out, write(OWN_KEY).strip().replace("\n", " ")[2:-2])
+        for text in [around.format(write(key).strip())]
+        for out in [OwnKey(key).without(text)]
+        if own_key_leaks(out, key)
     ]
     assert found == []
 
 
-def test_without_a_scrubber_each_of_them_would_be_found() -> None:
+def test_without_a_look_each_of_them_would_be_found() -> None:
     """The search above can fail."""
     for name, write in OWN_KEY_WRITTEN.items():
         written = write(OWN_KEY).strip()
-        assert leaks(
-            f"error: {written}", written[2:-2] if len(written) > 12 else written
-        ), name
+        assert own_key_leaks(f"error: {written}"), name
 
 
 def test_other_text_stays_as_it_is() -> None:
     """The same object: what has no piece of the key costs one look."""
-    for key in (OWN_KEY, "team-blue-2024-collector", "", "abc", "hunter2"):
+    for key in (*KEYS, "", "abc", "hunter2"):
+        own = OwnKey(key)
         for text in (
-            "team blue collects",
-            "refused",
-            "50% of a\\b",
-            "&amp; hunter2x",
-            "",
+            *("team blue collects", "refused", "50% of a\\b", "&amp; hunter2x", ""),
+            *("11111111-2222-4333-8444-555555555555", "2024-01-01T10:00:00Z"),
+            *("the team in blue", "a, b, c: d/e f", "0x7ffe 0x10", "1 2 3 4 5 6 7 8"),
         ):
-            assert (
-                without_secret(text, key) is text or without_secret(text, key) == text
-            )
+            assert own.without(text) is text, (key, text)
 
 
 def test_fewer_than_eight_characters_of_it_stay() -> None:
     """Words of a key stand in other texts, too."""
     key = "team-blue-2024-collector"
-    assert without_secret("team-bl and blue-20", key) == "team-bl and blue-20"
-    assert without_secret("team-blue", key) == "<secret>"
-    assert without_secret("the collector said no", key) == "the <secret> said no"
+    for text, out in (
+        ("team-bl and blue-20", "team-bl and blue-20"),
+        ("team-blue", "<secret>"),
+        ("the collector said no", "the <secret> said no"),
+        ("team.blue.2024", "<secret>"),
+        ("team blue", "team blue"),
+    ):
+        assert OwnKey(key).without(text) == out, text
 
 
 def test_a_short_key_is_removed_where_it_is_a_word() -> None:
     """A key of three characters is a test's."""
-    assert without_secret("key hunter2, HUNTER2! hunter22", "hunter2") == (
+    assert OwnKey("hunter2").without("key hunter2, HUNTER2! hunter22") == (
         "key <secret>, <secret>! hunter22"
     )
-    assert without_secret("abc", "abc") == "abc"
+    assert OwnKey("abc").without("abc") == "abc"
 
 
 @settings(max_examples=300, deadline=None)
@@ -83,6 +100,96 @@ def test_no_key_and_no_fragment_of_any_key_stays(
 ) -> None:
     """Keys are whatever a server gives out."""
     fragment = key[start : start + size]
-    out = without_secret(f"{before}{fragment}{behind}", key)
+    out = OwnKey(key).without(f"{before}{fragment}{behind}")
     if len(fragment) >= 8 and fragment not in before + behind:
         assert fragment not in out
+
+
+def test_nothing_of_the_key_is_in_an_events_bytes_without_a_scrubber() -> None:
+    """The last step before the spool looks at names and numbers, too."""
+    key = "sesame-84615502937716"
+    number = int(key[-14:])
+    envelope = Envelope(
+        source=f"from-{key}",
+        version=f"1.0+{key}",
+        user_uuid=key.upper(),
+        scrub=None,
+        own_key=OwnKey(key),
+        event_bytes_max=1 << 20,
+        environment={"TELEMETRY_TAGS": f"a={key},{key}=b", "LANG": f"de_{key}"},
+    )
+    planted = {
+        key: 1,
+        "n": number,
+        "f": number / 1000,
+        "pieces": [key[:5], key[5:9], key[9:15], key[15:]],
+        "bytes": [*key.encode()],
+        "deep": [{"x": (key.encode(), {key[2:]: None})}],
+    }
+    for event in (
+        NamedEvent(f"event {key}", planted),
+        ToolEvent(key, key[:8], key[8:], key[::-1], error=f"no {key.encode()!r}"),
+    ):
+        sealed = envelope.seal(event).decode()
+        for part in (*windows(key, 8), *windows(key[::-1], 8), "115, 101", "115,101"):
+            assert part not in sealed, (part, sealed)
+
+
+def test_names_that_are_public_stay() -> None:
+    """A key often begins with the name of its program; an event has to have it."""
+    own = own_key_of(
+        Config(app="frobnicate", api_key="frobnicate-4f0c81aa", endpoint="https://x"),
+        {},
+        public=("session_id",),
+    )
+    assert own.value({"session_id": "frobnicate"}) == {"session_id": "frobnicate"}
+    assert own.without("frobnicate-4f") == "<secret>"
+    # A name that holds the whole key is none that may be told.
+    assert OwnKey("team-blue-9", public=["x team-blue-9"]).without("x team-blue-9") == (
+        "x <secret>"
+    )
+
+
+def test_a_key_of_the_environment_and_a_password_are_secrets_too() -> None:
+    """Also where the settings cannot be used."""
+    config = Config(app="app", endpoint="https://me:pass%2Dword-1@host/")
+    own = own_key_of(config, {"TELEMETRY_API_KEY": ' "from-outside-9"\r\n'})
+    assert own.without("a from-outside-9 b pass-word-1") == "a <secret> b <secret>"
+    unusable = Config(app="app", endpoint=None, api_key=1234567890)  # type: ignore[arg-type]
+    assert own_key_of(unusable, {}).without("1234567890") == "<secret>"
+
+
+class Lines(TelemetryLogger):
+    """Remembers what is said as a handler would write it."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def debug(self, message: str, *args: object) -> None:
+        self.said.append(message % args if args else message)
+
+    info = warning = error = debug
+
+    def is_enabled_for(self, level: int) -> bool:
+        return level > 10
+
+
+def test_no_line_of_a_log_holds_the_key() -> None:
+    """Debug logs are the first thing that anybody pastes."""
+    key, lines = "sesame-0123456789", Lines()
+    logger = discreet(lines, OwnKey(key))
+    assert logger is not None
+    assert discreet(logger, OwnKey(key)) is logger
+    assert discreet(lines, OwnKey("")) is lines
+    assert discreet(None, OwnKey(key)) is None
+    assert logger.is_enabled_for(30)
+    assert not logger.is_enabled_for(10)
+    for say in (logger.debug, logger.info, logger.warning, logger.error):
+        say("%s: %r at 100%%", "flush", OSError(1, f"no {key}"))
+        say(key)
+        say("%s of %d", "clean", 3)
+    with pytest.raises(TypeError):
+        logger.info("%d", "no number")
+    assert not [line for line in lines.said if key[:8] in line]
+    assert lines.said.count("clean of 3") == 4
+    assert len(lines.said) == 12

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from telemetry.privacy import _INDEX, EVERYWHERE, IN_FREE_TEXT, Scrubber
+from telemetry.privacy import Scrubber
 from telemetry.privacy.finders import FINDERS
-from telemetry.privacy.own_key import OwnKey
-from telemetry.privacy.rules import DRAWN, SECRET_KEY, SECRET_WORDS, Rule
+from telemetry.privacy.index import EVERYWHERE, IN_FREE_TEXT, INDEX
+from telemetry.privacy.plain import SECRET_WORDS, is_plain
+from telemetry.privacy.rules import DRAWN, SECRET_KEY, Rule
 from telemetry.privacy.scrub import Identity, as_searched, scrub
 from tests.support.canaries import CANARIES, DISGUISES
 
@@ -57,7 +58,7 @@ def test_no_match_is_without_what_its_rule_says_each_has(data: st.DataObject) ->
     text = data.draw(text_of(rule))
     searched, low = as_searched(text)
     assert rule.may_match(searched, low), (rule.name, text)
-    assert _INDEX.may_match(searched, low, free=rule.free), (rule.name, text)
+    assert INDEX.may_match(searched, low, free=rule.free), (rule.name, text)
 
 
 QUIET = st.text("abcxyzABKSIC019 -_.,;:!?'\"()[]{}<*+&^|`#/", max_size=40)
@@ -72,15 +73,14 @@ LOWERED = TRUNCATED.map(lambda text: re.sub("[0-9]", "a", text.lower()))
 WORDS = st.sampled_from(
     ["token ", "-u", "key", " alice ", "cookie", "hook", "ip-", "pat-", "/data/p9"]
 )
-KEY = "sesame-0123456789"
-PIECES = st.one_of(QUIET, TRUNCATED, LOWERED, WORDS, st.sampled_from([KEY, KEY[3:12]]))
+PIECES = st.one_of(QUIET, TRUNCATED, LOWERED, WORDS)
 
 
-def assert_clean_if_it_looks_clean(text: str, key: str = "") -> None:
-    scrubber = Scrubber(homes=(HOME,), users=(USER,), key=key)
+def assert_clean_if_it_looks_clean(text: str) -> None:
+    scrubber = Scrubber(homes=(HOME,), users=(USER,))
     for free, rules in ((False, EVERYWHERE), (True, IN_FREE_TEXT)):
         if scrubber._is_plainly_clean(text, free=free):
-            out = scrub(text, rules, Identity((HOME,), (USER,)), OwnKey(key))
+            out = scrub(text, rules, Identity((HOME,), (USER,)))
             assert out == text, (free, text, out)
 
 
@@ -88,7 +88,35 @@ def assert_clean_if_it_looks_clean(text: str, key: str = "") -> None:
 @given(pieces=st.lists(PIECES, max_size=4))
 def test_what_is_called_clean_at_a_glance_is_clean(pieces: list[str]) -> None:
     """The glance may be wrong one way only."""
-    assert_clean_if_it_looks_clean("".join(pieces), KEY)
+    assert_clean_if_it_looks_clean("".join(pieces))
+
+
+PLAIN = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [*SECRET_WORDS, "-----", "bearer ", "login ", "-u ", "ab-", "a "]
+        ),
+        st.text("abcdef pwkn-", max_size=6),
+    ),
+    max_size=6,
+).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=PLAIN)
+def test_no_rule_matches_plain_words(text: str) -> None:
+    """They are told without the rules, so no rule's own words speak for it."""
+    if is_plain(text):
+        assert scrub(text, IN_FREE_TEXT, Identity((), ())) == text
+    assert not is_plain(f"{text}9")
+
+
+def test_what_a_rule_finds_in_small_letters_is_not_plain() -> None:
+    for text in ("--password hunter", "ab-cd-ef-ab-cd-ef"):
+        assert scrub(text, IN_FREE_TEXT, Identity((), ())) != text, text
+        assert not is_plain(text), text
+    for text in ("compose up", "--no-cache", "build"):
+        assert is_plain(text), text
 
 
 def test_no_beginning_of_a_canary_looks_clean_where_a_rule_would_change_it() -> None:
@@ -99,7 +127,7 @@ def test_no_beginning_of_a_canary_looks_clean_where_a_rule_would_change_it() -> 
 
 def test_a_glance_that_sees_nothing_would_be_found_out(monkeypatch) -> None:
     """The two tests above can fail."""
-    monkeypatch.setattr(type(_INDEX), "may_match", lambda *_, **__: False)
+    monkeypatch.setattr(type(INDEX), "may_match", lambda *_, **__: False)
     clean = Scrubber(homes=(HOME,), users=(USER,))._is_plainly_clean
     looked_clean = [canary for canary in CANARIES if clean(canary.text, free=True)]
     assert len(looked_clean) > 100

@@ -22,10 +22,10 @@ from tests.support.surroundings import REPOSITORY
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors interrupts paths locks files text logs switches _build build_values privacy",
-        "identity events envelope session spool",
+        "absent errors interrupts paths files_posix files_windows files text logs switches _build build_values privacy",
+        "event_type identity events light_events envelope session spool",
         "wire",
-        "config consent notice commands",
+        "config consent notice commands machine mistakes",
         "books",
         "delivery",
         "pipeline client context",
@@ -42,8 +42,9 @@ OWNERS: Mapping[str, frozenset[str]] = {
     "click": frozenset({"integrations/click.py"}),
     "typer": frozenset({"integrations/typer.py"}),
     "hatchling": frozenset({"build_hook.py"}),
-    "fcntl": frozenset({"locks.py"}),
-    "msvcrt": frozenset({"locks.py"}),
+    "spool_tools": frozenset({"integrations/own_commands.py"}),
+    "fcntl": frozenset({"files_posix.py"}),
+    "msvcrt": frozenset({"files_windows.py"}),
 }
 ANYBODY = frozenset({"msgspec"})
 # Type checkers know it, and no program installs it: never at run time.

@@ -138,6 +138,46 @@ def test_no_content_raises(content: bytes) -> None:
         assert 0 <= count < 10**15
 
 
+def test_a_line_counts_from_its_first_byte_to_its_last() -> None:
+    """A file that was cut loses its last line, and nothing that stands before it."""
+    content = b"busy            000000000000010\nspool_full      000000000001234\n"
+    assert refusals.parse(content) == {"busy": 10, "spool_full": 1234}
+    for length in range(33, 64):
+        assert refusals.parse(content[:length]) == {"busy": 10}
+    assert refusals.parse(content[:31]) == {}
+    assert refusals.parse(content[32:] + content[:32] * 2) == {
+        "spool_full": 1234,
+        "busy": 20,
+    }
+
+
+def test_a_count_stops_where_it_fills_its_line(path: str) -> None:
+    """One digit more would move every line behind it."""
+    most = 10**15 - 1
+    assert refusals.add(path, {"busy": most - 1, "invalid": 3})
+    for _ in range(3):
+        assert refusals.add(path, {"busy": 1})
+    assert refusals.read(path) == {"busy": most, "invalid": 3}
+    assert os.path.getsize(path) == refusals.FILE_BYTES
+
+
+def test_made_by_two_at_once_it_has_its_size(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them has counted in it before the other fills it up."""
+    os.unlink(path)
+
+    def counted_meanwhile(descriptor: int) -> bool:
+        if not os.fstat(descriptor).st_size:
+            Path(path).write_bytes(b"busy            000000000000010\n")
+        return True
+
+    monkeypatch.setattr(refusals, "try_lock", counted_meanwhile)
+    refusals.make(path)
+    assert os.path.getsize(path) == refusals.FILE_BYTES
+    assert refusals.read(path) == {"busy": 10}
+
+
 def test_file_that_is_full_of_reasons_adds_no_more(path: str) -> None:
     """There are a handful of reasons; a file with 128 was not written by us."""
     counts = {f"reason{n}": n for n in range(1, 130)}

@@ -10,7 +10,7 @@ import pytest
 from telemetry.config import Config
 from telemetry.delivery import schedule
 from telemetry.delivery.schedule import HORIZON_S, STARTS_MAX, WINDOW_S, Schedule
-from telemetry.locks import try_lock
+from telemetry.files import try_lock
 from telemetry.paths import Home
 
 
@@ -181,9 +181,9 @@ def test_a_claim_is_one_turn_and_keeps_the_lock_until_it_is_closed(home: Home) -
     assert schedule.read(home.next_flush) == NOW + WINDOW_S == lock.next_flush
     assert schedule.claim(CONFIG, home, NOW + WINDOW_S - 1) is None
     assert is_free(home)
-    assert schedule.unfinished_starts(home.next_flush) == 1
+    assert schedule.load(home.next_flush).starts == 1
     schedule.note_finished(home)
-    assert schedule.unfinished_starts(home.next_flush) == 0
+    assert schedule.load(home.next_flush).starts == 0
     assert schedule.read(home.next_flush) == NOW + WINDOW_S
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from spool_tools.screen import columns, fitted, folded, printable
+from spool_tools.wording import columns, fitted, folded, printable
 
 
 def test_text_is_escaped_as_json_escapes_it() -> None:
@@ -26,19 +24,13 @@ def test_wide_characters_count_twice() -> None:
     assert fitted("abcdef", 4) == "abc…"
 
 
-@pytest.mark.parametrize("width", range(1, 40))
-def test_folding_loses_no_word(width: int) -> None:
+def test_folding_loses_no_word() -> None:
     """What does not fit goes on below, indented, and is broken at blanks only."""
-    texts = [
-        ("one two  ", "bold"),
-        ("three", ""),
-        (": four five-six ", "red"),
-        ("", ""),
-    ]
-    lines = folded(texts, width, 2)
-    words = "".join(text for text, _ in texts).split()
-    said = ["".join(text for text, _ in line) for line in lines]
-    assert " ".join(said).split() == words
-    assert all(line.startswith("  ") for line in said[1:])
-    for line in said:
-        assert len(line.rstrip()) <= width or len(line.split()) == 1
+    text = "  one two  three: four five-six 漢字漢字 x "
+    for width in range(1, 40):
+        places = folded(text, width, 2)
+        lines = [text[start:end] for start, end in places]
+        assert " ".join(lines).split() == text.split(), width
+        for number, line in enumerate(lines):
+            room = width - (2 if number else 0)
+            assert columns(line) <= room or len(line.split()) == 1, width

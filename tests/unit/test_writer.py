@@ -6,14 +6,16 @@ import errno
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from telemetry.errors import DiskError, OffError, RefusedError
-from telemetry.locks import try_lock
+from telemetry.errors import BusyError, DiskError, OffError, RefusedError
+from telemetry.files import try_lock
 from telemetry.paths import Home, is_segment
 from telemetry.spool import frame, segment
+from telemetry.spool import writer as writer_module
 from telemetry.spool.reader import SegmentReader, segment_names
 from telemetry.spool.writer import SpoolWriter
 from tests.support.writers import (
@@ -216,6 +218,113 @@ def test_event_larger_than_a_segment_has_one_of_its_own(home: Home) -> None:
         True,
         True,
     ]
+
+
+def test_one_that_the_event_fills_to_the_byte_is_taken(home: Home) -> None:
+    """And one that lacks a byte is left for a shorter event."""
+    there = segment_of(event(0))
+    record = frame.encode(1, event(1))
+    for missing in (1, 0):
+        plant(home, YEAR_2001_NS, there)
+        writer = spool_writer(
+            home, segment_bytes_max=len(there) + len(record) - missing
+        )
+        writer.append(event(1))
+        writer.close()
+        assert len(segment_names(home)) == 1 + missing
+        assert spooled_events(home) == [event(0), event(1)]
+        for name in segment_names(home):
+            os.unlink(home.segment(name))
+
+
+def test_an_event_from_inside_an_event_is_refused(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler inside `append` cannot wait for what it interrupts."""
+    writer = spool_writer(home)
+    append = segment.Segment.append
+
+    def interrupted(ours: segment.Segment, each: bytes) -> bool:
+        with pytest.raises(BusyError):
+            writer.append(event(100))
+        return append(ours, each)
+
+    monkeypatch.setattr(segment.Segment, "append", interrupted)
+    for number in range(3):
+        writer.append(event(number))
+    writer.close()
+    assert spooled_events(home) == [event(0), event(1), event(2)]
+
+
+def test_a_forked_child_closes_its_copy_and_takes_a_segment_of_its_own(
+    home: Home,
+) -> None:
+    """The parent's lock stays, and ends with the parent."""
+    writer = spool_writer(home)
+    writer.after_fork()  # a fork before the first event
+    writer.append(event(0))
+
+    def forked(_: Peer) -> None:
+        before = open_files()
+        writer.after_fork()
+        assert len(open_files()) == len(before) - 1
+        writer.append(event(1))
+        writer.close()
+
+    with child(forked) as peer:
+        peer.finish()
+    assert len(segment_names(home)) == 2
+    writer.append(event(2))
+    writer.close()
+    assert sorted(spooled_events(home)) == [event(0), event(1), event(2)]
+
+
+def test_what_the_disk_refused_is_not_tried_elsewhere(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of it may stand in the file: written again, it might be there twice."""
+    writer = spool_writer(home)
+    writer.append(event(0))
+    append = segment.Segment.append
+    errors = [DiskError(home.spool, "took 3 of 60 bytes")]
+
+    def failing_once(ours: segment.Segment, each: bytes) -> bool:
+        if errors:
+            raise errors.pop()
+        return append(ours, each)
+
+    monkeypatch.setattr(segment.Segment, "append", failing_once)
+    with pytest.raises(DiskError, match="took 3"):
+        writer.append(event(1))
+    writer.append(event(2))
+    writer.close()
+    assert spooled_events(home) == [event(0), event(2)]
+
+
+def test_a_new_segment_that_is_taken_away_is_made_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flusher may delete it before we have its lock; so often only by design."""
+    made: list[str] = []
+
+    def taken_away(times: int) -> Callable[[str], segment.Segment | None]:
+        def create(path: str) -> segment.Segment | None:
+            made.append(path)
+            return None if len(made) <= times else segment.create(path)
+
+        return create
+
+    monkeypatch.setattr(writer_module, "create", taken_away(3))
+    append_one(home)
+    assert spooled_events(home) == [event(0)]
+    assert len(set(made)) == len(made) == 4
+    assert made == sorted(made)
+    os.unlink(made[-1])
+    made.clear()
+    monkeypatch.setattr(writer_module, "create", taken_away(1000))
+    with pytest.raises(DiskError, match="taken away"):
+        append_one(home)
+    assert len(made) < 50
 
 
 def test_moved_position_costs_no_event(home: Home) -> None:
@@ -429,6 +538,18 @@ def test_directory_that_cannot_be_written_is_an_error_and_nothing_stays_open(
             writer.append(event(0))
         assert isinstance(caught.value, RefusedError)
     assert open_files() == before
+    os.unlink(home.spool)
+    writer = SpoolWriter(
+        home,
+        spool_bytes_max=1 << 20,
+        segment_bytes_max=1 << 20,
+        power=False,
+        prepare=lambda: Path(home.spool).touch(),
+        allowed=lambda: True,
+    )
+    with pytest.raises(DiskError) as found:
+        writer.append(event(0))
+    assert (found.value.path, found.value.problem) == (home.spool, "Not a directory")
 
 
 def test_lock_of_a_live_writer_keeps_a_flusher_from_deleting(home: Home) -> None:

@@ -34,7 +34,7 @@ from tests.support.loopback import Server
 
 if TYPE_CHECKING:
     from telemetry.books.ledger import Ledger
-    from telemetry.wire.formats import Request
+    from telemetry.wire.batch import Request
     from tests.proofs.damage.spool import Case
 
 RECORDED = frozenset(each.event for each in sound()[1])
@@ -48,14 +48,22 @@ class _Body(msgspec.Struct):
 class _Accepting:
     """A poster that accepts, and keeps what it was given."""
 
+    at_once = 4
+
     def __init__(self) -> None:
         self.requests = 0
         self.bodies: list[bytes] = []
 
-    def post(self, request: Request) -> Verdict:
+    def send(self, request: Request) -> Request:
         self.requests += 1
         self.bodies.append(request.body)
+        return request
+
+    def answer(self, _: Request) -> Verdict:
         return _ACCEPTED
+
+    def post(self, request: Request) -> Verdict:
+        return self.answer(self.send(request))
 
 
 class _SayingYes:
@@ -63,8 +71,8 @@ class _SayingYes:
 
     snapshot = Snapshot()
 
-    def commit(self, **change: object) -> None:
-        pass
+    def commit(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
 
     def close(self) -> None:
         pass
@@ -97,7 +105,7 @@ class Bench:
             quarantine_bytes_max=1 << 30,
             power=False,
         )
-        drain = Drain(desk, poster)  # type: ignore[arg-type]
+        drain = Drain(desk, poster, turn=0, failures=0)  # type: ignore[arg-type]
         try:
             drain.run()
             books.commit()

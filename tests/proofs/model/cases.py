@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tests.proofs.model.delivering import Bounds, Bug, Wrong
 from tests.proofs.model.rules import Breach, Rule
 from tests.proofs.model.scenario import Scenario
 from tests.proofs.model.world import Left
@@ -31,6 +32,18 @@ HOST = Scenario(
 # Roll-over at every event.
 FULL = CRASH._replace(name="full segments", left=Left(), segment_records=1)
 
+# The same on Windows, where a tool may look at a segment that is being deleted.
+WINDOWS = CRASH._replace(
+    name="windows", windows=True, writers=(((1,), (2,)),), left=Left(kills=1, looks=1)
+)
+WINDOWS_TWO = WINDOWS._replace(name="windows, two writers", writers=CRASH.writers)
+WINDOWS_OPT_OUT = OPT_OUT._replace(
+    name="windows, opt-out", windows=True, writers=(((1, 2),),)
+)
+WINDOWS_LATER = OPEN_ALREADY._replace(
+    name="windows, opt-out later", windows=True, left=Left(looks=1)
+)
+
 SHORT = (
     CRASH,
     POWER,
@@ -41,6 +54,9 @@ SHORT = (
     REMOVED,
     HOST,
     FULL,
+    WINDOWS,
+    WINDOWS_OPT_OUT,
+    WINDOWS_LATER,
 )
 
 _TWO_WRITERS = (((1,),), ((2,),))
@@ -66,6 +82,12 @@ LONG = (
         left=Left(closed_by_host=1),
     ),
     FULL._replace(name="full, kill, short", left=Left(kills=1, short_writes=1)),
+    WINDOWS_TWO,
+    WINDOWS._replace(name="windows, two flushes", flushes=2),
+    WINDOWS_OPT_OUT._replace(name="windows, opt-out, two", writers=_TWO_WRITERS),
+    WINDOWS_LATER._replace(
+        name="windows, later, kill", flushes=2, left=Left(kills=1, looks=1)
+    ),
 )
 
 
@@ -108,6 +130,12 @@ REMOVALS = (
     Removal((Rule.TAIL_BESIDE,), DURABLE, Breach.LOST),
     Removal((Rule.BATCH_HASH,), POWER, Breach.LOST),
     Removal((Rule.PURGE_SYNC,), OPT_OUT_POWER, Breach.PURGED_SENT),
+    Removal((Rule.RETIRE,), WINDOWS_LATER, Breach.LATE),
+    Removal((Rule.END_CHECK,), WINDOWS_LATER, Breach.LOST),
+    Removal((Rule.ERASED,), WINDOWS_LATER, Breach.PURGED_SENT),
+    Removal((Rule.SHUT_OUT,), WINDOWS, Breach.LOST),
+    Removal((Rule.READ_END_AGAIN,), WINDOWS, Breach.LOST),
+    Removal((Rule.CONSENT_AFTER_OPEN,), WINDOWS_OPT_OUT, Breach.PURGED_SENT),
 )
 
 # Another rule stands behind these: without them alone, nothing is wrong.
@@ -118,4 +146,44 @@ COVERED = (
     (Rule.CONSENT_REREAD, OPT_OUT._replace(writers=(((1, 2), (3,)),))),
     (Rule.CONSENT_REREAD, OPEN_ALREADY),
     (Rule.CONSENT_AFTER_OPEN, OPEN_ALREADY),
+    (Rule.NAME_CHECK, WINDOWS),  # what is open cannot be deleted
+    (Rule.PATH_CHECK, WINDOWS_LATER),
+    (Rule.POSITION, WINDOWS_LATER),  # END_CHECK finds the same after the write
+)
+
+# What becomes of a spool that is written. Event 2 is refused, or 3, or both 2 and 5.
+POISON = Bounds("poison", ((1, 2, 3), (4,)), refused=frozenset({2}))
+NAMED = Bounds("named in an answer", ((1, 2), (3,)), named=frozenset({2}))
+DOWN = Bounds("a server that is down", ((1, 2), (3,)), downs=2, flushes=3)
+SEGMENTS = Bounds("three segments", ((1, 2), (3,), (4,)), refused=frozenset({3}))
+DELIVERY_SHORT = (
+    POISON,
+    POISON._replace(name="poison, two kills", kills=2),
+    NAMED,
+    DOWN,
+    SEGMENTS,
+)
+DELIVERY_LONG = (
+    POISON._replace(name="poison, an answer is lost", silent=1),
+    Bounds("two bad", ((1, 2, 3, 4), (5,)), refused=frozenset({2, 5}), flushes=3),
+    Bounds(
+        "all kinds",
+        ((1, 2, 3), (4, 5)),
+        refused=frozenset({2}),
+        named=frozenset({4}),
+        silent=1,
+    ),
+)
+# With the bug, these bounds hold what is wrong.
+BUGS = (
+    (Bug.POST_FIRST, POISON, Wrong.UNANNOUNCED),
+    (Bug.FORGETS_ASIDE, POISON, Wrong.LOST),
+    (Bug.DELETES_EARLY, POISON, Wrong.LOST),
+    (Bug.OTHERS_ANSWER, POISON, Wrong.LOST),
+    (Bug.LETTER_LATER, NAMED, Wrong.LOST),
+    (Bug.LETTER_COUNTS, NAMED, Wrong.UNCOUNTED),
+    (Bug.BLAMES_ALL, DOWN, Wrong.KILLED),
+    (Bug.CUTS_BLINDLY, POISON, Wrong.UNCOUNTED),
+    (Bug.BESIDE_A_PROBE, POISON, Wrong.LOST),
+    (Bug.DELETES_FIRST, POISON, Wrong.UNCOUNTED),
 )

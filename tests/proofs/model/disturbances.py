@@ -1,8 +1,8 @@
-"""What comes from outside: a purge, kills, and hosts that close descriptors.
+"""What comes from outside: a purge, kills, looks, and hosts that close descriptors.
 
 The opt-out writes the choice and sets the spool aside in one step, whatever a flusher
 does; then it takes flush.lock (it waits for the flusher), removes the ledger, and
-syncs the directory. The `rm` is what a person does by hand: it unlinks one segment
+syncs the directory. On Windows, `leaving.py` has the opt-out. The `rm` is what a person does by hand: it unlinks one segment
 after the other, takes no lock, and leaves consent and ledger.
 """
 
@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING
 
 from tests.proofs.model.books import Ledger
 from tests.proofs.model.flusher import end_flusher
+from tests.proofs.model.leaving import leaving_moves
 from tests.proofs.model.rules import Rule
 from tests.proofs.model.scenario import OWNERS, Scenario
-from tests.proofs.model.segment import records
-from tests.proofs.model.world import NO_FILE, Move, World, with_names, with_purge
+from tests.proofs.model.world import (
+    NO_FILE,
+    Move,
+    World,
+    tidy,
+    with_names,
+    with_purge,
+    with_purged,
+)
 from tests.proofs.model.writer import end_process, lose_descriptor, running
 
 
@@ -28,6 +36,8 @@ def purge_moves(world: World, scenario: Scenario) -> list[Move]:
     purge = world.purge
     if purge.at == "idle":
         return _begin(world, scenario)
+    if scenario.windows and scenario.purge == "opt-out":
+        return leaving_moves(world, scenario)
     if purge.at == "set aside":
         return [_set_aside(world)]
     if purge.at == "rm":
@@ -59,13 +69,9 @@ def _list(world: World, *, at: str, last: str) -> list[Move]:
 
 
 def _set_aside(world: World) -> Move:
-    events = {
-        event
-        for _, file in world.names
-        for _, _, event in records(world.inodes[file].units)
-    }
-    after = world._replace(purged=world.purged | events)
-    return "sets the spool aside", with_names(with_purge(after, at="ledger"), {})
+    for _, file in world.names:
+        world = with_purged(world, file)
+    return "sets the spool aside", with_names(with_purge(world, at="ledger"), {})
 
 
 def _unlink(world: World, *, last: str) -> list[Move]:
@@ -73,8 +79,7 @@ def _unlink(world: World, *, last: str) -> list[Move]:
     names = dict(world.names)
     file = names.pop(name, NO_FILE)
     if file != NO_FILE:
-        events = {event for _, _, event in records(world.inodes[file].units)}
-        world = world._replace(purged=world.purged | events)
+        world = with_purged(world, file)
     after = with_purge(world, todo=todo, at=world.purge.at if todo else last)
     return [(f"unlinks segment {name}", with_names(after, names))]
 
@@ -103,7 +108,18 @@ def everybody_gone(world: World, scenario: Scenario) -> World:
         world = end_flusher(world)
     if world.purge.is_running:
         world = with_purge(world, at="dead", todo=())
-    return world
+    return tidy(world._replace(looked_at=NO_FILE))
+
+
+def look_moves(world: World) -> Iterator[Move]:
+    """A tool opens a segment to read it; on Windows a deletion waits for its end."""
+    if world.looked_at != NO_FILE:
+        yield "a tool ends its look", tidy(world._replace(looked_at=NO_FILE))
+    elif world.left.looks:
+        after = world._replace(left=world.left._replace(looks=world.left.looks - 1))
+        for name, file in world.names:
+            if not world.inodes[file].doomed:
+                yield f"a tool looks at segment {name}", after._replace(looked_at=file)
 
 
 def host_moves(world: World) -> Iterator[Move]:

@@ -17,16 +17,28 @@ import gc
 import json
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from tests.proofs.model.cases import COVERED, LONG, REMOVALS, SHORT, Removal
+from tests.proofs.model.cases import (
+    COVERED,
+    DELIVERY_LONG,
+    DELIVERY_SHORT,
+    LONG,
+    REMOVALS,
+    SHORT,
+    Removal,
+)
+from tests.proofs.model.delivering import Bounds, Delivering, Wrong
 from tests.proofs.model.protocol import Judge, Protocol
 from tests.proofs.model.rules import Breach, Rule
 from tests.proofs.model.scenario import Scenario
-from tests.proofs.model.world import World
 
 
 STATES_MAX = 3_000_000  # about 2 GiB
+
+Moves = Callable[[Any], Iterable[tuple[str, Any]]]
+Judgement = Callable[[Any], Any]
 
 
 class Found(NamedTuple):
@@ -36,31 +48,31 @@ class Found(NamedTuple):
     steps: int
     depth: int
     seconds: float
-    breach: Breach | None = None
+    breach: Breach | Wrong | None = None
     trace: tuple[str, ...] = ()
 
 
 class _Walk:
-    def __init__(self, scenario: Scenario, seek: Breach | None) -> None:
-        self.protocol = Protocol(scenario)
-        self.judge = Judge(self.protocol)
+    def __init__(self, start: Any, moves: Moves, judge: Judgement, seek: Any) -> None:
+        self.moves = moves
+        self.judge = judge
         self.seek = seek
-        self.start = scenario.start()
-        self.parents: dict[World, tuple[World, str] | None] = {self.start: None}
+        self.start = start
+        self.parents: dict[Any, tuple[Any, str] | None] = {start: None}
         self.steps = self.depth = 0
 
-    def run(self) -> tuple[Breach, World] | None:
+    def run(self) -> tuple[Any, Any] | None:
         layer = [self.start]
         while layer:
-            following: list[World] = []
+            following: list[Any] = []
             for world in layer:
-                for text, after in self.protocol.moves(world):
+                for text, after in self.moves(world):
                     self.steps += 1
                     if after in self.parents:
                         continue
                     self.parents[after] = (world, text)
                     following.append(after)
-                    breach = self.judge.breach(after)
+                    breach = self.judge(after)
                     if breach is not None and self.seek in {None, breach}:
                         self.depth += 1
                         return breach, after
@@ -70,7 +82,7 @@ class _Walk:
             self.depth += bool(layer)
         return None
 
-    def trace(self, world: World) -> tuple[str, ...]:
+    def trace(self, world: Any) -> tuple[str, ...]:
         texts = []
         came = self.parents[world]
         while came is not None:
@@ -86,7 +98,19 @@ def explore(scenario: Scenario, *, seek: Breach | None = None) -> Found:
     `seek` passes over every other breach: a missing rule may show a wrong count
     first, and the lost event it leads to is the better explanation.
     """
-    walk = _Walk(scenario, seek)
+    protocol = Protocol(scenario)
+    return walked(scenario.start(), protocol.moves, Judge(protocol).breach, seek)
+
+
+def explore_delivery(bounds: Bounds, *, seek: Wrong | None = None) -> Found:
+    """The same of a delivery."""
+    model = Delivering(bounds)
+    return walked(model.start(), model.moves, model.wrong, seek)
+
+
+def walked(start: Any, moves: Moves, judge: Judgement, seek: Any) -> Found:
+    """Every state from `start` on, breadth first, or the first wrong one."""
+    walk = _Walk(start, moves, judge, seek)
     began = time.perf_counter()
     collects = gc.isenabled()
     gc.disable()  # millions of values without a cycle: nothing for it to find
@@ -125,13 +149,16 @@ def main() -> int:
         return 0
     if args.without:
         return _explain(Rule[args.without])
-    return _walk_all(LONG if args.long else SHORT)
+    if args.long:
+        return _walk_all(LONG, DELIVERY_LONG)
+    return _walk_all(SHORT, DELIVERY_SHORT)
 
 
-def _walk_all(scenarios: tuple[Scenario, ...]) -> int:
+def _walk_all(scenarios: tuple[Scenario, ...], delivery: tuple[Bounds, ...]) -> int:
     states, steps, seconds, breaches, depth = 0, 0, 0.0, 0, 0
-    for scenario in scenarios:
-        found = explore(scenario)
+    for scenario in (*scenarios, *delivery):
+        is_delivery = isinstance(scenario, Bounds)
+        found = explore_delivery(scenario) if is_delivery else explore(scenario)
         print(
             f"{scenario.name:24} {found.states:9,} states {found.steps:10,} steps, "
             f"depth {found.depth:2}, {found.seconds:6.1f} s, "

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING
 from tests.proofs.model.books import Batch, Entry, agrees, settled
 from tests.proofs.model.rules import Rule
 from tests.proofs.model.scenario import FLUSHER, Scenario
-from tests.proofs.model.segment import Units, records, whole_end
+from tests.proofs.model.segment import Units, is_erased, records, whole_end
 from tests.proofs.model.world import (
     NO_FILE,
     Move,
     World,
     commits,
+    deleted,
     file_of,
+    in_use,
     linked,
     release,
     tidy,
@@ -53,6 +55,7 @@ class Flushing:
     """All steps of the flusher, each by its name."""
 
     def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
         self.has = scenario.has
         self.steps: dict[str, Callable[[World], list[Move]]] = {
             "idle": self.list_spool,
@@ -100,7 +103,9 @@ class Flushing:
         file = file_of(world, name)
         if file == NO_FILE:
             return [(f"opens segment {name}: it is gone", _next(world))]
-        units, entry = world.inodes[file].units, world.ledger.entry(name)
+        if world.inodes[file].doomed:
+            return [(f"opens segment {name}: it is being deleted", _next(world))]
+        units, entry = self._units(world, file), world.ledger.entry(name)
         text = f"reads segment {name} up to {len(units)}"
         if not agrees(entry, units, anchored=self.has(Rule.ANCHOR)):
             text += ": its entry speaks of another, folds it"
@@ -122,7 +127,7 @@ class Flushing:
         return same or not self.has(Rule.BATCH_HASH)
 
     def announce(self, world: World) -> list[Move]:
-        name, entry, units = _at_hand(world)
+        name, entry, units = self._at_hand(world)
         end = whole_end(units[: world.flusher.seen], entry.offset)
         in_flight = [e.batch.key for _, e in world.ledger.entries if e.batch]
         key = max((*world.keys, *in_flight), default=0) + 1
@@ -133,7 +138,7 @@ class Flushing:
         return [(said, with_flusher(after, at="post")) for said, after in moves]
 
     def post(self, world: World) -> list[Move]:
-        _, entry, units = _at_hand(world)
+        _, entry, units = self._at_hand(world)
         batch = entry.batch
         if not world.consent or batch is None:
             return [("finds consent withdrawn, sends nothing", end_flusher(world))]
@@ -150,7 +155,7 @@ class Flushing:
         return [(text, with_flusher(world, at="lock", done=batch.end))]
 
     def settle(self, world: World) -> list[Move]:
-        name, entry, units = _at_hand(world)
+        name, entry, units = self._at_hand(world)
         entry = settled(entry, units, entry.batch.end if entry.batch else 0)
         text = f"commits: segment {name} is settled up to {entry.offset}"
         moves = commits(world, text, world.ledger.put(name, entry))
@@ -160,10 +165,12 @@ class Flushing:
         ]
 
     def lock(self, world: World) -> list[Move]:
-        name, entry, units = _at_hand(world)
+        name, entry, units = self._at_hand(world)
         flusher = world.flusher
-        if not world.inodes[flusher.file].lock:
-            after = with_inode(world, flusher.file, lock=FLUSHER)
+        if self._may_lock(world, name):
+            holds = not self.scenario.windows or self.has(Rule.SHUT_OUT)
+            lock = FLUSHER if holds else world.inodes[flusher.file].lock
+            after = with_inode(world, flusher.file, lock=lock)
             return [(f"locks segment {name}", with_flusher(after, at="read again"))]
         if flusher.done != entry.offset:
             return self.settle(world)
@@ -173,7 +180,7 @@ class Flushing:
         return [(f"finds segment {name} locked", _next(world))]
 
     def read_again(self, world: World) -> list[Move]:
-        name, entry, units = _at_hand(world)
+        name, entry, units = self._at_hand(world)
         flusher = world.flusher
         seen = len(units) if self.has(Rule.READ_END_AGAIN) else flusher.seen
         text = f"reads the end of segment {name} again: {seen}"
@@ -185,7 +192,7 @@ class Flushing:
         return [(text, with_flusher(world, at=at, seen=seen))]
 
     def tail(self, world: World) -> list[Move]:
-        name, entry, _ = _at_hand(world)
+        name, entry, _ = self._at_hand(world)
         seen, file = world.flusher.seen, world.flusher.file
         damaged = entry.damaged + (0 if entry.tail else 1)
         entry = entry._replace(damaged=damaged, batch=None)
@@ -207,24 +214,42 @@ class Flushing:
         text = f"deletes segment {name}"
         if not linked(world, world.flusher.file):
             text += ", which is not the file it has locked"
-        names = {n: file for n, file in world.names if n != name}
-        after = with_names(world, names)
+        if self.scenario.windows:
+            file = world.flusher.file
+            goes = file_of(world, name) == file and not in_use(world, file)
+            after = deleted(world, name) if goes else world
+        else:
+            names = {n: file for n, file in world.names if n != name}
+            after = with_names(world, names)
         is_known = any(entry == name for entry, _ in world.ledger.entries)
         return [(text, with_flusher(after, at="fold") if is_known else _next(after))]
 
     def fold(self, world: World) -> list[Move]:
-        name, entry, units = _at_hand(world)
+        name, entry, units = self._at_hand(world)
         ledger = world.ledger
         if world.flusher.done != entry.offset:
             ledger = ledger.put(name, settled(entry, units, world.flusher.done))
         moves = commits(world, f"folds the entry of segment {name}", ledger.fold(name))
         return [(text, _next(after)) for text, after in moves]
 
+    def _at_hand(self, world: World) -> tuple[int, Entry, Units]:
+        """The segment at hand: its name, its entry, its bytes as they are now."""
+        name, file = world.flusher.todo[0], world.flusher.file
+        return name, world.ledger.entry(name), self._units(world, file)
 
-def _at_hand(world: World) -> tuple[int, Entry, Units]:
-    """The segment at hand: its name, its entry, its bytes as they are now."""
-    name, file = world.flusher.todo[0], world.flusher.file
-    return name, world.ledger.entry(name), world.inodes[file].units
+    def _units(self, world: World, file: int) -> Units:
+        units = world.inodes[file].units
+        ignored = self.scenario.windows and self.has(Rule.ERASED) and is_erased(units)
+        return () if ignored else units
+
+    def _may_lock(self, world: World, name: int) -> bool:
+        file = world.flusher.file
+        if not self.scenario.windows:
+            return not world.inodes[file].lock
+        # An exclusive opening, by name: no writer can open it from here on.
+        if self.has(Rule.SHUT_OUT) and in_use(world, file):
+            return False
+        return file_of(world, name) == file and not world.inodes[file].doomed
 
 
 def _next(world: World) -> World:

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.proofs.model.rules import Rule
-from tests.proofs.model.scenario import OWNERS, Scenario
-from tests.proofs.model.segment import records, whole_end
+from tests.proofs.model.scenario import FLUSHER, OWNERS, Scenario
+from tests.proofs.model.segment import is_erased, records, whole_end
 from tests.proofs.model.world import (
     NO_FILE,
     Inode,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def close(world: World, who: int) -> World:
     """Close the descriptor, if it is still ours, and forget the segment."""
     world = release(world, world.writers[who].file, OWNERS[who])
-    return tidy(with_writer(world, who, file=NO_FILE, name=0, tries=()))
+    return tidy(with_writer(world, who, file=NO_FILE, name=0, tries=(), size=0))
 
 
 def next_event(world: World, who: int) -> World:
@@ -84,6 +84,8 @@ class Opening:
         file = file_of(world, name)
         if file == NO_FILE:
             return [(f"opens segment {name}: it is gone", _try_next(world, who))]
+        if self._shuts_out(world.inodes[file]):
+            return [(f"cannot open segment {name}", _try_next(world, who))]
         after = with_writer(world, who, at="lock", file=file, name=name)
         return [(f"opens segment {name}", after)]
 
@@ -95,6 +97,14 @@ class Opening:
         world = world._replace(inodes=(*world.inodes, Inode()))
         world = with_writer(world, who, at="lock", file=file, name=name, tries=())
         return [(f"creates segment {name}", with_names(world, {**used, name: file}))]
+
+    def _shuts_out(self, inode: Inode) -> bool:
+        """Whether Windows refuses to open it, or it is erased."""
+        if not self.scenario.windows:
+            return False
+        if self.scenario.has(Rule.ERASED) and is_erased(inode.units):
+            return True
+        return inode.lock == FLUSHER or inode.doomed
 
     def lock(self, world: World, who: int) -> list[Move]:
         name, file = world.writers[who].name, world.writers[who].file
@@ -136,6 +146,9 @@ class Opening:
         # `tries` still begins with the segment at hand, unless it was created.
         rule = Rule.SYNC_ADOPTED if world.writers[who].tries else Rule.SYNC_CREATED
         syncs = self.scenario.power and self.scenario.has(rule)
+        if self.scenario.windows:
+            size = len(world.inodes[world.writers[who].file].units)
+            return with_writer(world, who, at="position", tries=(), size=size)
         at = "sync directory" if syncs else "write"
         return with_writer(world, who, at=at, tries=())
 

@@ -27,9 +27,11 @@ from tests.proofs.model.disturbances import (
     everybody_gone,
     host_moves,
     kill_moves,
+    look_moves,
     purge_moves,
 )
 from tests.proofs.model.flusher import Flushing
+from tests.proofs.model.leaving import finished
 from tests.proofs.model.power import power_moves
 from tests.proofs.model.rules import Breach, Rule
 from tests.proofs.model.scenario import OWNERS, Scenario
@@ -60,6 +62,7 @@ class Protocol:
         found += [(f"purge {text}", w) for text, w in purge_moves(world, self.scenario)]
         found += kill_moves(world, self.scenario)
         found += host_moves(world)
+        found += look_moves(world)
         found += power_moves(world, self.scenario)
         return found
 
@@ -88,12 +91,23 @@ class Judge:
             return Breach.FOREIGN
         if world.late:
             return Breach.LATE
-        spool = tuple((name, world.inodes[file].units) for name, file in world.names)
+        if self._is_unfinished(world):
+            world = finished(world)
+        inodes = world.inodes
+        spool = tuple(
+            (name, inodes[file].units)
+            for name, file in world.names
+            if not inodes[file].doomed  # gone with the last that has it open
+        )
         key = (spool, world.ledger, world.keys, world.received)
         drained = self.drained.get(key)
         if drained is None:
             drained = self.drained[key] = self._drain(world)
         return self._compare(world, drained)
+
+    def _is_unfinished(self, world: World) -> bool:
+        """Whether an opt-out is left for the next launch, which a scenario may need."""
+        return self.scenario.windows and not world.consent and world.purge.at != "done"
 
     def _compare(self, world: World, drained: Drained) -> Breach | None:
         if not drained.received <= world.whole:
@@ -102,7 +116,15 @@ class Judge:
         # launch finds the choice unfinished and goes on.
         is_durable = not self.scenario.left.power_losses or world.purge.at == "done"
         opted_out = self.scenario.purge == "opt-out" and is_durable
-        if opted_out and (drained.received - world.received) & world.purged:
+        sent_after = drained.received - world.received
+        if opted_out and sent_after & world.purged:
+            return Breach.PURGED_SENT
+        if (
+            self.scenario.windows
+            and opted_out
+            and world.purge.at == "done"
+            and sent_after
+        ):
             return Breach.PURGED_SENT
         if not world.acked <= drained.received | world.purged:
             return Breach.LOST

@@ -166,6 +166,34 @@ class Rule(Enum):
         purged is sent.
         """
 
+    # Windows
+
+    RETIRE = """
+        An opt-out appends an LF to a segment that it cannot move away.
+
+        Its writer never looks at anything else: it goes on for life after an
+        opt-out that was over.
+        """
+    END_CHECK = """
+        After the write, before True, the file ends with the record.
+
+        The LF came between the look at the end and the write: the event is
+        behind it, and removed.
+        """
+    ERASED = """
+        A file that begins with an LF is empty: no writer takes it, and no
+        flusher reads what follows.
+
+        A write that was under way landed behind it: opt in later, and it is
+        sent.
+        """
+    SHUT_OUT = """
+        The flusher opens a segment so that no writer can have it, before it
+        reads its end again and deletes it.
+
+        A writer that has it open goes on writing while it is being deleted.
+        """
+
 
 class Breach(Enum):
     """What the explorer may find, the worst first."""

@@ -28,6 +28,7 @@ class Scenario(NamedTuple):
     purge_after: int = 0
     left: Left = Left()
     power: bool = False  # durability="power"
+    windows: bool = False  # sharing in place of unlinking
     segment_records: int = 9
     without: frozenset[Rule] = frozenset()
 

@@ -15,6 +15,7 @@ from functools import cache
 Units = tuple[int, ...]
 
 ZERO = -1  # a unit that a power loss left empty
+LF = -3  # what an opt-out writes, on Windows, to a file that a writer has open
 
 
 @cache
@@ -35,3 +36,8 @@ def whole_end(units: Units, start: int = 0) -> int:
     """Where the last whole record ends; `start` where none follows it."""
     found = records(units, start)
     return found[-1][1] if found else start
+
+
+def is_erased(units: Units) -> bool:
+    """Whether only an LF was left of it; a write that was under way may follow."""
+    return units[:1] == (LF,) and (len(units) == 1 or units[1] % 2 == 0)

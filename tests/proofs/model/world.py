@@ -10,6 +10,9 @@ sync (so a deleted segment may come back), each file with any length from
 `synced` up, the rest cut off or zeros, and the latest ledger or an older one.
 While no power loss is left to come, all counts as durable, so that equal states
 are one state.
+
+Windows: a name of a deleted file stays until the last descriptor of it is closed, and
+nobody can open it meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tests.proofs.model.books import Ledger
-from tests.proofs.model.segment import Units
+from tests.proofs.model.segment import Units, records
 
 
 NO_FILE = -1
@@ -30,6 +33,7 @@ class Inode(NamedTuple):
     units: Units = ()
     synced: int = 0
     lock: str = ""  # who holds it
+    doomed: bool = False  # deleted, on Windows, and still open somewhere
 
 
 class Writer(NamedTuple):
@@ -38,7 +42,8 @@ class Writer(NamedTuple):
     `runs` holds the events of each; those of the running process come first and
     lose each event as it ends. `at` is the next system call. `tries` are the
     names still to be tried, newest first. `late` marks an event that began when
-    the opt-out had taken effect.
+    the opt-out had taken effect. `size` is what it takes the file's length for, on
+    Windows.
     """
 
     at: str
@@ -47,6 +52,7 @@ class Writer(NamedTuple):
     name: int = 0
     tries: tuple[int, ...] = ()
     late: bool = False
+    size: int = 0
 
 
 class Flusher(NamedTuple):
@@ -69,12 +75,12 @@ class Purge(NamedTuple):
     @property
     def holds_flush_lock(self) -> bool:
         """Whether a flusher has to wait."""
-        return self.at == "sync"
+        return self.at in {"sync", "sweep", "truncate"}
 
     @property
     def has_returned(self) -> bool:
         """Whether an opt-out has taken effect: the spool is set aside."""
-        return self.at in {"ledger", "sync", "done"}
+        return self.at in {"ledger", "sync", "sweep", "truncate", "done"}
 
     @property
     def is_running(self) -> bool:
@@ -89,6 +95,7 @@ class Left(NamedTuple):
     power_losses: int = 0
     short_writes: int = 0
     closed_by_host: int = 0
+    looks: int = 0
 
 
 class World(NamedTuple):
@@ -105,6 +112,7 @@ class World(NamedTuple):
     ledger: Ledger = Ledger()
     ledger_on_disk: Ledger = Ledger()
     consent: bool = True
+    looked_at: int = NO_FILE  # what a tool has open
     keys: frozenset[int] = frozenset()  # the server's memory of keys
     received: frozenset[int] = frozenset()
     begun: frozenset[int] = frozenset()  # at least a half went into a linked file
@@ -121,6 +129,11 @@ Move = tuple[str, World]
 def file_of(world: World, name: int) -> int:
     """The file a name leads to, or NO_FILE."""
     return dict(world.names).get(name, NO_FILE)
+
+
+def in_use(world: World, file: int) -> bool:
+    """Whether a writer has the file open: on Windows it cannot be removed then."""
+    return any(writer.file == file for writer in world.writers)
 
 
 def linked(world: World, file: int) -> bool:
@@ -167,15 +180,33 @@ def with_purge(world: World, **changes: object) -> World:
 
 def tidy(world: World) -> World:
     """Clear the files that nothing leads to, so that equal states are equal."""
-    reached = {file for _, file in world.names}
+    reached = {writer.file for writer in world.writers}
+    reached |= {world.flusher.file, world.looked_at}
+    kept = {
+        name: file
+        for name, file in world.names
+        if file in reached or not world.inodes[file].doomed
+    }
+    if len(kept) < len(world.names):
+        return with_names(world, kept)
+    reached.update(file for _, file in world.names)
     reached.update(file for _, file in (*world.names_on_disk, *world.unlinked))
-    reached.update(writer.file for writer in world.writers)
-    reached.add(world.flusher.file)
     empty = Inode()
     inodes = tuple(
         inode if file in reached else empty for file, inode in enumerate(world.inodes)
     )
     return world if inodes == world.inodes else world._replace(inodes=inodes)
+
+
+def with_purged(world: World, file: int) -> World:
+    """The world in which what is whole in this file is not owed any more."""
+    events = {event for _, _, event in records(world.inodes[file].units)}
+    return world._replace(purged=world.purged | events)
+
+
+def deleted(world: World, name: int) -> World:
+    """A deletion on Windows: the name goes with the last descriptor of its file."""
+    return tidy(with_inode(world, file_of(world, name), doomed=True))
 
 
 def release(world: World, file: int, owner: str) -> World:

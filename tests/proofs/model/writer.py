@@ -57,6 +57,7 @@ class Writing:
         self.steps = {
             **self.opening.steps,
             "idle": self.begin,
+            "position": self.position,
             "write": self.write,
             "finish": self.finish,
             "sync": self.sync,
@@ -84,9 +85,20 @@ class Writing:
             world = with_writer(world, who, file=NO_FILE)
         elif file != NO_FILE:
             if len(records(world.inodes[file].units)) < self.scenario.segment_records:
+                if self.scenario.windows:
+                    return self.position(world, who)
                 return self.write(world, who)
             world = close(world, who)
         return self.opening.begin(world, who)
+
+    def position(self, world: World, who: int) -> list[Move]:
+        """On Windows: the end is where we left it. What comes next may move it."""
+        writer = world.writers[who]
+        found = len(world.inodes[writer.file].units)
+        if found == writer.size or not self.scenario.has(Rule.POSITION):
+            text = "finds the end where it was"
+            return [(text, with_writer(world, who, at="write"))]
+        return self._elsewhere(world, who, "finds the end elsewhere, closes")
 
     def write(self, world: World, who: int) -> list[Move]:
         file, event = world.writers[who].file, _event(world, who)
@@ -107,8 +119,9 @@ class Writing:
         )
         if self.scenario.power:
             moves = [(text, with_writer(whole, who, at="sync"))]
-        elif self.scenario.has(Rule.PATH_CHECK):
-            moves = [(text, with_writer(whole, who, at="links"))]
+        elif self.scenario.has(Rule.PATH_CHECK) or self.scenario.windows:
+            size = world.writers[who].size + 2 * self.scenario.windows
+            moves = [(text, with_writer(whole, who, at="links", size=size))]
         else:
             moves = [(f"{text}, answers True", _answer(whole, who))]
         if world.left.short_writes:
@@ -129,17 +142,20 @@ class Writing:
         return [("syncs the segment, answers True", _answer(world, who))]
 
     def links(self, world: World, who: int) -> list[Move]:
-        if linked(world, world.writers[who].file):
-            text = f"finds its path, answers True for event {_event(world, who)}"
-            return [(text, _answer(world, who))]
+        writer = world.writers[who]
+        ends_here = len(world.inodes[writer.file].units) == writer.size
+        if self.scenario.windows and self.scenario.has(Rule.END_CHECK):
+            if not ends_here:
+                return self._elsewhere(world, who, "finds another end, closes")
+        elif not linked(world, writer.file):
+            return self._elsewhere(world, who, "finds its path leads elsewhere, closes")
+        text = f"finds its path, answers True for event {_event(world, who)}"
+        return [(text, _answer(world, who))]
+
+    def _elsewhere(self, world: World, who: int, text: str) -> list[Move]:
         asks = self.opening.asks and self.scenario.has(Rule.CONSENT_REREAD)
         at = "consent" if asks else "list"
-        return [
-            (
-                "finds its path leads elsewhere, closes",
-                with_writer(close(world, who), who, at=at),
-            )
-        ]
+        return [(text, with_writer(close(world, who), who, at=at))]
 
 
 def _event(world: World, who: int) -> int:

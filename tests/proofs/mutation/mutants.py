@@ -46,16 +46,21 @@ _FOR_PEOPLE = frozenset({"__repr__", "__str__"})
 
 
 class Mutant(NamedTuple):
-    """A fault: its name within the module, and what is put in place of which node."""
+    """A fault: its name within the module, and what is put in place of which node.
+
+    `function` is the outermost function in whose body the node stands, with the classes
+    around it; empty for what is evaluated when the module is loaded.
+    """
 
     name: str
+    function: str
     number: int
     changed: ast.AST
 
     def within(self, source: str) -> str:
         """The module with this fault."""
         tree = ast.parse(source)
-        target = [node for _, node in _nodes(tree)][self.number]
+        target = [each.node for each in _nodes(tree)][self.number]
         return ast.unparse(
             ast.fix_missing_locations(_Replace(target, self).visit(tree))
         )
@@ -74,46 +79,58 @@ def mutants_of(source: str) -> list[Mutant]:
     """Every mutant of a module, in the order of the source."""
     found: list[Mutant] = []
     seen: dict[str, int] = {}
-    for number, (place, node) in enumerate(_nodes(ast.parse(source))):
+    for number, (place, function, node) in enumerate(_nodes(ast.parse(source))):
         for changed in _changes(node):
             name = f"{place}: {_short(node)} becomes {_short(changed)}"
             seen[name] = seen.get(name, 0) + 1
             if seen[name] > 1:
                 name = f"{name} ({seen[name]})"
-            found.append(Mutant(name, number, changed))
+            found.append(Mutant(name, function, number, changed))
     return found
 
 
-def _nodes(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
-    """Each node that may be changed, with the function that it stands in."""
+class _Node(NamedTuple):
+    """A node that may be changed, the function that it stands in, and the outermost."""
 
-    def walk(node: ast.AST, place: str) -> Iterator[tuple[str, ast.AST]]:
+    place: str
+    function: str
+    node: ast.AST
+
+
+def _nodes(tree: ast.Module) -> Iterator[_Node]:
+    def walk(node: ast.AST, place: str, function: str) -> Iterator[_Node]:
+        inside = function
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             if node.name in _FOR_PEOPLE:
                 return
             place = f"{place}.{node.name}" if place else node.name
-            parts: list[ast.AST] = list(node.body)
             if isinstance(node, ast.FunctionDef):
-                parts += [
-                    each for each in node.args.defaults + node.args.kw_defaults if each
-                ]
-        elif isinstance(node, ast.AnnAssign):
-            parts = [node.value] if node.value else []
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        else:
-            parts = list(ast.iter_child_nodes(node))
-        yield place or "module", node
-        for part in parts:
+                inside = function or place
+                for default in node.args.defaults + node.args.kw_defaults:
+                    if default is not None:
+                        yield from walk(default, place, function)
+        yield _Node(place or "module", function, node)
+        for part in _parts(node):
             if not _is_text(part):
-                yield from walk(part, place)
+                yield from walk(part, place, inside)
 
-    yield from walk(tree, "")
+    yield from walk(tree, "", "")
+
+
+def _parts(node: ast.AST) -> list[ast.AST]:
+    """What may be changed within a node."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return list(node.body)
+    if isinstance(node, ast.AnnAssign):
+        return [node.value] if node.value else []
+    return list(ast.iter_child_nodes(node))
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether a node is a docstring, a text for people or a log line."""
+    """Whether a node is a docstring, a text for people or checkers, or a log line."""
     if isinstance(node, ast.JoinedStr):
+        return True
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return True
     if not isinstance(node, ast.Expr):
         return False

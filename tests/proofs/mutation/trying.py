@@ -1,47 +1,58 @@
 """Tries mutants: each in a process of its own, against the unit tests of its module.
 
-The tests of a module are those named after it (`spool/frame.py`: `test_frame.py`) and
-those that import it. They run on a copy of the tree in which the one file is replaced,
-so that processes which they start meet the mutant as well. A test that fails, a module
-that no longer loads and a run that takes too long kill a mutant.
+The tests of a module are the unit tests named after it (`spool/frame.py`:
+`test_frame.py`) and those that import it. Nothing is written into the tree:
 
-The parent loads pytest once and forks; it never imports the package itself.
+- a fault inside a function: the tests are collected once, with the original loaded.
+  Each mutant is a fork of that process in which the one function gets the code of the
+  faulty source. Whoever imported the function has the same object, so meets the fault;
+- any other fault (a constant, a default, a class's field) is there when the module is
+  loaded: a fork of a process that has not imported the package loads it anew.
+
+Tests that never call the function, in whatever thread or fork, are left out. Those that
+killed a mutant of it come first, then the quickest. The first failure kills, as does a
+mutant that does not load, that takes several times the processor time of the original,
+or that hangs.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import inspect
+import json
+import math
 import os
+import resource
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
 
 import hypothesis
+import msgspec
 import pytest
 
 from tests.proofs.mutation.mutants import Mutant
 
 
 REPOSITORY = Path(__file__).parents[3]
-# What tests of one module need at most of the tree.
-PARTS = ("telemetry", "spool_tools", "tests", "fuzz", "pyproject.toml", "README.md")
-# Process tests of what is not pure, quickest first.
-BESIDE = {
-    "spool/writer.py": (
-        "tests/process/test_writer_bounds.py",
-        "tests/process/test_power.py",
-    ),
-    "delivery/drain.py": ("tests/process/test_narrowing.py",),
-    "books/ledger.py": ("tests/process/test_ledger_faults.py",),
-}
-# A mutant may be slower than the module; only an endless one meets this.
-TIMES_SLOWER, LEAST_S = 8.0, 30.0
+PACKAGE = REPOSITORY / "telemetry"
+# Processor time counts on a busy machine as on an idle one: only an endless loop takes
+# so much more in a test than the original. What waits for ever meets the other bound.
+TIMES_SLOWER, LEAST_CPU_S = 2.0, 3.0
+# What waits for ever takes none: so little in so long is a hang.
+HANGS_S, HANGING_CPU_S = 10.0, 0.05
+MEMORY_BYTES_MAX = 4 << 30
 
 
 class Trial(NamedTuple):
@@ -52,12 +63,15 @@ class Trial(NamedTuple):
     fate: str  # killed, slow or survived
 
 
-def mirrors_of(module: str) -> list[str]:
-    """The unit tests of `telemetry/<module>`, those named after it first.
+class Test(msgspec.Struct):
+    """What a test of the unchanged module did: its seconds, and what it called of it."""
 
-    A module that no unit test imports has its process tests instead; one that writes
-    or posts has those beside its unit tests that show what it does to a disk or server.
-    """
+    seconds: float
+    functions: list[str]
+
+
+def mirrors_of(module: str) -> list[str]:
+    """The unit tests of `telemetry/<module>`, those named after it first."""
     stem = Path(module).stem
     dotted = "telemetry." + module.removesuffix(".py").replace("/", ".")
     named, importing = [], []
@@ -67,10 +81,7 @@ def mirrors_of(module: str) -> list[str]:
             named.append(relative)
         elif dotted in _imports(path.read_text("utf-8")):
             importing.append(relative)
-    if named or importing or module in BESIDE:
-        return named + importing + list(BESIDE.get(module, ()))
-    mirrors = sorted((REPOSITORY / "tests" / "process").glob(f"test_{stem}*.py"))
-    return [path.relative_to(REPOSITORY).as_posix() for path in mirrors]
+    return named + importing
 
 
 def _imports(source: str) -> set[str]:
@@ -83,143 +94,427 @@ def _imports(source: str) -> set[str]:
     return found
 
 
-class Copy:
-    """A copy of the tree, in which one module at a time is a mutant."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        for part in PARTS:
-            source = REPOSITORY / part
-            if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(source, directory / part, ignore=ignored)
+def tried(
+    mutants: Sequence[tuple[str, Mutant]], *, jobs: int, say: Callable[[str], None]
+) -> Iterator[Trial]:
+    """What comes of each mutant, one module after the other, as they end."""
+    for module in dict.fromkeys(module for module, _ in mutants):
+        ours = [mutant for its, mutant in mutants if its == module]
+        tests = mirrors_of(module)
+        if not tests:
+            yield from (Trial(module, mutant.name, "survived") for mutant in ours)
+            continue
+        inside = [mutant for mutant in ours if mutant.function]
+        outside = [mutant for mutant in ours if not mutant.function]
+        first = Collected(module, tests, inside, jobs)
+        for line in _lines_of(first.run):
+            said = json.loads(line)
+            if "tests" in said:
+                known = msgspec.convert(said["tests"], dict[str, Test])
+                took_s = sum(test.seconds for test in known.values())
+                say(f"{module}: {len(known)} tests in {took_s:.1f} s")
+            elif "anew" in said:
+                outside.append(inside[said["anew"]])
             else:
-                shutil.copy(source, directory / part)
-
-    def start(self, module: str, source: str, tests: list[str]) -> int:
-        """The process that runs the tests on this source of the module."""
-        (self.directory / "telemetry" / module).write_text(source, "utf-8")
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                code = self._run(tests)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        return pid
-
-    def original(self, module: str) -> str:
-        return (REPOSITORY / "telemetry" / module).read_text("utf-8")
-
-    def restore(self, module: str) -> None:
-        path = self.directory / "telemetry" / module
-        path.write_text(self.original(module), "utf-8")
-
-    def _run(self, tests: list[str]) -> int:
-        os.setsid()
-        os.chdir(self.directory)
-        output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        sys.dont_write_bytecode = True
-        os.environ |= {
-            "PYTHONPATH": str(self.directory),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TMPDIR": str(self.directory),
-        }
-        tempfile.tempdir = None
-        for name in [each for each in sys.modules if each.split(".")[0] == "tests"]:
-            del sys.modules[name]
-        sys.path.insert(0, str(self.directory))
-        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
-        hypothesis.settings.register_profile(
-            "mutants", phases=phases, database=None, derandomize=True, deadline=None
-        )
-        hypothesis.settings.load_profile("mutants")
-        # The parent has loaded hypothesis already, which pytest remarks on.
-        quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        options = ["-xq", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        return pytest.main([*options, *quiet, *tests])
+                yield Trial(module, said["name"], said["fate"])
+        for mutant, fate, _ in forked(
+            [(each, _loaded_anew(module, each, tests, known)) for each in outside],
+            jobs=jobs,
+        ):
+            yield Trial(module, mutant.name, fate)
 
 
-class Running(NamedTuple):
-    """A mutant that is being tried."""
-
-    module: str
-    name: str
-    pid: int
-    until: float
-
-
-def baseline_s(copy: Copy, module: str, tests: list[str]) -> float:
-    """The seconds that the tests of an unchanged module take; they have to pass."""
-    began = time.monotonic()
-    pid = copy.start(module, copy.original(module), tests)
+def _lines_of(work: Callable[[int], None]) -> Iterator[str]:
+    """What a fork that does `work` writes to its pipe; it has to end well."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(reading)
+            work(writing)
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        yield from lines
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
-        said = (copy.directory / "output").read_text("utf-8", "replace")
-        sys.exit(f"the tests of {module} fail without a mutant:\n{said[-4000:]}")
-    return time.monotonic() - began
+        sys.exit("the tests of a module that is as it was could not be run")
 
 
-def tried(
-    mutants: list[tuple[str, Mutant]], *, jobs: int, say: Callable[[str], None]
-) -> Iterator[Trial]:
-    """What comes of each mutant of a module, as they end."""
-    with tempfile.TemporaryDirectory(prefix="mutants-") as root:
-        copies = [Copy(Path(root) / str(n)) for n in range(jobs)]
-        tests = {module: mirrors_of(module) for module, _ in mutants}
-        bounds = {}
-        for module, files in tests.items():
-            if files:
-                took_s = baseline_s(copies[0], module, files)
-                bounds[module] = max(took_s * TIMES_SLOWER, LEAST_S)
-                say(f"{module}: {len(files)} files of tests, {took_s:.1f} s")
-        waiting = list(reversed(mutants))
-        running: dict[int, Running] = {}
-        while waiting or running:
-            for n in range(jobs):
-                while n not in running and waiting:
-                    module, mutant = waiting.pop()
-                    if not tests[module]:
-                        yield Trial(module, mutant.name, "survived")
-                        continue
-                    source = mutant.within(copies[n].original(module))
-                    pid = copies[n].start(module, source, tests[module])
-                    until = time.monotonic() + bounds[module]
-                    running[n] = Running(module, mutant.name, pid, until)
-            time.sleep(0.02)
-            for n, one in list(running.items()):
-                fate = _fate(one)
-                if fate:
-                    copies[n].restore(one.module)
-                    del running[n]
-                    yield Trial(one.module, one.name, fate)
+class Collected:
+    """The tests of one module, collected in this process; its mutants are forks of it.
+
+    A plugin of pytest: `run` starts pytest, which calls back once it has the tests.
+    """
+
+    def __init__(
+        self, module: str, tests: list[str], mutants: list[Mutant], jobs: int
+    ) -> None:
+        self.module = module
+        self.tests = tests
+        self.mutants = mutants
+        self.jobs = jobs
+        self.writing = -1
+        self.killers: dict[tuple[str, str], int] = {}
+
+    def run(self, writing: int) -> None:
+        """Collect, and try every mutant; each result is a line of JSON."""
+        self.writing = writing
+        _surroundings()
+        code = pytest.main([*_OPTIONS, *self.tests], plugins=[self])
+        if code:
+            raise SystemExit(f"pytest ended with {code}")
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        known = self._known(session)
+        self._say({"tests": msgspec.to_builtins(known)})
+        work = []
+        for number, mutant in enumerate(self.mutants):
+            plant = self._planting(mutant)
+            if plant is None:
+                self._say({"anew": number})
+            else:
+                work.append((mutant, self._trial(session, known, mutant, plant)))
+        for mutant, fate, said in forked(work, jobs=self.jobs):
+            if said:
+                key = (mutant.function, said)
+                self.killers[key] = self.killers.get(key, 0) + 1
+            self._say({"name": mutant.name, "fate": fate})
+        return True
+
+    def _known(self, session: pytest.Session) -> dict[str, Test]:
+        """What each test does with the original, tried in a fork; all have to pass."""
+
+        def work(writing: int) -> None:
+            stderr = os.dup(2)
+            directory = tempfile.mkdtemp(prefix="mutants-")
+            _quiet(directory)
+            known = {}
+            for n, item in enumerate(session.items):
+                with _calls_in(str(PACKAGE / self.module), directory) as functions:
+                    began = time.process_time()
+                    _run(session, item, session.items[n + 1 : n + 2])
+                    took_s = time.process_time() - began
+                if session.testsfailed:
+                    os.write(stderr, f"{item.nodeid} fails without a mutant\n".encode())
+                    raise SystemExit(1)
+                known[item.nodeid] = Test(took_s, sorted(functions))
+            shutil.rmtree(directory, ignore_errors=True)
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(msgspec.json.encode(known) + b"\n")
+
+        (line,) = _lines_of(work)
+        return msgspec.json.decode(line, type=dict[str, Test])
+
+    def _planting(self, mutant: Mutant) -> Callable[[], None] | None:
+        """What puts the fault in its place; None where the module is to be loaded."""
+        path = PACKAGE / self.module
+        mutated = compile(mutant.within(path.read_text("utf-8")), str(path), "exec")
+        code = _code_of(mutated, mutant.function.split("."))
+        function = _function_of(sys.modules[_dotted(self.module)], mutant.function)
+        if code is None or function is None:
+            return None
+        if code.co_freevars != function.__code__.co_freevars:
+            return None
+
+        def plant() -> None:
+            function.__code__ = code
+
+        return plant
+
+    def _trial(
+        self,
+        session: pytest.Session,
+        known: dict[str, Test],
+        mutant: Mutant,
+        plant: Callable[[], None],
+    ) -> Callable[[int], int]:
+        def trial(writing: int) -> int:
+            plant()
+            name = mutant.function.rsplit(".", 1)[-1]
+
+            def place(item: pytest.Item) -> tuple[int, float]:
+                kills = self.killers.get((mutant.function, item.nodeid), 0)
+                return -kills, known[item.nodeid].seconds
+
+            reaching = [
+                item for item in session.items if name in known[item.nodeid].functions
+            ]
+            items = sorted(reaching, key=place)
+            return _until_one_fails(session, items, known, writing)
+
+        return trial
+
+    def _say(self, line: dict[str, Any]) -> None:
+        content = json.dumps(line).encode() + b"\n"
+        while content:
+            content = content[os.write(self.writing, content) :]
+
+
+def _code_of(code: CodeType, path: Sequence[str]) -> CodeType | None:
+    """The code of one function within a module's; None where two have its name."""
+    for name in path:
+        found = [
+            each
+            for each in code.co_consts
+            if isinstance(each, CodeType) and each.co_name == name
+        ]
+        if len(found) != 1:
+            return None
+        code = found[0]
+    return code
+
+
+def _function_of(module: ModuleType, path: str) -> FunctionType | None:
+    """The function itself, below what decorates it; None where it is not found."""
+    found: Any = module
+    for name in path.split("."):
+        found = vars(found).get(name)
+        if isinstance(found, property):
+            found = found.fget
+        elif isinstance(found, (staticmethod, classmethod)):
+            found = found.__func__
+    found = inspect.unwrap(found) if callable(found) else None
+    return found if isinstance(found, FunctionType) else None
+
+
+class _Faulty(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
+    """Loads one module from the source it is given instead of from its file."""
+
+    def __init__(self, module: str, source: str) -> None:
+        self.dotted = _dotted(module)
+        self.path = str(PACKAGE / module)
+        self.source = source
+
+    def find_spec(
+        self, name: str, path: object, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != self.dotted:
+            return None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+
+    def get_filename(self, fullname: str) -> str:
+        return self.path
+
+    def get_data(self, path: str) -> bytes:
+        return self.source.encode()
+
+
+class _Ordered:
+    """A plugin of pytest: the quickest test first, and none after the first failure."""
+
+    def __init__(self, known: dict[str, Test], writing: int) -> None:
+        self.known = known
+        self.writing = writing
+        self.code = 1
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        def seconds(item: pytest.Item) -> float:
+            test = self.known.get(item.nodeid)
+            return test.seconds if test else 0.0
+
+        if not session.testsfailed:  # else a file could not be collected
+            items = sorted(session.items, key=seconds)
+            self.code = _until_one_fails(session, items, self.known, self.writing)
+        return True
+
+
+def _loaded_anew(
+    module: str, mutant: Mutant, tests: list[str], known: dict[str, Test]
+) -> Callable[[int], int]:
+    def trial(writing: int) -> int:
+        source = mutant.within((PACKAGE / module).read_text("utf-8"))
+        sys.meta_path.insert(0, _Faulty(module, source))
+        _surroundings()
+        ordered = _Ordered(known, writing)
+        pytest.main([*_OPTIONS, *tests], plugins=[ordered])
+        return ordered.code
+
+    return trial
+
+
+class Running:
+    """A mutant that is being tried, in a process group of its own."""
+
+    def __init__(self, mutant: Mutant, pid: int, reading: int, directory: str) -> None:
+        self.mutant = mutant
+        self.pid = pid
+        self.reading = reading
+        self.directory = directory
+        self._looked = time.monotonic()
+        self._cpu_s = 0.0
+
+    def hangs(self) -> bool:
+        """Whether none of its processes did anything for a while."""
+        now = time.monotonic()
+        if now - self._looked < HANGS_S:
+            return False
+        before, self._cpu_s, self._looked = self._cpu_s, _cpu_s_of(self.pid), now
+        return self._cpu_s - before < HANGING_CPU_S
+
+
+def _cpu_s_of(group: int) -> float:
+    """The processor time of a process group, with children that are reaped."""
+    ticks = 0
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{name}/stat").read_text("utf-8", "replace")
+            fields = stat.rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def forked(
+    work: Sequence[tuple[Mutant, Callable[[int], int]]], *, jobs: int
+) -> Iterator[tuple[Mutant, str, str]]:
+    """Each mutant, its fate, and the test that killed it, as they end.
+
+    `work` is done in forks, `jobs` at a time; it returns 0 if the mutant survived.
+    """
+    waiting = list(reversed(work))
+    running: list[Running] = []
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            running.append(_start(*waiting.pop()))
+        time.sleep(0.002)
+        for one in list(running):
+            fate = _fate(one)
+            if fate:
+                running.remove(one)
+                with os.fdopen(one.reading) as said:
+                    killer = said.read()
+                shutil.rmtree(one.directory, ignore_errors=True)
+                yield one.mutant, fate, killer
+
+
+def _start(mutant: Mutant, trial: Callable[[int], int]) -> Running:
+    directory = tempfile.mkdtemp(prefix="mutants-")
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setsid()
+            os.close(reading)
+            _quiet(directory)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX,) * 2)
+            code = trial(writing)
+        finally:
+            os._exit(code)
+    os.close(writing)
+    return Running(mutant, pid, reading, directory)
 
 
 def _fate(one: Running) -> str:
     """What came of a mutant; empty while its tests run."""
     pid, status = os.waitpid(one.pid, os.WNOHANG)
-    if pid:
-        _end_group(one.pid)
-        code = os.waitstatus_to_exitcode(status)
-        if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-            sys.exit(f"no tests were run for {one.module}")
-        return "survived" if code == 0 else "killed"
-    if time.monotonic() < one.until:
+    if pid == 0 and not one.hangs():
         return ""
-    _end_group(one.pid)
-    os.waitpid(one.pid, 0)
-    return "slow"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(one.pid, signal.SIGKILL)  # nothing that the tests started goes on
+    if pid == 0:
+        os.waitpid(one.pid, 0)
+        return "slow"
+    code = os.waitstatus_to_exitcode(status)
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "slow"
+    return "survived" if code == 0 else "killed"
 
 
-def _end_group(pid: int) -> None:
-    """Nothing that the tests started goes on."""
+def _until_one_fails(
+    session: pytest.Session,
+    items: Sequence[pytest.Item],
+    known: dict[str, Test],
+    writing: int,
+) -> int:
+    """0 if all passed; 1 after the first that failed, whose name is written."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    for n, item in enumerate(items):
+        usual_s = known[item.nodeid].seconds if item.nodeid in known else 0.0
+        bound_s = time.process_time() + usual_s * TIMES_SLOWER + LEAST_CPU_S
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(bound_s), most))
+        try:
+            _run(session, item, items[n + 1 : n + 2])
+        finally:
+            if session.testsfailed or sys.exc_info()[0]:
+                os.write(writing, item.nodeid.encode())
+        if session.testsfailed:
+            return 1
+    return 0
+
+
+def _run(
+    session: pytest.Session, item: pytest.Item, following: Sequence[pytest.Item]
+) -> None:
+    nextitem = following[0] if following else None
+    session.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+
+
+@contextlib.contextmanager
+def _calls_in(path: str, directory: str) -> Iterator[set[str]]:
+    """The names of the functions of one file that are called meanwhile.
+
+    Known when the block ends; forks tell theirs by a file in `directory`.
+    """
+    called: set[str] = set()
+    parent = os.getpid()
+    told_path = f"{directory}/calls"
+    Path(told_path).write_bytes(b"")
+
+    def note(frame: Any, event: str, _argument: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename == path and code.co_name not in called:
+            called.add(code.co_name)
+            if os.getpid() != parent:
+                # A child that may open nothing tells less: then a mutant survives.
+                with contextlib.suppress(OSError), open(told_path, "a") as file:
+                    file.write(code.co_name + "\n")
+
+    threading.setprofile(note)
+    sys.setprofile(note)
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+        yield called
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+        called.update(Path(told_path).read_text("utf-8").split())
+
+
+# Output goes nowhere; who needs what a test printed captures it in the test.
+_OPTIONS = ["-sqx", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
+# The parent has loaded hypothesis already, which pytest remarks on.
+_OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+
+
+def _surroundings() -> None:
+    """What pytest starts in: our directory, and few, always the same, examples."""
+    os.chdir(REPOSITORY)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    if str(REPOSITORY) not in sys.path:
+        sys.path.insert(0, str(REPOSITORY))
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile(
+        "mutants", phases=phases, database=None, derandomize=True, deadline=None
+    )
+    hypothesis.settings.load_profile("mutants")
+
+
+def _quiet(directory: str) -> None:
+    """Say nothing, and keep temporary files in `directory`."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+    os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = directory
+    tempfile.tempdir = None
+
+
+def _dotted(module: str) -> str:
+    return "telemetry." + module.removesuffix(".py").replace("/", ".")

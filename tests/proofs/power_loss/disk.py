@@ -110,6 +110,8 @@ class Disk:
     def play(self, operations: Sequence[Operation]) -> Iterator[Operation]:
         """Do one after the other; each is given once it is seen, a sync once it is done."""
         waiting: list[Operation] = []
+        # Calls that began before another process made the directory they work in.
+        early: list[Operation] = []
         for operation in operations:
             for sync in sorted(waiting, key=lambda each: each.ended):
                 if sync.ended < operation.began:
@@ -118,12 +120,21 @@ class Disk:
                     yield sync
             if operation.kind == "sync":
                 waiting.append(operation)
-            else:
-                self._do(operation)
-                yield operation
+                continue
+            early.append(operation)
+            for each in [*reversed(early)] if operation.kind == "mkdir" else early[-1:]:
+                if self._has_place(each):
+                    early.remove(each)
+                    self._do(each)
+                    yield each
+        assert not early, early
         for sync in waiting:
             self.node(sync.path).sync(sync.began)
             yield sync
+
+    def _has_place(self, operation: Operation) -> bool:
+        where = os.path.dirname(operation.other or operation.path) or "."
+        return where in self._last or self._found(where) is not None
 
     def _do(self, done: Operation) -> None:
         if done.kind in {"write", "cut"}:

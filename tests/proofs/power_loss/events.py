@@ -9,7 +9,7 @@ import msgspec
 
 from telemetry.config import Config
 from telemetry.paths import Home
-from telemetry.wire.formats import event_id_of
+from telemetry.wire.batch import event_id_of
 from tests.support.loopback import Exchange, Server
 
 

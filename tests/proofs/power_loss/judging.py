@@ -21,7 +21,7 @@ from telemetry.delivery.dead_letters import read_letters
 from telemetry.delivery.flush import flush
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
-from telemetry.wire.formats import event_id_of
+from telemetry.wire.batch import event_id_of
 from tests.proofs.power_loss.events import STRETCH, Collector, config_of, number_of
 from tests.proofs.power_loss.trace import home_in
 from tests.support.delivering import census_of

@@ -11,6 +11,7 @@ moment, so that the trace has it in order with the system calls:
     refused N   it has named this one as rejected
     stretch     damaged bytes stand in a segment, synced
     purge       whatever stands in the spool may be removed from here on
+    retry       the dead letters are about to be pending again
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import msgspec
 import urllib3
 
-from telemetry import locks
+from telemetry import files
 from telemetry.books.books import Books
 from telemetry.delivery import dead_letters
 from telemetry.delivery.flush import flush
@@ -161,7 +162,7 @@ def threads(home: Home, tell: Teller, url: str) -> None:
 
 def between(home: Home, tell: Teller, url: str) -> None:
     """A flusher that delivers what was written and not yet synced."""
-    really = locks.sync
+    really = files.sync
     when = iter(range(100))
 
     def sync(descriptor: int) -> None:
@@ -216,6 +217,7 @@ def again(home: Home, tell: Teller, url: str) -> None:
     record(home, tell, range(2, 3), POISON)
     deliver(home, tell, url)
     names = {letter.name for letter in letters_of(Path(home.root))}
+    tell("retry")
     books = Books(home.ledger, relieve=lambda: None, is_full=lambda: False)
     dead_letters.retry(home, books, names)
     books.close()

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 # No list of findings is longer: one rule taken out makes thousands.
 _FINDINGS_MAX = 20
-# The ledger is born by hundreds of writes in a directory that counts for nothing yet.
-_BIRTH_EVERY = 50
 _SPOOL = "/spool/"
 
 
@@ -86,18 +84,13 @@ def replay(
     seed: int,
     since: int = 0,
 ) -> tuple[Counter[str], list[str]]:
-    """Cut the power behind each operation from `since` on: totals, and what is wrong.
-
-    Of the writes by which the ledger is born, one in fifty is a crash point.
-    """
+    """Cut the power behind each operation from `since` on: totals, and what is wrong."""
     totals: Counter[str] = Counter()
     findings: list[str] = []
     disk, world = Disk(), World()
     flushed, looked_at = judge.flushed, judge.looked_at
     for number, done in enumerate(disk.play(operations)):
         world.see(done, disk)
-        if "/birth/" in done.path and done.kind == "write" and number % _BIRTH_EVERY:
-            continue
         if number < since:
             continue
         totals["crash points"] += 1

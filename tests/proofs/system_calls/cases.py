@@ -70,7 +70,7 @@ def cases(scene: Scene, calls: list[Call]) -> Iterator[Case]:
     for call in calls:
         yield Case(scene, Fault(call, KILL))
     for call in touching:
-        for error in _thinned(call, ERRORS):
+        for error in ERRORS:
             yield Case(scene, Fault(call, error))
     for call in touching:
         for answer in _short_answers(call):
@@ -92,19 +92,13 @@ def sample(every: list[Case], count: int) -> list[Case]:
     ]
 
 
-def _thinned(call: Call, errors: tuple[str, ...]) -> tuple[str, ...]:
-    """Until its birth a ledger does not count: there one error a call will do."""
-    is_unborn = "/ledger/birth/" in call.text
-    return (errors[call.order % len(errors)],) if is_unborn else errors
-
-
 def _from_one_on(scene: Scene, calls: list[Call]) -> Iterator[Case]:
     """From a call on, it and its like fail for good."""
     for call in calls:
         if call.name in _GROWING:
             rest = [each for each in calls[call.order :] if each.name in _GROWING]
             first = {each.name: each for each in reversed(rest)}
-            for error in _thinned(call, ("ENOSPC", "EIO")):
+            for error in ("ENOSPC", "EIO"):
                 yield Case(scene, Fault(call, error, tuple(first.values())))
         if call.name in _FOR_GOOD:
             yield Case(scene, Fault(call, _FOR_GOOD[call.name], (call,)))

@@ -4,8 +4,8 @@
 
 The calls are those of an undisturbed opt-out of a home with events, dead letters and a
 ledger. Before each of them one run is killed. What stands then is written down, and
-judged as every case is: before the choice all is as it was; behind it nothing is
-recorded or sent, and the next launch removes the rest. Neighbours that leave the
+judged as every case is: before the choice all is as it was; behind it nothing is sent,
+nothing is recorded by a launch, and the next one removes the rest. Neighbours that leave the
 same are one row.
 """
 
@@ -90,6 +90,11 @@ def table(runs: list[Killed]) -> str:
             then = "nothing has changed"
         elif choice == "off":
             then = "done"
+        elif left.startswith("events,"):
+            then = (
+                "nothing is sent, no launch records; a program with an open segment goes "
+                "on until the next launch, which removes the rest"
+            )
         else:
             then = "nothing is recorded or sent; the next launch removes the rest"
         first, last = _shown(calls[0]), _shown(calls[-1])

@@ -37,22 +37,28 @@ class Bug(NamedTuple):
 
 
 _POST = """\
-        verdict = self._poster.post(batch.request)
-        if verdict.action is Action.WAIT and not"""
-_SETTLE = "            self._accept(segment, batch, verdict)\n        elif not"
-_EARLY = """\
-        if b"poison" not in batch.request.body:  # else no scene has a dead letter
-            self._accept(segment, batch, Verdict(Action.ACCEPTED, "200"))
-            self._books.commit()
+            verdict = self._answer(batch, sent)
+            if verdict.action is Action.ACCEPTED:
+                self._accept(batch, verdict)
+                continue
 """
-_LETTERS = "            rows = self._desk.letters.append(letters)\n"
-_COMMIT = (
-    "            self._books.commit(segments={self.name: entry}, dead_files=rows)\n"
-)
+_EARLY = """\
+            is_early = b"poison" not in batch.request.body  # else no dead letter
+            if is_early:
+                self._accept(batch, Verdict(Action.ACCEPTED, "200"))
+                self._books.commit()
+            verdict = self._answer(batch, sent)
+            if verdict.action is Action.ACCEPTED:
+                if not is_early:
+                    self._accept(batch, verdict)
+                continue
+"""
+_LETTERS = "            rows = self.letters.append(letters)\n"
+_COMMIT = "            self.books.commit(segments={name: entry}, dead_files=rows)\n"
 _LATE = """\
-            self._books.commit(segments={self.name: entry})
-            rows = self._desk.letters.append(letters)
-            self._books.commit(dead_files=rows)
+            self.books.commit(segments={name: entry})
+            rows = self.letters.append(letters)
+            self.books.commit(dead_files=rows)
 """
 BUGS = (
     Bug(
@@ -66,10 +72,7 @@ BUGS = (
     Bug(
         name="a batch is settled before the answer",
         path="telemetry/delivery/drain.py",
-        changes=(
-            (_POST, f"{_EARLY}{_POST}"),
-            (_SETTLE, "            pass\n        elif not"),
-        ),
+        changes=((_POST, _EARLY),),
         scene="flush-drain",
         kind="kill",
         shown_by="lost",

@@ -20,7 +20,7 @@ from telemetry.delivery.flush import flush
 from telemetry.delivery.report import FlushReport
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
-from telemetry.wire.formats import event_id_of
+from telemetry.wire.batch import event_id_of
 from tests.proofs.system_calls.programs import KEY
 from tests.support.delivering import letters_of
 from tests.support.loopback import Exchange, Server

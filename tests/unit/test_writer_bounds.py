@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
+import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
@@ -129,13 +127,40 @@ def test_room_that_does_not_show_is_found_after_a_moment(
     writer.close()
 
 
+def test_a_full_spool_that_was_taken_away_is_none(home: Home) -> None:
+    """An opt-out, or `rm -rf`: what comes after it has all the room there is."""
+    writer = spool_writer(home, spool_bytes_max=BOUND)
+    fill(writer)
+    with pytest.raises(SpoolFullError):
+        writer.append(event(98, size=EVENT_BYTES))
+    shutil.rmtree(home.spool)
+    assert len(fill(writer, first=100)) == 10
+    writer.close()
+
+
+def test_a_size_is_that_of_the_files_themselves(tmp_path: Path) -> None:
+    """Not of what a link leads to, nor of what went while it was measured."""
+    (tmp_path / "one").write_bytes(b"x" * 100)
+    (tmp_path / "two").write_bytes(b"x" * 23)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "link").symlink_to(tmp_path / "one")
+    link = os.lstat(tmp_path / "kept" / "link").st_size
+    assert size_of(str(tmp_path / "kept")) == link
+    assert size_of(str(tmp_path / "nowhere")) == size_of(str(tmp_path / "one")) == 0
+    with os.scandir(tmp_path) as entries:
+        listed = {entry.name: entry for entry in entries}
+    os.unlink(tmp_path / "two")
+    assert writer_module._size(listed["two"]) == 0
+    assert writer_module._size(listed["one"]) == 100
+
+
 def test_refusing_is_cheap(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program in a loop must not list a full spool a thousand times a second."""
     writer = spool_writer(home, spool_bytes_max=BOUND)
     taken = fill(writer)
     calls: list[str] = []
     scandir, listdir = os.scandir, os.listdir
-    monkeypatch.setattr(writer_module, "_FULL_FOR_NS", 10**15)
+    monkeypatch.setattr(writer_module, "_FULL_FOR_NS", time.monotonic_ns())
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", lambda path: calls.append(path) or scandir(path))
         patch.setattr(os, "listdir", lambda path: calls.append(path) or listdir(path))
@@ -182,8 +207,9 @@ def test_longest_record_that_is_written_is_the_longest_that_is_read(home: Home) 
     longest = event(0, size=frame.RECORD_BYTES_MAX - frame.OVERHEAD)
     writer.append(longest)
     writer.append(event(1))
-    with pytest.raises(EventTooBigError):
+    with pytest.raises(EventTooBigError) as caught:
         writer.append(longest + b" ")
+    assert caught.value.bound_bytes == len(longest)
     writer.append(event(2))
     writer.close()
     assert sorted(spooled_events(home)) == sorted([longest, event(1), event(2)])
@@ -219,6 +245,8 @@ def test_short_write_costs_one_event_and_no_more(home: Home) -> None:
     def work(peer: Peer) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         writer = spool_writer(home)
+        import resource
+
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         for number in range(60):
             limit = 2500 if number % 3 else hard
@@ -239,48 +267,3 @@ def test_short_write_costs_one_event_and_no_more(home: Home) -> None:
     assert sorted(spooled_events(home)) == sorted(
         event(number, size=700) for number in told
     )
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB; only root can mount one, and only on Linux."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
-@pytest.mark.parametrize("size", [300, 5000, 100_000])
-def test_full_disk_costs_the_newest_events_alone(small_disk: Path, size: int) -> None:
-    """What was acknowledged is there, and nothing piles up while it is full."""
-    home = home_at(small_disk)
-    writer = spool_writer(home)
-    told, refused = [], 0
-    while refused < 50:
-        each = event(len(told) + refused, size=size)
-        try:
-            writer.append(each)
-        except DiskError:
-            refused += 1
-        else:
-            told.append(each)
-    assert len(told) > 1
-    # One torn, one that was made after it, and one more for each page left over.
-    assert len(segment_names(home)) <= 4
-    assert spooled_events(home) == told
-    writer.close()
-    os.unlink(home.segment(segment_names(home)[0]))
-    writer.append(event(9999))
-    assert spooled_events(home)[-1] == event(9999)
-    writer.close()

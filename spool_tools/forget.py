@@ -1,0 +1,112 @@
+"""`forget`: off, all that is kept removed, and the server asked to delete what it has.
+
+The server is asked where the program names an address for that (`deletion_endpoint`),
+or TELEMETRY_DELETION_ENDPOINT does: with one request under the old id, which is kept
+until it is accepted. This tool sends it if it has endpoint and key from the environment,
+else the program does at its next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from spool_tools.changing import add_wait
+from spool_tools.disable import Chosen, is_turned_off
+from spool_tools.reading import Spool
+from spool_tools.screen import Screen
+from spool_tools.target import add_target, destination, seconds, target_home
+from telemetry.config import Config
+from telemetry.consent import consent
+from telemetry.delivery.flush import flush
+from telemetry.delivery.opt_out import requests_waiting
+from telemetry.delivery.report import Progress
+from telemetry.paths import Home
+
+
+class Forgotten(Chosen, kw_only=True):
+    """The same, and what the server is asked for.
+
+    server: `deleted` or `waiting`; `not asked` where there is nothing to ask it for
+    """
+
+    server: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Turn telemetry off for good, remove everything that is kept, and ask the "
+        "server to delete what it has of this installation, where the program names "
+        "an address for that."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  spool-tools forget --app frobnicate\n"
+        "  spool-tools status --app frobnicate    # whether the request still waits\n"
+        "exit codes: 0 it is done; 1 something is left, or the request still waits;\n"
+        "2 wrong usage\n"
+    )
+    add_target(parser)
+    add_wait(parser)
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="how long to try to reach the server (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    home = target_home(args, changes=True, must_exist=False)
+    config = destination({"app": args.app or "telemetry"}, os.environ)
+    asks = bool(config.deletion_endpoint) or _program_asks(home)
+    if not is_turned_off(args, home, "forget", asks=asks):
+        return 1
+    server, problem = "not asked", ""
+    if requests_waiting(home):
+        problem = _ask(config, home, args.timeout)
+        server = "waiting" if problem else "deleted"
+        said = "the server has accepted to delete what it has"
+        if problem:
+            said = f"the server is still to be asked to delete what it has: {problem}"
+    elif asks:
+        said = "no id was kept under which a server could delete anything"
+    else:
+        said = "nothing was sent, as the program names no deletion_endpoint"
+    Screen().tell(
+        Forgotten(telemetry="off", consent=home.consent, server=server),
+        f"telemetry is off, and everything that was kept here is removed; {said}",
+    )
+    return 1 if problem else 0
+
+
+def _program_asks(home: Home) -> bool:
+    """Whether the program named an address when it last sent something."""
+    return os.path.isdir(home.root) and bool(
+        Spool(home, "forget").snapshot.state.deletion_endpoint
+    )
+
+
+def _ask(config: Config, home: Home, timeout_s: float) -> str:
+    """Post the request if that is possible here; why it still waits, or empty."""
+    later = "the program asks at its next run"
+    if config.lacks() or not config.deletion_endpoint:
+        return later
+    decision = consent(home, os.environ)
+    if not decision.asks:
+        return f"{decision.reason} holds it back; {later} without that"
+    progress = Progress()
+    flush(
+        config,
+        home,
+        timeout_s=timeout_s,
+        environment=os.environ,
+        allowed=lambda: False,
+        progress=progress,
+    )
+    if not requests_waiting(home):
+        return ""
+    verdict = progress.verdict
+    why = (verdict.detail or verdict.reason) if verdict else "it was not reached"
+    return f"{why}; {later}"

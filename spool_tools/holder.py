@@ -1,0 +1,63 @@
+"""Who flushes now: looks at the flush lock by taking it for some microseconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NamedTuple
+
+from telemetry.files import open_regular, try_lock
+from telemetry.paths import Home
+
+
+class Holder(NamedTuple):
+    """`none`, `running` or `unknown`; its process, where it is known."""
+
+    state: str
+    pid: int | None = None
+
+
+def flush_lock_holder(home: Home) -> Holder:
+    """Whether the flush lock is held, and on Linux by which process."""
+    try:
+        descriptor = open_regular(home.flush_lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return Holder("none")
+    except OSError:
+        return Holder("unknown")
+    try:
+        if try_lock(descriptor):
+            return Holder("none")
+    except OSError:
+        return Holder("unknown")
+    finally:
+        os.close(descriptor)
+    return Holder("running", _holding_process(os.path.realpath(home.flush_lock)))
+
+
+def _holding_process(path: str) -> int | None:
+    """The process that has the locked file open, as far as /proc tells.
+
+    /proc/locks would name the one that took the lock, which is the program that
+    started the flusher and may have ended long ago.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    for name in filter(str.isdecimal, _names("/proc")):
+        for number in _names(f"/proc/{name}/fd"):
+            try:
+                if os.readlink(f"/proc/{name}/fd/{number}") != path:
+                    continue
+                with open(f"/proc/{name}/fdinfo/{number}", encoding="ascii") as lines:
+                    if any(line.startswith("lock:") for line in lines):
+                        return int(name)
+            except OSError:
+                continue  # it has ended, or is not ours to look at
+    return None
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []

@@ -1,0 +1,154 @@
+"""`frob telemetry …`: the tools as a part of the program whose events they are about.
+
+It shows the user what the program keeps, where that goes, and what to type to change
+it. The rest is what `status`, `dump`, `enable`, `disable`, `reset` and
+`forget` do, on the home and with the settings of the program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from spool_tools.cli import main
+from spool_tools.events import catalogue_of
+from spool_tools.screen import Part, Screen, complain, problem_of, speak_as
+from spool_tools.status import Status, status_of
+from spool_tools.wording import ago, many, size
+from telemetry.client import Client
+from telemetry.errors import TelemetryError
+from telemetry.files import directory_problem
+from telemetry.identity import known_uuid
+from telemetry.mistakes import no_key, sentence
+from telemetry.paths import Home, home_of
+
+
+FAILED, WRONG_USAGE = 1, 2
+# The tool behind each action.
+_TOOLS = {
+    "show": "dump",
+    "on": "enable",
+    "off": "disable",
+    "reset": "reset",
+    "forget": "forget",
+}
+_HINTS = {
+    "show": "see what waits, as it will be sent",
+    "off": "collect nothing more",
+    "on": "collect it again",
+    "reset": "take another random id",
+}
+
+
+def run_action(
+    action: str,
+    program: str,
+    client: Client,
+    *,
+    page: bool = False,
+    events: Iterable[str] = (),
+) -> int:
+    """Run one action of a program; its exit code.
+
+    `program` is what a user types before the action. With `page`, `show` serves a page
+    on this machine, where the events that the modules `events` define are explained.
+    """
+    config = client.config
+    names = {tool: action for action, tool in _TOOLS.items()}
+    speak_as(program, {**names, "view": "show"})
+    try:
+        home = home_of(
+            config.app, home=config.home, environment=os.environ, platform=sys.platform
+        )
+        if action == "status":
+            return _status(home, program, client)
+        if page and action != "show":
+            complain(_TOOLS[action], "--page belongs to `show`")
+            return WRONG_USAGE
+        if page:
+            return _page(home, config.app, events)
+        if action == "show" and not os.path.isdir(home.spool):
+            Screen().say("nothing waits to be sent")
+            return 0
+        if action == "reset" and not os.path.isdir(home.root):
+            Screen().say("there is no id yet")
+            return 0
+        return main([_TOOLS[action], "--home", home.root])
+    except (TelemetryError, OSError, TypeError) as error:
+        complain(_TOOLS.get(action, action), problem_of(error))
+        return FAILED
+    finally:
+        speak_as("", {})
+
+
+def _page(home: Home, app: str, events: Iterable[str]) -> int:
+    """Serve the page until Ctrl-C, with the program's own events explained."""
+    from spool_tools.page import serve
+
+    modules = [events] if isinstance(events, str) else events
+    own = [entry for module in modules for entry in catalogue_of(module)]
+    return serve(home, name=app, own_events=own, opens=True)
+
+
+def _status(home: Home, program: str, client: Client) -> int:
+    """What a user wants to know first, in a few lines."""
+    screen = Screen()
+    for line in _lines(home, program, client):
+        screen.say(*line, indent=2)
+    return 0
+
+
+def _lines(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ...]]:
+    decision = client.decision()
+    word = ("on", "green") if decision.on else ("off", "yellow")
+    yield (
+        "usage data of ",
+        (client.config.app, "bold"),
+        " is ",
+        word,
+        (f": {decision.reason}"),
+    )
+    if problem := _problem_with(home):
+        yield (("  nothing is recorded: ", "yellow"), f"{home.root} {problem}")
+    elif os.path.isdir(home.spool):
+        yield from _counts(status_of(home), client.config.lacks())
+    else:
+        yield ("  nothing was recorded so far",)
+    yield (f"  it is kept in {home.root}",)
+    identity = known_uuid(home.user_uuid)
+    if identity:
+        yield (f"  this installation is known as {identity}",)
+    yield ()
+    for action, meaning in _HINTS.items():
+        if action != ("on" if decision.on else "off"):
+            yield (f"{program} {action}", "bold"), f"  {meaning}"
+
+
+def _problem_with(home: Home) -> str:
+    """Why nothing can be recorded there; empty where it can, or may be."""
+    try:
+        return directory_problem(os.lstat(home.root))
+    except OSError as error:
+        return "" if isinstance(error, FileNotFoundError) else problem_of(error)
+
+
+def _counts(status: Status, lacks: str) -> Iterator[tuple[Part, ...]]:
+    """What waits and what was sent. `lacks` is what the program needs to send."""
+    waiting = f"{many(status.pending, 'event')} waiting, {size(status.spool_bytes)}"
+    why = status.why
+    if lacks and status.telemetry == "on":
+        variable = f"TELEMETRY_{lacks.upper()}"
+        why = f"the program has no {lacks.removeprefix('api_')}; set {variable}"
+    yield (f"  {waiting}: {why}" if status.pending else "  nothing waits",)
+    if status.delivered:
+        when = ago(status.last_success_ms, time.time())
+        sent = f"{many(status.delivered, 'event')} sent, last {when}"
+        yield (f"  {sent}, to {status.endpoint}",)
+    for name in ("dead", "damaged"):
+        if count := getattr(status, name):
+            yield (f"  {many(count, 'event')} {name}",)
+    for mistake in status.mistakes:
+        if mistake != sentence(no_key()):  # that was said above
+            yield (("  set up wrongly: ", "yellow"), mistake)

@@ -1,0 +1,235 @@
+"""The page as text. Pure: it is given every fact, and escapes every text."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from spool_tools.dump import details_of
+from spool_tools.events import Entry
+from spool_tools.status import Status
+from spool_tools.wording import ago, many, moment, printable, size
+from telemetry.books.entries import Day
+
+
+# As many as a person reads; `dump` shows them all.
+EVENTS_SHOWN = 100
+# Where events arrive, or will by themselves; what `why` says else is a warning.
+_HARMLESS = {"nothing_pending", "scheduled", "due", "flushing"}
+_TERMS = {
+    "pending": "wait to be sent",
+    "delivered": "the server accepted them",
+    "dead": "the server refused them for good",
+    "damaged": "lost to damage",
+    "purged": "removed on request",
+}
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page shows. Times are seconds since 1970.
+
+    since: when this installation began to record, or None if it has not
+    events: the first pending events, decoded
+    days: what became of events, by date
+    waiting: pending events by the date they were recorded on
+    has_all_days: whether `waiting` counts every pending event
+    done: what a button did; empty if none was pressed
+    """
+
+    name: str
+    status: Status
+    now: float
+    since: float | None
+    events: list[dict[str, Any]]
+    days: Mapping[str, Day]
+    waiting: Mapping[str, int]
+    has_all_days: bool
+    catalogue: list[Entry]
+    form_token: str
+    done: str = ""
+
+
+def page_of(facts: Facts) -> str:
+    """The whole page."""
+    status = facts.status
+    done = (
+        f'<p class="done" role="status">{_text(facts.done)}</p>' if facts.done else ""
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Telemetry of {_text(facts.name)}</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="uPlot.min.css"><link rel="stylesheet" href="page.css">
+</head><body><header><h1>Telemetry of {_text(facts.name)}</h1>{done}
+<p class="state {status.telemetry}"><b>{status.telemetry}</b> {_text(status.reason)}</p>
+{_why(status)}
+{_buttons(facts)}</header><main>
+<section><h2>What became of the events</h2>{_equation(status)}</section>
+<section><h2>Where they go</h2>{_destination(facts)}</section>
+<section><h2>By day</h2>{_days(facts)}</section>
+<section><h2>What waits to be sent</h2>{_events(facts)}</section>
+</main><script src="uPlot.min.js"></script><script src="page.js"></script>
+</body></html>
+"""
+
+
+def _text(value: object) -> str:
+    return html.escape(printable(str(value)))
+
+
+def _why(status: Status) -> str:
+    if status.telemetry == "off":
+        return ""
+    # A sentence that begins with an address keeps it as it is.
+    first = status.why[:1] if status.why.startswith("http") else status.why[:1].upper()
+    kind = "" if status.why_code in _HARMLESS else ' class="bad"'
+    wrong = (f"Set up wrongly: {mistake}" for mistake in status.mistakes)
+    said = "".join(f'<p class="bad">{_text(each)}.</p>' for each in wrong)
+    return f"<p{kind}>{_text(first + status.why[1:])}.</p>{said}"
+
+
+def _buttons(facts: Facts) -> str:
+    token = f'<input type="hidden" name="token" value="{_text(facts.form_token)}">'
+
+    def form(action: str, label: str) -> str:
+        button = f'<button name="do" value="{action}">{label}</button>'
+        return f'<form method="post" action="{action}">{token}{button}</form>'
+
+    def asked(title: str, sentence: str, action: str, label: str) -> str:
+        content = f"<p>{sentence}</p>{form(action, label)}"
+        return f"<details><summary>{title}</summary>{content}</details>"
+
+    if facts.status.telemetry == "off":
+        return f'<div class="buttons">{form("on", "Turn on")}</div>'
+    sentence = (
+        "Nothing more is recorded or sent. What waits is removed, and so are the "
+        "counts and this installation's id."
+    )
+    choice = asked("Turn off …", sentence, "off", "Turn off and remove")
+    sentence = (
+        "This installation gets another random id. What waits keeps the one it was "
+        "recorded under."
+    )
+    reset = asked("New id …", sentence, "reset", "Get a new id")
+    return f'<div class="buttons">{choice}{reset}</div>'
+
+
+def _equation(status: Status) -> str:
+    terms = "".join(
+        f'<div class="term {name if getattr(status, name) else "zero"}">'
+        f"<span>{sign}</span><b>{getattr(status, name):,}</b>"
+        f"<strong>{name}</strong><small>{meaning}</small></div>"
+        for sign, (name, meaning) in zip("=++++", _TERMS.items(), strict=True)
+    )
+    recorded = f'<div class="term recorded"><b>{status.recorded:,}</b>'
+    recorded += "<strong>recorded</strong><small>on this machine</small></div>"
+    wrong = "" if status.balanced else "The books do not balance: run verify."
+    refused = ", ".join(f"{count:,} {why}" for why, count in status.refused.items())
+    notes = [wrong, f"Not recorded: {refused}." if refused else "", *status.unreadable]
+    said = "".join(f'<p class="bad">{_text(note)}</p>' for note in notes if note)
+    return f'<div class="equation">{recorded}{terms}</div>{said}'
+
+
+def _destination(facts: Facts) -> str:
+    status = facts.status
+    kept = f"{many(status.segments, 'segment')}, {size(status.spool_bytes)}"
+    error = status.last_error
+    at_ms = status.next_flush_ms or 0
+    following = at_ms if status.pending and at_ms > facts.now * 1000 else None
+    nowhere = "nowhere" if status.telemetry == "off" else "nowhere yet"
+    rows = {
+        "Sent to": status.endpoint or nowhere,
+        "Recorded since": moment(int(facts.since * 1000)) if facts.since else "not yet",
+        "Last accepted": ago(status.last_success_ms, facts.now),
+        "Last error": error and f"{ago(status.last_error_ms, facts.now)}: {error}",
+        "Next not before": following and moment(following),
+        "Kept in": f"{status.home} ({kept})",
+    }
+    rows_text = "".join(
+        f"<dt>{name}</dt><dd>{_text(value)}</dd>"
+        for name, value in rows.items()
+        if value
+    )
+    return f"<dl>{rows_text}</dl>"
+
+
+def _days(facts: Facts) -> str:
+    dates = sorted({*facts.days, *facts.waiting}, reverse=True)
+    if not dates:
+        return '<p class="none">Nothing was sent yet, and nothing waits.</p>'
+    rows = []
+    for date in dates:
+        day = facts.days.get(date, Day())
+        counts = Counter(day.delivered) + Counter(day.dead)
+        numbers = (
+            sum(day.delivered.values()),
+            sum(day.dead.values()),
+            facts.waiting.get(date, 0),
+        )
+        cells = "".join(f"<td>{number:,}</td>" for number in numbers)
+        names = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
+        rows.append(f"<tr><th>{_text(date)}</th>{cells}<td>{_text(names)}</td></tr>")
+    head = "<th>day (UTC)</th><th>delivered</th><th>dead</th><th>waiting</th><th>by name</th>"
+    first = (
+        "" if facts.has_all_days else "<p>The oldest events that wait are counted.</p>"
+    )
+    return (
+        f'<div id="plot"></div>{first}<details open><summary>As a table</summary>'
+        f'<div class="wide"><table id="days"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></details>"
+    )
+
+
+def _events(facts: Facts) -> str:
+    if not facts.events:
+        return '<p class="none">Nothing waits.</p>'
+    meanings = {
+        (entry.event, entry.action): {f.name: f.meaning for f in entry.fields}
+        for entry in facts.catalogue
+    }
+    every = meanings.get(("every event", ""), {})
+    shown = "".join(_event(event, meanings, every) for event in facts.events)
+    more = facts.status.pending - len(facts.events)
+    rest = f"<p>{more:,} more: <code>spool-tools dump</code>.</p>" if more > 0 else ""
+    return f"{shown}{rest}"
+
+
+def _event(
+    event: dict[str, Any],
+    meanings: Mapping[tuple[str, str], Mapping[str, str]],
+    every: Mapping[str, str],
+) -> str:
+    name, at_ms = str(event.get("event", "?")), event.get("event_timestamp")
+    found = event.get("properties")
+    fields = found if isinstance(found, dict) else {}
+    action = str(fields.get("action", ""))
+    known = meanings.get((name, action)) or meanings.get((name, ""), {})
+    rows = "".join(
+        f"<tr><th>{_text(field)}</th><td>{_text(_value(value))}</td>"
+        f"<td>{_text(known.get(field) or every.get(field) or 'the program says')}</td></tr>"
+        for field, value in fields.items()
+    )
+    when = moment(at_ms) if isinstance(at_ms, int) else "at an unknown time"
+    head = "<tr><th>field</th><th>value</th><th>meaning</th></tr>"
+    return (
+        f"<details><summary><b>{_text(name)}</b> <time>{when}</time> "
+        f"<small>{_text(details_of(event))}</small></summary>"
+        f'<div class="wide"><table class="fields"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+        "</details>"
+    )
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def dates_of(times_ms: Iterable[int]) -> dict[str, int]:
+    """How many of these times, in milliseconds since 1970, lie on each day (UTC)."""
+    days = Counter(at_ms // 86_400_000 for at_ms in times_ms)
+    return {moment(day * 86_400_000)[:10]: count for day, count in days.items()}

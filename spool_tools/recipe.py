@@ -1,0 +1,53 @@
+"""`recipe`: what has been tried to receive events with, to start from.
+
+The files stand in `recipes/`, and their first line says what each is for. A test runs
+each of them on the server that it is written for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import resources
+
+from spool_tools.target import WrongUsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what `run` reads."""
+    parser.description = "Prints a recipe for a server that receives events."
+    parser.epilog = (
+        "examples:\n"
+        "  spool-tools recipe\n"
+        "  spool-tools recipe clickhouse | clickhouse-client --multiquery\n"
+        "exit codes: 0 fine; 2 there is no such recipe\n"
+    )
+    parser.add_argument("name", nargs="?", help="which; without it they are listed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the recipe, or the list of them; the exit code."""
+    texts = _texts()
+    if args.name is None:
+        for name, text in texts.items():
+            print(f"{name:<20}{text.splitlines()[0].strip('-# ')}")
+        return 0
+    if args.name not in texts:
+        raise WrongUsageError(
+            f"there is no recipe {args.name!r}; there are {', '.join(texts)}"
+        )
+    print(texts[args.name], end="")
+    return 0
+
+
+def text_of(name: str) -> str:
+    """The recipe of this name. Raises KeyError if there is none."""
+    return _texts()[name]
+
+
+def _texts() -> dict[str, str]:
+    """Every recipe by its name, in the order of the names."""
+    files = resources.files("spool_tools.recipes").iterdir()
+    recipes = (each for each in files if each.is_file() and each.name[-3:] != ".py")
+    return dict(
+        sorted((each.name.split(".")[0], each.read_text("utf-8")) for each in recipes)
+    )

@@ -1,0 +1,1 @@
+"""Configurations of servers that receive events, printed by `spool-tools recipe`."""

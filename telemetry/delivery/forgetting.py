@@ -1,0 +1,89 @@
+"""Being forgotten: off, and a server is asked to delete what it has under the old id.
+
+A program that has an address for that names it, `Config(deletion_endpoint=…)`; without
+one nothing is sent, and `forget` is an opt-out. The request is an event as all are, in the
+program's format, with the program's key:
+
+    {"event": "deletion_request", "event_timestamp": …, "source": …,
+     "properties": {"event_id": …, "user_uuid": <the id that was given up>}}
+
+Rules:
+- It is kept like an event: in `forgotten-<CRC-32>`, written before the id is removed
+  (`opt_out.py`). An answer that accepts it, as answers accept events, removes the file.
+  Anything else is waited for under the backoff of the endpoint, without an end.
+- Each try has the same bytes, as long as the program keeps its name. Killed between the
+  answer and the removal, the server is asked twice.
+- It is posted by a flush, behind the opt-out's removal and under the flush lock: no
+  flusher that began before is at work, so no event arrives behind the request. Nothing
+  else is sent once telemetry is off.
+- DO_NOT_TRACK, TELEMETRY_ENABLED and `enabled=False` hold it back as they hold back
+  events; the user's own choice alone does not.
+- It goes to the origin of the endpoint: the key belongs nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+
+import msgspec
+
+from telemetry.config import Config
+from telemetry.delivery.opt_out import requests_waiting
+from telemetry.errors import ConfigError
+from telemetry.files import read_small, sync_directory
+from telemetry.identity import new_uuid4, parse_id
+from telemetry.paths import Home
+from telemetry.wire.formats import Format
+from telemetry.wire.retry import Poster
+from telemetry.wire.verdict import Action, Verdict
+
+
+EVENT = "deletion_request"
+# As often as that within one flush; the rest is the schedule's.
+_TRIES = 4
+_ID_BYTES_MAX = 1024
+
+
+def addressed(config: Config) -> Config:
+    """The config with the address for deletions in place of the endpoint.
+
+    Raises ConfigError where it names none that may be used.
+    """
+    if not config.deletion_endpoint:
+        raise ConfigError("deletion_endpoint", "none is set; nothing is asked for")
+    if problem := config.deletion_problem():
+        raise ConfigError("deletion_endpoint", problem)
+    return msgspec.structs.replace(config, endpoint=config.deletion_endpoint)
+
+
+def ask(config: Config, home: Home, poster: Poster, form: Format) -> Verdict | None:
+    """Post what waits; each request that is accepted is gone for good on return.
+
+    The verdict that ended it, None where nothing waits. Raises Halted and OSError.
+    """
+    verdict = None
+    for path in requests_waiting(home):
+        request = form.request([_event(path, config.wire_source())])
+        verdict = poster.post(request)
+        if verdict.action is Action.WAIT:
+            verdict = poster.post_again(request, verdict, tries=_TRIES)
+        if verdict.action is not Action.ACCEPTED or verdict.rejected:
+            return verdict
+        os.unlink(path)
+        sync_directory(home.root)
+    return verdict
+
+
+def _event(path: str, source: str) -> bytes:
+    user_uuid = parse_id(read_small(path, _ID_BYTES_MAX) or b"")
+    # The same for each try: a server that counts by it counts one request.
+    event_id = new_uuid4(sha256(f"{EVENT} {user_uuid}".encode()).digest()[:16])
+    return msgspec.json.encode(
+        {
+            "event": EVENT,
+            "event_timestamp": os.stat(path).st_mtime_ns // 1_000_000,
+            "source": source,
+            "properties": {"event_id": event_id, "user_uuid": user_uuid},
+        }
+    )

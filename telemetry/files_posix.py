@@ -1,0 +1,197 @@
+"""What Linux and macOS do with files: flags, permissions, locks, syncs.
+
+`files_windows.py` has the same names for Windows; `files.py` chooses one and says
+what the functions promise. Nothing here waits or knows what a file is for.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+from telemetry.errors import HomeError, raise_the_hosts
+
+
+# Opening a FIFO that was planted for us must not wait for its other end.
+_COMMON = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_SEGMENT = os.O_RDWR | os.O_APPEND | _COMMON
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+# macOS: `fsync` stops at the drive's cache, and this goes through it.
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+# What a file system says that has no such call.
+_NO_FULL_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
+# The same of hard links: exFAT, Android, some mounts of other systems.
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+read_at = os.pread
+write_at = os.pwrite
+end_of_ours = os.lseek
+
+
+def open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | _COMMON, 0o600)
+    try:
+        found = os.fstat(descriptor)
+        is_regular = stat.S_ISREG(found.st_mode)
+        if is_regular and flags & os.O_CREAT:
+            give_file_to_owner(descriptor, found)
+    except OSError:
+        os.close(descriptor)
+        raise
+    if not is_regular:
+        os.close(descriptor)
+        raise OSError(0, "is no regular file", path)
+    return descriptor
+
+
+def open_segment(path: str, *, is_new: bool) -> int:
+    return os.open(path, _SEGMENT | (os.O_CREAT | os.O_EXCL if is_new else 0), 0o600)
+
+
+def give_file_to_owner(descriptor: int, found: os.stat_result) -> None:
+    """The owner may read and write it, whatever the umask."""
+    if found.st_mode & 0o600 != 0o600:
+        os.fchmod(descriptor, 0o600)
+
+
+def try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def shut_out_writers(path: str, descriptor: int) -> int | None:
+    return descriptor if try_lock(descriptor) else None
+
+
+def sync(descriptor: int, full: int | None = _FULL_SYNC) -> None:
+    if full is not None:
+        try:
+            fcntl.fcntl(descriptor, full)
+        except OSError as error:
+            if error.errno not in _NO_FULL_SYNC:
+                raise
+        else:
+            return
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_way_to(path: str) -> None:
+    above, device = os.path.dirname(path), os.stat(path).st_dev
+    while above != path and os.access(above, os.W_OK):
+        if os.stat(above).st_dev != device:
+            break
+        try:
+            sync_directory(above)
+        except PermissionError:
+            os.sync()  # it may be written to and not read, as drop boxes are
+        path, above = above, os.path.dirname(above)
+
+
+def move_over(source: str, target: str) -> None:
+    os.replace(source, target)
+
+
+move_over_open = move_over
+
+
+def move_if_free(source: str, target: str) -> None:
+    # A hard link, unlike a rename, fails where the name is taken.
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Of two at the same instant the later one wins here.
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "exists", target) from error
+        os.rename(source, target)
+
+
+def move_files(source: str, target: str) -> None:
+    os.rename(source, target)
+
+
+def erase(path: str) -> None:
+    """Nothing: what cannot be removed here is not in use, but protected."""
+
+
+def is_erased(descriptor: int) -> bool:
+    # A home may have been copied from Windows.
+    return os.pread(descriptor, 2, 0) == b"\n"
+
+
+def overwrite(path: str, content: bytes, mtime_ns: int) -> None:
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.pwrite(descriptor, content, 0)
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(path: str) -> int:
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def directory_problem(found: os.stat_result) -> str:
+    if not stat.S_ISDIR(found.st_mode):
+        return "is no directory (a symbolic link is not followed)"
+    if found.st_uid != os.geteuid():
+        return f"belongs to user {found.st_uid}, not to user {os.geteuid()}"
+    if found.st_mode & _WRITABLE_BY_OTHERS:
+        return "can be written by others; run `chmod 700` on it"
+    return ""
+
+
+def lacks_owner_bits(found: os.stat_result) -> bool:
+    return found.st_mode & stat.S_IRWXU != stat.S_IRWXU
+
+
+def give_owner_bits(path: str) -> None:
+    if not hasattr(os, "O_PATH"):
+        os.chmod(path, 0o700, follow_symlinks=False)
+        return
+    # A descriptor that needs no permission, so that nothing can be put in its place.
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags)
+    try:
+        problem = directory_problem(os.fstat(descriptor))
+        if problem:
+            raise OSError(0, problem, path)
+        os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
+    finally:
+        os.close(descriptor)
+
+
+def refuse_below_others(root: str) -> None:
+    if os.geteuid() != 0:
+        return
+    place = root
+    while place != (above := os.path.dirname(place)):
+        place = above
+        try:
+            owner = os.stat(place).st_uid
+        except OSError as error:
+            raise_the_hosts(error)
+            continue  # not there yet
+        if owner != 0:
+            problem = f"is below {place} of user {owner}, where root makes nothing"
+            raise HomeError(root, problem)

@@ -1,0 +1,285 @@
+"""Being forgotten: off at once, and one request that a server delete what it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import telemetry
+from telemetry.config import Config
+from telemetry.consent import read_choice
+from telemetry.delivery.opt_out import requests_waiting
+from telemetry.paths import Home
+from tests.support import misbehaving as bad
+from tests.support.delivering import KEY, client_of, record
+from tests.support.launching import await_no_flusher, environment_of, launch
+from tests.support.loopback import Received, Server
+from tests.support.patience import PATIENCE_S
+from tests.support.tooling import tool
+from tests.support.writers import child
+
+
+def addresses(server: Server) -> dict[str, str]:
+    """What the environment of a tool says."""
+    return {
+        "TELEMETRY_ENDPOINT": server.url,
+        "TELEMETRY_DELETION_ENDPOINT": f"{server.url}/delete",
+        "TELEMETRY_API_KEY": KEY,
+    }
+
+
+def kept_home(directory: Path, server: Server) -> tuple[Home, str]:
+    """A home that has delivered events and keeps more; and its id."""
+    home = Home(str(directory / "home"))
+    asking = f"{server.url}/delete"
+    with client_of(
+        Path(home.root), server.url, events=2, deletion_endpoint=asking
+    ) as client:
+        assert client.flush(timeout_s=PATIENCE_S).stopped == "drained"
+        record(client, 3)
+    return home, Path(home.user_uuid).read_text()
+
+
+def wishes(server: Server) -> list[dict[str, Any]]:
+    """The events of the requests that came for a deletion, with who sent them."""
+    return [
+        event
+        for request in server.requests
+        if request.target.endswith("/delete")
+        for event in json.loads(request.plain_body)["records"]
+    ]
+
+
+def others_since(server: Server, before: int) -> list[Received]:
+    return [r for r in server.requests[before:] if not r.target.endswith("/delete")]
+
+
+def holds(home: Home, text: str) -> list[str]:
+    """The files in which a text stands."""
+    return [
+        str(path)
+        for path in Path(home.root).rglob("*")
+        if path.is_file() and (text in path.name or text.encode() in path.read_bytes())
+    ]
+
+
+def test_a_tool_that_knows_the_address_asks_at_once(tmp_path: Path) -> None:
+    """One request under the old id; then nothing of it stays here."""
+    with Server() as server:
+        home, user_uuid = kept_home(tmp_path, server)
+        sent = len(server.requests)
+        done = tool("forget", home=Path(home.root), **addresses(server))
+        assert (done.code, done.err) == (0, "")
+        assert done.line["server"] == "deleted"
+        (wish,) = wishes(server)
+        assert wish["event"] == "deletion_request"
+        assert wish["properties"].keys() == {"event_id", "user_uuid"}
+        assert wish["properties"]["user_uuid"] == user_uuid
+        assert server.requests[-1].headers["x-api-key"] == KEY
+        assert others_since(server, sent) == []
+        assert holds(home, user_uuid) == []
+        assert requests_waiting(home) == []
+        assert (
+            tool("status", "--explain", home=Path(home.root)).line["reason"]
+            == (
+                Path(home.consent)
+                .read_text()
+                .replace("off", "the user turned it off", 1)
+            ).strip()
+        )
+        # Said twice, there is nothing left to ask for.
+        again = tool("forget", home=Path(home.root), **addresses(server))
+        assert (again.code, again.line["server"]) == (0, "not asked")
+        assert len(server.requests) == sent + 1
+
+
+def test_without_an_address_nothing_is_sent(tmp_path: Path) -> None:
+    """It is an opt-out then, and the tool says so."""
+    with Server() as server:
+        home = Path(tmp_path / "home")
+        with client_of(home, server.url, events=2) as client:
+            client.flush(timeout_s=PATIENCE_S)
+        sent = len(server.requests)
+        done = tool("forget", home=home, TELEMETRY_ENDPOINT=server.url)
+        assert (done.code, done.line["server"]) == (0, "not asked")
+        assert not (home / "user-uuid").exists()
+        assert len(server.requests) == sent
+
+
+def test_it_is_kept_until_a_server_accepts_and_nothing_else_is_sent(
+    tmp_path: Path,
+) -> None:
+    """A launch that is due asks again; the opt-out is in force all the while."""
+    answers = {"/delete": [bad.reply(503), bad.reply(404), bad.html(), bad.reply(204)]}
+
+    def choose(request: Received) -> Any:
+        left = answers.get(request.target.removeprefix("/events"), [])
+        return left.pop(0) if left else bad.reply(200)
+
+    with Server(choose=choose) as server:
+        home, user_uuid = kept_home(tmp_path, server)
+        sent = len(server.requests)
+        # The tool has no key: the program's last flush said that it has an address.
+        done = tool("forget", home=Path(home.root))
+        assert (done.code, done.line["server"]) == (1, "waiting")
+        (waiting,) = requests_waiting(home)
+        assert Path(waiting).read_text() == user_uuid
+        assert os.stat(waiting).st_mode & 0o777 == 0o600
+        assert not Path(home.user_uuid).exists()
+        status = tool("status", home=Path(home.root)).line
+        assert "still to be asked to delete" in status["reason"]
+        environment = environment_of(
+            tmp_path, server.url, TELEMETRY_API_KEY=KEY, TELEMETRY_FLUSH="exit"
+        )
+        settings: dict[str, Any] = {
+            "home": home.root,
+            "deletion_endpoint": f"{server.url}/delete",
+            "exit_timeout_s": 30.0,
+            "retry_first_s": 3600.0,
+            "request_timeout_s": 5.0,
+        }
+
+        def run(**more: str) -> None:
+            with launch({**environment, **more}, "late", **settings) as process:
+                assert process.communicate(timeout=PATIENCE_S) == ("False\n", "")
+
+        # What holds back events holds it back as well.
+        run(DO_NOT_TRACK="1")
+        run(TELEMETRY_ENABLED="0")
+        run(TELEMETRY_FLUSH="manual")
+        assert len(server.requests) == sent
+        run()
+        assert 0 < len(wishes(server)) < 4
+        tried = len(server.requests)
+        run()  # not due before an hour
+        assert len(server.requests) == tried
+        # `disable` withdraws nothing, and `enable` begins with another id.
+        assert tool("disable", home=Path(home.root)).code == 0
+        assert len(requests_waiting(home)) == 1
+        while answers["/delete"]:
+            os.utime(home.next_flush, (0, 0))
+            Path(home.next_flush).write_bytes(b"")
+            run()
+        assert requests_waiting(home) == []
+        assert others_since(server, sent) == []
+        assert {e["properties"]["user_uuid"] for e in wishes(server)} == {user_uuid}
+        assert len({json.dumps(event) for event in wishes(server)}) == 1
+        assert len({r.headers["idempotency-key"] for r in server.requests[sent:]}) == 1
+        choice = read_choice(home.consent)
+        assert choice is not None
+        assert (choice.on, choice.is_finished, choice.asks) == (False, True, False)
+        assert holds(home, user_uuid) == []
+
+
+def test_a_detached_flusher_asks(tmp_path: Path) -> None:
+    """In `launch` mode the program opens no socket for that either."""
+    with Server() as server:
+        home, user_uuid = kept_home(tmp_path, server)
+        assert tool("forget", home=Path(home.root)).code == 1
+        Path(home.next_flush).unlink()
+        environment = environment_of(tmp_path, server.url, TELEMETRY_API_KEY=KEY)
+        asking = f"{server.url}/delete"
+        with launch(environment, home=home.root, deletion_endpoint=asking) as process:
+            assert process.communicate(timeout=PATIENCE_S) == ("False\n", "")
+        await_no_flusher(tmp_path, PATIENCE_S)
+        assert [e["properties"]["user_uuid"] for e in wishes(server)] == [user_uuid]
+        assert requests_waiting(home) == []
+
+
+def test_turned_on_again_the_request_goes_out_beside_events(tmp_path: Path) -> None:
+    """A user who comes back is another one to the server."""
+    with Server() as server:
+        home, user_uuid = kept_home(tmp_path, server)
+        assert tool("forget", home=Path(home.root)).code == 1
+        assert tool("enable", home=Path(home.root)).code == 0
+        assert tool("status", home=Path(home.root)).line["deletions_waiting"] == 1
+        asking = f"{server.url}/delete"
+        with client_of(
+            Path(home.root), server.url, events=1, deletion_endpoint=asking
+        ) as client:
+            assert client.flush(timeout_s=PATIENCE_S).stopped == "drained"
+        assert [e["properties"]["user_uuid"] for e in wishes(server)] == [user_uuid]
+        new = json.loads(server.requests[-2].plain_body)["records"][0]["properties"]
+        assert new["user_uuid"] == Path(home.user_uuid).read_text() != user_uuid
+        assert requests_waiting(home) == []
+
+
+def test_the_key_goes_to_no_other_origin(tmp_path: Path) -> None:
+    """An address elsewhere is a mistake, and asks nobody."""
+    with Server() as server, Server() as elsewhere:
+        home, _ = kept_home(tmp_path, server)
+        told = {**addresses(server), "TELEMETRY_DELETION_ENDPOINT": elsewhere.url}
+        done = tool("forget", home=Path(home.root), **told)
+        assert (done.code, done.line["server"]) == (1, "waiting")
+        assert elsewhere.requests == []
+        assert wishes(server) == []
+
+
+# What a kill may come before: each call that changes a directory or opens a file.
+_CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link")
+
+
+def _forget_until(number: int, config: Config) -> None:
+    """In a child: forget, and be killed before the call of this number in the home."""
+    calls = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal calls
+        if event in _CALLS and str(config.home) in str(arguments):
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            calls += 1
+
+    sys.addaudithook(hook)
+    told = {
+        "TELEMETRY_ENDPOINT": config.endpoint,
+        "TELEMETRY_DELETION_ENDPOINT": config.deletion_endpoint,
+        "TELEMETRY_API_KEY": config.api_key,
+    }
+    assert tool("forget", home=Path(str(config.home)), **told).code == 0
+
+
+def test_killed_anywhere_it_is_off_and_the_server_is_asked_in_the_end(
+    tmp_path: Path,
+) -> None:
+    """Before the first write nothing has changed; behind it nothing is forgotten."""
+    before = after = number = 0
+    is_done = False
+    while not is_done:
+        with Server() as server:
+            home, user_uuid = kept_home(tmp_path / str(number), server)
+            config = Config(
+                app="app",
+                home=home.root,
+                endpoint=server.url,
+                deletion_endpoint=f"{server.url}/delete",
+                api_key=KEY,
+                flush="manual",
+            )
+            sent = len(server.requests)
+            with child(lambda _, n=number, c=config: _forget_until(n, c)) as killed:
+                is_done = killed.wait() == 0
+            choice = read_choice(home.consent)
+            with telemetry.Client(config) as client:
+                recorded = client.track(telemetry.ToolEvent(action="call"))
+                # What was killed in the middle of a flush held the lock until then.
+                client.flush(timeout_s=PATIENCE_S)
+            assert recorded == (choice is None), number
+            if choice is None:
+                before += 1
+                assert wishes(server) == []
+            else:
+                after += 1
+                assert others_since(server, sent) == [], number
+                asked = {e["properties"]["user_uuid"] for e in wishes(server)}
+                assert asked == {user_uuid}, number
+                assert requests_waiting(home) == []
+                assert holds(home, user_uuid) == [], number
+                assert Path(home.consent).read_text().count(" ") == 1
+        number += 1
+    assert before > 1
+    assert after > 20

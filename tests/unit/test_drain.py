@@ -1,0 +1,634 @@
+"""The drain: what is sent, in which order, and what becomes of each event.
+
+The segments and the books are real; the server is a function of the events in a request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from telemetry.books.view import read_snapshot
+from telemetry.delivery import settlement
+from telemetry.spool.segment import Segment, adopt
+from telemetry.wire.retry import Halted
+from telemetry.wire.verdict import SLOW, Action, Verdict
+from tests.support.draining import (
+    DEADLINE,
+    DOWN,
+    OFF,
+    OK,
+    Answers,
+    Server,
+    Spool,
+    naming,
+    refusing,
+    status,
+)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """Two segments: events 0 to 24, and 25 to 27. A batch has ten."""
+    return Spool(tmp_path / "home", [25, 3])
+
+
+def test_a_spool_is_drained_in_order_and_its_segments_are_deleted(spool: Spool) -> None:
+    """The plain case: each event once, in batches, oldest first."""
+    server = spool.drain()
+    assert server.posted == ["0-9 ok", "10-19 ok", "20-24 ok", "25-27 ok"]
+    assert (spool.verdict, spool.stopped, spool.drained.is_blocked) == (None, "", False)
+    assert not spool.drained.says_nothing
+    assert (spool.left(), spool.files()) == ((28, 0, 0), [])
+    assert spool.snapshot.segments == {}
+    assert spool.turn == 0
+
+
+def test_one_request_is_alone_until_the_server_has_accepted_something(
+    tmp_path: Path,
+) -> None:
+    """One that is down or strange must not get four at once."""
+    spool = Spool(tmp_path / "home", [95])
+    seen: list[int] = []
+    server = spool.drain(during=lambda _: seen.append(server_at(spool).under_way))
+    assert server.most_under_way == 4
+    assert seen == [0, 0, 1, 2, 3, 3, 3, 3, 3, 3]
+
+
+def server_at(spool: Spool) -> Server:
+    """The server of the drain that is at work."""
+    return spool.drained._poster  # type: ignore[return-value]
+
+
+def test_a_client_of_the_program_gets_one_request_at_a_time(spool: Spool) -> None:
+    """It may not be made for several threads."""
+    assert spool.drain(at_once=1).most_under_way == 1
+    assert spool.left() == (28, 0, 0)
+
+
+def test_many_small_segments_are_drained_side_by_side_and_each_deleted(
+    tmp_path: Path,
+) -> None:
+    """A segment is deleted as soon as its own answers are there."""
+    spool = Spool(tmp_path / "home", [1] * 9)
+    stood: list[list[int]] = []
+    server = spool.drain(during=lambda _: stood.append(spool.files()))
+    assert server.posted == [f"{number} ok" for number in range(9)]
+    assert server.most_under_way == 4
+    # The first is settled alone; then three are under way beside the one that is sent.
+    assert stood[1] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert stood[5] == [2, 3, 4, 5, 6, 7, 8]
+    assert spool.files() == []
+
+
+# What the servers of this table do, and what a drain of 0-24 and 25-27 makes of it:
+# what was posted, why the drain ended, delivered, pending, dead.
+FAILING: dict[str, tuple[Answers, list[str], str]] = {
+    "no connection": (
+        lambda _: DOWN,
+        ["0-9 refused"] * 4,
+        "waiting",
+    ),
+    "503 to all": (
+        lambda _: status(503),
+        ["0-9 503", "27 503", "0-9 503", "24 503"],
+        "waiting",
+    ),
+    "503 to all, and when to come again": (
+        lambda _: status(503, asked_s=9),
+        ["0-9 503", "27 503"],
+        "waiting",
+    ),
+    "401 to all": (
+        lambda _: status(401),
+        ["0-9 401", "27 401", "24 401", "26 401"],
+        "paused",
+    ),
+    "400 to all": (
+        lambda _: status(400),
+        ["0-9 400", "27 400", "24 400", "26 400"],
+        "paused",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_server_that_fails_for_all_sees_four_requests_and_nothing_is_held_against(
+    name: str, spool: Spool
+) -> None:
+    """Probes from elsewhere tell that it is the server; then it is left in peace."""
+    answers, posted, stopped = FAILING[name]
+    assert spool.drain(answers).posted == posted
+    assert spool.stopped == stopped
+    assert not spool.drained.says_nothing
+    assert spool.left() == (0, 28, 0)
+    assert not any(each.reason or each.windows for each in spool.announced())
+    # What was announced is sent again as it was; the next probe has another place.
+    turn = spool.turn
+    assert turn == sum("-" not in each for each in posted)
+    assert spool.drain().posted[0] == "0-9 ok"
+    assert (spool.left(), spool.turn) == ((28, 0, 0), turn)
+
+
+def test_what_is_set_aside_for_one_bad_event_is_narrowed_down_to_it(
+    spool: Spool,
+) -> None:
+    """All others arrive in the same flush, and it is the only one that is left."""
+    server = spool.drain(refusing([3], status(400)))
+    assert server.posted == [
+        *("0-9 400", "27 ok", "10-19 ok", "20-24 ok", "25-26 ok"),
+        # Not tried again as a whole: cut, and the part beside what was accepted first.
+        *("5-9 ok", "0-4 400", "2-4 400", "3-4 400", "4 ok", "3 400", "0-1 ok", "2 ok"),
+    ]
+    assert (spool.stopped, spool.verdict) == ("", status(400))
+    assert spool.left() == (27, 1, 0)
+    (known,) = spool.announced()
+    assert (known.count, known.windows, known.reason) == (1, 1, "400")
+
+
+def test_what_was_not_answered_is_tried_once_more_before_it_is_cut(
+    spool: Spool,
+) -> None:
+    """It may have been the network: a batch that is cut is another batch."""
+    server = spool.drain(refusing([3], status(500)))
+    assert server.posted[:7] == [
+        *("0-9 500", "27 ok", "10-19 ok", "20-24 ok", "25-26 ok", "0-9 500", "5-9 ok")
+    ]
+    assert spool.left() == (27, 1, 0)
+
+
+def test_a_batch_that_draws_when_to_come_again_holds_back_no_other(
+    spool: Spool,
+) -> None:
+    """The probe is accepted, so the wait that was asked for is about the batch alone."""
+    spool.drain(refusing([3], status(503, asked_s=3600)))
+    assert spool.left() == (27, 1, 0)
+    assert spool.verdict == status(503)  # nobody else has to wait for it
+
+
+def test_where_nothing_else_can_tell_a_wait_is_kept_once_and_then_looked_into(
+    tmp_path: Path,
+) -> None:
+    """Two flushes obey; the next one posts one event of the batch besides."""
+    spool = Spool(tmp_path / "home", [5])
+    poison = refusing([3], status(503, asked_s=3600))
+    for failures in (0, 1):
+        assert spool.drain(poison, failures=failures).posted == ["0-4 503"]
+    assert (spool.stopped, spool.verdict) == ("waiting", status(503, asked_s=3600))
+    spool.drain(poison, failures=2)
+    assert spool.left() == (4, 1, 0)
+    assert spool.drain(poison, failures=2).posted == ["3 503"]
+    assert (spool.verdict, spool.drained.says_nothing) == (status(503), True)
+    # One that says so to all sees the batch and one event of it, and no more.
+    other = Spool(tmp_path / "other", [5])
+    busy = status(429, asked_s=60)
+    server = other.drain(lambda _: busy, failures=2)
+    assert (server.posted, other.verdict) == (["0-4 429", "4 429"], busy)
+
+
+def test_the_longest_wait_that_was_asked_for_is_the_one_to_keep(
+    spool: Spool, tmp_path: Path
+) -> None:
+    """Two answers of one server that is down; each names its own time."""
+    for asked in ([9.0, 99.0], [99.0, 9.0]):
+        answers = [status(503, asked_s=seconds) for seconds in asked]
+        spool.drain(lambda _, answers=answers: answers.pop(0))  # type: ignore[misc]
+        assert spool.verdict == status(503, asked_s=99)
+    # The batch was put off and a later one refused: the wait is what is told.
+    spool = Spool(tmp_path / "other", [25, 3])
+    answers = [OK, status(503), status(400), status(503, asked_s=7), status(400)]
+    spool.drain(lambda _: answers.pop(0) if answers else status(400))
+    assert spool.verdict == status(503, asked_s=7)
+
+
+def test_an_event_that_fails_alone_in_five_flushes_beside_others_is_dead(
+    spool: Spool,
+) -> None:
+    """Not earlier, and not in flushes in which nothing else was accepted."""
+    poison = refusing([3], status(503))
+    spool.drain(poison)
+    for window in range(2, 6):
+        alone = spool.drain(poison)
+        assert (alone.posted, spool.drained.says_nothing) == (["3 503"], True)
+        spool.write(2, 1)
+        posted = spool.drain(poison).posted
+        # Once more, at once: it may have been the network.
+        assert posted == [f"{26 + window} ok", "3 503", "3 503"]
+        assert spool.left()[1:] == ((1, 0) if window < 5 else (0, 1))
+    (letter,) = spool.letters()
+    assert (letter.status, letter.offset > 0, letter.attempts) == (503, True, 5)
+    assert spool.files() == []
+
+
+@pytest.mark.parametrize("has_time", [False, True])
+def test_an_event_that_is_never_answered_holds_back_no_other(
+    spool: Spool, has_time: bool
+) -> None:
+    """A flush at exit has a second, and each ends while it waits for that answer."""
+    accepted: list[int] = []
+
+    def hangs(numbers: list[int]) -> Verdict | Halted:
+        if 3 not in numbers:
+            accepted.extend(numbers)
+            return OK
+        is_fair = has_time and bool(accepted)
+        return Halted("deadline", Verdict(Action.WAIT, SLOW, narrow=is_fair))
+
+    received = []
+    for flush in range(12):
+        accepted.clear()
+        received += spool.drain(hangs).received
+        if flush == 2:
+            assert set(received) >= set(range(10, 28))
+    assert sorted(set(received)) == [n for n in range(28) if n != 3]
+    assert (spool.stopped, spool.left()) == ("deadline", (27, 1, 0))
+    # It dies of five flushes that had time enough for it, as others that they sent show.
+    for segment in range(2, 7):
+        accepted.clear()
+        spool.write(segment, 1)
+        spool.drain(hangs)
+    assert spool.left() == ((32, 0, 1) if has_time else (32, 1, 0))
+
+
+def test_a_server_that_answers_nothing_leaves_the_spool_as_it_was(spool: Spool) -> None:
+    """However many flushes end while they wait, no range is cut into parts."""
+    for flush in range(12):
+        assert len(spool.drain(lambda _: DEADLINE).posted) == 1
+        assert len(spool.announced()) <= 3, flush
+    assert sorted(spool.drain().received) == list(range(28))
+
+
+def test_a_server_that_fails_now_and_then_costs_no_event(tmp_path: Path) -> None:
+    """Every other request, at random, or all but so many: it is about no event."""
+    chance, count = random.Random(5), itertools.count()
+    servers: dict[str, tuple[Callable[[], bool], Verdict]] = {
+        "alternating": (lambda: next(count) % 2 == 1, status(503)),
+        "alternating, asking": (lambda: next(count) % 2 == 1, status(429, asked_s=1)),
+        "at random": (lambda: chance.random() < 0.5, status(502)),
+        "one request": (lambda: next(count) == 0, status(403)),
+        "three requests": (lambda: next(count) < 3, status(400)),
+    }
+    for name, (takes, refusal) in servers.items():
+        spool = Spool(tmp_path / name, [80, 40])
+        for flush in range(14):
+            if "requests" in name or name == "one request":
+                count = itertools.count()
+            server = spool.drain(lambda _, t=takes, no=refusal: OK if t() else no)  # type: ignore[misc]
+            assert server.requests < 150, (name, flush)
+            if not spool.left()[1]:
+                break
+        assert spool.left() == (120, 0, 0), name
+
+
+def test_no_event_dies_once_its_user_has_said_no(spool: Spool) -> None:
+    """A dead letter would be written after the choice."""
+    for segment in range(2, 6):
+        spool.drain(refusing([3, 5], status(400)))
+        spool.write(segment, 1)
+    refusals = {3: OFF, 5: status(400)}
+    spool.drain(lambda numbers: refusals.get(numbers[0], OK))
+    assert (spool.stopped, spool.left()) == ("off", (30, 2, 0))
+    assert {each.windows for each in spool.announced()} == {4}
+
+
+def test_the_only_event_there_is_dies_of_five_refusals_and_of_no_failures(
+    tmp_path: Path,
+) -> None:
+    """Nothing can be compared with it. One that is not answered waits."""
+    spool = Spool(tmp_path / "home", [1])
+    for _ in range(6):
+        assert spool.drain(lambda _: status(503)).posted == ["0 503"] * 4
+    for _ in range(4):
+        assert spool.drain(lambda _: status(400)).posted == ["0 400"]
+        assert (spool.stopped, spool.left()) == ("waiting", (0, 1, 0))
+    spool.drain(lambda _: status(400))
+    assert (spool.stopped, spool.left(), spool.files()) == ("", (0, 0, 1), [])
+    # Two that are refused are no proof against either.
+    spool = Spool(tmp_path / "two", [2])
+    for _ in range(6):
+        spool.drain(lambda _: status(400))
+    assert (spool.stopped, spool.left()) == ("paused", (0, 2, 0))
+
+
+def test_events_that_an_accepting_answer_names_are_dead_and_all_others_delivered(
+    spool: Spool,
+) -> None:
+    """The answer is proof for the whole batch: of each event one way or the other."""
+    spool.drain(lambda numbers: naming(3, 9) if 3 in numbers else OK)
+    assert (spool.left(), spool.files()) == ((26, 0, 2), [])
+    assert [each.reply for each in spool.letters()] == ["no such tool"] * 2
+
+
+@pytest.mark.parametrize("good", [range(700, 720), range(20), range(350, 370)])
+def test_twenty_good_events_beside_seven_hundred_refused_ones_go_out_at_once(
+    good: range, tmp_path: Path
+) -> None:
+    """What borders on an accepted event is tried first, however much is refused."""
+    spool = Spool(tmp_path / "home", [720])
+    bad = set(range(720)) - set(good)
+    server = spool.drain(refusing(bad, status(400)), batch_events_max=500)
+    assert spool.left() == (20, 700, 0)
+    assert server.requests < 60
+    assert spool.stopped == "waiting"
+
+
+def test_a_good_event_behind_a_hundred_bad_ones_in_turn_is_not_held_back(
+    tmp_path: Path,
+) -> None:
+    """A row of refusals ends the flush only once probes were refused as well."""
+    spool = Spool(tmp_path / "home", [1] * 40)
+    server = spool.drain(refusing(range(1, 39), status(400)))
+    # 16 in a row, then one from elsewhere: its turn comes to the last segment.
+    assert 39 in server.received
+    assert spool.left()[0] == 2
+
+
+def test_a_server_that_says_no_after_it_accepted_is_asked_nineteen_times_at_most(
+    tmp_path: Path,
+) -> None:
+    """Refusals of a server that works cost it little, but they have an end."""
+    spool = Spool(tmp_path / "home", [1] * 60)
+    server = spool.drain(lambda numbers: OK if numbers == [0] else status(400))
+    assert server.requests == 1 + 15 + 3
+    assert (spool.stopped, spool.left()) == ("waiting", (1, 59, 0))
+    spool = Spool(tmp_path / "other", [1] * 60)
+    spool.drain(lambda numbers: OK if numbers == [0] else status(401))
+    assert spool.stopped == "paused"
+
+
+def test_a_server_that_breaks_down_sees_four_more_requests(tmp_path: Path) -> None:
+    """The four that were under way; then none is sent, and none is held against."""
+    spool = Spool(tmp_path / "home", [1] * 60)
+    server = spool.drain(lambda numbers: OK if numbers[0] < 8 else status(503))
+    assert server.posted[8:] == ["8 503", "9 503", "10 503", "11 503"]
+    assert (spool.stopped, spool.left()) == ("waiting", (8, 52, 0))
+    # One batch that failed among others that did not is set aside.
+    spool = Spool(tmp_path / "other", [1] * 20)
+    server = spool.drain(refusing([8], status(503)))
+    assert (server.requests, spool.left()) == (21, (19, 1, 0))
+
+
+def test_two_batches_that_fail_beside_accepted_ones_are_each_compared(
+    tmp_path: Path,
+) -> None:
+    """In single file, until one is accepted again."""
+    spool = Spool(tmp_path / "home", [1] * 12)
+    server = spool.drain(refusing([5, 6, 7], status(503)))
+    assert spool.left() == (9, 3, 0)
+    assert server.requests == 12 + 3  # each of the three once more
+
+
+@pytest.mark.parametrize("halt", [DEADLINE, OFF])
+def test_what_is_under_way_when_the_flush_ends_is_settled_or_stays(
+    halt: Halted, tmp_path: Path
+) -> None:
+    """At the deadline its answers are there by then; after a no nothing is written."""
+    spool = Spool(tmp_path / "home", [80])
+
+    def during(numbers: list[int]) -> None:
+        if numbers[0] == 50:
+            raise halt
+
+    server = spool.drain(during=during)
+    assert spool.stopped == halt.stopped
+    ended = halt.stopped == "deadline"
+    assert spool.left() == ((50, 30, 0) if ended else (20, 60, 0))
+    assert server.under_way == (0 if ended else 3)
+    again = spool.drain()
+    assert again.posted[0] == ("50-59 ok" if ended else "20-29 ok")
+    assert spool.left() == (80, 0, 0)
+
+
+def test_a_request_that_its_flush_has_no_time_for_ends_it(tmp_path: Path) -> None:
+    """Those behind it were sent as well, and one of them is answered."""
+    spool = Spool(tmp_path / "home", [60])
+    answers = {30: DEADLINE, 40: OK, 50: status(503)}
+    server = spool.drain(lambda numbers: answers.get(numbers[0], OK))
+    assert server.posted[3:] == ["30-39 deadline", "40-49 ok", "50-59 503"]
+    assert (spool.stopped, spool.left()) == ("deadline", (40, 20, 0))
+    assert not any(each.reason for each in spool.announced())
+
+
+def test_what_is_recorded_during_a_drain_is_sent_as_well(spool: Spool) -> None:
+    """A segment that grew is not deleted, and a new one is found."""
+    grown: list[int] = []
+
+    def during(numbers: list[int]) -> None:
+        if numbers == [25, 26, 27] and not grown:
+            grown.append(1)
+            spool.write(0, 2)
+            spool.write(1, 2)
+            spool.write(2, 2)
+
+    server = spool.drain(during=during)
+    assert sorted(server.received) == list(range(34))
+    assert (spool.left(), spool.files()) == ((34, 0, 0), [])
+
+
+def test_a_segment_that_is_written_stays_and_its_events_are_sent(spool: Spool) -> None:
+    """Its writer has the lock; the flusher reads up to the last whole record."""
+    path = spool.home.segment(spool.name(1))
+    segment = adopt(path, 1 << 20)
+    assert isinstance(segment, Segment)
+    try:
+        assert spool.drain().requests == 4
+        assert (spool.left(), spool.files()) == ((28, 0, 0), [1])
+        assert spool.verdict is None
+        assert spool.drain().requests == 0
+    finally:
+        segment.close()
+    spool.drain()
+    assert spool.files() == []
+
+
+def test_a_segment_that_cannot_be_read_holds_back_no_other(spool: Spool) -> None:
+    """It is left as it is, and the flush says that the disk kept something."""
+    os.mkdir(spool.home.segment(spool.name(2)))
+    spool.drain()
+    assert (spool.left(), spool.drained.is_blocked) == ((28, 0, 0), True)
+    os.rmdir(spool.home.segment(spool.name(2)))
+    spool.write(3, 1)
+    path = Path(spool.home.segment(spool.name(3)))
+    path.rename(path.with_suffix(".away"))
+    path.symlink_to("nowhere")
+    spool.drain()
+    assert spool.drained.is_blocked
+
+
+def test_a_letter_that_cannot_be_stored_settles_nothing_and_holds_back_no_other(
+    spool: Spool,
+) -> None:
+    """The disk is at fault for one segment; its batch is sent again another time."""
+    Path(spool.home.dead).touch()
+    named = naming(3)
+    server = spool.drain(lambda numbers: named if 3 in numbers else OK)
+    assert (spool.drained.is_blocked, spool.left()) == (True, (3, 25, 0))
+    assert server.posted[0] == "0-9 ok"
+    assert "25-27 ok" in server.posted
+    os.unlink(spool.home.dead)
+    spool.drain(lambda numbers: named if 3 in numbers else OK)
+    assert (spool.left(), spool.files()) == ((27, 0, 1), [])
+
+
+def test_a_segment_full_of_bad_events_has_room_for_what_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a range of its own, and these have a bound; new events are no part of it."""
+    monkeypatch.setattr(settlement, "_PARTS_MAX", 8)
+    monkeypatch.setattr(settlement, "RANGES_MAX", 12)
+    spool = Spool(tmp_path / "home", [1, 30])
+    bad = refusing(range(1, 31), status(400))
+    spool.drain(bad)
+    assert len(spool.announced()) <= 9
+    spool.write(1, 30)
+    spool.drain(bad)
+    assert spool.left() == (31, 30, 0)
+
+
+def test_a_drain_that_is_killed_at_any_request_loses_nothing_and_sends_the_same_again(
+    tmp_path: Path,
+) -> None:
+    """What was announced is announced; a batch keeps its key and its bytes."""
+
+    class Killed(BaseException):
+        pass
+
+    def run(root: Path, at: int, *, kills: bool) -> dict[str, bytes]:
+        spool = Spool(root, [25, 3, 12])
+        keys: dict[str, bytes] = {}
+        count = 0
+
+        def during(_: list[int]) -> None:
+            nonlocal count
+            count += 1
+            if kills and count == at:
+                raise Killed
+
+        while True:
+            try:
+                server = spool.drain(refusing([3, 30], status(400)), during=during)
+            except Killed:
+                continue
+            break
+        assert spool.left() == (38, 2, 0)
+        assert set(range(40)) - set(server.received) >= {3, 30}
+        return keys
+
+    run(tmp_path / "plain", 0, kills=False)
+    for at in range(1, 24, 2):
+        run(tmp_path / f"killed-{at}", at, kills=True)
+
+
+def test_the_books_say_before_each_request_what_it_holds(spool: Spool) -> None:
+    """Announce, post, settle: at each request no more than four are unsettled."""
+    open_at: list[int] = []
+
+    def during(_: list[int]) -> None:
+        segments = read_snapshot(spool.home.ledger).segments.values()
+        open_at.append(sum(len(entry.announced) for entry in segments))
+
+    spool.drain(during=during, batch_events_max=3)
+    # The one that is sent, three before it, and one that is answered and not written.
+    assert max(open_at) <= 4
+    assert spool.left() == (28, 0, 0)
+
+
+def test_what_is_set_aside_is_told_at_the_end(spool: Spool) -> None:
+    """`status` shows why something waits although the server is well."""
+    spool.drain(refusing([3], status(400)))
+    told = spool.drain(lambda _: OK if _ != [3] else status(413))
+    assert told.posted == ["3 413"]
+    assert (spool.stopped, spool.verdict) == ("waiting", status(413))
+    assert isinstance(spool.verdict, Verdict)
+
+
+def test_a_failure_that_passes_costs_one_more_request(tmp_path: Path) -> None:
+    """The same batch again, after a pause; nothing was wrong with it."""
+    spool = Spool(tmp_path / "home", [3])
+    answers = [status(503), OK]
+    assert spool.drain(lambda _: answers.pop(0)).posted == ["0-2 503", "0-2 ok"]
+    assert (spool.left(), spool.verdict) == ((3, 0, 0), None)
+
+
+def test_two_events_are_a_batch_that_one_of_them_is_taken_from(tmp_path: Path) -> None:
+    """One of the four requests is kept for it; of a single event there is none."""
+    spool = Spool(tmp_path / "home", [2])
+    server = spool.drain(lambda _: status(503))
+    assert server.posted == ["0-1 503", "0-1 503", "0-1 503", "1 503"]
+
+
+def test_where_no_connection_comes_about_nothing_is_probed(spool: Spool) -> None:
+    """No event was sent, so none can be at fault, however little time there is."""
+    soon = Verdict(DOWN.action, DOWN.reason, retry_after_s=9)
+    assert spool.drain(lambda _: soon).posted == ["0-9 refused"]
+
+
+def test_the_last_batch_that_is_refused_is_cut_and_not_sent_again(spool: Spool) -> None:
+    """Nothing comes after it, and what came before was accepted."""
+    server = spool.drain(refusing([26], status(400)))
+    assert server.posted[3:] == ["25-27 400", "26-27 400", "27 ok", "26 400", "25 ok"]
+    spool = Spool(Path(spool.home.root).parent / "two", [1, 1, 1])
+    spool.drain(lambda numbers: OK if numbers == [0] else status(400 + 13 * numbers[0]))
+    assert spool.verdict == status(426)
+
+
+def test_what_failed_before_others_were_accepted_is_set_aside_at_once(
+    spool: Spool,
+) -> None:
+    """The flush may end at any time, and the next one must not begin with it."""
+    bad = refusing([3], status(400))
+    spool.drain(lambda numbers: DEADLINE if 20 in numbers else bad(numbers))
+    assert spool.stopped == "deadline"
+    assert spool.announced()[0].reason == "400"
+    assert spool.drain(bad).posted[0] == "20-24 ok"
+
+
+def test_damage_that_cannot_be_kept_holds_back_its_segment_alone(spool: Spool) -> None:
+    """It is copied before what follows it is settled; the disk does not allow that."""
+    path = Path(spool.home.segment(spool.name(0)))
+    path.write_bytes(b"damage" + path.read_bytes())
+    Path(spool.home.quarantine).touch()
+    spool.drain()
+    assert (spool.left(), spool.drained.is_blocked) == ((3, 25, 0), True)
+    os.unlink(spool.home.quarantine)
+    spool.drain()
+    assert (spool.left(), spool.files()) == ((28, 0, 0), [])
+
+
+def test_two_events_that_are_too_much_together_arrive_one_by_one(
+    tmp_path: Path,
+) -> None:
+    """What was refused with others is posted alone in the same flush."""
+    spool = Spool(tmp_path / "home", [2])
+    server = spool.drain(lambda each: status(413) if len(each) > 1 else OK)
+    assert server.posted == ["0-1 413", "1 ok", "0 ok"]
+    assert (spool.left(), spool.files()) == ((2, 0, 0), [])
+
+
+def test_a_network_that_goes_away_while_a_batch_is_narrowed_ends_the_flush(
+    spool: Spool,
+) -> None:
+    """Nothing was posted, so nothing is held against the part that was tried."""
+    bad = refusing([3], status(400))
+    server = spool.drain(lambda each: DOWN if each == [5, 6, 7, 8, 9] else bad(each))
+    assert server.posted[-1] == "5-9 refused"
+    assert (spool.stopped, spool.verdict) == ("waiting", DOWN)
+    assert not any(each.windows for each in spool.announced())
+
+
+def test_parts_that_are_not_answered_are_compared_after_four(spool: Spool) -> None:
+    """A server that breaks down while a batch is narrowed is left in peace."""
+    server = spool.drain(refusing(range(10), status(503)))
+    assert spool.left() == (18, 10, 0)
+    assert [each for each in server.posted if each.endswith("503")] == [
+        *("0-9 503", "0-9 503", "5-9 503", "5-9 503", "7-9 503", "7-9 503", "3 503")
+    ]
+    assert (spool.stopped, spool.verdict) == ("waiting", status(503))
+    # Taken back: as it was, and what was answered counts as no try.
+    (known,) = spool.announced()
+    assert (known.count, known.tries) == (10, 0)
