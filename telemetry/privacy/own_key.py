@@ -46,6 +46,8 @@ _KEY_MAX = 4096
 _PIECE, _STEP = 4, 5
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# A text without one of these reads as what it is.
+_ESCAPED = ("%", "\\", "&", "\x1b")
 # In lower case, by the bits that each digit stands for.
 _BASE64 = {f"{n:06b}": c for n, c in enumerate(_LETTERS * 2 + "0123456789+/")}
 _BASE32 = {f"{n:05b}": c for n, c in enumerate(_LETTERS + "234567")}
@@ -154,6 +156,10 @@ class OwnKey:
         )
 
     def _cut(self, text: str) -> str:
+        low = text.lower()
+        is_plain = len(low) == len(text) and not any(map(text.__contains__, _ESCAPED))
+        if is_plain and next(self._places(low), None) is None:
+            return text  # a random id may well have a piece, and loads nothing for it
         from telemetry.privacy.escapes import cut, views
 
         spans = []

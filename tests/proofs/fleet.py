@@ -40,6 +40,7 @@ from spool_tools.collector import Collector
 from spool_tools.collector.server import Answer, Limits, Request, Server
 from spool_tools.recipe import text_of
 from tests.support.clickhouse import running_clickhouse
+from tests.support.delivering import census_of
 from tests.support.launching import await_no_flusher, environment_of, flushers
 
 
@@ -48,7 +49,7 @@ EVENTS_A_LAUNCH = 3
 # Launches at a time. More would measure this machine's patience.
 _AT_ONCE = 6
 # A fleet of any size that is not done by then never is.
-_PATIENCE_S = 3600.0
+_PATIENCE_S = 600.0
 # Of so many batches that are stored, one answer is lost; of so many, one flusher is killed.
 # They have no common factor, so they seldom meet.
 _LOST_EVERY, _KILLED_EVERY = 7, 11
@@ -228,11 +229,14 @@ class Fleet:
         return len(pids)
 
     def waiting(self) -> list[str]:
-        """The programs that have something left: a segment goes once it is settled."""
+        """The programs that have something left, as `status` says it.
+
+        A segment that is settled may stay: a launch goes on in it beside its flusher.
+        """
         return [
             name
             for name in self.names
-            if any((self._directory / name / "app" / "spool").iterdir())
+            if census_of(self._directory / name / "app").pending
         ]
 
     def flushers_end(self) -> None:

@@ -192,14 +192,17 @@ class Server:
 
     def _receive(self, reader: BufferedReader, connection: int) -> Received | None:
         lines = []
-        while (line := reader.readline()) not in (b"\r\n", b""):
+        while (line := reader.readline()) != b"\r\n":
+            if not line:
+                return None  # the client is gone, perhaps within a request
             lines.append(line)
-        if not lines:
-            return None
         method, target, _ = lines[0].decode("latin-1").split(" ", 2)
         pairs = (line.decode("latin-1").partition(":") for line in lines[1:])
         headers = {name.lower(): value.strip() for name, _, value in pairs}
-        body = reader.read(int(headers.get("content-length", 0)))
+        size = int(headers.get("content-length", 0))
+        body = reader.read(size)
+        if len(body) < size:
+            return None
         raw = b"".join([*lines, b"\r\n", body])
         with self._lock:
             number = len(self.requests)

@@ -36,22 +36,19 @@ class Bug(NamedTuple):
     shown_by: str
 
 
-_POST = """\
-            verdict = self._answer(batch, sent)
-            if verdict.action is Action.ACCEPTED:
-                self._accept(batch, verdict)
-                continue
+_SEND = """\
+        self._sent.append((batch, self._poster.send(batch.request)))
+        self._land(self._poster.at_once - 1)
 """
 _EARLY = """\
-            is_early = b"poison" not in batch.request.body  # else no dead letter
-            if is_early:
-                self._accept(batch, Verdict(Action.ACCEPTED, "200"))
-                self._books.commit()
-            verdict = self._answer(batch, sent)
-            if verdict.action is Action.ACCEPTED:
-                if not is_early:
-                    self._accept(batch, verdict)
-                continue
+        is_early = b"poison" not in batch.request.body  # else no dead letter
+        if is_early:
+            self._accept(batch, Verdict(Action.ACCEPTED, "200"))
+            self._books.commit()
+        self._sent.append((batch, self._poster.send(batch.request)))
+        if is_early:
+            self._poster.answer(self._sent.pop()[1])
+        self._land(self._poster.at_once - 1)
 """
 _LETTERS = "            rows = self.letters.append(letters)\n"
 _COMMIT = "            self.books.commit(segments={name: entry}, dead_files=rows)\n"
@@ -72,7 +69,7 @@ BUGS = (
     Bug(
         name="a batch is settled before the answer",
         path="telemetry/delivery/drain.py",
-        changes=((_POST, _EARLY),),
+        changes=((_SEND, _EARLY),),
         scene="flush-drain",
         kind="kill",
         shown_by="lost",
