@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import time
@@ -87,7 +88,9 @@ def test_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     chance = random.Random(seed)
     begun = time.monotonic()
     acknowledged = recorded = torn = 0
-    for first in range(0, ROUNDS, ROUNDS_A_HOME):
+    for first in itertools.count(0, ROUNDS_A_HOME):
+        if first >= ROUNDS and acknowledged > 1000:
+            break
         home = Home(str(tmp_path / str(first)))
         told: dict[str, list[int]] = {}
         for round_ in range(first, first + ROUNDS_A_HOME):
@@ -105,10 +108,9 @@ def test_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         recorded += len(found)
         torn += torn_tails(home)
     print(
-        f"{ROUNDS * WRITERS} kills, {acknowledged} acknowledged, {recorded} recorded, "
+        f"{first * WRITERS} kills, {acknowledged} acknowledged, {recorded} recorded, "
         f"{torn} torn tails, {time.monotonic() - begun:.1f} s"
     )
-    assert acknowledged > 1000
 
 
 def torn_tails(home: Home) -> int:

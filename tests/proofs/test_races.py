@@ -35,8 +35,12 @@ PROCESSES = 16
 EVENTS_EACH = 2000
 # So many of each are recorded while one flush runs.
 EVENTS_A_FLUSH = 250
-# Long enough that each of the checks, taken out, loses hundreds of events.
-RACE_S = 20.0
+# About so many: each of the checks, taken out, loses hundreds of events then.
+ACKNOWLEDGED = 20_000
+# A race without one of them loses some in a fraction of that; so many may be tried.
+BROKEN, RACES_MAX = 5_000, 20
+# Only what hangs takes longer, however busy the machine is.
+RACE_S_MAX = 1800.0
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +91,7 @@ def test_sixteen_processes_and_a_flusher(tmp_path: Path) -> None:
             expected = (flushes + 1) * PROCESSES * EVENTS_A_FLUSH
             while collector.count() < expected:
                 assert flush_once() == "drained"
-                assert time.monotonic() - begun < 120, f"{collector.count()} arrived"
+                assert time.monotonic() - begun < RACE_S_MAX, collector.count()
         assert 1 < len(segment_names(home)) <= PROCESSES + 8
         for peer in peers:
             peer.tell("end")
@@ -179,7 +183,7 @@ def race(*arguments: str) -> dict[str, object]:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=RACE_S_MAX,
         check=False,
     )
     print(run.stdout, run.stderr)
@@ -188,26 +192,32 @@ def race(*arguments: str) -> dict[str, object]:
     return figures
 
 
+def is_found(*arguments: str) -> bool:
+    """Whether a race that leaves a check out has lost events."""
+    enough = "--acknowledged", str(BROKEN)
+    return any(race(*enough, *arguments)["lost"] for _ in range(RACES_MAX))
+
+
 def test_short_lived_writers_a_flusher_and_a_purge() -> None:
     """Each opening, each deletion and each purge may meet at any step."""
-    figures = race("--seconds", str(RACE_S))
+    figures = race("--acknowledged", str(2 * ACKNOWLEDGED))
     assert figures["lost"] == figures["failed"] == figures["left"] == 0
-    assert figures["acknowledged"] > 5000
+    assert figures["acknowledged"] > ACKNOWLEDGED
     assert figures["purged"] > 100
 
 
 def test_whatever_a_name_leads_to_and_whoever_opts_out() -> None:
     """A trash, a swap, a backup, a purge and an opt-out at any step of an event."""
-    figures = race("--seconds", str(RACE_S), "--beside", "all", "--writers", "8")
+    figures = race(
+        "--acknowledged", str(ACKNOWLEDGED), "--beside", "all", "--writers", "8"
+    )
     assert figures["lost"] == figures["failed"] == figures["after it"] == 0
-    assert figures["acknowledged"] > 5000
+    assert figures["acknowledged"] > ACKNOWLEDGED // 2
     assert figures["opted out"] > 20
     for beside in ("names", "opt-out"):
-        broken = race("--seconds", "5", "--beside", beside, "--without", "link")
-        assert broken["lost"] > 0
+        assert is_found("--beside", beside, "--without", "link")
 
 
 def test_a_race_without_a_check_loses_events() -> None:
     """So that the race above would notice: it has lost events where it should."""
-    figures = race("--seconds", "5", "--without", "end", "--without", "link")
-    assert figures["lost"] > 0
+    assert is_found("--without", "end", "--without", "link")
