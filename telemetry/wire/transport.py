@@ -27,6 +27,7 @@ import selectors
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any, ClassVar
 from urllib.request import getproxies_environment
 
@@ -298,6 +299,11 @@ def _manager(
     if url.scheme == "http":  # this machine: no proxy, no TLS
         return urllib3.PoolManager(**options)
     context = _tls(environment)
+    # Where the clock is years behind urllib3 would warn on the host's standard error,
+    # or raise where the host makes errors of warnings. The server's answer tells as much.
+    recent = getattr(urllib3.connection, "RECENT_DATE", date.min)
+    if date.today() < recent:  # noqa: DTZ011 - the local date, as urllib3 compares
+        urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)
     options |= {"cert_reqs": "CERT_REQUIRED", "ssl_context": context}
     if proxy is None:
         return urllib3.PoolManager(**options)

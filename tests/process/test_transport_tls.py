@@ -8,10 +8,13 @@ import shutil
 import socket
 import ssl
 import time
+import warnings
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import urllib3.connection
 
 from telemetry.wire.connection import BoundedReader
 from telemetry.wire.deadline import Bounds
@@ -64,6 +67,20 @@ def test_a_trusted_server_is_posted_to_over_one_connection(pem: Path) -> None:
             assert [sign(post(to)) for _ in range(5)] == [(200, "whole")] * 5
         assert server.connections == 1
         assert server.requests[0].headers["x-api-key"] == KEY
+
+
+def test_a_clock_that_is_years_behind_prints_and_raises_nothing(
+    pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a battery starts in 1970: its programs would print a warning."""
+    monkeypatch.setattr(urllib3.connection, "RECENT_DATE", date.max)
+    # Warnings are errors here, so one that is given fails the post.
+    with (
+        warnings.catch_warnings(),
+        Server(reply(200, OK), tls=server_side(pem)) as server,
+        transport(server.url, environment=trusting(pem)) as to,
+    ):
+        assert sign(post(to)) == (200, "whole")
 
 
 def test_a_directory_of_certificates_is_trusted(pem: Path, tmp_path: Path) -> None:
