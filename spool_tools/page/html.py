@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -133,6 +134,8 @@ def _equation(status: Status) -> str:
     refused = ", ".join(f"{count:,} {why}" for why, count in status.refused.items())
     notes = [wrong, f"Not recorded: {refused}." if refused else "", *status.unreadable]
     said = "".join(f'<p class="bad">{_text(note)}</p>' for note in notes if note)
+    if status.dead:
+        said += "<p><code>spool-tools dead list</code> says why they are dead.</p>"
     return f'<div class="equation">{recorded}{terms}</div>{said}'
 
 
@@ -148,7 +151,7 @@ def _destination(facts: Facts) -> str:
         "Recorded since": moment(int(facts.since * 1000)) if facts.since else "not yet",
         "Last accepted": ago(status.last_success_ms, facts.now),
         "Last error": error and f"{ago(status.last_error_ms, facts.now)}: {error}",
-        "Next not before": following and moment(following),
+        "Next flush": following and f"not before {moment(following)}",
         "Kept in": f"{status.home} ({kept})",
     }
     rows_text = "".join(
@@ -212,7 +215,7 @@ def _event(
     known = meanings.get((name, action)) or meanings.get((name, ""), {})
     rows = "".join(
         f"<tr><th>{_text(field)}</th><td>{_text(_value(value))}</td>"
-        f"<td>{_text(known.get(field) or every.get(field) or 'the program says')}</td></tr>"
+        f"<td>{_meaning(known.get(field) or every.get(field))}</td></tr>"
         for field, value in fields.items()
     )
     when = moment(at_ms) if isinstance(at_ms, int) else "at an unknown time"
@@ -223,6 +226,12 @@ def _event(
         f'<div class="wide"><table class="fields"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
         "</details>"
     )
+
+
+def _meaning(text: str | None) -> str:
+    """What the catalogue says of a field, with its code set as such."""
+    said = _text(text or "an event of the program's own")
+    return re.sub("`([^`]+)`", r"<code>\1</code>", said)
 
 
 def _value(value: object) -> str:

@@ -167,7 +167,10 @@ class PageServer(ThreadingHTTPServer):
             "off": "Telemetry is off, and what was kept is removed.",
             "reset": "This installation has a new id.",
         }
-        self.done = problem or (done[button] if code == 0 else "It did not work.")
+        if problem:
+            self.done = f"{problem[:1].upper()}{problem[1:]}."
+        else:
+            self.done = done[button] if code == 0 else "It did not work."
 
     def handle_error(self, *_: object) -> None:
         """A browser that closes early is no error."""
