@@ -40,7 +40,7 @@ COMMANDS = {
     "forget": "off, and the server is asked to delete what it has",
     "events": "the catalogue of what can be collected, field by field",
     "conformance": "ask a server each thing that it has to do",
-    "recipe": "a configuration to start from, for a server that receives events",
+    "recipe": "a configuration for a server that receives events",
     "collect": "a collector on this machine that can misbehave",
 }
 _CODES = (

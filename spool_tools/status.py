@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -222,7 +224,9 @@ def _facts(
             reason
             for reason, count in _refused_since(home, spool.snapshot.totals).items()
             if count
-        ),
+        )
+        # A home that was made on a full disk has no file to count refusals in.
+        or (("disk_error",) if not shutil.disk_usage(home.root).free else ()),
         pending=census.pending,
         is_flushing=holder.state == "running",
         next_flush=schedule.read(home.next_flush),
@@ -246,10 +250,10 @@ def _unusable(home: Home) -> str:
     """What keeps each flush of this home away, and what to do; empty if nothing does."""
     for path in (home.flush_lock, home.next_flush):
         if problem := _problem_of(path):
-            return (
-                f"{path} cannot be used ({problem}); remove it, and the program's next "
-                "run makes it anew"
-            )
+            advice = "remove it, and the program's next run makes it anew"
+            if problem == os.strerror(errno.EROFS):
+                advice = "set TELEMETRY_HOME to a directory that can be written"
+            return f"{path} cannot be used ({problem}); {advice}"
     if sys.platform != "win32":
         # SQLite resolves links first.
         ledger = os.fsencode(os.path.realpath(f"{home.ledger}/cache.db-journal"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Mapping
@@ -119,11 +120,27 @@ def _is_home(home: Home, names: list[str]) -> bool:
 
 def _nothing(home: Home, app: str | None) -> str:
     """What to say of a spool that is not there, and which ones are."""
-    text = f"there is no spool in {home.root}; a program makes it with its first event"
+    text = f"there is no spool in {home.root}; {_prospect(home.root)}"
     text = ". ".join([text, *(misread_variables() if app else [])])
     apps = known_apps() if app else []
     close = difflib.get_close_matches(app or "", apps, n=1)
     return f"{text}. Did you mean --app {close[0]}?" if close else text + _listed(apps)
+
+
+def _prospect(root: str) -> str:
+    """Whether a program can make a home that is not there, and what to do if not."""
+    above = os.path.dirname(os.path.abspath(root))
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        problem = "is no directory"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        problem = "cannot be written"
+    elif not shutil.disk_usage(above).free:
+        problem = "is on a full disk"
+    else:
+        return "a program makes it with its first event"
+    return f"none can be made: {above} {problem}; set TELEMETRY_HOME to another place"
 
 
 def _listed(apps: list[str]) -> str:

@@ -175,11 +175,14 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             f"{following}",
         )
     if state.stopped == "paused":
-        over = "the pause is over" if _is_due(facts) else f"paused; {following}"
+        status, _, said = state.last_error.partition(": ")
+        problem, advice = _PAUSES.get(status[:3], ("refuses", "read its answer"))
+        if not _is_due(facts) and facts.mode != "manual":
+            following = (
+                f"paused until endpoint, key, header or format change; else {following}"
+            )
         return Why(
-            "paused",
-            f"{where} refuses ({state.last_error}); {over}, sooner if endpoint, key, "
-            "header or format change",
+            "paused", f"{where} {problem} ({said or status}): {advice}; {following}"
         )
     if state.stopped == "disk":
         return Why(
@@ -198,6 +201,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
         kind, _, detail = state.last_error.partition(": ")
         code, sentence = _KINDS.get(kind, ("server", "{where} does not accept"))
         said = detail or state.last_error
+        hints = (hint for part, hint in _HINTS.get(code, {}).items() if part in said)
+        said += f" ({hint})" if (hint := next(hints, "")) else ""
         return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
         kind, _, said = state.last_error.partition(": ")
@@ -222,6 +227,35 @@ _KINDS = {
     "tls": ("certificate", "TLS with {where} fails"),
     "proxy": ("proxy", "the proxy to {where} fails"),
     "other": ("connection", "the request to {where} fails"),
+}
+
+
+# What to do, by the code and a part of what was met; the first that holds counts.
+_HINTS = {
+    "name": {"": "check the endpoint's host, and this machine's network"},
+    "certificate": {
+        "not yet valid": "check this machine's clock",
+        "expired": "check this machine's clock, or renew the server's certificate",
+        "verify failed": "SSL_CERT_FILE may name a file with the server's authority",
+        "wrong version": "the server does not speak TLS at this port",
+    },
+    "proxy": {"": "correct HTTPS_PROXY, or name the host in NO_PROXY"},
+}
+_KEY = ("refuses the key", "correct TELEMETRY_API_KEY, or the header's name")
+_PLACE = ("takes no events at this address", "correct the endpoint's path")
+# What a server means that refuses everything, by its status, and what to do.
+_PAUSES = {
+    **dict.fromkeys(("401", "403"), _KEY),
+    **dict.fromkeys(("404", "405", "410"), _PLACE),
+    **dict.fromkeys(
+        ("301", "302", "303", "307", "308"),
+        ("redirects, which is not followed", "name the address that it leads to"),
+    ),
+    "407": ("is behind a proxy that wants credentials", "add them to HTTPS_PROXY"),
+    **dict.fromkeys(
+        ("400", "413", "422"),
+        ("does not understand the events", "compare `format` with what it takes"),
+    ),
 }
 
 

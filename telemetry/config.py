@@ -35,7 +35,7 @@ Durability = Literal["process", "power"]
 Context = Literal["basic", "none"]
 
 # Names that the fields have in the environment.
-_FROM_ENVIRONMENT = {
+FROM_ENVIRONMENT = {
     "endpoint": "TELEMETRY_ENDPOINT",
     "deletion_endpoint": "TELEMETRY_DELETION_ENDPOINT",
     "api_key": "TELEMETRY_API_KEY",
@@ -386,7 +386,7 @@ def _are_tags(tags: Any) -> bool:
 def _wrong_text(name: str, text: str, *, full: bool) -> str:
     """Why a text cannot be used where it names something; raises EndpointError."""
     if name in _ON_ONE_LINE and not text.isprintable():
-        return "has control characters"
+        return "holds a line end or another character that does not print"
     if name == "app" and not is_app_name(text):
         return (
             f"{text!r} cannot name a directory; use letters, digits, `.`, `_` and `-`"
@@ -435,7 +435,7 @@ def resolve(
     `build` has the keys `endpoint`, `api_key` and `header`, empty where unset.
     """
     values = {name: value for name, value in named.items() if value is not None}
-    for field, variable in _FROM_ENVIRONMENT.items():
+    for field, variable in FROM_ENVIRONMENT.items():
         # An empty header is a choice (send without a key); elsewhere it is unset.
         said = trimmed(environment.get(variable, ""))
         if field not in values and (

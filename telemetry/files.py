@@ -110,7 +110,8 @@ def make_home(root: str) -> bool:
             made = _make_with_parents(root)
             found = os.lstat(root)
         except OSError as error:
-            problem = f"cannot be made: {error.strerror or error}"
+            reason = error.strerror or error
+            problem = f"cannot be made: {reason}; set TELEMETRY_HOME to another place"
             raise HomeError(root, problem) from error
     problem = directory_problem(found)
     if problem:

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from telemetry.config import FROM_ENVIRONMENT
 from telemetry.errors import ConfigError, EndpointError
 from telemetry.files import read_small, write_whole
 from telemetry.logs import PREFIX, TelemetryLogger
@@ -42,7 +43,10 @@ def sentence(error: ConfigError) -> str:
         effect = "telemetry is off"
     else:
         effect = "the default is used instead"
-    return f"configure({error.field}=…): {error.problem}; {effect}"
+    variable = FROM_ENVIRONMENT.get(error.field, "")
+    # What the program does not name comes from there.
+    origin = f", or {variable}" if os.environ.get(variable) else ""
+    return f"configure({error.field}=…){origin}: {error.problem}; {effect}"
 
 
 def no_key() -> ConfigError:

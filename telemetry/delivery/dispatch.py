@@ -73,13 +73,14 @@ class Dispatcher:
         if mode == "manual" or lacks:
             why = "flush is `manual`"
             if lacks:
-                why = f"no {lacks} is set; set TELEMETRY_{lacks.upper()}"
+                why = f"no usable {lacks}; set TELEMETRY_{lacks.upper()}"
             self._say("no flush begins by itself: %s", why)
             return
         is_ending = _is_ending()
         if mode == "launch" and self._http is not None:
             mode = "thread"  # it cannot be handed to another process
         if mode != "launch" or not self._begin_detached(others_wait):
+            self._say("this process flushes by itself, if a flush is due: %s", mode)
             self.in_process().start(mode)
         if all(other.pid != self.pid for other in _at_exit.values()):
             atexit.register(_leave)
@@ -134,10 +135,15 @@ class Dispatcher:
         if plan.flushers_never_finish:
             self._say("no flusher is started: the last ones did not finish")
             return False
-        self._not_before = plan.not_before(schedule.destination_of(self.config), now)
+        destination = schedule.destination_of(self.config)
+        self._not_before = plan.not_before(destination, now)
         if not others_wait or self._not_before > now:
             wait_s = max(self._not_before - now, 0.0)
             when = f", in {wait_s:.0f} s at the earliest" if wait_s else ""
+            if wait_s and plan.failures(destination):
+                when += ": the last flush failed, and `status` says why"
+            elif wait_s and plan.last and plan.destination != destination:
+                when += ": the last flush had another endpoint, key, header or format"
             self._say("a flusher starts as a program ends%s", when)
             return True  # nearly every launch: nothing more is loaded
         self._not_before = now + schedule.WINDOW_S

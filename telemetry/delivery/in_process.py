@@ -157,6 +157,10 @@ class InProcessFlusher:
         if lock is not None:
             with lock:
                 self._flush(deadline, lock=lock, ends=lambda: self._ends)
+        elif self._logger is not None:
+            self._logger.debug(
+                "no flush began: not due (`status` says), or one is at work"
+            )
 
     def _flush(
         self,

@@ -99,7 +99,7 @@ class URL(msgspec.Struct, frozen=True):
     def origin(self) -> str:
         """Scheme, host and port; the port only where it is not the scheme's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if PORTS.get(self.scheme) == self.port else f":{self.port}"
+        port = f":{self.port}" if self.port != PORTS.get(self.scheme, 0) else ""
         return f"{self.scheme}://{host}{port}"
 
     @property
@@ -150,14 +150,18 @@ def parse_endpoint(endpoint: str) -> URL:
     """The parts of an endpoint that events may be sent to; raises EndpointError."""
     url = split(endpoint)
     if url is None:
+        bounds = (
+            " (a port from 1 to 65535; a host's labels of at most 63 characters, in "
+            "their xn-- form where they have other than ASCII letters)"
+        )
         raise EndpointError(
             "endpoint",
-            f"{redact(endpoint)!r} is not a URL with a host; write https://host/path "
-            "(a port from 1 to 65535; a host's labels of at most 63 characters, in their "
-            "xn-- form where they have other than ASCII letters)",
+            f"{redact(endpoint)!r} is not a URL with a host; write https://host/path"
+            + (bounds if "://" in endpoint else ""),
         )
     if url.scheme not in PORTS:
-        raise EndpointError("endpoint", f"{url.shown!r} is neither https nor http")
+        problem = f"{url.shown!r} is neither https nor http; write https://host/path"
+        raise EndpointError("endpoint", problem)
     if url.scheme == "http" and not is_loopback(url.host):
         raise EndpointError(
             "endpoint",

@@ -125,6 +125,33 @@ def test_what_a_full_disk_refuses_is_counted(small_disk: Path) -> None:
     assert census.pending == answers.count(True) + 2
 
 
+def test_a_home_that_was_made_on_a_full_disk_says_so(small_disk: Path) -> None:
+    """It has no room to count refusals, so `status` asks the disk itself."""
+    home = small_disk / "home"
+    home.mkdir(mode=0o700)
+    (home / "spool").mkdir(mode=0o700)
+    _fill(small_disk)
+    config = telemetry.Config(app="app", home=str(home), flush="manual")
+    with telemetry.Client(config) as client:
+        assert client.track(telemetry.ToolEvent(action="call")) is False
+    ran = tool("status", home=home)
+    assert b"the disk is full" in ran.out or "is on a full disk" in ran.err, ran
+
+
+def test_nobody_is_told_to_remove_a_file_from_a_read_only_disk(
+    small_disk: Path,
+) -> None:
+    """It cannot be done, and would not help."""
+    home = small_disk / "home"
+    with client_of(home, "", events=1):
+        pass
+    command = ["mount", "-o", "remount,ro", str(small_disk)]
+    subprocess.run(command, check=True, capture_output=True)
+    (said,) = tool("status", home=home).lines
+    assert said["why_code"] == "unusable"
+    assert "(Read-only file system); set TELEMETRY_HOME" in said["why"]
+
+
 def test_a_home_that_cannot_be_made_leaves_the_program_alone(small_disk: Path) -> None:
     """One line for whoever debugs it, and nothing else."""
     _fill(small_disk)
@@ -132,9 +159,10 @@ def test_a_home_that_cannot_be_made_leaves_the_program_alone(small_disk: Path) -
     names = (small_disk / f"entry-{number}" for number in itertools.count())
     with pytest.raises(OSError, match="No space left"):
         collections.deque(map(os.mkdir, names), maxlen=0)
+    home = small_disk / "new" / "home"
     config = telemetry.Config(
         app="app",
-        home=str(small_disk / "new" / "home"),
+        home=str(home),
         endpoint="http://127.0.0.1:9/",
         api_key=KEY,
         flush="manual",
@@ -143,6 +171,7 @@ def test_a_home_that_cannot_be_made_leaves_the_program_alone(small_disk: Path) -
     with telemetry.Client(config) as client:
         assert client.track(event) is False
         assert client.flush(timeout_s=1).delivered == 0
+    assert f"{small_disk} is on a full disk" in tool("status", home=home).err
     strict = telemetry.Config(app="app", home=config.home, flush="manual", strict=True)
     with pytest.raises(telemetry.RefusedError):
         telemetry.Client(strict).track(event)

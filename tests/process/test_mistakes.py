@@ -107,6 +107,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str], str, list[str]]] = {
         "",
         ["configure(endpoint=…)", "write https://host/path"],
     ),
+    "an endpoint with a misspelt scheme": (
+        {"endpoint": "htps://collect.example/v1"},
+        {},
+        "",
+        ["'htps://collect.example/v1' is neither https nor http; write https://"],
+    ),
     "an endpoint in the clear": (
         {"endpoint": "http://collect.example/v1"},
         {},
@@ -141,7 +147,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str], str, list[str]]] = {
         {"api_key": "a\0b"},
         {},
         "",
-        ["configure(api_key=…)", "control characters"],
+        ["configure(api_key=…)", "a line end", "does not print"],
+    ),
+    "a key of the environment with a line end": (
+        {"endpoint": NOWHERE},
+        {"TELEMETRY_API_KEY": "a\nb"},
+        "",
+        ["configure(api_key=…), or TELEMETRY_API_KEY: holds a line end"],
     ),
     "a switch that is a text": (
         {"enabled": "yes"},
@@ -154,6 +166,30 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str], str, list[str]]] = {
         {},
         "",
         ["taken", "no directory", "not recorded (no_home)"],
+    ),
+    "a home that cannot be made": (
+        {},
+        {"TELEMETRY_HOME": "/dev/null/homes"},
+        "",
+        [
+            "cannot be made: Not a directory; set TELEMETRY_HOME to another place",
+            "none can be made: /dev/null is no directory; set TELEMETRY_HOME",
+        ],
+    ),
+    "a flush that failed before": (
+        {**ENDPOINT, "flush": "launch", "failure_spread_s": 0.001},
+        {"TELEMETRY_FLUSH": "launch", "TELEMETRY_DEBUG": "1"},
+        FLUSHED + "\nimport os, subprocess\n"
+        "if 'SECOND' not in os.environ:\n"
+        "    environment = {**os.environ, 'SECOND': '1'}\n"
+        "    subprocess.run([sys.executable, *sys.argv], env=environment)\n",
+        ["at the earliest: the last flush failed, and `status` says why"],
+    ),
+    "continuous integration": (
+        {**ENDPOINT, "flush": None},
+        {"CI": "true", "TELEMETRY_DEBUG": "1"},
+        "",
+        ["this process flushes by itself, if a flush is due: exit"],
     ),
     "no endpoint": ({}, {}, FLUSHED, ["none is set", "set TELEMETRY_ENDPOINT"]),
     "no key": (
@@ -168,7 +204,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str], str, list[str]]] = {
         "",
         [
             "once it has a key",
-            "no api_key is set; set TELEMETRY_API_KEY",
+            "no usable api_key; set TELEMETRY_API_KEY",
             "configure(api_key=…): none is set",
             "nothing is sent, and events are kept",
         ],

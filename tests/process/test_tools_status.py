@@ -238,7 +238,7 @@ def test_a_clock_that_was_wrong_is_no_reason_to_wait(home: Path) -> None:
         client.flush(timeout_s=60)
     line = tool("status", home=home).line
     assert line["why_code"] == "paused"
-    assert "sooner if endpoint, key, header or format change" in line["why"]
+    assert "paused until endpoint, key, header or format change" in line["why"]
 
 
 def test_without_a_spool_it_says_what_turned_it_off(tmp_path: Path) -> None:
