@@ -1,7 +1,7 @@
 """Tools for whoever looks after a spool: see, check, repair and drive it.
 
 `python -m spool_tools` and the installed `spool-tools` are the same. One file a command,
-with `add_arguments` and `run`; what they share:
+with `add_arguments`, `run` and its help as docstring; what they share:
 
     cli         how every command ends; commands finds the one that is named
     target      which spool it is about; changing: the lock and books of those that write

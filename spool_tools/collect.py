@@ -1,11 +1,13 @@
-"""`collect`: a collector on this machine, for trying out a program's telemetry.
+"""Collects events on this machine over HTTP, stores each once in SQLite, and misbehaves
+on request. Its first line of output is the endpoint to use. It reads every format; GET
+/gaps answers which events it never saw.
 
-The first line on standard output is the endpoint; with `--verbose` each further one
-is one request as JSON. All else goes to standard error. Exit codes: 0 it ended as
-asked (`--count` reached, `--for` over, SIGTERM); 1 `--for` was over before `--count`
-was reached; 2 wrong usage, or an address or database that cannot be used; 130 SIGINT.
-
-A key comes from the environment only, and appears in no message.
+examples:
+  spool-tools collect
+  spool-tools collect --count 500 --for 60 --verbose
+  spool-tools collect --status 503 --times 3 --retry-after 5
+exit codes: 0 it ended as asked; 1 fewer than --count arrived in time;
+2 wrong usage; 130 Ctrl-C
 """
 
 from __future__ import annotations
@@ -43,20 +45,6 @@ _EXIT_CODES = {"count": 0, "time": 0, "SIGTERM": 0, "SIGINT": 130}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what `run` reads."""
-    parser.description = (
-        "Collects events on this machine over HTTP, stores each once in SQLite, and "
-        "misbehaves on request. Its first line of output is the endpoint to use. It "
-        "reads every format; GET /gaps answers which events it never saw."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools collect\n"
-        "  spool-tools collect --count 500 --for 60 --verbose\n"
-        "  spool-tools collect --status 503 --times 3 --retry-after 5\n"
-        "exit codes: 0 it ended as asked; 1 fewer than --count arrived in time;\n"
-        "2 wrong usage; 130 Ctrl-C\n"
-    )
     add = parser.add_argument
     add("--listen", metavar="HOST:PORT", type=_address, default=("127.0.0.1", 0),
         help="where to listen (default: 127.0.0.1:0, a free port)")  # fmt: skip
@@ -156,7 +144,6 @@ def _whole(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collects until told to end; the exit code."""
     key, header = _key_and_header(args)
     faults = _faults(args)
     tally = _Tally(count=args.count, verbose=args.verbose)

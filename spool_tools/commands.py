@@ -1,7 +1,8 @@
 """The commands: finds the one that is named, loads it alone, reads its options.
 
-A command is a module with `add_arguments(parser)` and `run(args) -> int`. Exit codes:
-0 fine, 1 damage found or something left undelivered, 2 wrong usage, 3 no such spool.
+A command is a module with `add_arguments(parser)` and `run(args) -> int`, and its
+docstring is its help: what it does, then examples. Exit codes: 0 fine, 1 damage found or
+something left undelivered, 2 wrong usage, 3 no such spool.
 Nothing here knows what a command does.
 """
 
@@ -100,6 +101,9 @@ def run(arguments: list[str]) -> int:
     code = FAILED
     try:
         module = importlib.import_module(f"spool_tools.{name}")
+        # `python -OO` drops docstrings.
+        description, _, parser.epilog = (module.__doc__ or "").partition("\n\n")
+        parser.description = " ".join(description.split())
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments[1:])))
     except (NoSuchSpoolError, WrongUsageError, TelemetryError) as error:

@@ -1,12 +1,11 @@
-"""`conformance`: asks a server each thing that it has to do for events to arrive once.
+"""Asks a server, with events of its own, each thing that it has to do for events to
+arrive once, and prints what holds. The key comes from TELEMETRY_API_KEY.
 
-It posts events of its own (`"event":"conformance"`, to be thrown away), with the client
-that programs use, so what it sees is what a flusher would see. The key comes from
-TELEMETRY_API_KEY only. Exit codes: 0 all holds that could be asked; 1 something does not
-hold; 2 wrong usage.
-
-Whether a 2xx comes only once the events are stored, no client can see: that is for the one
-who runs the server, who can kill it in the midst.
+examples:
+  spool-tools conformance https://collect.example/v1
+  spool-tools conformance --format otlp-json http://127.0.0.1:4318/v1/logs
+exit codes: 0 all holds that could be asked; 1 something does not hold;
+2 wrong usage
 """
 
 from __future__ import annotations
@@ -94,18 +93,6 @@ class _Said(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what `run` reads."""
-    parser.description = (
-        "Asks a server, with events of its own, each thing that it has to do for events "
-        "to arrive once, and prints what holds. The key comes from TELEMETRY_API_KEY."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools conformance https://collect.example/v1\n"
-        "  spool-tools conformance --format otlp-json http://127.0.0.1:4318/v1/logs\n"
-        "exit codes: 0 all holds that could be asked; 1 something does not hold;\n"
-        "2 wrong usage\n"
-    )
     add = parser.add_argument
     add("url", metavar="URL", help="the endpoint, as a program would be given it")
     add("--format", choices=sorted(FORMATS), default="records", help="what to post")
@@ -126,7 +113,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask everything; the exit code."""
     header = args.header or trimmed(os.environ.get("TELEMETRY_HEADER", ""))
     key = trimmed(os.environ.get("TELEMETRY_API_KEY", ""))
     try:
@@ -150,7 +136,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Asker:
-    """One server under questions. Raises ConfigError for a URL or key of no use."""
+    """One server under questions, posted to with the client that programs use.
+
+    Raises ConfigError for a URL or key of no use.
+    """
 
     def __init__(self, endpoint: str, form: Format, header: str, key: str) -> None:
         self._form = form

@@ -1,8 +1,11 @@
-"""`dead`: the events that a server refused for good: list, retry, drop.
+"""List, retry or drop the events that a server refused for good. A retried one is sent
+by the next flush, a dropped one is removed and counted as purged.
 
-A letter that is retried is a pending event again, in a segment of its own, and is
-sent by the next flush; one that is dropped is removed and counted as purged. Exit
-codes: 0 it is done, 1 a letter is damaged, or a flusher does not end.
+examples:
+  spool-tools dead list --app frobnicate
+  spool-tools dead retry --app frobnicate --all
+  spool-tools dead drop --app frobnicate '0179*'
+exit codes: 0 fine; 1 a letter cannot be read, or a flusher does not end; 2 wrong usage; 3 no such spool
 """
 
 from __future__ import annotations
@@ -48,19 +51,6 @@ class Done(msgspec.Struct, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "List, retry or drop the events that a server refused for good. A retried "
-        "one is sent by the next flush, a dropped one is removed and counted as "
-        "purged."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools dead list --app frobnicate\n"
-        "  spool-tools dead retry --app frobnicate --all\n"
-        "  spool-tools dead drop --app frobnicate '0179*'\n"
-        "exit codes: 0 fine; 1 a letter cannot be read, or a flusher does not end; "
-        "2 wrong usage; 3 no such spool\n"
-    )
     add = parser.add_argument
     add("action", choices=("list", "retry", "drop"))
     add(

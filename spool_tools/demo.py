@@ -1,8 +1,11 @@
-"""`demo`: the whole story in one command, on a spool of its own.
+"""See it work, on a spool of its own: a small program runs while nothing can be
+delivered, is killed, is launched again, and a flusher of its own delivers everything,
+exactly once. Takes a few seconds.
 
-Nothing is faked: the programs are processes, the kill is SIGKILL, the collector is a
-server on a socket. At the end the books are compared with what was acknowledged and
-with what arrived.
+examples:
+  spool-tools demo
+  spool-tools demo --keep      # and look at the spool afterwards
+exit codes: 0 everything arrived exactly once; 1 it did not
 """
 
 from __future__ import annotations
@@ -39,17 +42,6 @@ _LINE_CHARACTERS = 112
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "See it work, on a spool of its own: a small program runs while nothing can "
-        "be delivered, is killed, is launched again, and a flusher of its own "
-        "delivers everything, exactly once. Takes a few seconds."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools demo\n"
-        "  spool-tools demo --keep      # and look at the spool afterwards\n"
-        "exit codes: 0 everything arrived exactly once; 1 it did not\n"
-    )
     text = "leave the spool there to look at"
     parser.add_argument("--keep", action="store_true", help=text)
 
@@ -69,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Story:
+    """Nothing is faked: real processes, SIGKILL, and a server on a socket."""
+
     def __init__(self, directory: str) -> None:
         self.home = Home(os.path.join(directory, "demo"))
         self.screen = Screen()

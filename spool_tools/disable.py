@@ -1,8 +1,9 @@
-"""`disable`: turns telemetry off for good, and removes everything that is kept.
+"""Turn telemetry off for good and remove everything that is kept. Programs that run
+notice at their next event. `forget` also asks the server to delete what it has.
 
-Recording has stopped and nothing is sent any more before the flush lock is asked
-for; then segments, dead letters, quarantine, ledger and the user's id are removed.
-What is interrupted there is finished by the next tool, flusher or launch.
+example:
+  spool-tools disable --app frobnicate
+exit codes: 0 it is done; 1 something is left; 2 wrong usage
 """
 
 from __future__ import annotations
@@ -30,16 +31,6 @@ class Chosen(msgspec.Struct, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Turn telemetry off for good and remove everything that is kept. Programs "
-        "that run notice at their next event. `forget` also asks the server to "
-        "delete what it has."
-    )
-    parser.epilog = (
-        "example:\n"
-        "  spool-tools disable --app frobnicate\n"
-        "exit codes: 0 it is done; 1 something is left; 2 wrong usage\n"
-    )
     add_target(parser)
     add_wait(parser)
 

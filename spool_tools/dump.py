@@ -1,7 +1,13 @@
-"""`dump`: every pending event as one JSON line, as it will be sent.
+"""Print every pending event as one JSON line, exactly as it will be sent. On a terminal
+it is a table.
 
-On a live spool it shows what was whole at the moment of reading. An event's bytes are passed on as they stand; they are decoded only to choose by
-name or time, or to be shown in a table.
+examples:
+  spool-tools dump --app frobnicate
+  spool-tools dump --app frobnicate --format jsonl | jq .event
+  spool-tools dump --app frobnicate --event tool --since 2h
+  spool-tools dump --app frobnicate --follow     # as they are recorded
+  spool-tools dump --app frobnicate --as-sent    # whole request bodies
+exit codes: 0 fine; 1 something could not be read; 2 wrong usage; 3 no such spool
 """
 
 from __future__ import annotations
@@ -126,20 +132,6 @@ def _shown(value: object) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Print every pending event as one JSON line, exactly as it will be sent. "
-        "On a terminal it is a table."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools dump --app frobnicate\n"
-        "  spool-tools dump --app frobnicate --format jsonl | jq .event\n"
-        "  spool-tools dump --app frobnicate --event tool --since 2h\n"
-        "  spool-tools dump --app frobnicate --follow     # as they are recorded\n"
-        "  spool-tools dump --app frobnicate --as-sent    # whole request bodies\n"
-        "exit codes: 0 fine; 1 something could not be read; 2 wrong usage; "
-        "3 no such spool\n"
-    )
     add_target(parser)
     add = parser.add_argument
     add(

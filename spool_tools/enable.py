@@ -1,4 +1,12 @@
-"""`enable`: turns telemetry on again, and says where something stronger says no."""
+"""Turn telemetry on again. A program that says no for itself, and an environment
+variable, are stronger.
+
+examples:
+  spool-tools enable --app frobnicate
+  spool-tools status --app frobnicate --explain    # what decides
+exit codes: 0 it is on; 1 the environment overrules it, or the choice could not
+be written; 2 wrong usage
+"""
 
 from __future__ import annotations
 
@@ -17,17 +25,6 @@ from telemetry.switches import environment_decision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Turn telemetry on again. A program that says no for itself, and an "
-        "environment variable, are stronger."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools enable --app frobnicate\n"
-        "  spool-tools status --app frobnicate --explain    # what decides\n"
-        "exit codes: 0 it is on; 1 the environment overrules it, or the choice could "
-        "not\nbe written; 2 wrong usage\n"
-    )
     add_target(parser)
     add_wait(parser)
 

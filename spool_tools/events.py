@@ -1,7 +1,10 @@
-"""`events`: the catalogue of what can be collected, field by field.
+"""Print what can be collected, event by event, field by field. Nothing else leaves the
+machine but what a program defines itself, and TELEMETRY_TAGS.
 
-Made from the payloads themselves: their fields, types and the line that each
-has in its docstring. So it cannot tell of less than what is sent.
+examples:
+  spool-tools events
+  spool-tools events --of frobnicate.events --markdown > TELEMETRY.md
+exit codes: 0 fine; 2 wrong usage
 """
 
 from __future__ import annotations
@@ -58,16 +61,6 @@ PAYLOADS: list[tuple[str, str, type[msgspec.Struct]]] = [
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Print what can be collected, event by event, field by field. Nothing else "
-        "leaves the machine but what a program defines itself, and TELEMETRY_TAGS."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools events\n"
-        "  spool-tools events --of frobnicate.events --markdown > TELEMETRY.md\n"
-        "exit codes: 0 fine; 2 wrong usage\n"
-    )
     parser.add_argument(
         "--of",
         metavar="MODULE",
@@ -101,7 +94,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def catalogue() -> list[Entry]:
-    """Every event with every field. Raises TelemetryError for one without a line."""
+    """Every event with every field, from the payloads' classes and their docstrings.
+
+    Raises TelemetryError for a field without a line.
+    """
     return [_entry(*each) for each in PAYLOADS]
 
 

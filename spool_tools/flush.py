@@ -1,9 +1,11 @@
-"""`flush`: one flush in the foreground, with a progress bar and a summary.
+"""Deliver what waits, now, whatever the time of the next flush is: where the program
+sent last, unless --endpoint or TELEMETRY_ENDPOINT name another place. The key comes
+from TELEMETRY_API_KEY.
 
-Where to send is what `--endpoint`, the environment or the build say, else where the
-program sent last. The key comes from the environment, never from the command line,
-which every user of the machine can read.
-Exit codes: 0 everything is delivered, 1 something is left, or damage was found.
+examples:
+  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate
+  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate --endpoint https://collect.example/v1 --timeout 300
+exit codes: 0 everything is delivered; 1 something is left, or damage was found; 2 wrong usage; 3 no such spool
 """
 
 from __future__ import annotations
@@ -51,19 +53,6 @@ _WHAT_TO_DO = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Deliver what waits, now, whatever the time of the next flush is: where the "
-        "program sent last, unless --endpoint or TELEMETRY_ENDPOINT name another "
-        "place. The key comes from TELEMETRY_API_KEY."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate\n"
-        "  TELEMETRY_API_KEY=… spool-tools flush --app frobnicate "
-        "--endpoint https://collect.example/v1 --timeout 300\n"
-        "exit codes: 0 everything is delivered; 1 something is left, or damage was "
-        "found; 2 wrong usage; 3 no such spool\n"
-    )
     add_target(parser)
     add = parser.add_argument
     add("--endpoint", metavar="URL", help="where to send (default: as last time)")

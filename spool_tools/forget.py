@@ -1,9 +1,11 @@
-"""`forget`: off, all that is kept removed, and the server asked to delete what it has.
+"""Turn telemetry off for good, remove everything that is kept, and ask the server to
+delete what it has of this installation, where the program names an address for that.
 
-The server is asked where the program names an address for that (`deletion_endpoint`),
-or TELEMETRY_DELETION_ENDPOINT does: with one request under the old id, which is kept
-until it is accepted. This tool sends it if it has endpoint and key from the environment,
-else the program does at its next run.
+examples:
+  spool-tools forget --app frobnicate
+  spool-tools status --app frobnicate    # whether the request still waits
+exit codes: 0 it is done; 1 something is left, or the request still waits;
+2 wrong usage
 """
 
 from __future__ import annotations
@@ -34,18 +36,6 @@ class Forgotten(Chosen, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Turn telemetry off for good, remove everything that is kept, and ask the "
-        "server to delete what it has of this installation, where the program names "
-        "an address for that."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools forget --app frobnicate\n"
-        "  spool-tools status --app frobnicate    # whether the request still waits\n"
-        "exit codes: 0 it is done; 1 something is left, or the request still waits;\n"
-        "2 wrong usage\n"
-    )
     add_target(parser)
     add_wait(parser)
     parser.add_argument(

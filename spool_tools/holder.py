@@ -1,4 +1,7 @@
-"""Who flushes now: looks at the flush lock by taking it for some microseconds."""
+"""Which process flushes now: looks at the flush lock by taking it for microseconds.
+
+A program that is launched in them finds it taken, and leaves the flush to the next one.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,12 @@
-"""`purge`: removes what is kept, and counts it as purged.
+"""Remove all events that are kept, delivered or not, with dead letters and quarantine,
+and count them as purged. Programs that run go on recording; `disable` is what ends
+that.
 
-Segments, dead letters and quarantine go; the user's choice, id and the counts
-stay. Programs that are running go on in new segments.
+examples:
+  spool-tools purge --app frobnicate          # asks first
+  spool-tools purge --app frobnicate --yes
+exit codes: 0 it is done; 1 something is left; 2 not confirmed, or wrong usage;
+3 no such spool
 """
 
 from __future__ import annotations
@@ -17,18 +22,6 @@ from telemetry.errors import LedgerError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Remove all events that are kept, delivered or not, with dead letters and "
-        "quarantine, and count them as purged. Programs that run go on recording; "
-        "`disable` is what ends that."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools purge --app frobnicate          # asks first\n"
-        "  spool-tools purge --app frobnicate --yes\n"
-        "exit codes: 0 it is done; 1 something is left; 2 not confirmed, or wrong "
-        "usage;\n3 no such spool\n"
-    )
     add_target(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     add_wait(parser)

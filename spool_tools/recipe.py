@@ -1,7 +1,9 @@
-"""`recipe`: what has been tried to receive events with, to start from.
+"""Prints a recipe for a server that receives events.
 
-The files stand in `recipes/`, and their first line says what each is for. A test runs
-each of them on the server that it is written for.
+examples:
+  spool-tools recipe
+  spool-tools recipe clickhouse | clickhouse-client --multiquery
+exit codes: 0 fine; 2 there is no such recipe
 """
 
 from __future__ import annotations
@@ -13,19 +15,10 @@ from spool_tools.target import WrongUsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what `run` reads."""
-    parser.description = "Prints a recipe for a server that receives events."
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools recipe\n"
-        "  spool-tools recipe clickhouse | clickhouse-client --multiquery\n"
-        "exit codes: 0 fine; 2 there is no such recipe\n"
-    )
     parser.add_argument("name", nargs="?", help="which; without it they are listed")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the recipe, or the list of them; the exit code."""
     texts = _texts()
     if args.name is None:
         for name, text in texts.items():
@@ -45,7 +38,7 @@ def text_of(name: str) -> str:
 
 
 def _texts() -> dict[str, str]:
-    """Every recipe by its name, in the order of the names."""
+    """Every recipe by its name, in their order; its first line says what it is for."""
     files = resources.files("spool_tools.recipes").iterdir()
     recipes = (each for each in files if each.is_file() and each.name[-3:] != ".py")
     return dict(

@@ -1,7 +1,10 @@
-"""`reset`: gives this installation another id, and forgets the one it had.
+"""Give this installation another random id. Events that wait keep the id they were
+recorded under; `purge` removes them.
 
-What waits keeps the id it was recorded under. A running program takes the new one with
-its next segment.
+example:
+  spool-tools reset --app frobnicate
+exit codes: 0 it is done; 1 the id could not be written; 2 wrong usage;
+3 no such spool
 """
 
 from __future__ import annotations
@@ -24,16 +27,6 @@ class Reset(msgspec.Struct, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Give this installation another random id. Events that wait keep the id they "
-        "were recorded under; `purge` removes them."
-    )
-    parser.epilog = (
-        "example:\n"
-        "  spool-tools reset --app frobnicate\n"
-        "exit codes: 0 it is done; 1 the id could not be written; 2 wrong usage;\n"
-        "3 no such spool\n"
-    )
     add_target(parser)
 
 

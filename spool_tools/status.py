@@ -1,10 +1,10 @@
-"""`status`: what is kept, what was sent, when the next flush is, and why.
+"""Say what is kept, what was sent, and when the next flush is.
 
-Counts records without their checksums, so it answers at once also for a million
-events; `verify` checks each one. Changes nothing: the flush lock is looked at by
-taking it for some microseconds, in which a program that is started finds it taken and
-leaves the flush to the next one. Exit codes: 0 fine, 1 the books do not balance or
-something cannot be read.
+examples:
+  spool-tools status --app frobnicate
+  spool-tools status --app frobnicate --explain    # why it is on or off
+  spool-tools status --app frobnicate --json | jq .pending
+exit codes: 0 fine; 1 the books do not balance, or something cannot be read; 2 wrong usage; 3 no such spool
 """
 
 from __future__ import annotations
@@ -105,15 +105,6 @@ class Status(msgspec.Struct, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Say what is kept, what was sent, and when the next flush is."
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools status --app frobnicate\n"
-        "  spool-tools status --app frobnicate --explain    # why it is on or off\n"
-        "  spool-tools status --app frobnicate --json | jq .pending\n"
-        "exit codes: 0 fine; 1 the books do not balance, or something cannot be "
-        "read; 2 wrong usage; 3 no such spool\n"
-    )
     add_target(parser)
     add = parser.add_argument
     add("--json", action="store_true", help="one JSON object, on a terminal too")

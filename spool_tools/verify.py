@@ -1,6 +1,10 @@
-"""`verify`: checks every record of a spool, and says where damage is.
+"""Check every record of the spool by its checksum and number. It changes nothing: the
+next flush puts what is damaged into quarantine/ and goes on.
 
-It changes nothing: mending is the flusher's affair, which quarantines what it passes.
+examples:
+  spool-tools verify --app frobnicate
+  spool-tools verify --app frobnicate | jq 'select(.problem)'
+exit codes: 0 all is whole; 1 something is damaged; 2 wrong usage; 3 no such spool
 """
 
 from __future__ import annotations
@@ -50,17 +54,6 @@ class Tally(msgspec.Struct, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Check every record of the spool by its checksum and number. It changes "
-        "nothing: the next flush puts what is damaged into quarantine/ and goes on."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools verify --app frobnicate\n"
-        "  spool-tools verify --app frobnicate | jq 'select(.problem)'\n"
-        "exit codes: 0 all is whole; 1 something is damaged; 2 wrong usage; "
-        "3 no such spool\n"
-    )
     add_target(parser)
 
 

@@ -1,4 +1,12 @@
-"""`view`: a page on this machine that shows what is kept, where it goes, and why."""
+"""Serve a page on this machine until Ctrl-C: what is kept, with the meaning of each
+field, what was sent by day, where it goes, and buttons for on, off and a new id. Only a
+program that knows the address can read it.
+
+examples:
+  spool-tools view --app frobnicate           # prints the address
+  spool-tools view --app frobnicate --open    # and opens it
+exit codes: 0 it was ended; 1 no port can be had; 2 wrong usage; 3 no such spool
+"""
 
 from __future__ import annotations
 
@@ -10,18 +18,6 @@ from spool_tools.target import add_target, target_home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Serve a page on this machine until Ctrl-C: what is kept, with the meaning of "
-        "each field, what was sent by day, where it goes, and buttons for on, off and "
-        "a new id. Only a program that knows the address can read it."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  spool-tools view --app frobnicate           # prints the address\n"
-        "  spool-tools view --app frobnicate --open    # and opens it\n"
-        "exit codes: 0 it was ended; 1 no port can be had; 2 wrong usage; "
-        "3 no such spool\n"
-    )
     add_target(parser)
     add = parser.add_argument
     add("--open", action="store_true", help="open it in the browser")
