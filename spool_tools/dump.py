@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -26,12 +27,15 @@ import msgspec
 from spool_tools.follow import follow
 from spool_tools.progress import Bar
 from spool_tools.reading import Spool, decoded
-from spool_tools.requests import as_sent
 from spool_tools.screen import Screen, as_json, complain
 from spool_tools.target import WrongUsageError, add_target, target_home
 from spool_tools.wording import cut, printable
+from telemetry.books.entries import SegmentEntry
+from telemetry.config import Config
 from telemetry.events import SystemProperties
-from telemetry.wire.formats import FORMATS
+from telemetry.spool.frame import Damage, Record
+from telemetry.spool.reader import SegmentReader
+from telemetry.wire.formats import FORMATS, format_of
 
 
 STATES = ("pending", "dead", "damaged", "all")
@@ -64,13 +68,10 @@ class Shown(NamedTuple):
         """Time, state, name and properties, as cells of a table."""
         event = decoded(self.text)
         at_ms = event.get("event_timestamp")
-        has_time = isinstance(at_ms, int) and 0 <= at_ms < _TIME_MS_MAX
-        return (
-            moment_of(at_ms) if has_time else "",
-            self.state,
-            str(event.get("event", "")),
-            details_of(event),
-        )
+        when = ""
+        if isinstance(at_ms, int) and 0 <= at_ms < _TIME_MS_MAX:
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms // 1000))
+        return when, self.state, str(event.get("event", "")), details_of(event)
 
 
 def details_of(event: dict[str, Any]) -> str:
@@ -89,22 +90,14 @@ def details_of(event: dict[str, Any]) -> str:
     return " ".join(filter(None, (action, *pairs)))[:_DETAIL_CHARACTERS]
 
 
-def moment_of(at_ms: Any) -> str:
-    """A time in milliseconds since 1970 as a table shows it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms // 1000))
-
-
 def lines(spool: Spool, state: str) -> Iterator[Shown]:
     """Everything that a dump of this state shows, in order."""
     if state in {"pending", "all"}:
-        for event in spool.pending():
-            yield Shown("pending", event)
+        yield from (Shown("pending", event) for event in spool.pending())
     if state in {"dead", "all"}:
-        for letter in spool.letters():
-            yield Shown("dead", bytes(letter.event))
+        yield from (Shown("dead", bytes(each.event)) for each in spool.letters())
     if state in {"damaged", "all"}:
-        for stretch in spool.damaged():
-            yield Shown("damaged", as_json(stretch))
+        yield from (Shown("damaged", as_json(each)) for each in spool.damaged())
 
 
 def wanted(name: str | None, since_s: float | None) -> Callable[[Shown], bool]:
@@ -197,15 +190,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _refuse_what_does_not_fit(args: argparse.Namespace) -> None:
     """Options that contradict one another must not be quietly left out."""
-    others = [
-        f"--{name}"
-        for name in ("event", "since", "state", "format", "follow")
-        if getattr(args, name)
-    ]
-    if args.as_sent and others:
-        raise WrongUsageError(
-            f"--as-sent prints whole requests; it goes with --limit, not {others[0]}"
-        )
+    for name in ("event", "since", "state", "format", "follow"):
+        if args.as_sent and getattr(args, name):
+            only = "--as-sent prints whole requests; it goes with --limit"
+            raise WrongUsageError(f"{only}, not --{name}")
     if args.follow and args.state not in {None, "pending"}:
         raise WrongUsageError("--follow shows pending events; leave out --state")
 
@@ -217,11 +205,11 @@ def _print_table(
     # As wide as what they usually hold, for rows that cannot be waited for.
     headings = ("time (UTC)         ", "state  ", "event  ", "properties")
     styles = ("dim", "", "cyan", "")
-    rows = (line.row() for line in shown)
+    chosen = itemgetter(*cells)
     screen.table(
-        [headings[cell] for cell in cells],
-        ([row[cell] for cell in cells] for row in rows),
-        styles=[styles[cell] for cell in cells],
+        chosen(headings),
+        (chosen(line.row()) for line in shown),
+        styles=chosen(styles),
         at_once=at_once,
     )
 
@@ -234,7 +222,7 @@ def _followed(spool: Spool) -> Iterator[Shown]:
 
 
 def _unless_none(found: Iterator[T], screen: Screen, state: str) -> Iterator[T]:
-    """The same; a person at a terminal is told where there is none."""
+    """The same; where there is none, a person at a terminal reads so."""
     first = next(found, None)
     if first is not None:
         return itertools.chain([first], found)
@@ -265,6 +253,38 @@ def _since(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither a moment (2026-01-31T12:00) nor a time (5m, 2h, 3d)"
         ) from None
+
+
+def as_sent(spool: Spool, form: str) -> Iterator[bytes]:
+    """The request bodies of the next flush, in the order of sending.
+
+    A range that was announced is planned as it was announced, the rest by the bounds of
+    the last flush, or the default ones. What a server refuses is sent again in other
+    parts, which cannot be foreseen.
+    """
+    default, known = Config(app=""), spool.snapshot.state
+    events_max = known.batch_events_max or default.batch_events_max
+    bytes_max = known.batch_bytes_max or default.batch_bytes_max
+    for reader, entry in spool.opened():
+        for items in _planned(reader, entry, events_max, bytes_max):
+            events = [item.event for item in items if isinstance(item, Record)]
+            yield format_of(form).body_of(events)
+
+
+def _planned(
+    reader: SegmentReader, entry: SegmentEntry, events_max: int, bytes_max: int
+) -> Iterator[list[Record | Damage]]:
+    """The batches of one segment."""
+    for known in entry.announced:
+        reader.start_at(known.start)
+        if known.digest:
+            yield reader.take(known.count, until=known.end)
+            continue
+        while items := reader.take(events_max, bytes_max, until=known.end):
+            yield items
+    reader.start_at(entry.offset)
+    while items := reader.take(events_max, bytes_max):
+        yield items
 
 
 def _count(text: str) -> int:
