@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    entries = [*catalogue(), *(e for module in args.of for e in catalogue_of(module))]
+    entries = [*catalogue(), *catalogue_of(args.of)]
     screen = Screen()
     if args.markdown:
         print(markdown(entries))
@@ -121,23 +121,30 @@ def _entry(event: str, action: str, payload: type[msgspec.Struct]) -> Entry:
     for field in msgspec.structs.fields(payload):
         if field.name not in meanings:
             raise TelemetryError(f"{payload.__name__}.{field.name} has no description")
-        told = Field(
-            name=field.encode_name,
-            type=_type_name(field.type),
-            meaning=meanings[field.name],
-            optional=not field.required,
+        fields.append(
+            Field(
+                name=field.encode_name,
+                type=_type_name(field.type),
+                meaning=meanings[field.name],
+                optional=not field.required,
+            )
         )
-        fields.append(told)
     return Entry(
         event=event, action=action, meaning=text.splitlines()[0], fields=fields
     )
 
 
-def catalogue_of(module: str) -> list[Entry]:
-    """The events that a program defines in a module: classes with the two methods.
+def catalogue_of(modules: str | Iterable[str]) -> list[Entry]:
+    """The events that a program defines in a module, or several: classes with the two
+    methods of an event.
 
-    Raises TelemetryError where the module cannot be imported.
+    Raises TelemetryError where a module cannot be imported.
     """
+    names = [modules] if isinstance(modules, str) else modules
+    return [entry for name in names for entry in _entries_of(name)]
+
+
+def _entries_of(module: str) -> list[Entry]:
     # A console script does not look where it was started.
     sys.path.insert(0, os.getcwd())
     try:
@@ -158,8 +165,8 @@ def _is_own_event(kind: type[Any], module: str) -> bool:
 def _own_entry(kind: type[Any]) -> Entry:
     """An event of a program's own; its fields are those of its payload's class."""
     payload = get_type_hints(kind.to_structured_properties).get("return", kind)
-    text = inspect.cleandoc(kind.__doc__ or "")
-    meanings = {**meanings_in([kind]), **meanings_in([payload])}
+    texts = [inspect.cleandoc(each.__doc__ or "") for each in (kind, payload)]
+    meanings = _meanings("\n".join(texts))
     try:
         name = kind.get_event_type(None)
     except Exception:  # noqa: BLE001 - it needs an instance
@@ -176,15 +183,9 @@ def _own_entry(kind: type[Any]) -> Entry:
     return Entry(
         event=str(getattr(name, "value", name)),
         action="",
-        meaning=text.partition("\n")[0],
+        meaning=texts[0].partition("\n")[0],
         fields=fields,
     )
-
-
-def meanings_in(types: Iterable[type[Any]]) -> dict[str, str]:
-    """The meaning of each field that one of a program's own types describes."""
-    texts = (inspect.cleandoc(each.__doc__ or "") for each in types)
-    return {name: text for each in texts for name, text in _meanings(each).items()}
 
 
 def _meanings(docstring: str) -> dict[str, str]:

@@ -87,9 +87,7 @@ def _page(home: Home, app: str, events: Iterable[str]) -> int:
     """Serve the page until Ctrl-C, with the program's own events explained."""
     from spool_tools.page import serve
 
-    modules = [events] if isinstance(events, str) else events
-    own = [entry for module in modules for entry in catalogue_of(module)]
-    return serve(home, name=app, own_events=own, opens=True)
+    return serve(home, name=app, own_events=catalogue_of(events), opens=True)
 
 
 def _status(home: Home, program: str, client: Client) -> int:

@@ -27,5 +27,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     home = target_home(args)
-    own = [entry for module in args.of for entry in catalogue_of(module)]
+    own = catalogue_of(args.of)
     return serve(home, name=args.app or "", own_events=own, opens=args.open)
