@@ -37,8 +37,6 @@ from spool_tools.target import WrongUsageError, seconds_above_0
 from spool_tools.wording import printable
 
 
-__all__ = ["add_arguments", "run"]
-
 # How late the end may be noticed.
 _LOOK_S = 0.2
 _EXIT_CODES = {"count": 0, "time": 0, "SIGTERM": 0, "SIGINT": 130}
@@ -95,9 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _key_and_header(args: argparse.Namespace) -> tuple[str | None, str]:
     """The key to ask for (None: none) and its header."""
-    header = args.header
-    if header is None:
-        header = os.environ.get("TELEMETRY_HEADER", "x-api-key")
+    named = os.environ.get("TELEMETRY_HEADER", "x-api-key")
+    header = named if args.header is None else args.header
     if args.require_key is None:
         return None, header
     if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header) is None:
@@ -164,8 +161,8 @@ def run(args: argparse.Namespace) -> int:
         except StoreError as error:
             raise WrongUsageError(str(error)) from error
         except (OSError, UnicodeError) as error:
-            told = f"cannot listen on {host}:{port}: {error}"
-            raise WrongUsageError(told) from error
+            problem = f"cannot listen on {host}:{port}: {error}"
+            raise WrongUsageError(problem) from error
         with collector:
             _announce(collector, args, faults, tally)
             end = _end(tally.ends, args.for_s)
@@ -182,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Tally:
-    """What arrived in this run. Told by any thread; `ends` says when to end, and why."""
+    """What arrived in this run, from any thread; `ends` says when to end, and why."""
 
     def __init__(self, *, count: int | None, verbose: bool) -> None:
         # SimpleQueue: its put may be called from a signal handler at any moment.

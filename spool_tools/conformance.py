@@ -43,7 +43,6 @@ _REQUEST_TIMEOUT_S = 30.0
 _PATIENCE_S = 30.0
 _TRIES = 4
 _NOT_NOW = (429, 503)
-_USER_AGENT = "spool-tools-conformance"
 # Formats that carry an event as it stands, so one can be sent that is none.
 _AS_IT_STANDS = ("records", "ndjson", "clickhouse")
 _MEANS = {
@@ -126,8 +125,8 @@ def run(args: argparse.Namespace) -> int:
             if args.json:
                 print(msgspec.json.encode(line).decode(), flush=True)
                 continue
-            told = f"{_MARKS[line.holds]:<11}{line.question:<26}{printable(line.said)}"
-            print(told, flush=True)
+            said = f"{_MARKS[line.holds]:<11}{line.question:<26}{printable(line.said)}"
+            print(said, flush=True)
     if not args.json:
         print(f"\n{counts[True]} hold, {counts[False]} fail, {counts[None]} not known.")
         if counts[True]:
@@ -145,11 +144,8 @@ class Asker:
         self._form = form
         self._key = key
         self._url = parse_endpoint(endpoint)
-        form_of: dict[str, Any] = {
-            "header": header,
-            "user_agent": _USER_AGENT,
-            "form": form,
-        }
+        form_of: dict[str, Any] = {"header": header, "form": form}
+        form_of["user_agent"] = "spool-tools-conformance"
         self._raw = RequestForm(url=self._url, api_key=key, gzip=False, **form_of)
 
         def transport(key: str, *, gzip: bool) -> Transport:
@@ -218,8 +214,8 @@ class Asker:
     def _twice(self) -> Finding:
         events = self._events(3)
         first, second = self._post(events), self._post(events)
-        told = f"first {first.text}; then {second.text}"
-        return first.is_taken and second.is_taken, told
+        said = f"first {first.text}; then {second.text}"
+        return first.is_taken and second.is_taken, said
 
     def _lost_answer(self) -> Finding:
         events = self._events(3)
@@ -239,8 +235,8 @@ class Asker:
         named = {each.event_id for each in said.verdict.rejected}
         if said.verdict.action is not Action.ACCEPTED:
             return False, f"{said.text}; 400, or a 2xx that names it in `rejected`"
-        told = "named in `rejected`" if named else "taken as it stands"
-        return named <= {event["properties"]["event_id"]}, f"{said.text}, {told}"
+        kept = "named in `rejected`" if named else "taken as it stands"
+        return named <= {event["properties"]["event_id"]}, f"{said.text}, {kept}"
 
     def _no_batch(self) -> Finding:
         said = self._post([], body=b'{"no batch":')
@@ -278,8 +274,8 @@ class Asker:
             return None, f"it never said so in {len(self._said)} requests"
         for each in seen:
             if each.verdict.retry_after_s is None:
-                told = "all programs come again at once"
-                return False, f"{each.status} without Retry-After: {told}"
+                effect = "all programs come again at once"
+                return False, f"{each.status} without Retry-After: {effect}"
         status, verdict = seen[0].status, seen[0].verdict
         return True, f"{status}, Retry-After {verdict.retry_after_s:.0f}"
 
@@ -359,7 +355,7 @@ class Asker:
                 connection.request("POST", url.target, self._raw.coded(body), headers)
                 if reads:
                     return connection.getresponse().status
-                # It is there, so the server is done, and nobody reads it.
+                # The answer is there, so the server is done; it is left unread.
                 select.select([connection.sock], [], [], _REQUEST_TIMEOUT_S)
             except (OSError, http.client.HTTPException):
                 pass

@@ -114,7 +114,7 @@ def checked(events: Iterable[bytes], *, reject: tuple[str, ...] = ()) -> Batch:
 
 
 def _event_id(tree: Any) -> str:
-    """The id of an event, if it has one that can be told."""
+    """The id of an event; empty if it has none that can be repeated."""
     properties = tree.get("properties") if isinstance(tree, dict) else None
     found = properties.get("event_id") if isinstance(properties, dict) else None
     return found if isinstance(found, str) and _EVENT_ID.fullmatch(found) else ""

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 # The path of the service that the pipeline's ancestor talked to.
 DEFAULT_PATH = "/events/v1/track"
 GAPS_PATH = "/gaps"
-# What is kept of a path or a header: nobody's name or key is longer.
+# What is kept of a path or a header: no name or key is longer.
 _SHOWN_CHARACTERS_MAX = 500
 _SPOOL_RANGE = re.compile(
     r"([!-:<-~]{1,200}) *; *first=([0-9]{1,10}) *; *last=([0-9]{1,10})"
@@ -63,8 +63,8 @@ class Collector:
     `database` is a file (made where there is none, continued where there is one) or
     `:memory:`. `port` 0 takes a free one. `path` is the only one served (None: any).
     `key` is asked for in the header `header` (None: no key is asked for). `on_request`
-    is told every request, from a connection's thread, before its answer leaves (with
-    `id` 0: it could not be stored); it must not raise.
+    gets every request, from a connection's thread, before its answer leaves (with `id`
+    0: it could not be stored); it must not raise.
 
     Raises `StoreError` where the database cannot be used, OSError or UnicodeError where
     the address cannot. Reading raises `StoreError` after `close`; the file can then be

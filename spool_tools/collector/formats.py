@@ -51,7 +51,7 @@ class Format(NamedTuple):
     events_of: raises `Refusal` for what is no such body as a whole
     answer: to a batch that is stored
     refused: to one that is not
-    key_header: where the key may stand besides the header that the collector is told
+    key_header: where the key may stand besides the collector's own header
     is_whole: one event that is refused refuses the batch
     """
 
@@ -146,17 +146,15 @@ def _refusing(problem: str) -> Iterator[None]:
 def _of_captured(raw: bytes) -> bytes:
     event = _CAPTURED.decode(raw)
     at = event.timestamp.replace(tzinfo=event.timestamp.tzinfo or timezone.utc)
-    source = event.properties.get("$app_name", "")
     ids = {"user_uuid": event.distinct_id, "event_id": event.uuid}
     theirs = {k: v for k, v in event.properties.items() if k not in _POSTHOG_S}
-    return msgspec.json.encode(
-        {
-            "event": event.event,
-            "event_timestamp": round(at.timestamp() * 1000),
-            "source": source,
-            "properties": ids | theirs,
-        }
-    )
+    record = {
+        "event": event.event,
+        "event_timestamp": round(at.timestamp() * 1000),
+        "source": event.properties.get("$app_name", ""),
+        "properties": ids | theirs,
+    }
+    return msgspec.json.encode(record)
 
 
 def _clickhouse(statement: str) -> Format:
@@ -169,18 +167,13 @@ def _clickhouse(statement: str) -> Format:
 
 
 def _no_insert(_body: bytes) -> list[bytes]:
-    raise Refusal(
-        400, "Syntax error: asked for is INSERT INTO table FORMAT JSONEachRow"
-    )
+    needed = "INSERT INTO table FORMAT JSONEachRow"
+    raise Refusal(400, f"Syntax error: asked for is {needed}")
 
 
 def _counts(row: RequestRow, batch: Batch) -> Answer:
-    told = {
-        "accepted": row.accepted,
-        "duplicates": row.duplicates,
-        "rejected": batch.rejected,
-    }
-    return Answer(body=msgspec.json.encode(told))
+    counts = {"accepted": row.accepted, "duplicates": row.duplicates}
+    return Answer(body=msgspec.json.encode({**counts, "rejected": batch.rejected}))
 
 
 def _error(refusal: Refusal) -> Answer:
@@ -209,8 +202,8 @@ def _otlp(
         return Answer(body=body, content_type=content_type)
 
     def refused(refusal: Refusal) -> Answer:
-        told = {"code": _GRPC.get(refusal.status, 2), "message": refusal.reason}
-        body = encode("Status", told)
+        status = {"code": _GRPC.get(refusal.status, 2), "message": refusal.reason}
+        body = encode("Status", status)
         return Answer(status=refusal.status, body=body, content_type=content_type)
 
     return Format(name, events_of, answer, refused)
@@ -222,13 +215,13 @@ def _ok(_row: RequestRow, _batch: Batch) -> Answer:
 
 def _not_ok(refusal: Refusal) -> Answer:
     is_key = refusal.status == 401
-    told = {
+    error = {
         "type": "authentication_error" if is_key else "validation_error",
         "code": "invalid_api_key" if is_key else "invalid_payload",
         "detail": refusal.reason,
         "attr": None,
     }
-    return Answer(status=refusal.status, body=msgspec.json.encode(told))
+    return Answer(status=refusal.status, body=msgspec.json.encode(error))
 
 
 def _inserted(row: RequestRow, _batch: Batch) -> Answer:

@@ -91,8 +91,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise ValueError(f"{name} {value} is not in {least} to {most}")
-        told = self.retry_after or ""
-        if not (told.isascii() and told.isprintable()):
+        value = self.retry_after or ""
+        if not (value.isascii() and value.isprintable()):
             raise ValueError("retry_after holds what no header may hold")
 
     @property
@@ -108,14 +108,13 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
                 return BEHAVES
             status = 503
         plan = Plan(status, self.html, delivery)
-        named = (delivery if delivery != "whole" else "", "html" if self.html else "")
-        return msgspec.structs.replace(
-            plan,
-            stores=not (self.html or plan.is_error)
-            if self.stores is None
-            else self.stores,
-            fault=" ".join(filter(None, (*named, str(status or "")))),
-        )
+        stores = not (self.html or plan.is_error)
+        if self.stores is not None:
+            stores = self.stores
+        named = [delivery] if delivery != "whole" else []
+        named += ["html"] if self.html else []
+        fault = " ".join([*named, str(status)] if status else named)
+        return msgspec.structs.replace(plan, stores=stores, fault=fault)
 
 
 class Misbehaviour:
