@@ -1,11 +1,11 @@
-"""Tools for whoever looks after a spool: see, check, repair and drive it.
+"""Tools for the operator of a spool: see, check, repair and drive it.
 
 `python -m spool_tools` and the installed `spool-tools` are the same. One file a command,
 with `add_arguments`, `run` and its help as docstring; what they share:
 
     cli         how every command ends; commands finds the one that is named
     target      which spool it is about; changing: the lock and books of those that write
-    reading     records, letters and damage, one at a time; follow, requests
+    reading     records, letters and damage, one at a time; follow
     screen      output for a person or a program; wording, progress
     why         why nothing arrives, in a sentence; holder, explain
     page/       `view`: the page, its server and its three buttons

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # stop ends with its request, which takes 15 s at most.
 WAIT_S = 65.0
 _PAUSE_S = 0.05
-# Who waits longer wants to know what for.
+# A person who waits longer wants to know what for.
 _SILENT_S = 1.0
 
 
@@ -49,7 +49,7 @@ def flush_lock_held(home: Home, command: str, *, wait_s: float) -> Iterator[None
     Raises BusyError, and OSError.
     """
     began = time.monotonic()
-    is_told = False
+    has_said = False
     while (lock := flush_lock(home)) is None:
         waited_s = time.monotonic() - began
         if waited_s > wait_s:
@@ -57,8 +57,8 @@ def flush_lock_held(home: Home, command: str, *, wait_s: float) -> Iterator[None
                 "a flusher is at work and does not end; nothing was removed, "
                 "try again later (`status` names its process)"
             )
-        if waited_s > _SILENT_S and not is_told:
-            is_told = True
+        if waited_s > _SILENT_S and not has_said:
+            has_said = True
             complain(command, f"a flusher is at work; waiting {wait_s:.0f} s at most")
         time.sleep(_PAUSE_S)
     try:
@@ -87,7 +87,7 @@ def open_books(home: Home) -> Iterator[Books]:
 
 
 def is_confirmed(command: str, question: str) -> bool:
-    """Whether a person at a terminal said yes; where nobody is, it says what to do."""
+    """Whether a person at a terminal said yes; without one it says what to do."""
     if not sys.stdin or not sys.stdin.isatty():
         complain(command, "nobody can be asked here: say --yes")
         return False

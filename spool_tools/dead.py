@@ -142,6 +142,6 @@ def _show(screen: Screen, letter: DeadLetter) -> None:
     screen.say((letter.name, "bold"), indent=2)
     when = ago(letter.time_ms, time.time())
     tries = f"after {many(letter.attempts, 'request')}"
-    # A status is part of what is told of the reply.
+    # The text of a reply begins with its status.
     said = letter.reply if letter.status else f"{letter.reason}: {letter.reply}"
     screen.say(f"  {event}, refused {when} {tries}: ", (said, "yellow"), indent=4)

@@ -81,12 +81,12 @@ class _Story:
 
     def tell(self) -> int:
         """Chapter by chapter; the exit code."""
-        nobody = f"http://127.0.0.1:{_free_port()}/events"
+        unused = f"http://127.0.0.1:{_free_port()}/events"
         self.chapter("1. A program runs while its collector cannot be reached.")
-        self.launch("first", endpoint=nobody)
+        self.launch("first", endpoint=unused)
         self.say(f"   {len(self.acknowledged)} tool calls recorded and acknowledged.")
         self.chapter("2. It runs again and is killed (SIGKILL) in the middle.")
-        self.launch("second", endpoint=nobody, kill_after=_KILLED_AFTER)
+        self.launch("second", endpoint=unused, kill_after=_KILLED_AFTER)
         self.say(f"   {len(self.acknowledged)} calls acknowledged in both runs.")
         self.chapter("3. What the spool holds (`spool-tools dump`):")
         width = min(self.screen.width, _LINE_CHARACTERS)
@@ -108,7 +108,7 @@ class _Story:
             return self.compare(collector, took_s)
 
     def say(self, *parts: Part) -> None:
-        """One line, at once: a story is told as it happens."""
+        """One line, at once: the story is shown as it happens."""
         self.screen.say(*parts)
         sys.stdout.flush()
 
@@ -185,7 +185,7 @@ def _await(holds: Callable[[], bool]) -> None:
 
 
 def _free_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -2,8 +2,8 @@
 
     python demo_program.py RUN CALLS
 
-Each call is recorded, and its number is printed only once it is: whoever reads
-the numbers knows what was acknowledged, also if the program is killed.
+Each call is recorded, and its number is printed only once it is: the numbers say what
+was acknowledged, also if the program is killed.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def is_turned_off(
     args: argparse.Namespace, home: Home, command: str, *, asks: bool = False
 ) -> bool:
-    """Whether all that was kept is removed; what went wrong was told then."""
+    """Whether all that was kept is removed; if not, it has said why."""
     off = "telemetry is off: nothing more is recorded or sent"
     later = "the next run of the program or of a tool removes what is kept"
     is_new = args.app is not None and not os.path.lexists(home.root)

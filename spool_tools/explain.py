@@ -51,16 +51,11 @@ def explain(home: Home, environment: Mapping[str, str]) -> Explanation:
     decision = consent(home, environment)
     rules = []
     for rule, said in rules_of(home, environment).items():
-        variable = _VARIABLES.get(rule)
-        value = environment.get(variable, "") if variable else ""
+        variable = _VARIABLES.get(rule, "")
+        value = environment.get(variable, "")
         silent = f"{variable}={value[:20]}" if value else f"{variable} is not set"
-        rules.append(
-            Rule(
-                rule=rule,
-                says=None if said is None else _word(said),
-                reason=said.reason if said else _SILENT.get(rule, silent),
-            )
-        )
+        reason = said.reason if said else _SILENT.get(rule, silent)
+        rules.append(Rule(rule=rule, says=_word(said) if said else None, reason=reason))
     return Explanation(
         home=home.root,
         telemetry=_word(decision),
@@ -86,13 +81,9 @@ def tell(screen: Screen, explanation: Explanation) -> None:
         "telemetry is ", (explanation.telemetry, style), f": {explanation.reason}"
     )
     screen.say()
+    decides = {explanation.rule: "->"}
     rows = [
-        (
-            "->" if each.rule == explanation.rule else "",
-            each.rule,
-            each.says or "-",
-            each.reason,
-        )
+        (decides.get(each.rule, ""), each.rule, each.says or "-", each.reason)
         for each in explanation.rules
     ]
     headings = ("", "rule", "says", "because")

@@ -171,7 +171,7 @@ def _summary(report: FlushReport) -> str:
 
 
 class _Complaining(TelemetryLogger):
-    """Says what kept a flush from delivering where the person who asked will read it."""
+    """Writes what kept a flush from delivering to standard error."""
 
     __slots__ = ()
 

@@ -20,7 +20,7 @@ _PAUSE_S = 0.1
 
 
 def follow(spool: Spool) -> Iterator[bytes]:
-    """Each pending event, and then each that is recorded, until nobody reads us."""
+    """Each pending event, and then each that is recorded, until the pipe is closed."""
     # How far each segment was shown, and its size then.
     shown: dict[str, tuple[int, int]] = {}
     while not _is_reader_gone():

@@ -1,4 +1,4 @@
-"""A progress bar with rate and time left, for whoever looks at a terminal.
+"""A progress bar with rate and time left, for a person at a terminal.
 
 Drawn by rich where it is installed, on standard output, or on standard error where the
 output goes into a file. It appears after a moment, and leaves nothing behind.

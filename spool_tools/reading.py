@@ -66,7 +66,8 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
 class Spool:
     """One spool as it is being looked at, with what its ledger says.
 
-    `command` is who looks, for complaints; without one `problems` alone tells of them.
+    `command` names the command that looks, for complaints; without one they stand in
+    `problems` alone.
     """
 
     def __init__(self, home: Home, command: str = "") -> None:
@@ -74,7 +75,6 @@ class Spool:
         self.problems: list[str] = []
         self._command = command
         self.snapshot = Snapshot()
-        self.has_ledger = True
         self.look_again()
 
     def look_again(self) -> None:

@@ -68,7 +68,7 @@ class Screen:
             self.console.print(Text(margin) + drawn[start:end], soft_wrap=True)
 
     def json(self, line: bytes) -> None:
-        """One JSON text as a line, byte for byte if nobody is looking."""
+        """One JSON text as a line, byte for byte off a terminal."""
         if self.is_terminal:
             text = printable(line.decode("utf-8", "replace"))
             if self.console is None:
@@ -80,7 +80,7 @@ class Screen:
             sys.stdout.buffer.write(line.replace(b"\n", b" ") + b"\n")
 
     def body(self, body: bytes, *, is_text: bool) -> None:
-        """A request's body, byte for byte if nobody is looking; a text ends a line."""
+        """A request's body, byte for byte off a terminal; a text ends a line."""
         if self.is_terminal:
             for line in body.splitlines():
                 self.json(line)
@@ -88,9 +88,9 @@ class Screen:
             end = b"\n" if is_text and not body.endswith(b"\n") else b""
             sys.stdout.buffer.write(body + end)
 
-    def object(self, told: msgspec.Struct) -> None:
+    def object(self, value: msgspec.Struct) -> None:
         """One JSON object as a line."""
-        self.json(as_json(told))
+        self.json(as_json(value))
 
     def tell(self, done: msgspec.Struct, sentence: str) -> None:
         """What came of it: a sentence for a person, one JSON object for a program."""
@@ -133,15 +133,15 @@ class Screen:
             self.say(*zip(line(row), styles, strict=True), indent=indent)
 
 
-def as_json(told: msgspec.Struct) -> bytes:
-    """The JSON of something told, whatever bytes the names of files in it are made of.
+def as_json(value: msgspec.Struct) -> bytes:
+    """The JSON of a value, whatever bytes the names of files in it are made of.
 
     What no JSON text can hold is spelt out, `\\udcff` for a byte that is no UTF-8.
     """
     try:
-        return msgspec.json.encode(told)
+        return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_spelt_out(msgspec.to_builtins(told)))
+        return msgspec.json.encode(_spelt_out(msgspec.to_builtins(value)))
 
 
 def _spelt_out(value: Any) -> Any:
@@ -155,7 +155,7 @@ def _spelt_out(value: Any) -> Any:
 
 
 class _Voice:
-    """Whose command speaks: a program's own, or (empty) `spool-tools`."""
+    """The program whose command speaks; empty: `spool-tools`."""
 
     program = ""
     names: Mapping[str, str] = {}
@@ -175,7 +175,7 @@ def complain(command: str, message: object) -> None:
     try:
         print(f"{said}: {printable(str(message))}", file=sys.stderr, flush=True)
     except OSError:
-        pass  # nobody can be told; the exit code says it, too
+        pass  # standard error is closed; the exit code says it, too
 
 
 def problem_of(error: BaseException) -> str:

@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json or not screen.is_terminal:
         screen.object(status)
     else:
-        for line in told(status, time.time()):
+        for line in lines(status, time.time()):
             screen.say(*line, indent=14)
     return 0 if status.balanced and not status.unreadable else 1
 
@@ -191,14 +191,11 @@ def _facts(
 ) -> Facts:
     home = spool.home
     endpoint, key, problem = _destination(os.environ)
-    aside = [
-        each
-        for entry in spool.snapshot.segments.values()
-        for each in entry.announced
-        if each.reason
-    ]
+    entries = spool.snapshot.segments.values()
+    aside = [each for entry in entries for each in entry.announced if each.reason]
     damaged = f"{os.path.basename(home.ledger)}.malformed-"
     plan = schedule.load(home.next_flush)
+    since = _refused_since(home, spool.snapshot.totals)
     home_problem = directory_problem(os.lstat(home.root))
     # Where it belongs to another user, that one's programs record: somebody else looks.
     unusable = "" if home_problem else _unusable(home)
@@ -211,11 +208,7 @@ def _facts(
         home_problem=home_problem and f"{home.root} {home_problem}",
         unusable=unusable,
         began=plan.last,
-        refused=tuple(
-            reason
-            for reason, count in _refused_since(home, spool.snapshot.totals).items()
-            if count
-        )
+        refused=tuple(name for name, count in since.items() if count)
         # A home that was made on a full disk has no file to count refusals in.
         or (("disk_error",) if not shutil.disk_usage(home.root).free else ()),
         pending=census.pending,
@@ -249,10 +242,9 @@ def _unusable(home: Home) -> str:
         # SQLite resolves links first.
         ledger = os.fsencode(os.path.realpath(f"{home.ledger}/cache.db-journal"))
         if len(ledger) > _SQLITE_PATH_MAX:
-            beyond = len(ledger) - _SQLITE_PATH_MAX
+            beyond = f"{len(ledger) - _SQLITE_PATH_MAX} bytes too long for the ledger"
             return (
-                f"the path of the home is {beyond} bytes too long for the ledger; set "
-                "TELEMETRY_HOME to a shorter one"
+                f"the path of the home is {beyond}; set TELEMETRY_HOME to a shorter one"
             )
     return ""
 
@@ -306,10 +298,7 @@ def _unreadable(spool: Spool) -> list[str]:
     """What could not be read, each thing once."""
     found = spool.unreadable()
     places = [f"/{each.partition(': ')[0]} at byte " for each in found]
-    others = (
-        each for each in spool.problems if not any(place in each for place in places)
-    )
-    return [*found, *others]
+    return found + [p for p in spool.problems if not any(at in p for at in places)]
 
 
 def _refused(home: Home, totals: Totals) -> dict[str, int]:
@@ -322,12 +311,12 @@ def _refused(home: Home, totals: Totals) -> dict[str, int]:
 
 def _refused_since(home: Home, totals: Totals) -> dict[str, int]:
     """Refusals by reason that no flush has counted yet."""
-    since = {}
-    for reason, count in refusals.read(home.refused).items():
-        mark = totals.refused_marks.get(reason, 0)
-        # A count below its mark belongs to a new file: all of it is new.
-        since[reason] = count - mark if count >= mark else count
-    return since
+    marks = totals.refused_marks
+    # A count below its mark belongs to a new file: all of it is new.
+    return {
+        reason: count - mark if count >= (mark := marks.get(reason, 0)) else count
+        for reason, count in refusals.read(home.refused).items()
+    }
 
 
 def _oldest_age_s(spool: Spool) -> float | None:
@@ -342,7 +331,7 @@ def _oldest_age_s(spool: Spool) -> float | None:
         return None
 
 
-def told(status: Status, now: float) -> Iterator[Line]:
+def lines(status: Status, now: float) -> Iterator[Line]:
     """The lines for a person. `now` is seconds since 1970."""
     yield ((status.home, "bold"),)
     style = "green" if status.telemetry == "on" else "yellow"

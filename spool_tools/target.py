@@ -29,7 +29,7 @@ _NAMED_MAX = 8
 
 
 class NoSuchSpoolError(Exception):
-    """There is no spool where the command was told to look."""
+    """There is no spool where the options point."""
 
 
 class WrongUsageError(Exception):

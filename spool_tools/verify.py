@@ -106,7 +106,7 @@ def _in_segment(spool: Spool, name: str, tally: Tally) -> Iterator[Finding]:
     try:
         reader = SegmentReader(spool.home, name)
     except SpoolError:
-        return  # told already, or deleted meanwhile
+        return  # reported already, or deleted meanwhile
     try:
         yield from _in_records(spool, reader, tally)
     except (SpoolError, OSError) as error:
@@ -130,13 +130,10 @@ def _in_records(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[F
         if os.path.lexists(f"{spool.home.quarantine}/{reader.name}-{start}"):
             problem += "; in quarantine"
         found.append((start, end - start, problem))
-    missing = {
-        start: f"{many(lost, 'record')} missing before" for start, lost in gaps.items()
-    }
-    again = dict.fromkeys(
-        checked.repeated, "a record with a number that was there before"
-    )
-    found += [(start, 0, problem) for start, problem in (missing | again).items()]
+    places = {at: f"{many(lost, 'record')} missing before" for at, lost in gaps.items()}
+    again = "a record with a number that was there before"
+    places |= dict.fromkeys(checked.repeated, again)
+    found += [(start, 0, problem) for start, problem in places.items()]
     tail = torn_tail(reader, max(checked.end, entry.offset + entry.tail))
     if tail:
         problem = "a torn record at the end, whose writer is gone"
@@ -150,10 +147,9 @@ def _say(screen: Screen, tally: Tally, spool: Spool) -> None:
     checked = f"{many(tally.records, 'record')} in {many(tally.segments, 'segment')}"
     screen.say(f"{checked} checked, {size(tally.bytes)}")
     if tally.quarantined_files:
-        kept = (
-            f"{many(tally.quarantined_files, 'file')}, {size(tally.quarantined_bytes)}"
-        )
-        screen.say(f"in quarantine: {kept}, in {spool.home.quarantine}", indent=2)
+        kept = many(tally.quarantined_files, "file")
+        kept += f", {size(tally.quarantined_bytes)}, in {spool.home.quarantine}"
+        screen.say(f"in quarantine: {kept}", indent=2)
     if tally.foreign_files:
         foreign = f"left alone: {many(tally.foreign_files, 'file')} in spool/, of "
         screen.say(f"{foreign}another version or not ours", indent=2)

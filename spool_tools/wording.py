@@ -26,7 +26,7 @@ def size(count: int) -> str:
 def age(seconds: float) -> str:
     """A time span in a unit that leaves few digits."""
     for unit, length_s in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        # What is about two of them is told in them.
+        # From about two of a unit on, that unit is used.
         if seconds > 1.95 * length_s:
             return f"{seconds / length_s:.0f} {unit}"
     return f"{seconds:.0f} s"

@@ -57,9 +57,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 def page_of(facts: Facts) -> str:
     """The whole page."""
     status = facts.status
-    done = (
-        f'<p class="done" role="status">{_text(facts.done)}</p>' if facts.done else ""
-    )
+    done = facts.done and f'<p class="done" role="status">{_text(facts.done)}</p>'
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -154,12 +152,9 @@ def _destination(facts: Facts) -> str:
         "Next flush": following and f"not before {moment(following)}",
         "Kept in": f"{status.home} ({kept})",
     }
-    rows_text = "".join(
-        f"<dt>{name}</dt><dd>{_text(value)}</dd>"
-        for name, value in rows.items()
-        if value
-    )
-    return f"<dl>{rows_text}</dl>"
+    given = ((name, value) for name, value in rows.items() if value)
+    texts = (f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in given)
+    return f"<dl>{''.join(texts)}</dl>"
 
 
 def _days(facts: Facts) -> str:
@@ -170,18 +165,14 @@ def _days(facts: Facts) -> str:
     for date in dates:
         day = facts.days.get(date, Day())
         counts = Counter(day.delivered) + Counter(day.dead)
-        numbers = (
-            sum(day.delivered.values()),
-            sum(day.dead.values()),
-            facts.waiting.get(date, 0),
-        )
+        numbers = [sum(each.values()) for each in (day.delivered, day.dead)]
+        numbers.append(facts.waiting.get(date, 0))
         cells = "".join(f"<td>{number:,}</td>" for number in numbers)
         names = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
         rows.append(f"<tr><th>{_text(date)}</th>{cells}<td>{_text(names)}</td></tr>")
     head = "<th>day (UTC)</th><th>delivered</th><th>dead</th><th>waiting</th><th>by name</th>"
-    first = (
-        "" if facts.has_all_days else "<p>The oldest events that wait are counted.</p>"
-    )
+    counted = "<p>The oldest events that wait are counted.</p>"
+    first = "" if facts.has_all_days else counted
     return (
         f'<div id="plot"></div>{first}<details open><summary>As a table</summary>'
         f'<div class="wide"><table id="days"><thead><tr>{head}</tr></thead>'

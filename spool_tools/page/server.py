@@ -85,7 +85,7 @@ def serve(
     ):
         screen = Screen()
         screen.say(server.url)
-        sys.stdout.flush()  # who started it waits for this line
+        sys.stdout.flush()  # the caller waits for this line
         if screen.is_terminal:
             complain("view", "open this address in a browser; Ctrl-C ends it")
         if opens:
@@ -106,13 +106,8 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, home: Home, name: str, own_events: Sequence[Entry]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.hosts = {
-            f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")
-        }
-        self.token, self.form_token = (
-            secrets.token_urlsafe(24),
-            secrets.token_urlsafe(24),
-        )
+        self.hosts = {f"{it}:{self.server_port}" for it in ("127.0.0.1", "localhost")}
+        self.token, self.form_token = (secrets.token_urlsafe(24) for _ in range(2))
         self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
         self.done = ""
         self._home, self._name, self._own_events = home, name, own_events
