@@ -13,7 +13,6 @@ from contextvars import ContextVar, Token
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import timedelta
-    from types import TracebackType
 
     from telemetry.client import Client
 
@@ -32,12 +31,7 @@ class with_client:  # noqa: N801 - used as a function, like contextlib.suppress
         self._tokens.append(_CLIENT.set(self._client))
         return self._client
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _CLIENT.reset(self._tokens.pop())
 
 

@@ -14,7 +14,6 @@ from _thread import get_ident
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
     from typing import Any
 
     from telemetry.privacy import OwnKey
@@ -39,28 +38,27 @@ class TelemetryLogger:
 
     def debug(self, message: str, *args: object) -> None:
         """Log at level DEBUG."""
-        self._say(self._logger.debug, message, args)
+        self._say("debug", message, args)
 
     def info(self, message: str, *args: object) -> None:
         """Log at level INFO."""
-        self._say(self._logger.info, message, args)
+        self._say("info", message, args)
 
     def warning(self, message: str, *args: object) -> None:
         """Log at level WARNING."""
-        self._say(self._logger.warning, message, args)
+        self._say("warning", message, args)
 
     def error(self, message: str, *args: object) -> None:
         """Log at level ERROR."""
-        self._say(self._logger.error, message, args)
+        self._say("error", message, args)
 
-    @staticmethod
-    def _say(say: Callable[..., None], message: str, args: tuple[object, ...]) -> None:
+    def _say(self, level: str, message: str, args: tuple[object, ...]) -> None:
         thread = get_ident()
         if thread in _speaking:
             return
         _speaking.add(thread)
         try:
-            say(PREFIX + message, *args)
+            getattr(self._logger, level)(PREFIX + message, *args)
         except Exception as error:  # noqa: BLE001 - a handler of the host's that raises
             # It must not reach the host by way of us, nor end a flush.
             from telemetry.interrupts import pass_on
@@ -83,17 +81,8 @@ class _Discreet(TelemetryLogger):
         self._inner = inner
         self._own_key = own_key
 
-    def debug(self, message: str, *args: object) -> None:
-        self._inner.debug(*self._without_key(message, args))
-
-    def info(self, message: str, *args: object) -> None:
-        self._inner.info(*self._without_key(message, args))
-
-    def warning(self, message: str, *args: object) -> None:
-        self._inner.warning(*self._without_key(message, args))
-
-    def error(self, message: str, *args: object) -> None:
-        self._inner.error(*self._without_key(message, args))
+    def _say(self, level: str, message: str, args: tuple[object, ...]) -> None:
+        getattr(self._inner, level)(*self._without_key(message, args))
 
     def is_enabled_for(self, level: int) -> bool:
         return self._inner.is_enabled_for(level)
@@ -140,7 +129,7 @@ class _StandardError:
 
 
 def quiet_logger(*, debug: bool) -> TelemetryLogger | None:
-    """The library's own logger; None if nobody would see what it says.
+    """The library's own logger; None if its lines have no reader.
 
     It has a NullHandler, so that a program that never set up logging does not
     find warnings of ours on its standard error.
