@@ -83,12 +83,9 @@ class Command:
         return status
 
     def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
+        self, _: object, failure: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        quietly(lambda: self._end(exc_value, traceback))
+        quietly(lambda: self._end(failure, traceback))
         self._stopwatch.stop()
 
     def _end(
@@ -170,41 +167,35 @@ def telemetry_commands(
         >>> _ = parser.add_subparsers().add_parser("build")
         >>> telemetry_commands(parser, events=["frob.events"])
     """
-    from telemetry.integrations.own_commands import (
-        ACTIONS,
-        HELP,
-        LISTED,
-        NAME,
-        PAGE,
-        run,
-    )
+    from telemetry.integrations import own_commands as own
 
-    act = functools.partial(run, client=client, events=events)
+    act = functools.partial(own.run, client=client, events=events)
     group = _group_of(parser)
     if group is None:
         parser.add_argument(
-            f"--{NAME}",
+            f"--{own.NAME}",
             action=_Own,
             nargs="?",
             const="status",
             run=act,
             dest=argparse.SUPPRESS,
             default=argparse.SUPPRESS,
-            choices=[*ACTIONS],
-            help=HELP,
+            choices=[*own.ACTIONS],
+            help=own.HELP,
         )
         return
-    own = group.add_parser(
-        NAME,
-        help=HELP,
-        description=f"{HELP}:\n\n{LISTED}\n\n--page: {PAGE}",
+    added = group.add_parser(
+        own.NAME,
+        help=own.HELP,
+        description=f"{own.HELP}:\n\n{own.LISTED}\n\n--page: {own.PAGE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    own.add_argument("action", nargs="?", default="status", choices=[*ACTIONS])
+    add = added.add_argument
+    add("action", nargs="?", default="status", choices=[*own.ACTIONS])
     # What follows the action; with it the command runs.
     rest, hidden = argparse.REMAINDER, argparse.SUPPRESS
-    own.add_argument("rest", nargs=rest, action=_Own, run=act, help=hidden)
+    add("rest", nargs=rest, action=_Own, run=act, help=hidden)
 
 
 class _Own(argparse.Action):

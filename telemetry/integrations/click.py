@@ -38,7 +38,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from telemetry.commands import Flag, Reading
@@ -145,13 +144,10 @@ def observed(context_class: Any, settings: Settings) -> Any:
         _telemetry_settings = settings
 
         def __exit__(
-            self,
-            exc_type: type[BaseException] | None,
-            exc_value: BaseException | None,
-            traceback: TracebackType | None,
+            self, kind: object, failure: BaseException | None, traceback: object
         ) -> Any:
             try:
-                swallowed = super().__exit__(exc_type, exc_value, traceback)
+                swallowed = super().__exit__(kind, failure, traceback)
             except BaseException as exc:
                 # A callback that runs at closing time failed.
                 _left(self, exc)
@@ -159,7 +155,7 @@ def observed(context_class: Any, settings: Settings) -> Any:
                 raise
             # A failure that a resource of the context swallows is still one: click
             # leaves with status 1 then (since 8.5), having no result.
-            _left(self, exc_value)
+            _left(self, failure)
             return swallowed
 
     for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -219,8 +215,7 @@ class _Run:
         self._stopwatch = Stopwatch(
             settings, lambda: read_contexts(contexts), lambda: root.command.name or ""
         )
-        self._root = root
-        self._contexts = contexts
+        self._root, self._contexts = root, contexts
         self._invoked = False  # whether the root's own arguments are parsed
         self._parsing = False  # whether those of the latest context are not
 

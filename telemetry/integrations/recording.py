@@ -209,8 +209,8 @@ def _is_output_closed() -> bool:
         poll.register(1, 0)
         if any(events & select.POLLERR for _, events in poll.poll(0)):
             return True
-        # Who met the broken pipe before us (rich, the recipe of Python's manual) put
-        # /dev/null in its place. That could be sought in from the start, a pipe not.
+        # Where it was met before us (by rich, the recipe of Python's manual), /dev/null
+        # is in its place. That could be sought in from the start, a pipe not.
         is_null = os.path.samestat(os.fstat(1), os.stat(os.devnull))
         return is_null and sys.__stdout__ is not None and not sys.__stdout__.seekable()
     except (ImportError, AttributeError, OSError) as error:

@@ -72,29 +72,23 @@ def telemetry_commands(
             these run, in the app's callback at the latest.
         events: the modules that define the program's own events, as for argparse.
     """
-    from telemetry.integrations.own_commands import (
-        ACTIONS,
-        HELP,
-        LISTED,
-        NAME,
-        PAGE,
-        run,
-    )
+    from telemetry.integrations import own_commands as own
 
-    kind = Enum("Action", {name: name for name in ACTIONS})  # type: ignore[misc]
+    kind = Enum("Action", {name: name for name in own.ACTIONS})  # type: ignore[misc]
 
     def act(
         context: Context,
         action: Any = Argument("status"),  # noqa: B008 - typer's own way
-        page: bool = Option(False, "--page", help=f"{PAGE}.".capitalize()),
+        page: bool = Option(False, "--page", help=f"{own.PAGE}.".capitalize()),
     ) -> None:
-        program = f"{context.find_root().info_name} {NAME}"
-        run(action.value, program, client=client, events=events, page=page)
+        program = f"{context.find_root().info_name} {own.NAME}"
+        own.run(action.value, program, client=client, events=events, page=page)
 
     # typer looks the types of parameters up by name.
     act.__annotations__.update(context=Context, action=kind, page=bool)
-    text = f"{HELP.capitalize()}:\n\n\b\n{LISTED}"
-    app.command(NAME, help=text, short_help=f"{HELP.capitalize()}.")(act)
+    text = own.HELP.capitalize()
+    listed = f"{text}:\n\n\b\n{own.LISTED}"
+    app.command(own.NAME, help=listed, short_help=f"{text}.")(act)
 
 
 def _instrument(app: Typer, settings: Settings) -> None:
@@ -130,14 +124,8 @@ def _observing(declared: Any, default: Any, settings: Settings) -> Any:
     """A subclass of the class that was declared, or of `default` where none was."""
     kind: Any = declared if isinstance(declared, type) else default
     kind = getattr(kind, "_telemetry_unobserved_command", kind)
-    return type(kind)(
-        kind.__name__,
-        (kind,),
-        {
-            "__doc__": kind.__doc__,
-            "__module__": kind.__module__,
-            "__qualname__": kind.__qualname__,
-            "_telemetry_unobserved_command": kind,
-            "context_class": observed(kind.context_class, settings),
-        },
-    )
+    same = ("__doc__", "__module__", "__qualname__")
+    members = {name: getattr(kind, name) for name in same}
+    members["_telemetry_unobserved_command"] = kind
+    members["context_class"] = observed(kind.context_class, settings)
+    return type(kind)(kind.__name__, (kind,), members)
