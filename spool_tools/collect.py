@@ -107,7 +107,6 @@ def _key_and_header(args: argparse.Namespace) -> tuple[str | None, str]:
 
 
 def _faults(args: argparse.Namespace) -> Faults:
-    """What is to go wrong."""
     options = {name: getattr(args, name) for name in Faults.__struct_fields__}
     if args.seed is None and args.fail_rate is not None:
         options["seed"] = secrets.randbelow(10**6)

@@ -168,7 +168,6 @@ class Asker:
         self._said: list[_Said] = []
 
     def close(self) -> None:
-        """Give up the connections."""
         for transport in (self._plain, self._gzipped, self._wrong):
             transport.close()
 

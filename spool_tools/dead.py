@@ -27,8 +27,6 @@ from telemetry.wire.batch import event_id_of
 
 
 class Line(msgspec.Struct, kw_only=True):
-    """One letter of a list."""
-
     name: str
     reason: str
     status: int

@@ -113,7 +113,6 @@ class _Story:
         sys.stdout.flush()
 
     def chapter(self, title: str) -> None:
-        """A heading, behind a blank line."""
         self.say()
         self.say((title, "bold"))
 
@@ -144,7 +143,6 @@ class _Story:
                 raise
 
     def census(self) -> Census:
-        """The conservation equation of the spool now."""
         return take_census(self.home, Spool(self.home).snapshot)
 
     def compare(self, collector: Collector, took_s: float) -> int:

@@ -274,7 +274,6 @@ def as_sent(spool: Spool, form: str) -> Iterator[bytes]:
 def _planned(
     reader: SegmentReader, entry: SegmentEntry, events_max: int, bytes_max: int
 ) -> Iterator[list[Record | Damage]]:
-    """The batches of one segment."""
     for known in entry.announced:
         reader.start_at(known.start)
         if known.digest:

@@ -27,8 +27,6 @@ from telemetry.errors import TelemetryError
 
 
 class Field(msgspec.Struct, kw_only=True):
-    """One field on the wire."""
-
     name: str
     type: str
     meaning: str
@@ -102,7 +100,6 @@ def catalogue() -> list[Entry]:
 
 
 def markdown(entries: list[Entry]) -> str:
-    """The catalogue as a page."""
     lines = ["# What is collected", ""]
     for entry in entries:
         lines += [f"## {entry.title()}", "", entry.meaning, ""]

@@ -49,11 +49,9 @@ class Bar:
             self._progress.stop()
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
         self.at(self._done + count)
 
     def at(self, done: int) -> None:
-        """So many are done altogether."""
         self._done = done
         if self._progress is not None:
             self._progress.update(self._task, completed=done)

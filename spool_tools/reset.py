@@ -21,8 +21,6 @@ from telemetry.identity import reset_uuid
 
 
 class Reset(msgspec.Struct, kw_only=True):
-    """The id from now on."""
-
     user_uuid: str
 
 

@@ -89,7 +89,6 @@ class Screen:
             sys.stdout.buffer.write(body + end)
 
     def object(self, value: msgspec.Struct) -> None:
-        """One JSON object as a line."""
         self.json(as_json(value))
 
     def tell(self, done: msgspec.Struct, sentence: str) -> None:

@@ -40,8 +40,6 @@ class Finding(msgspec.Struct, kw_only=True):
 
 
 class Tally(msgspec.Struct, kw_only=True):
-    """What was checked."""
-
     segments: int = 0
     records: int = 0
     bytes: int = 0
@@ -143,7 +141,6 @@ def _in_records(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[F
 
 
 def _say(screen: Screen, tally: Tally, spool: Spool) -> None:
-    """The end of the report, for a person."""
     checked = f"{many(tally.records, 'record')} in {many(tally.segments, 'segment')}"
     screen.say(f"{checked} checked, {size(tally.bytes)}")
     if tally.quarantined_files:

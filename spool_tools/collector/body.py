@@ -54,8 +54,6 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What one body held."""
-
     rows: tuple[Row, ...] = ()
     rejected: tuple[Rejected, ...] = ()
 

@@ -87,7 +87,6 @@ _CAPTURED = msgspec.json.Decoder(_Captured)
 
 
 def format_of(request: Request) -> Format:
-    """The format that a request says its body is in."""
     path, _, query = request.target.partition("?")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if path.endswith("/v1/logs"):

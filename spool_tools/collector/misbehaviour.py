@@ -128,7 +128,6 @@ class Misbehaviour:
         self._mutex = threading.Lock()
 
     def plan(self) -> Plan:
-        """The treatment of the next request."""
         plan, rate = self.faults.plan, self.faults.fail_rate
         with self._mutex:
             if plan is BEHAVES or self._left < 1:

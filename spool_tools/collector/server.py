@@ -133,7 +133,6 @@ class Server(http.server.HTTPServer):
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve one client in a thread."""
         thread = threading.Thread(
             target=self._serve, args=(request, client_address), daemon=True
         )
@@ -152,8 +151,6 @@ class Server(http.server.HTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """One client."""
-
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server

@@ -55,7 +55,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def page_of(facts: Facts) -> str:
-    """The whole page."""
     status = facts.status
     done = facts.done and f'<p class="done" role="status">{_text(facts.done)}</p>'
     return f"""<!doctype html>

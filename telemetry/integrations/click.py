@@ -279,8 +279,6 @@ _NOTHING = object()  # equal to no value that a parameter can have
 
 
 class _Level(NamedTuple):
-    """A command of the path, and what it was given."""
-
     context: Any
     flags: list[Flag]
     arguments: list[str]
