@@ -76,9 +76,7 @@ def open_books(home: Home) -> Iterator[Books]:
     from telemetry.delivery.upkeep import is_full, relieve
 
     books = Books(
-        home.ledger,
-        relieve=lambda: relieve(home),
-        is_full=lambda: is_full(home.root),
+        home.ledger, relieve=lambda: relieve(home), is_full=lambda: is_full(home.root)
     )
     try:
         yield books

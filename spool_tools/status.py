@@ -25,12 +25,7 @@ from spool_tools import explain
 from spool_tools.holder import Holder, flush_lock_holder
 from spool_tools.reading import Spool, decoded, quarantined, sizes
 from spool_tools.screen import Line, Screen
-from spool_tools.target import (
-    NoSuchSpoolError,
-    add_target,
-    destination,
-    target_home,
-)
+from spool_tools.target import NoSuchSpoolError, add_target, destination, target_home
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
 from telemetry.books.entries import Totals

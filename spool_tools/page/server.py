@@ -62,11 +62,7 @@ _TIMESTAMP = re.compile(rb'"event_timestamp":([0-9]{1,15})[,}]')
 
 
 def serve(
-    home: Home,
-    *,
-    name: str = "",
-    own_events: Sequence[Entry] = (),
-    opens: bool = False,
+    home: Home, *, name: str = "", own_events: Sequence[Entry] = (), opens: bool = False
 ) -> int:
     """Print the address and serve the page about `home` until Ctrl-C; the exit code.
 
