@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = FAILED
     finally:
         for stream in (sys.stdout, sys.stderr):
-            _flush_or_drop(stream)
+            flush_or_drop(stream)
     return code
 
 
@@ -75,7 +75,7 @@ def _prepare_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _flush_or_drop(stream: TextIO) -> None:
+def flush_or_drop(stream: TextIO) -> None:
     """Write what is buffered, or drop it: Python would complain when it ends."""
     try:
         stream.flush()

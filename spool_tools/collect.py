@@ -29,6 +29,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from spool_tools.cli import flush_or_drop
 from spool_tools.collector import Collector, Faults
 from spool_tools.collector.misbehaviour import BEHAVES
 from spool_tools.collector.server import Limits
@@ -207,9 +208,7 @@ class _Tally:
             print(printable(line) if sys.stdout.isatty() else line, flush=True)
         except BrokenPipeError:
             self._verbose = False
-            # What is still buffered would fail again when the interpreter ends.
-            with contextlib.suppress(OSError), open(os.devnull, "wb") as null:
-                os.dup2(null.fileno(), sys.stdout.fileno())
+            flush_or_drop(sys.stdout)
 
 
 def _announce(

@@ -101,14 +101,10 @@ def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
             named["endpoint"] = last.url
         if "TELEMETRY_HEADER" not in os.environ and last.url:
             named["header"] = last.header
-        bounds = {
-            name: getattr(last, name)
-            for name in ("batch_events_max", "batch_bytes_max")
-            if getattr(last, name)
-        }
-        config = destination(
-            {**named, **bounds, "format": args.format or last.format}, os.environ
-        )
+        for bound in ("batch_events_max", "batch_bytes_max"):
+            named[bound] = getattr(last, bound) or None
+        named["format"] = args.format or last.format
+        config = destination(named, os.environ)
         if not config.endpoint:
             raise WrongUsageError("no endpoint; set TELEMETRY_ENDPOINT or --endpoint")
         parse_endpoint(config.endpoint)

@@ -27,13 +27,8 @@ from telemetry.paths import Home, home_of
 
 FAILED, WRONG_USAGE = 1, 2
 # The tool behind each action.
-_TOOLS = {
-    "show": "dump",
-    "on": "enable",
-    "off": "disable",
-    "reset": "reset",
-    "forget": "forget",
-}
+_TOOLS = {"show": "dump", "on": "enable", "off": "disable"}
+_TOOLS |= {name: name for name in ("reset", "forget")}
 _HINTS = {
     "show": "see what waits, as it will be sent",
     "off": "collect nothing more",
@@ -63,12 +58,18 @@ def run_action(
             config.app, home=config.home, environment=os.environ, platform=sys.platform
         )
         if action == "status":
-            return _status(home, program, client)
+            screen = Screen()
+            for line in _status(home, program, client):
+                screen.say(*line, indent=2)
+            return 0
         if page and action != "show":
             complain(_TOOLS[action], "--page belongs to `show`")
             return WRONG_USAGE
         if page:
-            return _page(home, config.app, events)
+            from spool_tools.page import serve
+
+            own = catalogue_of(events)
+            return serve(home, name=config.app, own_events=own, opens=True)
         if action == "show" and not os.path.isdir(home.spool):
             Screen().say("nothing waits to be sent")
             return 0
@@ -83,31 +84,12 @@ def run_action(
         speak_as("", {})
 
 
-def _page(home: Home, app: str, events: Iterable[str]) -> int:
-    """Serve the page until Ctrl-C, with the program's own events explained."""
-    from spool_tools.page import serve
-
-    return serve(home, name=app, own_events=catalogue_of(events), opens=True)
-
-
-def _status(home: Home, program: str, client: Client) -> int:
+def _status(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ...]]:
     """What a user wants to know first, in a few lines."""
-    screen = Screen()
-    for line in _lines(home, program, client):
-        screen.say(*line, indent=2)
-    return 0
-
-
-def _lines(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ...]]:
     decision = client.decision()
     word = ("on", "green") if decision.on else ("off", "yellow")
-    yield (
-        "usage data of ",
-        (client.config.app, "bold"),
-        " is ",
-        word,
-        (f": {decision.reason}"),
-    )
+    app = (client.config.app, "bold")
+    yield "usage data of ", app, " is ", word, f": {decision.reason}"
     if problem := _problem_with(home):
         yield (("  nothing is recorded: ", "yellow"), f"{home.root} {problem}")
     elif os.path.isdir(home.spool):

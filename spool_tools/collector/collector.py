@@ -171,7 +171,6 @@ class Collector:
             return form.refused(Refusal(503, exc.problem))
         status = _status(plan, refusal)
         reasons = [refusal] if refusal else batch.rejected
-        segment, first_seq, last_seq = _range(request.headers.get("x-spool-range", ""))
         row = RequestRow(
             received_ms=received_ms,
             method=_kept(request.method),
@@ -189,9 +188,7 @@ class Collector:
             fault=plan.fault,
             reason=reasons[0].reason if reasons else "",
             format=form.name,
-            segment=segment,
-            first_seq=first_seq,
-            last_seq=last_seq,
+            **_range(request.headers.get("x-spool-range", "")),
         )
         try:
             row = self._store.record(row, batch.rows)
@@ -274,10 +271,11 @@ def _answer(
     )
 
 
-def _range(text: str) -> tuple[str, int | None, int | None]:
-    """Segment, first and last number of `X-Spool-Range`; nothing where it is no such."""
-    found = _SPOOL_RANGE.fullmatch(text)
-    return (found[1], int(found[2]), int(found[3])) if found else ("", None, None)
+def _range(text: str) -> dict[str, Any]:
+    """The fields of a row that `X-Spool-Range` gives; none where it is malformed."""
+    if (found := _SPOOL_RANGE.fullmatch(text)) is None:
+        return {}
+    return {"segment": found[1], "first_seq": int(found[2]), "last_seq": int(found[3])}
 
 
 def _path(target: str) -> str:

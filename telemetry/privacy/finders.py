@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from telemetry.privacy.escapes import Span
 from telemetry.privacy.places import AUTHORITY, EMAIL, IP, PATH, QUERY
 from telemetry.privacy.plain import RUN_MIN, SECRET
-from telemetry.privacy.rules import ENDS, has_word
+from telemetry.privacy.rules import ALNUM, ENDS, has_word
 from telemetry.privacy.user import searchable_name
 
 
@@ -36,8 +36,7 @@ _VALUE_MIN = 2
 # No name of a secret is longer with what stands between it and the value.
 _NAME_MAX = 96
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-_BASE64 = _LETTERS + "+/= \t\r\n\\"
+_BASE64 = ALNUM + "+/= \t\r\n\\"
 
 
 def _pem(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
@@ -65,7 +64,7 @@ def _options(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
         # 'password', 'token' are two names; '--password', 'x' is one and a value.
         is_list = "," in text[m.start() : m.start(m.lastgroup or 0)]
         before = text[max(0, m.start() - 64) : m.start()]
-        is_option = before[len(before.rstrip(_LETTERS + "_-")) :].startswith("-")
+        is_option = before[len(before.rstrip(ALNUM + "_-")) :].startswith("-")
         if is_option or not (is_list or m["bare"] or m[0].lower().startswith("token")):
             yield from _value(m)
 
