@@ -344,14 +344,17 @@ def _walk(
 
     Resilient: what a parser refuses ends it, and what came before counts.
     """
-    chained = parent is not None and _chains(parent.command)
+    chained = getattr(getattr(parent, "command", None), "chain", False)
     settings = {**command.context_settings, **(_CHAINED if chained else {})}
     settings |= {"info_name": name, "parent": parent, "resilient_parsing": True}
     context = command.context_class(command, **settings)
     given, rest, order = command.make_parser(context).parse_args(args=list(args))
+    declared = [param for param in command.params if param in order]
+    # The help option is declared nowhere; it comes last, as in the help itself.
+    declared += [param for param in order if param not in command.params]
     flags = [
         _flag(param, given.get(param.name))
-        for param in _in_declared_order(order, command.params)
+        for param in declared
         if param.param_type_name == "option"
     ]
     arguments = list(_texts(given.get(each.name) for each in _arguments(context)))
@@ -365,19 +368,9 @@ def _walk(
         if below is None:
             break
         rest = _walk(levels, below, name, context, rest)
-        if not _chains(command):
+        if not getattr(command, "chain", False):
             break
     return []
-
-
-def _chains(group: Any) -> bool:
-    return bool(getattr(group, "chain", False))
-
-
-def _in_declared_order(given: Sequence[Any], declared: Sequence[Any]) -> list[Any]:
-    # The help option is declared nowhere; it comes last, as in the help itself.
-    others = [param for param in given if param not in declared]
-    return [param for param in declared if param in given] + others
 
 
 def _options(context: Any) -> list[Any]:

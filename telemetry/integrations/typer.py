@@ -92,11 +92,11 @@ def telemetry_commands(
 
 
 def _instrument(app: Typer, settings: Settings) -> None:
-    app.info.cls = _observing(app.info.cls, TyperGroup, settings)
+    _observe(app.info, TyperGroup, settings)
     callback: Any = app.registered_callback
     if isinstance(getattr(callback, "cls", None), type):
         # Where a callback names a class, typer takes it instead of the app's.
-        callback.cls = _observing(callback.cls, TyperGroup, settings)
+        _observe(callback, TyperGroup, settings)
     app.registered_commands = _Commands(app.registered_commands, settings)
 
 
@@ -113,19 +113,16 @@ class _Commands(list[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         command = super().__getitem__(index)
-        quietly(lambda: self._observe(command))
+        quietly(lambda: _observe(command, TyperCommand, self._settings))
         return command
 
-    def _observe(self, command: Any) -> None:
-        command.cls = _observing(command.cls, TyperCommand, self._settings)
 
-
-def _observing(declared: Any, default: Any, settings: Settings) -> Any:
-    """A subclass of the class that was declared, or of `default` where none was."""
-    kind: Any = declared if isinstance(declared, type) else default
+def _observe(holder: Any, default: Any, settings: Settings) -> None:
+    """Put a subclass in the place of the class `cls`, or of `default` without one."""
+    kind: Any = holder.cls if isinstance(holder.cls, type) else default
     kind = getattr(kind, "_telemetry_unobserved_command", kind)
     same = ("__doc__", "__module__", "__qualname__")
     members = {name: getattr(kind, name) for name in same}
     members["_telemetry_unobserved_command"] = kind
     members["context_class"] = observed(kind.context_class, settings)
-    return type(kind)(kind.__name__, (kind,), members)
+    holder.cls = type(kind)(kind.__name__, (kind,), members)
