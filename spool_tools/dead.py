@@ -15,8 +15,6 @@ import fnmatch
 import os
 import time
 
-import msgspec
-
 from spool_tools.changing import add_wait, flush_lock_held, open_books
 from spool_tools.reading import Spool, decoded
 from spool_tools.screen import Screen
@@ -26,26 +24,8 @@ from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.wire.batch import event_id_of
 
 
-class Line(msgspec.Struct, kw_only=True):
-    name: str
-    reason: str
-    status: int
-    time_ms: int
-    attempts: int
-    reply: str
-    event_id: str
-    event: msgspec.Raw
-
-
-# What a line has from its letter as it stands.
-_SAME = ("name", "reason", "status", "time_ms", "attempts", "reply", "event")
-
-
-class Done(msgspec.Struct, kw_only=True):
-    """How many letters were retried, or dropped."""
-
-    retried: int = 0
-    dropped: int = 0
+# What a line of the list has from its letter as it stands, before the event.
+_SAME = ("name", "reason", "status", "time_ms", "attempts", "reply")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +62,9 @@ def _list(letters: list[DeadLetter]) -> None:
         if screen.is_terminal:
             _show(screen, letter)
         else:
-            named = {name: getattr(letter, name) for name in _SAME}
-            screen.object(Line(event_id=event_id_of(bytes(letter.event)), **named))
+            line = {name: getattr(letter, name) for name in _SAME}
+            line["event_id"] = event_id_of(bytes(letter.event))
+            screen.object({**line, "event": letter.event})
     if screen.is_terminal and not letters:
         screen.say("there are no dead letters")
 
@@ -102,10 +83,10 @@ def _change(spool: Spool, action: str, patterns: list[str], wait_s: float) -> No
         count = change(spool.home, books, names)
     if action == "retry":
         said = f"{many(count, 'letter')} to be sent again by the next flush"
-        Screen().tell(Done(retried=count), said)
+        Screen().tell({"retried": count, "dropped": 0}, said)
     else:
         said = f"{many(count, 'letter')} dropped, and counted as purged"
-        Screen().tell(Done(dropped=count), said)
+        Screen().tell({"retried": 0, "dropped": count}, said)
 
 
 def _chosen(spool: Spool, patterns: list[str]) -> list[DeadLetter]:

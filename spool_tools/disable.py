@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 
-import msgspec
-
 from spool_tools.changing import BusyError, add_wait, flush_lock_held
 from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
@@ -21,13 +19,6 @@ from telemetry.delivery.opt_out import opt_out
 from telemetry.errors import HomeError
 from telemetry.files import make_home
 from telemetry.paths import Home
-
-
-class Chosen(msgspec.Struct, kw_only=True):
-    """What is chosen now, and where that is remembered."""
-
-    telemetry: str
-    consent: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if not is_turned_off(args, home, "disable"):
         return 1
     Screen().tell(
-        Chosen(telemetry="off", consent=home.consent),
+        {"telemetry": "off", "consent": home.consent},
         "telemetry is off, and everything that was kept is removed",
     )
     return 0

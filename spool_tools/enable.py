@@ -15,7 +15,6 @@ import os
 import time
 
 from spool_tools.changing import BusyError, add_wait, flush_lock_held
-from spool_tools.disable import Chosen
 from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
 from telemetry.consent import Choice, read_choice, remember_choice
@@ -48,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
         complain("enable", f"{problem_of(error)}; {nothing}")
         return 1
     overruled = environment_decision(os.environ)
-    chosen = Chosen(telemetry="off" if overruled else "on", consent=home.consent)
+    word = "off" if overruled else "on"
     if overruled is not None:
         complain(
             "enable",
             f"the choice is remembered, but {overruled.reason} in the environment "
             "overrules it: telemetry stays off where that is set",
         )
-    Screen().tell(chosen, f"telemetry is {chosen.telemetry}")
+    chosen = {"telemetry": word, "consent": home.consent}
+    Screen().tell(chosen, f"telemetry is {word}")
     return 1 if overruled else 0

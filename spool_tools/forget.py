@@ -14,7 +14,7 @@ import argparse
 import os
 
 from spool_tools.changing import add_wait
-from spool_tools.disable import Chosen, is_turned_off
+from spool_tools.disable import is_turned_off
 from spool_tools.reading import Spool
 from spool_tools.screen import Screen
 from spool_tools.target import add_target, destination, seconds, target_home
@@ -24,15 +24,6 @@ from telemetry.delivery.flush import flush
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.report import Progress
 from telemetry.paths import Home
-
-
-class Forgotten(Chosen, kw_only=True):
-    """The same, and what the server is asked for.
-
-    server: `deleted` or `waiting`; `not asked` where there is nothing to ask it for
-    """
-
-    server: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         said = "nothing was sent, as the program names no deletion_endpoint"
     Screen().tell(
-        Forgotten(telemetry="off", consent=home.consent, server=server),
+        {"telemetry": "off", "consent": home.consent, "server": server},
         f"telemetry is off, and everything that was kept here is removed; {said}",
     )
     return 1 if problem else 0

@@ -11,17 +11,11 @@ from __future__ import annotations
 
 import argparse
 
-import msgspec
-
 from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
 from telemetry.errors import HomeError
 from telemetry.files import make_home
 from telemetry.identity import reset_uuid
-
-
-class Reset(msgspec.Struct, kw_only=True):
-    user_uuid: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
     except (HomeError, OSError) as error:
         complain("reset", f"{problem_of(error)}; the id is the one it was")
         return 1
-    Screen().tell(Reset(user_uuid=user_uuid), f"the id is {user_uuid} from now on")
+    Screen().tell({"user_uuid": user_uuid}, f"the id is {user_uuid} from now on")
     return 0

@@ -88,10 +88,10 @@ class Screen:
             end = b"\n" if is_text and not body.endswith(b"\n") else b""
             sys.stdout.buffer.write(body + end)
 
-    def object(self, value: msgspec.Struct) -> None:
+    def object(self, value: Any) -> None:
         self.json(as_json(value))
 
-    def tell(self, done: msgspec.Struct, sentence: str) -> None:
+    def tell(self, done: Any, sentence: str) -> None:
         """What came of it: a sentence for a person, one JSON object for a program."""
         if self.is_terminal or _voice.program:
             self.say(sentence)
@@ -132,7 +132,7 @@ class Screen:
             self.say(*zip(line(row), styles, strict=True), indent=indent)
 
 
-def as_json(value: msgspec.Struct) -> bytes:
+def as_json(value: Any) -> bytes:
     """The JSON of a value, whatever bytes the names of files in it are made of.
 
     What no JSON text can hold is spelt out, `\\udcff` for a byte that is no UTF-8.
