@@ -2,7 +2,6 @@
 
 collector      `Collector`: what a request is answered, and what is stored of it before
 formats        what events a body holds, and how its own receiver answers; pure
-otlp           the events of OTLP's logs; pure
 body           content coding, and which events can be stored; pure
 store          one SQLite file, one transaction a request
 misbehaviour   which requests meet a fault, and which fault; pure

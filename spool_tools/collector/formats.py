@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
 
-from spool_tools.collector import otlp
 from spool_tools.collector.body import Batch
 from spool_tools.collector.server import Answer, Refusal, Request
 from spool_tools.collector.store import RequestRow
@@ -119,12 +118,55 @@ def _lines(body: bytes) -> list[bytes]:
 
 def _logs_in_json(body: bytes) -> list[bytes]:
     with _refusing("no logs of OTLP in JSON"):
-        return otlp.events_of(msgspec.json.decode(body))
+        return _of_logs(msgspec.json.decode(body))
 
 
 def _logs_in_protobuf(body: bytes) -> list[bytes]:
     with _refusing("no logs of OTLP in protobuf"):
-        return otlp.events_of(protobuf.decode("Request", body))
+        return _of_logs(protobuf.decode("Request", body))
+
+
+def _of_logs(tree: Mapping[str, Any]) -> list[bytes]:
+    """The events of an ExportLogsServiceRequest, as its JSON is.
+
+    The event name of a log record, less the `service.name` of its resource in front, is
+    the event; its attributes are the properties. All else is passed over.
+    """
+    return [
+        msgspec.json.encode(_of_log(resource, record))
+        for resource in tree.get("resourceLogs", ())
+        for scope in resource.get("scopeLogs", ())
+        for record in scope.get("logRecords", ())
+    ]
+
+
+def _of_log(resource: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    of_resource = _attributes(resource.get("resource", {}).get("attributes", ()))
+    service = str(of_resource.get("service.name", ""))
+    name = record.get("eventName", "").removeprefix(f"{service}.")
+    return {
+        "event": name,
+        "event_timestamp": int(record.get("timeUnixNano", 0)) // 1_000_000,
+        "source": service,
+        "properties": _attributes(record.get("attributes", ())),
+    }
+
+
+def _attributes(pairs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {pair.get("key", ""): _value(pair.get("value", {})) for pair in pairs}
+
+
+def _value(value: Mapping[str, Any]) -> Any:
+    """What an AnyValue holds; null where it is empty. int64 may come as text."""
+    for kind, held in value.items():
+        if kind == "intValue":
+            return int(held)
+        if kind == "arrayValue":
+            return [_value(each) for each in held.get("values", ())]
+        if kind == "kvlistValue":
+            return _attributes(held.get("values", ()))
+        return held
+    return None
 
 
 def _captured(body: bytes) -> list[bytes]:
