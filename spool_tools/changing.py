@@ -1,11 +1,10 @@
-"""What the commands that change a spool share: its lock, its books, a question."""
+"""What the commands that change a spool share: its lock and its books."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -82,12 +81,3 @@ def open_books(home: Home) -> Iterator[Books]:
         yield books
     finally:
         books.close()
-
-
-def is_confirmed(command: str, question: str) -> bool:
-    """Whether a person at a terminal said yes; without one it says what to do."""
-    if not sys.stdin or not sys.stdin.isatty():
-        complain(command, "nobody can be asked here: say --yes")
-        return False
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}

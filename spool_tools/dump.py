@@ -172,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
         return 1 if spool.problems else 0
     state = args.state or "pending"
     found = _followed(spool) if args.follow else lines(spool, state)
-    with Bar(screen, "dump", total=spool.count_pending, unit="events") as bar:
+    with Bar(screen, "dump", total=spool.count_pending) as bar:
         # A follower waits for events, not they for it.
         passed = found if args.follow else _passed(found, bar)
         chosen = filter(wanted(args.event, args.since), passed)
@@ -233,9 +233,9 @@ def _unless_none(found: Iterator[T], screen: Screen, state: str) -> Iterator[T]:
 
 
 def _passed(found: Iterator[Shown], bar: Bar) -> Iterator[Shown]:
-    for line in found:
+    for done, line in enumerate(found, 1):
         yield line
-        bar.advance(1)
+        bar.at(done)
 
 
 def _since(text: str) -> float:

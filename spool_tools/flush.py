@@ -144,7 +144,7 @@ def _watched(
 
     # Not waited for at the end of the process.
     thread = threading.Thread(target=work, name="flush", daemon=True)
-    with Bar(screen, "flush", total=spool.count_pending, unit="events") as bar:
+    with Bar(screen, "flush", total=spool.count_pending) as bar:
         thread.start()
         while thread.is_alive():
             thread.join(_LOOK_S)

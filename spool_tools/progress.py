@@ -25,17 +25,13 @@ _SHOWN_AFTER_S = 0.4
 
 
 class Bar:
-    """`with Bar(screen, "dump", total=count, unit="events") as bar: bar.at(20)`.
+    """`with Bar(screen, "dump", total=count) as bar: bar.at(20)`, of events.
 
     `total` is asked once, when the bar is drawn.
     """
 
-    def __init__(
-        self, screen: Screen, title: str, *, total: Callable[[], int], unit: str
-    ) -> None:
-        self._screen, self._title = screen, title
-        self._total, self._unit = total, unit
-        self._done = 0
+    def __init__(self, screen: Screen, title: str, *, total: Callable[[], int]) -> None:
+        self._screen, self._title, self._total = screen, title, total
         self._progress: Any = None
         self._task: Any = None
         is_watched = screen.console or (sys.stderr.isatty() and _is_output_a_file())
@@ -48,30 +44,26 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def advance(self, count: int) -> None:
-        self.at(self._done + count)
-
     def at(self, done: int) -> None:
-        self._done = done
+        """So many events are done altogether."""
         if self._progress is not None:
             self._progress.update(self._task, completed=done)
         elif time.monotonic() > self._due:
             self._due = float("inf")
-            self._draw()
+            self._draw(done)
 
-    def _draw(self) -> None:
+    def _draw(self, done: int) -> None:
         try:
             from rich import progress
             from rich.console import Console
             from rich.text import Text
         except ImportError:
             return
-        unit = self._unit
 
         class Rate(progress.ProgressColumn):
             def render(self, task: progress.Task) -> Text:
                 rate = task.finished_speed or task.speed
-                return Text(f"{rate:,.0f} {unit}/s" if rate else "")
+                return Text(f"{rate:,.0f} events/s" if rate else "")
 
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}", style="bold"),
@@ -86,7 +78,7 @@ class Bar:
             redirect_stderr=sys.stderr.isatty(),
         )
         self._task = self._progress.add_task(
-            self._title, total=max(self._total(), 1), completed=self._done
+            self._title, total=max(self._total(), 1), completed=done
         )
         self._progress.start()
 

@@ -12,13 +12,15 @@ exit codes: 0 it is done; 1 something is left; 2 not confirmed, or wrong usage;
 from __future__ import annotations
 
 import argparse
+import sys
 
-from spool_tools.changing import add_wait, flush_lock_held, is_confirmed, open_books
+from spool_tools.changing import add_wait, flush_lock_held, open_books
 from spool_tools.reading import Spool
 from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
 from spool_tools.wording import many
 from telemetry.errors import LedgerError
+from telemetry.paths import Home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     home = target_home(args, changes=True)
-    if not args.yes:
-        count = Spool(home, "purge").count_pending()
-        events = many(count, "pending event")
-        question = f"Remove {events} and all letters in {home.root}?"
-        if not is_confirmed("purge", question):
-            complain("purge", "not confirmed; nothing was removed")
-            return 2
+    if not args.yes and not _is_confirmed(home):
+        complain("purge", "not confirmed; nothing was removed")
+        return 2
     from telemetry.delivery.purge import purge
 
     try:
@@ -56,3 +54,14 @@ def run(args: argparse.Namespace) -> int:
     for each in left:
         complain("purge", f"left alone: {each}")
     return 1 if left else 0
+
+
+def _is_confirmed(home: Home) -> bool:
+    """Whether a person at a terminal says yes."""
+    events = many(Spool(home, "purge").count_pending(), "pending event")
+    question = f"Remove {events} and all letters in {home.root}?"
+    if not sys.stdin or not sys.stdin.isatty():
+        complain("purge", "nobody can be asked here: say --yes")
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}

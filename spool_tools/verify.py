@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         quarantined_bytes=sum(size_bytes for _, size_bytes in kept),
     )
     _tell(screen, tally, _outside_of_segments(spool))
-    with Bar(screen, "verify", total=lambda: _expected(spool), unit="events") as bar:
+    with Bar(screen, "verify", total=lambda: _expected(spool)) as bar:
         for name in segment_names(spool.home):
             _tell(screen, tally, _in_segment(spool, name, tally))
             bar.at(tally.records)
