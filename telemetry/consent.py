@@ -186,7 +186,7 @@ def read_choice(path: str) -> Choice | None:
 
 
 def stored_choice(path: str) -> Choice | None:
-    """The same for who will write it back. Raises OSError where it cannot be read."""
+    """The same for a caller that writes it back. Raises OSError where it cannot be read."""
     content = read_small(path, _FILE_BYTES_MAX)
     return None if content is None else parse_choice(content)
 
@@ -200,5 +200,5 @@ def remember_choice(path: str, choice: Choice, *, first_wins: bool = False) -> N
     try:
         write_whole(path, content, first_wins=first_wins, durable=True)
     except FileNotFoundError:
-        # Who finishes an opt-out sweeps temporary files away, and ours is one.
+        # An opt-out that is finished sweeps temporary files away, and ours is one.
         write_whole(path, content, first_wins=first_wins, durable=True)

@@ -29,11 +29,9 @@ def can_show(
     environment: Mapping[str, str], arguments: list[str], *, is_terminal: bool
 ) -> bool:
     """Whether a person would read it now. Pure."""
-    if not is_terminal or ci_variable(environment):
-        return False
-    if is_completing(environment):
-        return False
-    return not _QUIET_ARGUMENTS.intersection(arguments)
+    is_read_by_program = ci_variable(environment) or is_completing(environment)
+    is_quiet = not _QUIET_ARGUMENTS.isdisjoint(arguments)
+    return is_terminal and not is_read_by_program and not is_quiet
 
 
 def is_completing(environment: Mapping[str, str]) -> bool:

@@ -159,17 +159,12 @@ def environment_decision(environment: Mapping[str, str]) -> Decision | None:
 
 def environment_rules(environment: Mapping[str, str]) -> dict[str, Decision | None]:
     """What each of the two variables says, the stronger first; None for nothing."""
-    if guard is not None:
-        return {"do-not-track": None, "environment": guard}
-    track = environment.get("DO_NOT_TRACK", "")
-    enabled = environment.get("TELEMETRY_ENABLED", "")
-    return {
-        "do-not-track": Decision("do-not-track", f"DO_NOT_TRACK={track[:20]}", on=False)
-        if is_set(track)
-        else None,
-        "environment": Decision(
-            "environment", f"TELEMETRY_ENABLED={enabled[:20]}", on=False
-        )
-        if is_off(enabled)
-        else None,
-    }
+    track, said = None, guard
+    if guard is None:
+        value = environment.get("DO_NOT_TRACK", "")
+        if is_set(value):
+            track = Decision("do-not-track", f"DO_NOT_TRACK={value[:20]}", on=False)
+        value = environment.get("TELEMETRY_ENABLED", "")
+        if is_off(value):
+            said = Decision("environment", f"TELEMETRY_ENABLED={value[:20]}", on=False)
+    return {"do-not-track": track, "environment": said}

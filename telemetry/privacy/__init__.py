@@ -106,7 +106,7 @@ class Scrubber:
         self._identity: Identity | None = None
         # How many characters patterns had to look at; a text costs so many by itself.
         self.searched = 0
-        # Strings that were found clean: who is in a hurry looks here first.
+        # Strings that were found clean: a caller in a hurry looks here first.
         self.clean: dict[str, bool] = {}
         self.clean_free: dict[str, bool] = {}
         self._secret_names: dict[str, bool] = {}

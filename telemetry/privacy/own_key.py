@@ -84,7 +84,7 @@ class OwnKey:
             for key in long
             for number in "".join([c if c.isdigit() else " " for c in key]).split()
         )
-        # Texts that were found clean: who is in a hurry looks here first.
+        # Texts that were found clean: a caller in a hurry looks here first.
         self._public = (*(t for t in public if not any(key in t for key in keys)),)
         self.clean = dict.fromkeys(self._public, True)
 

@@ -1,4 +1,4 @@
-"""What no rule can match, told without the rules: most names of commands and flags.
+"""What no rule can match, seen without the rules: most names of commands and flags.
 
 Small letters, blanks and hyphens, and no word that announces a secret. All else is
 looked at by the `index` of the rules, which takes a start as long as the rest of this

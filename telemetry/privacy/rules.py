@@ -242,7 +242,7 @@ _SHAPES = (
     Rule("PEM", "RFC 7468",
         r"-----(?P<edge>BEGIN(?= [A-Z0-9])|END(?= [A-Z0-9 ]{3}))[ A-Z0-9]{1,64}(?:-----)?",
         holds=("-----",)),
-    Rule("webhook",  # whoever knows the address may post
+    Rule("webhook",  # the address alone lets one post
         "api.slack.com/messaging/webhooks",
         r"(?:hooks\.slack\.com/(?:services|workflows|triggers)"
         r"|discord(?:app)?\.com/api(?:/v\d+)?/webhooks"
