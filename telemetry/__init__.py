@@ -26,9 +26,6 @@ what is not in `__all__` is private. `telemetry.integrations` and
     the home       paths, files, identity
 """
 
-from __future__ import annotations
-
-
 __version__ = "0.2.0"
 
 TYPE_CHECKING = False
@@ -161,5 +158,5 @@ def __getattr__(name: str) -> object:
     return value
 
 
-def __dir__() -> list[str]:
+def __dir__() -> "list[str]":
     return sorted({*globals(), *" ".join(_HOMES.values()).split()})

@@ -8,8 +8,6 @@ Nothing is raised into the host: what goes wrong around the client is swallowed
 here, what goes wrong inside it is counted there.
 """
 
-from __future__ import annotations
-
 import os
 from _thread import RLock
 
@@ -56,44 +54,44 @@ if hasattr(os, "register_at_fork"):
 def configure(
     app: str,
     *,
-    version: str | None = None,
-    endpoint: str | None = None,
-    deletion_endpoint: str | None = None,
-    api_key: str | None = None,
-    header: str | None = None,
-    source: str | None = None,
-    format: Format | None = None,  # noqa: A002 - the name of the field of Config
-    tags: Mapping[str, str | int | float | bool] | None = None,
-    context: Context | None = None,
-    home: str | os.PathLike[str] | None = None,
-    enabled: bool | None = None,
-    flush: FlushMode | None = None,
-    durability: Durability | None = None,
-    policy: CommandPolicy | None = None,
-    scrub: bool | None = None,
-    strict: bool | None = None,
-    debug: bool | None = None,
-    notice: str | None = None,
-    notice_version: str | None = None,
-    spool_bytes_max: int | None = None,
-    segment_bytes_max: int | None = None,
-    event_bytes_max: int | None = None,
-    batch_events_max: int | None = None,
-    batch_bytes_max: int | None = None,
-    flush_interval_s: float | None = None,
-    connect_timeout_s: float | None = None,
-    read_timeout_s: float | None = None,
-    request_timeout_s: float | None = None,
-    retry_first_s: float | None = None,
-    retry_max_s: float | None = None,
-    failure_spread_s: float | None = None,
-    flusher_lifetime_s: float | None = None,
-    exit_timeout_s: float | None = None,
-    reply_bytes_max: int | None = None,
-    accept_statuses: tuple[int, ...] | None = None,
-    gzip: bool | None = None,
-    logger: TelemetryLogger | None = None,
-) -> Client:
+    version: "str | None" = None,
+    endpoint: "str | None" = None,
+    deletion_endpoint: "str | None" = None,
+    api_key: "str | None" = None,
+    header: "str | None" = None,
+    source: "str | None" = None,
+    format: "Format | None" = None,  # noqa: A002 - the name of the field of Config
+    tags: "Mapping[str, str | int | float | bool] | None" = None,
+    context: "Context | None" = None,
+    home: "str | os.PathLike[str] | None" = None,
+    enabled: "bool | None" = None,
+    flush: "FlushMode | None" = None,
+    durability: "Durability | None" = None,
+    policy: "CommandPolicy | None" = None,
+    scrub: "bool | None" = None,
+    strict: "bool | None" = None,
+    debug: "bool | None" = None,
+    notice: "str | None" = None,
+    notice_version: "str | None" = None,
+    spool_bytes_max: "int | None" = None,
+    segment_bytes_max: "int | None" = None,
+    event_bytes_max: "int | None" = None,
+    batch_events_max: "int | None" = None,
+    batch_bytes_max: "int | None" = None,
+    flush_interval_s: "float | None" = None,
+    connect_timeout_s: "float | None" = None,
+    read_timeout_s: "float | None" = None,
+    request_timeout_s: "float | None" = None,
+    retry_first_s: "float | None" = None,
+    retry_max_s: "float | None" = None,
+    failure_spread_s: "float | None" = None,
+    flusher_lifetime_s: "float | None" = None,
+    exit_timeout_s: "float | None" = None,
+    reply_bytes_max: "int | None" = None,
+    accept_statuses: "tuple[int, ...] | None" = None,
+    gzip: "bool | None" = None,
+    logger: "TelemetryLogger | None" = None,
+) -> "Client":
     """Make the client of this process; one made before is closed.
 
     What is not named (None) comes from the environment, then from the build, then from
@@ -129,7 +127,7 @@ def configure(
     return client
 
 
-def get_global_telemetry_client() -> Client:
+def get_global_telemetry_client() -> "Client":
     """The client of this process, made now if there is none.
 
     Returns:
@@ -193,7 +191,7 @@ def get_telemetry_enabled() -> bool:
 
 
 def track(
-    event: StructuredEvent | str, properties: Mapping[str, Any] | None = None
+    event: "StructuredEvent | str", properties: "Mapping[str, Any] | None" = None
 ) -> bool:
     """Record an event with the client of this process; see `Client.track`.
 
@@ -217,7 +215,7 @@ def track(
     return get_global_telemetry_client().track(event, properties)
 
 
-def flush(*, timeout_s: float = 10.0) -> FlushReport:
+def flush(*, timeout_s: float = 10.0) -> "FlushReport":
     """Deliver what waits with the client of this process; see `Client.flush`.
 
     Args:
@@ -229,7 +227,7 @@ def flush(*, timeout_s: float = 10.0) -> FlushReport:
     return get_global_telemetry_client().flush(timeout_s=timeout_s)
 
 
-def track_command(action: str, args: list[str]) -> None:
+def track_command(action: str, args: "list[str]") -> None:
     """Record that a command was run, as a success: what was meant, not what came of it.
 
     Args:
@@ -255,7 +253,7 @@ def track_command(action: str, args: list[str]) -> None:
         _note("a command was not recorded")
 
 
-def _make(named: dict[str, Any], logger: TelemetryLogger | None) -> Client:
+def _make(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client":
     """A client for what was named. Only `strict` lets an error out."""
     if environment_decision(os.environ) is not None:
         return Client.off(str(named["app"]), named.get("home"))

@@ -10,8 +10,6 @@ are not ours to keep: what a signal handler of the host raises while a method ru
 reaches the host (`interrupts.py`), as KeyboardInterrupt and SystemExit do.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -67,17 +65,17 @@ class Client:
 
     def __init__(
         self,
-        config: Config,
+        config: "Config",
         *,
-        http: HTTPClient | None = None,
-        logger: TelemetryLogger | None = None,
+        http: "HTTPClient | None" = None,
+        logger: "TelemetryLogger | None" = None,
     ) -> None:
         self._http = http
         self._home: str | None = config.home
         self._begin(config, config.app, logger)
 
     @classmethod
-    def off(cls, app: str, home: str | None = None) -> Client:
+    def off(cls, app: str, home: "str | None" = None) -> "Client":
         """A client that records nothing and has loaded nothing to do so."""
         client = cls.__new__(cls)
         client._home = home  # noqa: SLF001 - its other constructor
@@ -85,7 +83,7 @@ class Client:
         return client
 
     def _begin(
-        self, config: Config | None, app: str, logger: TelemetryLogger | None
+        self, config: "Config | None", app: str, logger: "TelemetryLogger | None"
     ) -> None:
         self._app = app
         # Anything else would raise wherever something is logged, in a thread as well.
@@ -139,7 +137,7 @@ class Client:
         )
 
     @property
-    def config(self) -> Config:
+    def config(self) -> "Config":
         """The settings in use: those it was made with, less what cannot be used."""
         if self._config is None:
             from telemetry.config import Config
@@ -157,7 +155,7 @@ class Client:
         self._lock, self._session_lock = RLock(), RLock()
 
     @property
-    def logger(self) -> TelemetryLogger | None:
+    def logger(self) -> "TelemetryLogger | None":
         """The logger in use; None if nobody would see what it says."""
         debug = self._config is None or self._config.debug is True
         if not (self._logger or debug or "logging" in sys.modules):
@@ -167,7 +165,7 @@ class Client:
         logger = self._logger or quiet_logger(debug=debug)
         return None if logger is None else discreet(logger, self._own_key())
 
-    def _own_key(self) -> OwnKey:
+    def _own_key(self) -> "OwnKey":
         """What no text of this client may hold."""
         if self._known_key is None:
             from telemetry.envelope import FIELDS
@@ -191,8 +189,8 @@ class Client:
 
     def track(
         self,
-        event: StructuredEvent | str,
-        properties: Mapping[str, Any] | None = None,
+        event: "StructuredEvent | str",
+        properties: "Mapping[str, Any] | None" = None,
     ) -> bool:
         """Record an event: it is in the spool, and survives a kill, on `True`.
 
@@ -240,7 +238,7 @@ class Client:
             `session_id`.
         """
 
-        def begin() -> StructuredEvent:
+        def begin() -> "StructuredEvent":
             from telemetry.events import SessionStartEvent
             from telemetry.session import start
 
@@ -255,8 +253,8 @@ class Client:
         tool_name: str,
         session_id: str,
         agent_name: str,
-        duration: timedelta,
-        error: BaseException | str | None = None,
+        duration: "timedelta",
+        error: "BaseException | str | None" = None,
     ) -> None:
         """Record a tool call and count it in the session.
 
@@ -269,7 +267,7 @@ class Client:
                 recorded) or a text, both scrubbed; None if it ended well.
         """
 
-        def count() -> StructuredEvent:
+        def count() -> "StructuredEvent":
             from telemetry.session import tool_call
 
             return tool_call(
@@ -290,7 +288,7 @@ class Client:
             cost: the price in US dollars.
         """
 
-        def count() -> StructuredEvent:
+        def count() -> "StructuredEvent":
             from telemetry.session import token_usage
 
             return token_usage(
@@ -317,7 +315,7 @@ class Client:
         """Record the end of the session, once."""
         self._track_made(lambda: self._counted().end(time.monotonic()))
 
-    def _track_made(self, make: Callable[[], StructuredEvent | None]) -> None:
+    def _track_made(self, make: "Callable[[], StructuredEvent | None]") -> None:
         """Track the event that `make` answers, if it does. One thread makes at a time."""
         try:
             with self._session_lock:
@@ -328,7 +326,7 @@ class Client:
             if event is not None:
                 self.track(event)
 
-    def flush(self, *, timeout_s: float = 10.0) -> FlushReport:
+    def flush(self, *, timeout_s: float = 10.0) -> "FlushReport":
         """Deliver what waits. What is not delivered is kept.
 
         One flusher runs at a time: beside another one this answers `busy` at once.
@@ -362,18 +360,18 @@ class Client:
         except Exception as error:
             self._fail(error, is_loss=False)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        kind: "type[BaseException] | None",
+        error: "BaseException | None",
+        traceback: "TracebackType | None",
     ) -> None:
         self.close()
 
-    def decision(self) -> Decision:
+    def decision(self) -> "Decision":
         """Whether it is on, and the rule that decided. Creates nothing."""
         from telemetry.pipeline import decide_for
 
@@ -381,7 +379,7 @@ class Client:
             self.config, os.environ, sys.platform, may_show=False
         )
 
-    def _open(self) -> Pipeline | None:
+    def _open(self) -> "Pipeline | None":
         """The parts, made once; None where telemetry is off."""
         if self._off is not None:
             return None
@@ -438,7 +436,7 @@ class Client:
         if self._debug is not None:
             self._debug.debug("%r", self)
 
-    def _counted(self) -> SessionState:
+    def _counted(self) -> "SessionState":
         from telemetry.session import SessionState
 
         if self._session is None:
@@ -446,7 +444,7 @@ class Client:
         return self._session
 
     def _fail(
-        self, error: Exception, *, is_loss: bool = True, may_raise: bool = True
+        self, error: "Exception", *, is_loss: bool = True, may_raise: bool = True
     ) -> None:
         """Count and log what was not recorded; raise it where that is asked for."""
         if self._is_finalizing():
@@ -475,7 +473,7 @@ class Client:
         if may_raise and self._config is not None and self._config.strict is True:
             raise error
 
-    def _say_refusal(self, error: Exception, reason: str, *, is_loss: bool) -> None:
+    def _say_refusal(self, error: "Exception", reason: str, *, is_loss: bool) -> None:
         count = self._refusals[reason] = self._refusals.get(reason, 0) + 1
         if count & (count - 1):
             return  # ever more rarely: a handler that tracks what it is given
@@ -490,6 +488,6 @@ class Client:
             tell([f"{what}: {error}"], self.logger)
 
 
-def _after_fork(client: Client | None) -> None:
+def _after_fork(client: "Client | None") -> None:
     if client is not None:
         client.after_fork()

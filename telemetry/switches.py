@@ -9,10 +9,10 @@ file is trimmed first: an env-file with CRLF ends, `docker --env-file`, which ke
 quotes, and a mounted secret all add what was not meant.
 
 Small on purpose: a program with telemetry off pays for this module and its client
-alone. The rules that come after these two are in `consent.py`.
+alone. The rules that come after these two are in `consent.py`. In these modules an
+annotation is a text unless it is a plain name: `from __future__ import annotations`
+loads a module, which alone is 2 % of an empty program.
 """
-
-from __future__ import annotations
 
 import os
 import sys
@@ -85,7 +85,7 @@ def is_set(text: str) -> bool:
     return trimmed(text).lower() not in _NO
 
 
-def ci_variable(environment: Mapping[str, str]) -> str:
+def ci_variable(environment: "Mapping[str, str]") -> str:
     """The variable that says that this is continuous integration; empty if none does."""
     for name in _CI_VARIABLES:
         if is_set(environment.get(name, "")):
@@ -96,7 +96,7 @@ def ci_variable(environment: Mapping[str, str]) -> str:
 # What `telemetry.testing` and the pytest plugin set: tests change the environment as
 # they like, and record nothing all the same. The plugin imports nothing of this
 # package, since a project may have a `telemetry` of its own; it is asked for here.
-guard: Decision | None = None
+guard: "Decision | None" = None
 _PLUGIN = "spool_tools.pytest_plugin"
 # Whether flushes begin by themselves also in tests; see `is_testing`.
 tests_may_send = False
@@ -113,7 +113,7 @@ if _PLUGIN in sys.modules:
     record_nothing()
 
 
-def is_testing(environment: Mapping[str, str]) -> bool:
+def is_testing(environment: "Mapping[str, str]") -> bool:
     """Whether a test is running: then no flush begins by itself.
 
     Under pytest also in the processes that a test starts. Asked where a flush would
@@ -132,7 +132,7 @@ def is_testing(environment: Mapping[str, str]) -> bool:
     )
 
 
-def _is_run_by_unittest(frame: FrameType | None) -> bool:
+def _is_run_by_unittest(frame: "FrameType | None") -> bool:
     while frame is not None:
         if frame.f_globals.get("__name__") in ("unittest.case", "unittest.suite"):
             return True
@@ -151,13 +151,13 @@ def is_switched_off() -> bool:
     return environment_decision(os.environ) is not None
 
 
-def environment_decision(environment: Mapping[str, str]) -> Decision | None:
+def environment_decision(environment: "Mapping[str, str]") -> "Decision | None":
     """What the environment alone decides; None where it leaves it open."""
     track, enabled = environment_rules(environment).values()
     return track or enabled
 
 
-def environment_rules(environment: Mapping[str, str]) -> dict[str, Decision | None]:
+def environment_rules(environment: "Mapping[str, str]") -> "dict[str, Decision | None]":
     """What each of the two variables says, the stronger first; None for nothing."""
     track, said = None, guard
     if guard is None:

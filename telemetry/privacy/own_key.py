@@ -274,9 +274,14 @@ def _plain_forms(key: str) -> Iterator[str]:
 def _coded_forms(key: str) -> Iterator[str]:
     content = key.encode("utf-8", "surrogatepass")
     yield content.hex()
-    # Of `U+0073`, and of a dump of what Windows calls Unicode.
-    yield key.encode("utf-16-be", "surrogatepass").hex()
-    yield key.encode("utf-16-le", "surrogatepass").hex()
+    # Of `U+0073`, and of a dump of what Windows calls Unicode. Python's codecs for it
+    # would cost a start two imports.
+    if key.isascii():
+        yield "".join([f"00{byte:02x}" for byte in content])
+        yield "".join([f"{byte:02x}00" for byte in content])
+    else:
+        yield key.encode("utf-16-be", "surrogatepass").hex()
+        yield key.encode("utf-16-le", "surrogatepass").hex()
     yield "".join(f"{ord(c):x}" for c in key)
     yield "".join(map(str, content))
     # MIME's: a sign alone is coded.
