@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from telemetry.delivery import schedule
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
+from tests.bench.filling import copy_spool, fill
 from tests.bench.measuring import PATIENCE_S, Taken, run
 
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from tests.bench.pythons import Interpreter
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,14 +46,25 @@ class Bench:
 
     directory: where everything is written; removed at the end
     comparison: the interpreter that has the libraries we are compared with
+    pythons: those whose launch is measured
     """
 
-    def __init__(self, directory: str, *, is_short: bool, comparison: str) -> None:
+    def __init__(
+        self,
+        directory: str,
+        *,
+        is_short: bool,
+        comparison: str,
+        pythons: Sequence[Interpreter],
+    ) -> None:
         self.directory = directory
         self.is_short = is_short
         self.comparison = comparison
+        self.pythons = pythons
         self.code = f"{directory}/code"
         self._homes = 0
+        # Homes that are copied, by how many events wait in them.
+        self._filled: dict[int, Home] = {}
         # Bound and never listening: whoever connects is refused at once.
         self._closed = socket.socket()
         self._closed.bind(("127.0.0.1", 0))
@@ -61,6 +75,14 @@ class Bench:
                 ignore=shutil.ignore_patterns("__pycache__"),
             )
         compileall.compile_dir(self.code, quiet=2)
+
+    def compile_for(self, python: Interpreter) -> None:
+        """The packages are compiled for another Python, too, on return."""
+        run(
+            [python.path, "-m", "compileall", "-q", self.code],
+            environment=self.environment(),
+            directory=self.directory,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -100,10 +122,11 @@ class Bench:
         *arguments: str,
         patience_s: float = PATIENCE_S,
         variables: Mapping[str, str] = MappingProxyType({}),
+        python: Interpreter | None = None,
     ) -> Taken:
         """A Python of its own that runs `source`."""
         return run(
-            [sys.executable, "-c", source, *arguments],
+            [python.path if python else sys.executable, "-c", source, *arguments],
             environment=self.environment(**variables),
             directory=self.directory,
             patience_s=patience_s,
@@ -114,6 +137,16 @@ class Bench:
         self._homes += 1
         home = Home(f"{self.directory}/home-{self._homes}")
         prepare(home)
+        return home
+
+    def filled_home(self, events: int) -> Home:
+        """A home in which so many events wait: made once, then copied."""
+        template = self._filled.get(events)
+        if template is None:
+            template = self._filled[events] = self.new_home()
+            fill(template, events)
+        home = self.new_home()
+        copy_spool(template, home)
         return home
 
     def not_due(self, home: Home, endpoint: str) -> None:

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import venv
 
+from tests.bench import pythons
+
 
 _NAME = "spooled-telemetry-bench"
 # What the project itself needs is there as well: all run in the same interpreter.
@@ -37,11 +39,15 @@ _SYSLOG = ("syslog-ng-core", "syslog-ng-mod-http")
 NOT_INSTALLED = "not installed; run `python -m tests.bench --install` once"
 
 
+def cache() -> str:
+    """Where all environments are."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, _NAME)
+
+
 def directory() -> str:
     """Where the environment is, for this version of Python."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return os.path.join(cache, _NAME, f"python{version}")
+    return os.path.join(cache(), "python{}.{}".format(*sys.version_info))
 
 
 def interpreter() -> str:
@@ -62,6 +68,7 @@ def install() -> None:
 
 
 def _install() -> None:
+    pythons.install(cache())
     if not interpreter():
         print(f"making {directory()}", flush=True)
         venv.create(directory(), clear=True, with_pip=True)

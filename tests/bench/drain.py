@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from telemetry.paths import Home
 from tests.bench.bench import KEY, REPOSITORY, Bench, remove
-from tests.bench.filling import EVENT_BYTES, fill, fill_bytes
+from tests.bench.filling import EVENT_BYTES, fill_bytes
 from tests.bench.measuring import Taken, in_turns
 from tests.bench.rows import Row, at_most, ratios, spread
 from tests.bench.sink import Sink
@@ -54,8 +54,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     with Sink() as sink:
 
         def drain() -> float:
-            home = bench.new_home()
-            fill(home, events)
+            home = bench.filled_home(events)
             taken = flushed(bench, home, sink)
             assert sink.received().events(EVENT_BYTES) == events, "all were delivered"
             remove(home)
@@ -101,7 +100,7 @@ def _far_away(bench: Bench, delay_s: float, bar_s: float) -> Row:
             remove(home)
             return seconds
 
-        figures = [drain() for _ in range(bench.pick(3, 1))]
+        figures = [drain() for _ in range(bench.pick(2, 1))]
         requests = sink.received().requests
     return at_most(
         f"drain of {bytes_max >> 20} MiB, {delay_s * 1000:.0f} ms to the server",

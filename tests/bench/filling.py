@@ -7,7 +7,13 @@ events.
 from __future__ import annotations
 
 import os
+import shutil
 
+import msgspec
+
+from telemetry.delivery.dead_letters import FILE_BYTES as DEAD_FILE_BYTES
+from telemetry.delivery.dead_letters import DeadLetter
+from telemetry.files import make_directory
 from telemetry.paths import Home, segment_name
 from telemetry.spool.frame import encode
 
@@ -35,14 +41,14 @@ def event(number: int) -> bytes:
 EVENT_BYTES = len(event(0))
 
 
-def fill(home: Home, events: int) -> None:
+def fill(home: Home, events: int, *, segment_bytes: int = SEGMENT_BYTES) -> None:
     """`events` more events wait in a home, in full segments but for the last."""
     number = 0
     while number < events:
         path = home.segment(segment_name(_BEGAN_MS * 1_000_000 + number, b"\0\0\0\0"))
         with open(path, "wb", buffering=1 << 20) as segment:
             size = seq = 0
-            while number < events and size < SEGMENT_BYTES:
+            while number < events and size < segment_bytes:
                 size += segment.write(encode(seq, event(number)))
                 number += 1
                 seq += 1
@@ -55,3 +61,35 @@ def fill_bytes(home: Home, bytes_max: int) -> int:
     count = bytes_max // each
     fill(home, count * (each // (EVENT_BYTES + 44)))
     return count * each
+
+
+def fill_dead(home: Home, letters: int) -> None:
+    """So many dead letters lie in a home, in files as the flusher writes them."""
+    make_directory(home.dead)
+    number = 0
+    while number < letters:
+        path = f"{home.dead}/{segment_name(_BEGAN_MS * 1_000_000 + number, bytes(4))}"
+        with open(path, "wb", buffering=1 << 20) as file:
+            size = seq = 0
+            while number < letters and size < DEAD_FILE_BYTES:
+                letter = DeadLetter(
+                    event=msgspec.Raw(event(number)),
+                    reason="rejected",
+                    status=200,
+                    reply="this tool is not in the catalogue",
+                    time_ms=_BEGAN_MS,
+                    attempts=1,
+                    segment=segment_name(_BEGAN_MS * 1_000_000, bytes(4)),
+                    offset=number,
+                )
+                size += file.write(encode(seq, msgspec.json.encode(letter)))
+                number += 1
+                seq += 1
+        os.chmod(path, 0o600)
+
+
+def copy_spool(source: Home, target: Home) -> None:
+    """What waits in one home waits in the other, too."""
+    for each in os.scandir(source.spool):
+        shutil.copyfile(each.path, target.segment(each.name))
+        os.chmod(target.segment(each.name), 0o600)

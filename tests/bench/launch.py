@@ -32,7 +32,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             return wall_s * 1000
 
         starting, other = in_turns(
-            bench.pick(60, 6),
+            bench.pick(40, 6),
             lambda: launch(starts=True),
             lambda: launch(starts=False),
         )

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from telemetry.config import MIB
 from tests.bench.bench import Bench, remove
 from tests.bench.drain import FLUSH, flushed
-from tests.bench.filling import fill
 from tests.bench.measuring import in_turns
 from tests.bench.rows import Row, at_most, spread
 from tests.bench.sink import Sink
@@ -30,8 +29,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     with Sink() as sink:
 
         def drained(events: int, source: str = FLUSH) -> tuple[float, str]:
-            home = bench.new_home()
-            fill(home, events)
+            home = bench.filled_home(events)
             taken = flushed(bench, home, sink, source)
             remove(home)
             return taken.memory_bytes / MIB, taken.output

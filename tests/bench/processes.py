@@ -37,7 +37,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     """Events a second of eight processes and of one."""
     events = bench.pick(20_000, 3_000)
     eight, one = in_turns(
-        bench.pick(15, 3),
+        bench.pick(9, 3),
         lambda: _events_a_second(bench, PROCESSES, events),
         lambda: _events_a_second(bench, 1, 2 * events),
     )

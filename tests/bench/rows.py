@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 
@@ -129,10 +130,8 @@ def _judged(  # noqa: PLR0917 - only the three above call it
     values: dict[str, object] | None,
 ) -> Row:
     digits = 2 if abs(figure.median) < 20 else 0
-    told = (
-        f"{figure.median:.{digits}f}{unit} ({figure.low:.{digits}f} to"
-        f" {figure.high:.{digits}f})"
-    )
+    median, low, high = (f"{each:,.{digits}f}" for each in figure)
+    told = f"{median}{unit} ({low} to {high})"
     values = {"median": figure.median, "low": figure.low, "high": figure.high} | (
         values or {}
     )
@@ -158,6 +157,38 @@ def drawn(row: Row) -> str:
     ]
     lines += [f"    {line}" for line in textwrap.wrap(row.note, sum(_WIDTHS))]
     return "\n".join(lines)
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """The table in the form that README.md has: neighbours of one kind share a line."""
+    lines = ["| what | measured as | figure | aim |", "|---|---|---|---|"]
+    lines += [
+        _markdown_line(list(alike))
+        for _, alike in groupby(rows, key=lambda row: (row.measured, row.figure == "-"))
+    ]
+    return "\n".join(lines)
+
+
+def _markdown_line(rows: list[Row]) -> str:
+    medians = [row.figure.partition(" (")[0] for row in rows]
+    figures = [
+        f"**{median}**" if row.met is False else median
+        for row, median in zip(rows, medians, strict=True)
+    ]
+    note = f" ({rows[0].note})" if len(rows) == 1 and rows[0].note else ""
+    bars = [row.bar for row in rows]
+    aim = bars[0] if len(set(bars)) == 1 else ", ".join(bars)
+    what = _joined([row.what for row in rows])
+    return f"| {what} | {rows[0].measured} | {', '.join(figures)}{note} | {aim} |"
+
+
+def _joined(names: list[str]) -> str:
+    """The names in one: what they begin with stands once."""
+    words = [name.split() for name in names]
+    columns = zip(*words, strict=False)
+    alike = len([*takewhile(lambda column: len({*column}) == 1, columns)])
+    rests = [" ".join(each[alike:]) for each in words]
+    return " ".join([*words[0][:alike], ", ".join(rests)]).strip()
 
 
 def summary(rows: Iterable[Row]) -> str:

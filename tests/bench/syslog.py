@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from tests.bench.bench import Bench, remove, wait_until
 from tests.bench.comparison import NOT_INSTALLED
 from tests.bench.drain import BATCH_EVENTS, flushed
-from tests.bench.filling import EVENT_BYTES, event, fill
+from tests.bench.filling import EVENT_BYTES, event
 from tests.bench.measuring import in_turns
 from tests.bench.rows import Row, ahead, left_out, ratios, spread
 from tests.bench.sink import Sink
@@ -59,8 +59,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             return there.drain(sink, events)
 
         def ours() -> float:
-            home = bench.new_home()
-            fill(home, events)
+            home = bench.filled_home(events)
             flushed(bench, home, sink)
             remove(home)
             received = sink.received()

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from telemetry.paths import Home
 from tests.bench.bench import Bench, remove
-from tests.bench.filling import fill
 from tests.bench.measuring import ChildError
 from tests.bench.rows import Row, at_least, at_most, spread
 
@@ -36,9 +35,8 @@ class Seen(NamedTuple):
 
 def rows(bench: Bench) -> Iterator[Row]:
     """How soon `status` and `dump` answer, how fast `dump` and `verify` read."""
-    events, times = bench.pick(1_000_000, 50_000), bench.pick(7, 2)
-    home = bench.new_home()
-    fill(home, events)
+    events, times = bench.pick(1_000_000, 50_000), bench.pick(5, 2)
+    home = bench.filled_home(events)
     status, first, dump, verify = (
         [_seen(bench, home, *command) for _ in range(times)]
         for command in (

@@ -89,7 +89,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             yield left_out(_what(name), "no namespace to lock it in")
     told: dict[str, Any] = {
         "programs": {name: _program(bench, name) for name in (OURS, *names)},
-        "rounds": bench.pick(9, 1),
+        "rounds": bench.pick(5, 1),
         "warm": not bench.is_short,
     }
     taken = run(
