@@ -43,6 +43,8 @@ give_file_to_owner = _system.give_file_to_owner
 end_of_ours = _system.end_of_ours
 # `pread` and `pwrite`, for one thread at a time.
 read_at = _system.read_at
+# (descriptor, length): the beginning of a small file, as it was at one moment.
+read_beginning = _system.read_beginning
 write_at = _system.write_at
 
 # (descriptor): whether the lock of an open file is ours now; False if another open
@@ -187,7 +189,7 @@ def read_small(path: str, bytes_max: int) -> bytes | None:
     try:
         # More than it has: a short file may just be written in place, and be longer.
         size = max(os.fstat(descriptor).st_size, _SHORT_BYTES)
-        return os.read(descriptor, min(bytes_max, size))
+        return read_beginning(descriptor, min(bytes_max, size))
     finally:
         os.close(descriptor)
 

@@ -30,6 +30,10 @@ write_at = os.pwrite
 end_of_ours = os.lseek
 
 
+def read_beginning(descriptor: int, length: int) -> bytes:
+    return os.read(descriptor, length)
+
+
 def open_regular(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | _COMMON, 0o600)
     try:

@@ -9,7 +9,8 @@ The same names as in `files_posix.py`. Measured with CPython for Windows:
   purge or an opt-out appends one LF: its writer finds the end elsewhere.
 - Everything else is opened so that it may be removed and renamed meanwhile.
 - Replacing fails while another process has the file open, so it is tried again; a
-  short file is written in place at last.
+  short file is written in place at last. A small file is read until two reads agree:
+  one alone had the beginning of the old content and the end of the new.
 - A directory cannot be synced, and a file has no owner that one could compare.
 """
 
@@ -103,6 +104,13 @@ def read_at(descriptor: int, length: int, offset: int) -> bytes:
     return os.read(descriptor, length)
 
 
+def read_beginning(descriptor: int, length: int) -> bytes:
+    found = read_at(descriptor, length, 0)
+    while (again := read_at(descriptor, length, 0)) != found:
+        found = again
+    return found
+
+
 def write_at(descriptor: int, content: bytes, offset: int) -> int:
     os.lseek(descriptor, offset, os.SEEK_SET)
     return os.write(descriptor, content)
@@ -164,7 +172,10 @@ def move_over(source: str, target: str) -> None:
 
 
 def move_over_open(source: str, target: str) -> None:
-    """One write of less than a sector, which no reader and no kill sees a part of."""
+    """One write of less than a sector, which no kill leaves a part of.
+
+    Line feeds take the place of what was longer: killed before the cut, they stay.
+    """
     reading = open_regular(source, os.O_RDONLY)
     try:
         content = os.read(reading, _SECTOR_BYTES)
@@ -172,8 +183,9 @@ def move_over_open(source: str, target: str) -> None:
         os.close(reading)
     writing = open_regular(target, os.O_WRONLY)
     try:
-        os.write(writing, content)
-        if os.fstat(writing).st_size > len(content):
+        size = os.fstat(writing).st_size
+        os.write(writing, content.ljust(size, b"\n"))
+        if size > len(content):
             os.ftruncate(writing, len(content))
         os.fsync(writing)
     finally:

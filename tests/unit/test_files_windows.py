@@ -169,6 +169,40 @@ def test_written_whole_also_while_it_is_read(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["directory", "file"]
 
 
+def test_short_file_written_in_place_is_read_as_it_was_at_one_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id without its first letters would be another installation for ever."""
+    path = str(tmp_path / "file")
+    Path(path).write_bytes(b" \n")
+    answers = [b" \ncond id", b"second id", b"second id"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", lambda *_: answers.pop(0))
+        assert read_small(path, 100) == b"second id"
+    assert not answers
+
+
+def test_longer_content_leaves_no_end_behind_a_shorter_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the file is cut, it reads as what was written."""
+    path = str(tmp_path / "file")
+    Path(path).write_bytes(b"off 2026-01-01 (what was kept is still being removed)\n")
+    reading = open_regular(path, os.O_RDONLY)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(path, b"off 2026-01-01\n", is_open=True)
+    assert (read_small(path, 100) or b"").rstrip() == b"off 2026-01-01"
+    write_whole(path, b"on\n", is_open=True)
+    assert read_small(path, 100) == b"on\n"
+    os.close(reading)
+
+
 def test_time_of_a_file_outlives_its_closing(tmp_path: Path) -> None:
     """Windows sets it when a file that was written is closed."""
     path = str(tmp_path / "next-flush")
