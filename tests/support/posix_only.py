@@ -20,7 +20,7 @@ WORDS = {
     "symbolic link without a privilege": ("symlink",),
     "permissions of POSIX": ("chmod", "S_IMODE", "st_mode", "umask", "geteuid"),
     "limit of a file's size": ("setrlimit",),
-    "list of open descriptors": ("/dev/fd", "/proc/", "open_files("),
+    "list of open descriptors": ("/dev/fd", "/proc/"),
     "alarm that interrupts a call": ("SIGALRM",),
 }
 # The others, or their beginnings.
@@ -44,6 +44,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "text of POSIX for an error": (
         "test_segment_that_cannot_be_read_is_an_error_with_its_place",
+        "test_directory_that_cannot_be_written_is_an_error_and_nothing_stays_open",
     ),
     "position that an appending write looks at": (
         "test_moved_position_is_not_written_at",

@@ -17,16 +17,12 @@ from telemetry.files import try_lock
 from telemetry.spool import frame, segment
 from telemetry.spool.frame import Record, scan
 from telemetry.spool.segment import Segment, adopt, create, record_ending_at
+from tests.support.open_files import open_files
 from tests.support.writers import Peer, child, event, holding, segment_of, within
 
 
 ROOMY = 1 << 30
 EVENTS = [event(number) for number in range(3)]
-
-
-def open_files() -> set[str]:
-    """The descriptors of this process."""
-    return set(os.listdir("/dev/fd"))
 
 
 @pytest.fixture

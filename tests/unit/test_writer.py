@@ -18,6 +18,7 @@ from telemetry.spool import frame, segment
 from telemetry.spool import writer as writer_module
 from telemetry.spool.reader import SegmentReader, segment_names
 from telemetry.spool.writer import SpoolWriter
+from tests.support.open_files import open_files
 from tests.support.writers import (
     Peer,
     child,
@@ -44,11 +45,6 @@ def home(tmp_path: Path) -> Home:
 def contents(home: Home) -> dict[str, bytes]:
     """Every segment's bytes."""
     return {name: Path(home.segment(name)).read_bytes() for name in segment_names(home)}
-
-
-def open_files() -> set[str]:
-    """The descriptors of this process."""
-    return set(os.listdir("/dev/fd"))
 
 
 def changed(home: Home, before: dict[str, bytes]) -> list[str]:
