@@ -115,6 +115,12 @@ def writer(home: Home) -> Iterator[SpoolWriter]:
     made.close()
 
 
+def waiting(writer: SpoolWriter) -> int:
+    """The threads whose events are written and wait for a sync."""
+    shared = writer._shared_sync
+    return 0 if shared is None else shared._waiting
+
+
 def sizes(home: Home) -> int:
     """The bytes of all segments."""
     return sum(os.path.getsize(home.segment(name)) for name in segment_names(home))
@@ -148,7 +154,7 @@ def test_sync_that_began_before_the_write_does_not_count(
         if number == 1:
             for each in range(1, 8):
                 threads.begin(event(each))
-            wait_until(lambda: len(spooled_events(home)) == 8)
+            wait_until(lambda: waiting(writer) == 8)
 
     syncs.before = hold_the_first
     writer.append(event(0))
@@ -195,7 +201,7 @@ def test_failed_sync_answers_false_to_all_who_waited_for_it(
         if number == 1:
             for each in range(1, 5):
                 threads.begin(event(each))
-            wait_until(lambda: len(spooled_events(home)) == 5)
+            wait_until(lambda: waiting(writer) == 5)
             raise OSError(errno.EIO, "Input/output error")
 
     syncs.before = fail_the_first
@@ -286,7 +292,7 @@ def test_interrupted_sync_is_no_success(
     def interrupt_the_first(number: int) -> None:
         if number == 1:
             threads.begin(event(1))
-            wait_until(lambda: len(spooled_events(home)) == 2)
+            wait_until(lambda: waiting(writer) == 2)
             raise KeyboardInterrupt
 
     syncs.before = interrupt_the_first
