@@ -55,6 +55,7 @@ class Pipeline:
         self._pid = os.getpid()
         # Refusals by reason that are not in the file of counts yet.
         self._refused: list[tuple[str, int]] = []
+        self._counts_at_exit = False
         self._dispatcher: Dispatcher | None = None
         self.is_started = False
         prepare(self.home)
@@ -154,11 +155,20 @@ class Pipeline:
     def refuse(self, reason: str) -> None:
         """Count a refusal, where the disk permits; else with the next one.
 
+        The first is counted at once, then every other one together with the one before,
+        which halves their price: a kill costs one, and the process's end none.
+
         A flush is seen to here as well: where the spool or the disk is full nothing else
         makes room, and no event is recorded before.
         """
         self._refused.append((reason, 1))
-        self._count_refused()
+        if len(self._refused) > 1 or not self._counts_at_exit:
+            self._count_refused()
+        if not self._counts_at_exit:
+            import atexit
+
+            self._counts_at_exit = True
+            atexit.register(self._count_refused)
         if not self.is_started and reason != "busy" and self.is_allowed():
             self._start(others_wait=True)
 
@@ -175,6 +185,7 @@ class Pipeline:
         """Forget what belongs to the parent. Call it in a child."""
         self._pid = os.getpid()
         self._refused = []
+        self._counts_at_exit = False
         # What flushes for the parent may end with it (a daemon's parent).
         self.is_started = False
         self._dispatcher = None
@@ -187,6 +198,11 @@ class Pipeline:
         if self._dispatcher is not None:
             self._dispatcher.stop()
         self._count_refused()
+        if self._counts_at_exit:
+            import atexit
+
+            self._counts_at_exit = False
+            atexit.unregister(self._count_refused)
 
     def _count_refused(self) -> None:
         if not self._refused:

@@ -106,9 +106,9 @@ def test_a_refusal_is_counted_or_raised(
     """In a program the loss is counted under its reason; in a test it is an error."""
     telemetry.configure("app")
     assert telemetry.track(RUN)
-    for count in (1, 2, 3):
+    for counted in (1, 1, 3):
         assert telemetry.track(event) is False
-        assert refused(user) == {reason: count}
+        assert refused(user) == {reason: counted}
     assert len(told(user)) == 1
 
     telemetry.configure("app", strict=True)
@@ -120,6 +120,27 @@ def test_a_refusal_is_counted_or_raised(
     assert len(told(user)) == 2
 
 
+@pytest.mark.parametrize(
+    ("ending", "counted"),
+    [("os._exit(0)", 3), ("", 4), ("client.close(); os._exit(0)", 4)],
+    ids=["killed", "exit", "closed"],
+)
+def test_refusals_are_all_counted_but_for_one_by_a_kill(
+    ending: str, counted: int, user: Path
+) -> None:
+    """Counting each by itself would make a full spool dearer than an empty one."""
+    source = f"""
+import os, telemetry
+client = telemetry.configure("app")
+for _ in range(4):
+    assert client.track(None) is False
+{ending}
+"""
+    child = run_python(source, environment=bare_environment(user))
+    assert (child.returncode, child.stderr) == (0, "")
+    assert refused(user) == {"invalid": counted}
+
+
 def test_a_full_spool_refuses_the_newest_and_counts_it(user: Path) -> None:
     """What is there is kept: the user's disk is bounded, and the loss is known."""
     bounds = {"spool_bytes_max": 4000, "segment_bytes_max": 2000}
@@ -128,6 +149,7 @@ def test_a_full_spool_refuses_the_newest_and_counts_it(user: Path) -> None:
     recorded = sum(answers)
     assert 0 < recorded < 40
     assert answers == [True] * recorded + [False] * (40 - recorded)
+    telemetry.get_global_telemetry_client().close()
     assert refused(user) == {"spool_full": 40 - recorded}
     assert len(told(user)) == recorded
     telemetry.configure("app", strict=True, **bounds)
