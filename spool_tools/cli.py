@@ -15,7 +15,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TextIO
 
 FAILED = 1
@@ -28,13 +28,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises SystemExit where argparse has said what is wrong, or helped.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+
+    def run() -> int:
+        _load_msgspec()
+        from spool_tools import commands
+
+        return commands.run(arguments)
+
+    return ended(run, arguments[0] if arguments else "help")
+
+
+def ended(run: Callable[[], int], name: str) -> int:
+    """The exit code of the command `name`, which `run` is; all its output is written."""
     _prepare_output()
     try:
         try:
-            _load_msgspec()
-            from spool_tools.commands import run
-
-            code = run(arguments)
+            code = run()
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -45,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The disk that our output goes to is full, for example.
         from spool_tools.screen import complain, problem_of
 
-        complain(arguments[0] if arguments else "help", problem_of(error))
+        complain(name, problem_of(error))
         code = FAILED
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -219,6 +219,7 @@ def _announce(
     tally.print(url)
     key = f'"${args.require_key}"' if args.require_key else "any"
     _say(f"use it: TELEMETRY_ENDPOINT={url} TELEMETRY_API_KEY={key} your-program")
+    _say("a program that names an endpoint itself has to name this one")
     if held:
         _say(f"{args.database} goes on; it holds {held} events")
     if faults.fail_rate is not None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from spool_tools.cli import main
+from spool_tools.cli import ended, main
 from spool_tools.events import catalogue_of
 from spool_tools.screen import Part, Screen, complain, problem_of, speak_as
 from spool_tools.status import Status, status_of
@@ -50,38 +50,51 @@ def run_action(
     `program` is what a user types before the action. With `page`, `show` serves a page
     on this machine, where the events that the modules `events` define are explained.
     """
-    config = client.config
     names = {tool: action for action, tool in _TOOLS.items()}
     speak_as(program, {**names, "view": "show"})
-    try:
-        home = home_of(
-            config.app, home=config.home, environment=os.environ, platform=sys.platform
-        )
-        if action == "status":
-            screen = Screen()
-            for line in _status(home, program, client):
-                screen.say(*line, indent=2)
-            return 0
-        if page and action != "show":
-            complain(_TOOLS[action], "--page belongs to `show`")
-            return WRONG_USAGE
-        if page:
-            from spool_tools.page import serve
 
-            own = catalogue_of(events)
-            return serve(home, name=config.app, own_events=own, opens=True)
-        if action == "show" and not os.path.isdir(home.spool):
-            Screen().say("nothing waits to be sent")
-            return 0
-        if action == "reset" and not os.path.isdir(home.root):
-            Screen().say("there is no id yet")
-            return 0
-        return main([_TOOLS[action], "--home", home.root])
-    except (TelemetryError, OSError, TypeError) as error:
-        complain(_TOOLS.get(action, action), problem_of(error))
-        return FAILED
+    def run() -> int:
+        try:
+            return _run(action, program, client, page=page, events=events)
+        except BrokenPipeError:
+            raise  # a reader that has seen enough is no failure
+        except (TelemetryError, OSError, TypeError) as error:
+            complain(_TOOLS.get(action, action), problem_of(error))
+            return FAILED
+
+    try:
+        return ended(run, _TOOLS.get(action, action))
     finally:
         speak_as("", {})
+
+
+def _run(
+    action: str, program: str, client: Client, *, page: bool, events: Iterable[str]
+) -> int:
+    config = client.config
+    home = home_of(
+        config.app, home=config.home, environment=os.environ, platform=sys.platform
+    )
+    if action == "status":
+        screen = Screen()
+        for line in _status(home, program, client):
+            screen.say(*line, indent=2)
+        return 0
+    if page and action != "show":
+        complain(_TOOLS[action], "--page belongs to `show`")
+        return WRONG_USAGE
+    if page:
+        from spool_tools.page import serve
+
+        own = catalogue_of(events)
+        return serve(home, name=config.app, own_events=own, opens=True)
+    if action == "show" and not os.path.isdir(home.spool):
+        Screen().say("nothing waits to be sent")
+        return 0
+    if action == "reset" and not os.path.isdir(home.root):
+        Screen().say("there is no id yet")
+        return 0
+    return main([_TOOLS[action], "--home", home.root])
 
 
 def _status(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ...]]:

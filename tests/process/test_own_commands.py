@@ -157,6 +157,26 @@ def test_a_user_looks_and_chooses_by_the_program_alone(
     assert spooled(home_in(tmp_path, "frob")) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there a closed pipe is another error")
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
+    """`frob telemetry status | head -1` says nothing of pipes."""
+    program = tmp_path / "program.py"
+    paths = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+    program.write_text(paths + CONFIGURE + PROGRAMS["argparse"])
+    for action in ("status", "show"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [sys.executable, str(program), "telemetry", action],
+            env=bare_environment(tmp_path),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, b""), action
+
+
 def test_it_works_where_only_the_program_is_on_the_path(tmp_path: Path) -> None:
     """As `uv tool install` leaves it: an environment elsewhere, and one link to it."""
     place = tmp_path / "uv" / "tools" / "frob"
