@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,16 +102,15 @@ def test_where_nobody_reads_it_nothing_is_shown_recorded_or_written(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-def test_where_it_cannot_be_remembered_it_is_not_shown(tmp_path: Path) -> None:
+def test_where_it_cannot_be_remembered_it_is_not_shown() -> None:
     """Else a read-only home would show it at each launch."""
-    path = tmp_path
-    while path != path.parent and path.stat().st_uid == os.geteuid():
-        path.chmod(path.stat().st_mode | 0o055)
-        path = path.parent
-    tmp_path.chmod(0o555)
-    for _ in range(2):
-        assert _run(tmp_path, BECOME=str(NOBODY)) == Seen("False notice", "")
-    assert list(tmp_path.iterdir()) == []
+    # Another pytest that starts meanwhile closes the parents of `tmp_path` to others.
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        home.chmod(0o555)
+        for _ in range(2):
+            assert _run(home, BECOME=str(NOBODY)) == Seen("False notice", "")
+        assert list(home.iterdir()) == []
 
 
 def test_where_the_home_cannot_be_it_is_not_shown(tmp_path: Path) -> None:
