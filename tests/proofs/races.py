@@ -1,7 +1,7 @@
 """Four short-lived writers race a flusher and a purge, on real files, for real.
 
     python -m tests.proofs.races --seconds 20 [--without link|name|end …] [--beside …]
-    python -m tests.proofs.races --acknowledged 1000000 --beside all
+    python -m tests.proofs.races --acknowledged 1000000 --beside all [--opt-outs 20]
 
 Each writer process records a few events and exits, again and again. The flusher
 empties segments as fast as it can: read, accept at once, lock, read the end once
@@ -334,10 +334,13 @@ def race(
     beside: str,
     writers: int = WRITERS,
     acknowledged: int = 0,
+    purged: int = 0,
+    opt_outs: int = 0,
 ) -> dict[str, object]:
     """One race, and its figures.
 
-    It ends after so many seconds, or once about so many events were acknowledged.
+    It ends after so many seconds, or once about so many events were acknowledged, so
+    many were purged and the user has opted out so often.
     """
     home = Home(f"{directory}/home")
     prepare(home)
@@ -367,7 +370,11 @@ def race(
                     for name in os.listdir(directory)
                     if name.startswith("log")
                 )
-                if size > acknowledged * LOG_LINE_BYTES:
+                if (
+                    size > acknowledged * LOG_LINE_BYTES
+                    and len(flusher.purged) >= purged
+                    and len(flusher.off) >= opt_outs
+                ):
                     open(f"{directory}/{ENOUGH}", "w").close()
             pid, status = os.waitpid(-1, os.WNOHANG)
             running.discard(pid)
@@ -408,6 +415,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--acknowledged", type=int, default=0)
+    parser.add_argument("--purged", type=int, default=0)
+    parser.add_argument("--opt-outs", type=int, default=0)
     parser.add_argument("--without", choices=CHECKS, action="append", default=[])
     parser.add_argument("--beside", choices=BESIDE, default="purge")
     parser.add_argument("--writers", type=int, default=WRITERS)
@@ -418,6 +427,8 @@ def main() -> int:
             directory,
             seconds=LONGEST_S if args.acknowledged else args.seconds,
             acknowledged=args.acknowledged,
+            purged=args.purged,
+            opt_outs=args.opt_outs,
             without=args.without,
             beside=args.beside,
             writers=args.writers,

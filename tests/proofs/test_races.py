@@ -37,6 +37,8 @@ EVENTS_EACH = 2000
 EVENTS_A_FLUSH = 250
 # About so many: each of the checks, taken out, loses hundreds of events then.
 ACKNOWLEDGED = 20_000
+# And at least so many of these: each race goes on until it has them.
+PURGED, OPT_OUTS = 100, 20
 # A race without one of them loses some in a fraction of that; so many may be tried.
 BROKEN, RACES_MAX = 5_000, 20
 # Only what hangs takes longer, however busy the machine is.
@@ -200,20 +202,20 @@ def is_found(*arguments: str) -> bool:
 
 def test_short_lived_writers_a_flusher_and_a_purge() -> None:
     """Each opening, each deletion and each purge may meet at any step."""
-    figures = race("--acknowledged", str(2 * ACKNOWLEDGED))
+    enough = "--acknowledged", str(2 * ACKNOWLEDGED), "--purged", str(PURGED)
+    figures = race(*enough)
     assert figures["lost"] == figures["failed"] == figures["left"] == 0
     assert figures["acknowledged"] > ACKNOWLEDGED
-    assert figures["purged"] > 100
+    assert figures["purged"] >= PURGED
 
 
 def test_whatever_a_name_leads_to_and_whoever_opts_out() -> None:
     """A trash, a swap, a backup, a purge and an opt-out at any step of an event."""
-    figures = race(
-        "--acknowledged", str(ACKNOWLEDGED), "--beside", "all", "--writers", "8"
-    )
+    enough = "--acknowledged", str(ACKNOWLEDGED), "--opt-outs", str(OPT_OUTS)
+    figures = race(*enough, "--beside", "all", "--writers", "8")
     assert figures["lost"] == figures["failed"] == figures["after it"] == 0
     assert figures["acknowledged"] > ACKNOWLEDGED // 2
-    assert figures["opted out"] > 20
+    assert figures["opted out"] >= OPT_OUTS
     for beside in ("names", "opt-out"):
         assert is_found("--beside", beside, "--without", "link")
 
