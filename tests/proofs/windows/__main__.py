@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,13 +55,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 REPOSITORY = Path(__file__).parents[3]
-WRITERS = 4
+WRITERS = [f"write {number}" for number in range(4)]
 # A program lives at least so long after its first line, and at most so long.
 LIVES_S = 0.1, 4.0
 # A scene goes on until it has met so many, however slow the machine is.
 LEAST = {"killed": 8, "opted out": 4, "purges": 4}
-# What only hangs takes longer.
-PATIENCE_S = 120.0
+# What only hangs takes longer. It ends before `until_silent.py` would end all.
+PATIENCE_S = 300.0
 SHARES = {"drain": 0.4, "opt-out": 0.25, "purge": 0.25, "replace": 0.1}
 
 
@@ -109,17 +109,19 @@ class Programs:
                 self._ends[role] = time.monotonic() + self._chance.uniform(*LIVES_S)
             elif self._ends.get(role, time.monotonic()) < time.monotonic():
                 process.kill()
-                process.wait()
+                process.wait(PATIENCE_S)
                 self.killed += 1
                 again(role)
         time.sleep(0.02)
 
-    def wait_until_all_write(self) -> None:
-        """Each has begun: an interpreter starts slowly where it is emulated."""
-        until = time.monotonic() + PATIENCE_S
-        logs = [self._log_of[role] for role in self.running if role[:5] != "flush"]
-        while not all(log.exists() and log.stat().st_size for log in logs):
-            assert time.monotonic() < until, "a program did not start"
+    def start_all(self, start: Callable[[str], None], *roles: str) -> None:
+        """Each has begun on return: an interpreter starts slowly where it is emulated."""
+        for role in roles:
+            start(role)
+        logs = [self._log_of[role] for role in roles if role != "flush"]
+        for _ in waiting("a program did not start"):
+            if all(log.exists() and log.stat().st_size for log in logs):
+                return
             time.sleep(0.05)
 
     def __enter__(self) -> Self:
@@ -128,7 +130,7 @@ class Programs:
     def __exit__(self, *_: object) -> None:
         for process in self.running.values():
             process.kill()
-            process.wait()
+            process.wait(PATIENCE_S)
 
     def stop(self) -> None:
         """All of them come to an end of their own."""
@@ -146,6 +148,35 @@ class Programs:
         return found
 
 
+def waiting(what: str, seconds: float = 0.0) -> Iterator[None]:
+    """Steps of a wait that the caller ends; fails by `what` once only a hang goes on."""
+    until = time.monotonic() + seconds + PATIENCE_S
+    while time.monotonic() < until:
+        yield
+    raise TimeoutError(what)
+
+
+def lasting(seconds: float, kind: str, met: Callable[[], int]) -> Iterator[None]:
+    """Steps of a scene: so many seconds, and until it has met what it is to meet."""
+    begun = time.monotonic()
+    for _ in waiting(f"too few of '{kind}'", seconds):
+        if time.monotonic() - begun > seconds and met() >= LEAST[kind]:
+            return
+        yield
+
+
+def written(programs: Programs) -> tuple[Home, Callable[[str], None]]:
+    """A home in which the writers have begun, and what starts one of them anew."""
+    home = Home(str(programs.directory / "home"))
+    prepare(home)
+
+    def start(role: str) -> None:
+        programs.start(role, home.root)
+
+    programs.start_all(start, *WRITERS)
+    return home, start
+
+
 def named(collector: Collector) -> Counter[str]:
     """The tool names that arrived."""
     return Counter(
@@ -155,13 +186,12 @@ def named(collector: Collector) -> Counter[str]:
 
 def flush_all(home: Home, collector: Collector) -> None:
     """Everything has arrived on return."""
-    until = time.monotonic() + PATIENCE_S
     with telemetry.Client(config(home.root, collector.url)) as client:
-        while True:
+        for _ in waiting("a flush does not drain"):
             report = client.flush(timeout_s=20.0)
             if report.stopped == "drained" and not report.pending:
                 return
-            assert time.monotonic() < until, report
+            print(report, file=sys.stderr)
 
 
 def books(home: Home, collector: Collector) -> dict[str, int]:
@@ -188,11 +218,8 @@ def drain(programs: Programs, seconds: float) -> dict[str, int]:
         def start(role: str) -> None:
             programs.start(role, home.root, *([collector.url] * (role == "flush")))
 
-        for role in [f"write {n}" for n in range(WRITERS)] + ["flush"]:
-            start(role)
-        programs.wait_until_all_write()
-        until = time.monotonic() + seconds
-        while time.monotonic() < until or programs.killed < LEAST["killed"]:
+        programs.start_all(start, *WRITERS, "flush")
+        for _ in lasting(seconds, "killed", lambda: programs.killed):
             programs.step(start)
         programs.stop()
         flush_all(home, collector)
@@ -205,21 +232,14 @@ def drain(programs: Programs, seconds: float) -> dict[str, int]:
 
 def opting_out(programs: Programs, seconds: float) -> dict[str, int]:
     """Off, all removed, on again; at last all is sent that may be."""
-    home = Home(str(programs.directory / "home"))
-    prepare(home)
-
-    def start(role: str) -> None:
-        programs.start(role, home.root)
-
-    for number in range(WRITERS):
-        start(f"write {number}")
-    programs.wait_until_all_write()
+    home, start = written(programs)
     off: list[tuple[int, int]] = []
-    until = time.monotonic() + seconds
-    while time.monotonic() < until or len(off) < LEAST["opted out"]:
+    for _ in lasting(seconds, "opted out", lambda: len(off)):
         opt_out(home)
         returned = time.perf_counter_ns()
-        while not _is_finished(home):
+        for _ in waiting("an opt-out does not finish"):
+            if _is_finished(home):
+                break
             time.sleep(0.005)
         programs.step(start)
         off.append((returned, time.perf_counter_ns()))
@@ -260,26 +280,17 @@ def _is_finished(home: Home) -> bool:
 
 def purging(programs: Programs, seconds: float) -> dict[str, int]:
     """All is purged, or flushed, while writers write."""
-    home = Home(str(programs.directory / "home"))
-    prepare(home)
-
-    def start(role: str) -> None:
-        programs.start(role, home.root)
-
-    for number in range(WRITERS):
-        start(f"write {number}")
-    programs.wait_until_all_write()
-    purges = 0
-    until = time.monotonic() + seconds
+    home, start = written(programs)
+    counts: Counter[str] = Counter()
     with Collector(key="k") as collector:
         with telemetry.Client(config(home.root, collector.url)) as client:
-            while time.monotonic() < until or purges < LEAST["purges"]:
+            for _ in lasting(seconds, "purges", lambda: counts["purges"]):
                 lock = take_flush_lock(home)
                 if lock is None:
                     continue  # the flush that was cut off is at its last step
                 with lock, open_books(home) as writable:
                     purge(home, writable)
-                purges += 1
+                counts["purges"] += 1
                 programs.step(start)
                 client.flush(timeout_s=0.3)
         programs.stop()
@@ -291,7 +302,7 @@ def purging(programs: Programs, seconds: float) -> dict[str, int]:
     found["wrong"] += programs.failed
     return {
         "acknowledged": len(told),
-        "purges": purges,
+        "purges": counts["purges"],
         "killed": programs.killed,
         **found,
     }
@@ -305,11 +316,8 @@ def replacing(programs: Programs, seconds: float) -> dict[str, int]:
     def start(role: str) -> None:
         programs.start(role, str(path))
 
-    for role in ("replace", "read 1", "read 2", "read 3"):
-        start(role)
-    programs.wait_until_all_write()
-    until = time.monotonic() + seconds
-    while time.monotonic() < until or programs.killed < LEAST["killed"]:
+    programs.start_all(start, "replace", "read 1", "read 2", "read 3")
+    for _ in lasting(seconds, "killed", lambda: programs.killed):
         programs.step(start)
     programs.stop()
     lines = [log.read_bytes().count(b"\n") for log in programs.logs if log.exists()]
