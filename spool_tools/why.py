@@ -145,8 +145,8 @@ def _misconfigured(facts: Facts) -> Why | None:
             f"no_{field}" if is_missing else f"bad_{field}",
             f"nothing can be sent: {state.last_error}{where}{advice}",
         )
-    if state.stopped:
-        return None
+    if state.stopped or facts.began:
+        return None  # only a program that has both begins a flush
     if not facts.endpoint and not state.endpoint:
         return _untried("endpoint")
     return _untried("api_key") if facts.endpoint and not facts.key else None
@@ -156,9 +156,9 @@ def _untried(field: str) -> Why:
     name = "an endpoint and a key" if field == "endpoint" else "a key"
     return Why(
         f"no_{field}",
-        f"no flush has been tried: a program without {name} keeps its events, and this "
-        f"tool knows of none; set TELEMETRY_{field.upper()}, or run the program with "
-        "TELEMETRY_DEBUG=1 to see what it has",
+        f"no flush has begun: the program may lack {name} (this tool knows of none; set "
+        f"TELEMETRY_{field.upper()}), or its run was ended before (killed, or too few "
+        "open files: see `ulimit -n`); run it with TELEMETRY_DEBUG=1 to see which",
     )
 
 
@@ -206,13 +206,17 @@ def _refused_or_failed(facts: Facts) -> Why | None:
         return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
         kind, _, said = state.last_error.partition(": ")
-        if kind != SLOW or state.last_error_ms < state.last_success_ms:
-            return Why("deadline", f"the last flush ran out of time; {following}")
-        return Why(
-            "deadline",
-            f"{where} gave {said}; {following}; `spool-tools flush` has more time, and so "
-            "has a flush at exit with a larger exit_timeout_s",
+        more = (
+            "`spool-tools flush` has more time, and so has a flush at exit with a larger "
+            "exit_timeout_s"
         )
+        if not said or state.last_error_ms < state.last_success_ms:
+            told = f"the last flush to {where} ran out of time"
+        elif kind == SLOW:
+            told = f"{where} gave {said}"
+        else:
+            told = f"the last flush ran out of time: {where} said {said}"
+        return Why("deadline", f"{told}; {following}; {more}")
     return None
 
 

@@ -289,13 +289,16 @@ def settle_tail(entry: SegmentEntry, size: int) -> SegmentEntry:
     )
 
 
-def set_aside(entry: SegmentEntry, known: Announced, reason: str) -> SegmentEntry:
+def set_aside(
+    entry: SegmentEntry, known: Announced, reason: str, *, tries: int = 0
+) -> SegmentEntry:
     """The entry once what is left of the range `known` is set aside.
 
-    It failed as a whole while others were accepted.
+    It failed as a whole while others were accepted. With `tries` it is cut before it is
+    posted again.
     """
     parts = [
-        msgspec.structs.replace(each, reason=reason, tries=0)
+        msgspec.structs.replace(each, reason=reason, tries=tries)
         if known.start <= each.start < known.end
         else each
         for each in entry.announced

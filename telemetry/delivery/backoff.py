@@ -1,7 +1,8 @@
 """What a flush that ended means for the next one. Pure.
 
 drained    the next launches leave the network alone for the flush interval
-deadline   with something delivered: the next may go on at once
+deadline   with something delivered: the next may go on at once, unless it was spent on
+           what had been set aside, or the server asked for time
 waiting    what the server asked for, spread over 1 to 2 times that; else backoff
            that doubles with each flush that delivered nothing, to six hours
            on what was set aside alone: the same, to ten minutes
@@ -69,16 +70,19 @@ def conclude(
         failures, wait_s = 0, config.flush_interval_s
     elif stopped == "paused":
         failures, wait_s = failures + 1, PAUSE_S
-    elif stopped in {"waiting", "disk"} or (stopped == "deadline" and not delivered):
+    elif stopped in {"waiting", "disk"} or (
+        stopped == "deadline" and (says_nothing or not delivered)
+    ):
         failures += 1
         first_s, max_s = config.retry_first_s, config.retry_max_s
         if says_nothing:
             max_s = min(max_s, SET_ASIDE_S)
         wait_s = backoff_s(failures, first_s=first_s, max_s=max_s, random=random)
-        if verdict is not None and verdict.retry_after_s is not None:
-            # Spread, or all who were asked at once come back at once. Never less than
-            # our own: `Retry-After: 0` must not start a flusher a launch.
-            wait_s = max(wait_s, verdict.retry_after_s * (1.0 + random()))
+    asked_s = verdict.retry_after_s if verdict is not None else None
+    if asked_s is not None and stopped in {"waiting", "disk", "deadline"}:
+        # Spread, or all who were asked at once come back at once. Never less than our
+        # own: `Retry-After: 0` must not start a flusher a launch.
+        wait_s = max(wait_s, asked_s * (1.0 + random()))
     now_ms = int(now * 1000)
     error, error_ms = before.last_error, before.last_error_ms
     if verdict is not None:

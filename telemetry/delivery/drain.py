@@ -24,11 +24,20 @@ A flush may end before it learns which: its time is over, or it is killed. So ea
 that is posted again is counted first (`tries`): every other flush begins with a probe
 from elsewhere, and what was set aside is cut after one try as a whole.
 
+A server may take only so many requests of a flush and fail for all that follow. What is
+tried last would bear the blame for it, flush after flush. So a flush that follows one
+which ended on what had been set aside begins with some of that, before anything else.
+
 A server that accepts nothing sees at most four requests of one flush; one that says when
 to come again (`Retry-After`) sees one more, the probe, and then none until that time. An
-event dies only if an accepting reply named it, or if it failed alone in five flushes in
-which others were accepted, or was refused in five flushes where nothing else was pending
-but single events that had been set aside.
+event dies only
+
+- if an accepting reply named it,
+- if it failed alone in five flushes in which others were accepted, and the last of these
+  began with it and tried it again after another one was accepted (one that no flush has
+  time for: if a flush that began with it had no answer either),
+- or if it was refused in five flushes where nothing else was pending but single events
+  that had been set aside.
 
 Its caller holds the flush lock. It opens no ledger, takes no lock and starts nothing.
 """
@@ -38,7 +47,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -47,6 +56,7 @@ import msgspec
 from telemetry.books.entries import Announced, SegmentEntry, replace, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
+from telemetry.delivery.search import WINDOWS_MAX
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
@@ -58,13 +68,16 @@ T = TypeVar("T")
 
 # Requests in a row that may fail before a flush ends; the server sees no more of it.
 FAILURES_MAX = 4
+# Of these so many for what was set aside; the others may find one that is accepted.
+BEGIN_MAX = 2
+# So many flushes in a row may begin so: every other new event may be a bad one, and what
+# was set aside has to meet the good ones.
+BEGIN_FLUSHES = 2
 # The same where others were accepted in this flush, and the server says no itself.
 REFUSALS_MAX = 16
 # Flushes in a row that end because the server names a time, before its word is doubted
 # where only the batch itself can be compared with it.
 ASKED_MAX = 2
-# An event that failed alone in so many flushes, while others were accepted, is dead.
-WINDOWS_MAX = 5
 
 
 class _Failure(NamedTuple):
@@ -114,6 +127,11 @@ class Drain:
         self._drawn: dict[tuple[str, int], Verdict] = {}
         self._tried: Counter[tuple[str, int]] = Counter()
         self._alone: dict[tuple[str, int], Verdict] = {}
+        # What this flush began with, if it failed, and which of it are single events.
+        self._began: list[tuple[Batch, Verdict]] = []
+        self._last_chances: set[tuple[str, int]] = set()
+        # Events whose fault is shown by something else.
+        self._proved: set[tuple[str, int]] = set()
         # Reasons of what failed and was accepted later as it was: it was not at fault.
         self._flaps: set[str] = set()
         # Entries as they were, and events that failed alone, since the last acceptance.
@@ -132,7 +150,11 @@ class Drain:
         """
         try:
             self._ask_elsewhere()
+            self._begin_with_what_was_set_aside()
             self._send_all()
+            if self._failures and not self._is_accepting:
+                # It began with them, and there was nothing else to send.
+                self._find_out(*self._began[-1])
             self._hold_against()
             self._narrow()
         except Halted as halted:
@@ -140,6 +162,9 @@ class Drain:
                 self._land_the_accepted()
             if halted.stopped != "off":
                 self._blame()  # else no dead letter is written any more
+            if halted.stopped == "deadline" and self._row:
+                # Time ended it, and the server is why it took so long.
+                raise Halted("deadline", self._most_telling(self._row)) from halted
             raise
         self._blame()
         for name in segment_names(self._desk.home):
@@ -204,6 +229,45 @@ class Drain:
         found = self._probe(within=False)
         if not _is_accepted(found):
             self._failures, self._compared = [], found
+
+    def _begin_with_what_was_set_aside(self) -> None:
+        """Some of it is posted first, if the last flush ended on it. Raises Halted.
+
+        Events whose next failure would be their last, or else one range. If two in a row
+        delivered nothing, the next flush begins with new events.
+        """
+        if not 1 <= self._failed_before <= BEGIN_FLUSHES:
+            return
+        aside = [each for each in self._waiting() if each[1].reason]
+        first = search.first_ranges(aside, count_max=BEGIN_MAX)
+        for name, known in first:
+            if self._is_accepting or (self._row and self._row[-1].retry_after_s):
+                return  # one more, the probe, is all that such a server shall see
+            self._with(name, partial(self._begin_with, known))
+
+    def _begin_with(self, known: Announced, segment: OpenSegment) -> None:
+        batch = segment.read(known)
+        if batch is not None and known.tries:
+            # It was posted as a whole before, and the flush ended on it.
+            parts = segment.narrow(batch)
+            batch = segment.read(parts[0]) if parts else batch
+        if batch is None:
+            return
+        self._count_try(batch.segment, batch.known)
+        self._books.commit()
+        verdict = self._answer(batch, self._poster.send(batch.request))
+        if verdict.action is Action.ACCEPTED:
+            self._accept(batch, verdict)
+            return
+        self._began.append((batch, verdict))
+        self._row.append(verdict)
+        key = batch.segment, batch.known.start
+        if batch.known.count == 1:
+            self._last_chances.add(key)
+        self._tried[key] += batch.known.count > 1  # once is enough for it to be cut
+        if verdict.action is Action.SPLIT and segment.narrow(batch):
+            return  # it may be all that the server says in this flush
+        self._failures.append(_Failure(batch.segment, batch.known, verdict))
 
     def _count_try(self, name: str, known: Announced) -> None:
         again = msgspec.structs.replace(known, tries=known.tries + 1)
@@ -285,8 +349,13 @@ class Drain:
             verdict, known = halted.verdict, batch.known
             # Set aside before, a range of several was counted, and is cut next time.
             is_counted = known.count > 1 and bool(known.reason)
+            self.says_nothing = verdict is not None and bool(known.reason)
             if verdict is not None and verdict.narrow and not is_counted:
                 self._put_aside(batch.segment, known, verdict)
+                if (
+                    known.tries
+                ):  # the last flush began with it, and had no answer either
+                    self._proved.add((batch.segment, known.start))
             raise
 
     def _accept(self, batch: Batch, verdict: Verdict) -> None:
@@ -361,23 +430,22 @@ class Drain:
         ]
         failed += [(besides.segment, besides.known.start)] if besides else []
         names = segment_names(self._desk.home)
-        for _ in names:
-            turn, self.turn = self.turn, self.turn + 1
-            name = names[search.probe_segment(turn, len(names))]
+        turn, self.turn = self.turn, self.turn + 1
+        at = search.probe_segment(turn, len(names)) if names else 0
+        for name in names[at:] + names[:at]:
             passed = {start for each, start in {*self._alone, *failed} if each == name}
-            place = turn, len(names), passed
-            verdict = self._with(name, partial(self._probe_segment, place, within))
+            verdict = self._with(
+                name, partial(self._probe_segment, turn, passed, within)
+            )
             if verdict is not None:
                 return verdict
-        # No place has one, so none has had its turn.
-        self.turn -= len(names)
         return None
 
     def _probe_segment(
-        self, place: tuple[int, int, set[int]], within: bool, segment: OpenSegment
+        self, turn: int, passed: set[int], within: bool, segment: OpenSegment
     ) -> Verdict | None:
         before = segment.entry
-        batch = segment.single_out(*place, any_single=within)
+        batch = segment.single_out(turn, passed, any_single=within)
         verdict = None
         try:
             if batch is not None:
@@ -403,17 +471,20 @@ class Drain:
         ):
             self._failures = []
             self._put_aside(batch.segment, batch.known, verdict)
+            self._proved.add((batch.segment, batch.known.start))
             if batch.known.windows + 1 < WINDOWS_MAX:
                 raise Halted("waiting", verdict)
             return
         if self.says_nothing:
             raise Halted("waiting", _of_batch(verdict))
-        raise self._halted(
-            max(
-                [verdict, *self._row],
-                key=lambda each: (each.action is Action.WAIT, each.retry_after_s or 0),
-            )
+        raise self._halted(self._most_telling([verdict, *self._row]))
+
+    def _most_telling(self, row: Sequence[Verdict]) -> Verdict:
+        """A wait before a refusal, and the longest one that was asked for."""
+        found = max(
+            row, key=lambda each: (each.action is Action.WAIT, each.retry_after_s or 0)
         )
+        return _of_batch(found) if self.says_nothing else found
 
     def _is_all_known_to_be_refused(self) -> bool:
         """Whether one event is pending, or only single ones that were set aside before.
@@ -446,7 +517,11 @@ class Drain:
         before = self._books.entry(name)
         self._before.setdefault(name, before)
         self._tried[name, known.start] += 1
-        entry = set_aside(before, known, verdict.reason)
+        # It failed before others were accepted: that is enough for it to be cut, if not
+        # now, then in the next flush.
+        first = {(batch.segment, batch.known.start) for batch, _ in self._began}
+        tries = int(known.count > 1 and (name, known.start) in first)
+        entry = set_aside(before, known, verdict.reason, tries=tries)
         self._books.stage(name, entry)
         for each in entry.announced:
             if known.start <= each.start < known.end:
@@ -461,22 +536,53 @@ class Drain:
         Nothing is settled as dead here: what failed is judged at the end (`_blame`).
         """
         done: set[tuple[str, int]] = set()
+        is_refused = False
         while True:
             waiting = [
                 (name, known)
-                for name, entry in self._books.snapshot.segments.items()
-                for known in entry.announced
-                if name not in self._left_alone and (name, known.start) not in done
+                for name, known in self._waiting()
+                if (name, known.start) not in done
             ]
-            if not waiting:
-                return
             # Some of them, so that many bad events do not use up what the server bears.
             single_first = self._is_accepting and len(self._alone) < FAILURES_MAX
-            name, known = search.next_range(
-                waiting, self._good, single_first=single_first
-            )
+            found = self._next_of(waiting, single_first=single_first)
+            if not found:
+                return
+            ((name, known),) = found
+            key = name, known.start
+            is_idle = search.is_spent(known) and key not in self._last_chances
+            if is_idle and is_refused:
+                return  # nothing else is left
             if not self._with(name, partial(self._narrow_range, known)):
-                done.add((name, known.start))
+                done.add(key)
+            is_refused = is_refused or (is_idle and key in self._alone)
+
+    def _waiting(self) -> list[tuple[str, Announced]]:
+        """The ranges that are not settled, by segment."""
+        return [
+            (name, known)
+            for name, entry in self._books.snapshot.segments.items()
+            for known in entry.announced
+            if name not in self._left_alone
+        ]
+
+    def _next_of(
+        self, waiting: Sequence[tuple[str, Announced]], *, single_first: bool
+    ) -> list[tuple[str, Announced]]:
+        """The one of these ranges that is tried next; none of none."""
+        if not waiting:
+            return []
+        segments = self._books.snapshot.segments
+        parts = {name: len(segments[name].announced) for name, _ in waiting}
+        return [
+            search.next_range(
+                waiting,
+                self._good,
+                parts=parts,
+                last_chances=self._last_chances,
+                single_first=single_first,
+            )
+        ]
 
     def _narrow_range(self, known: Announced, segment: OpenSegment) -> bool:
         """Whether the range is another one now, so that there is more to do."""
@@ -512,7 +618,8 @@ class Drain:
         """Whether it may have been the network, or a server that fails now and then."""
         if verdict.reason in self._flaps:
             return self._tried[key] <= FAILURES_MAX
-        return verdict.action is Action.WAIT and self._tried[key] <= 1
+        is_open = verdict.action is Action.WAIT or key in self._last_chances
+        return is_open and self._tried[key] <= 1
 
     def _try(self, batch: Batch) -> Verdict | None:
         """What a range drew that was set aside; None if nothing is to be drawn from it.
@@ -571,7 +678,8 @@ class Drain:
     def _blame(self) -> None:
         """Events that failed alone while others were accepted: that counts.
 
-        Those that did so in enough flushes are dead letters on return.
+        Those that did so in enough flushes, the last of which began with them, are dead
+        letters on return.
         """
         for (name, start), verdict in self._alone.items():
             if verdict.reason in self._flaps:
@@ -579,11 +687,18 @@ class Drain:
             entry = self._books.entry(name)
             for known in entry.announced:
                 if known.start == start and known.count == 1:
-                    windows = min(known.windows + 1, WINDOWS_MAX)
+                    is_proved = self._is_proved((name, start))
+                    windows_max = WINDOWS_MAX if is_proved else WINDOWS_MAX - 1
+                    windows = min(known.windows + 1, windows_max)
                     more = msgspec.structs.replace(known, windows=windows)
                     self._books.stage(name, replace(entry, known, more))
-                    if more.windows >= WINDOWS_MAX:
+                    if windows >= WINDOWS_MAX:
                         self._with(name, partial(self._bury, more, verdict))
+
+    def _is_proved(self, key: tuple[str, int]) -> bool:
+        """Whether this flush shows that the event is at fault."""
+        is_tried_twice = key in self._last_chances and self._tried[key] > 1
+        return is_tried_twice or key in self._proved
 
     def _bury(self, known: Announced, verdict: Verdict, segment: OpenSegment) -> None:
         batch = segment.read(known)

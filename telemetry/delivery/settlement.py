@@ -50,8 +50,6 @@ from telemetry.wire.verdict import Verdict
 # Ranges of one segment that may be unsettled while it is drained further. Each costs
 # 150 bytes in its ledger row; beyond them the segment waits, and others go on.
 RANGES_MAX = 128
-# So many of them may be parts of what was set aside: there is room for what follows.
-_PARTS_MAX = 64
 # An excerpt of a reply that a person can read; more would be the server's log.
 _REPLY_CHARACTERS = 500
 
@@ -267,7 +265,7 @@ class OpenSegment:
         return Batch(self.name, known, records, request)
 
     def single_out(
-        self, turn: int, segments: int, besides: Collection[int], *, any_single: bool
+        self, turn: int, besides: Collection[int], *, any_single: bool
     ) -> Batch | None:
         """One event for a probe, announced; None if there is none to be had.
 
@@ -283,7 +281,7 @@ class OpenSegment:
         events = sum(each.count for each in ranges)
         if not events or len(self.entry.announced) > RANGES_MAX:
             return None
-        number = search.probe_event(turn, segments, events)
+        number = search.probe_event(turn, events)
         for known in ranges:
             if number < known.count:
                 break
@@ -312,7 +310,7 @@ class OpenSegment:
     def narrow(self, batch: Batch) -> list[Announced]:
         """A range of several events is two; those, or none if there is no room."""
         known, records = batch.known, batch.records
-        if len(records) < 2 or len(self.entry.announced) >= _PARTS_MAX:
+        if len(records) < 2 or len(self.entry.announced) >= search.PARTS_MAX:
             return []
         left = search.middle([len(record.event) for record in records])
         cut = records[left - 1].end

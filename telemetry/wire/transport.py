@@ -220,7 +220,9 @@ class Transport:
                 retries=False,
                 preload_content=False,
             )
-            return read_reply(
+            # Reading it to its end gives the connection back.
+            connection = response.connection if wire is not None else None
+            reply = read_reply(
                 response,
                 url=url,
                 bytes_max=self._reply_bytes_max,
@@ -228,6 +230,11 @@ class Transport:
                 is_ours=wire is not None,
                 is_sent=wire is None or wire.bounds.is_sent,
             )
+            if connection is not None and response.status // 100 != 2:
+                # Another connection may lead to another server behind the same name,
+                # and this one may be the only one that fails.
+                connection.close()
+            return reply
         except Exception as exc:  # noqa: BLE001  nothing the network does may raise
             # What urllib3 itself objects to is in the answer.
             is_answer = isinstance(exc, urllib3.exceptions.HTTPError)

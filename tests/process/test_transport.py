@@ -344,6 +344,15 @@ NOT_KEPT = [
 ]  # fmt: skip
 
 
+def test_after_a_refusal_the_next_request_goes_over_a_new_connection() -> None:
+    """Behind a balancer it may lead to another server; this one may be the only one
+    that fails, and all that is sent to it would seem to be at fault."""
+    answers = [reply(status, OK) for status in (200, 503, 503, 400, 202, 202)]
+    with Server(*answers) as server, transport(server.url) as to:
+        assert [sign(post(to))[0] for _ in answers] == [200, 503, 503, 400, 202, 202]
+        assert [request.connection for request in server.requests] == [0, 0, 1, 2, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("behaviour", "ends"), [r[1:] for r in NOT_KEPT], ids=ids(NOT_KEPT)
 )
@@ -376,9 +385,9 @@ def test_a_connection_that_speaks_another_protocol_is_left() -> None:
 
 def test_an_interim_answer_is_not_taken_for_the_next_one() -> None:
     """A 103 read as final would leave its 200 to settle a batch that it is not for."""
-    early = raw(head(103) + head(500, {"Content-Length": "0"}), keep=True)
+    early = raw(head(103) + head(202, {"Content-Length": "0"}), keep=True)
     with Server(early, reply(429)) as server, transport(server.url) as to:
-        assert sign(post(to)) == (500, "whole")
+        assert sign(post(to)) == (202, "whole")
         assert sign(post(to)) == (429, "whole")
         assert server.connections == 1
 

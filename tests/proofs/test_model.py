@@ -40,11 +40,12 @@ STATES = {
     "windows": 4_913,
     "windows, opt-out": 2_764,
     "windows, opt-out later": 4_468,
-    "poison": 5_401,
-    "poison, two kills": 5_778,
-    "named in an answer": 310,
-    "a server that is down": 2_376,
-    "three segments": 3_269,
+    "poison": 8_402,
+    "poison, two kills": 8_922,
+    "named in an answer": 324,
+    "a server that is down": 3_010,
+    "three segments": 10_328,
+    "a server that takes one request": 2_381,
 }
 
 

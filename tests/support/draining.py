@@ -121,7 +121,7 @@ class Spool:
     def __init__(self, root: Path, segments: Sequence[int]) -> None:
         self.home = Home(str(root))
         self.count = 0
-        self.turn = 0
+        self.turn = self.failures = 0
         self.stopped = ""
         self.verdict: Verdict | None = None
         self.drained: Drain
@@ -152,9 +152,13 @@ class Spool:
         during: Callable[[list[int]], Any] = lambda _: None,
         at_once: int = 4,
         batch_events_max: int = 10,
-        failures: int = 0,
+        failures: int | None = None,
     ) -> Server:
-        """One drain. `stopped` is why it ended, "" where it came to its own end."""
+        """One drain. `stopped` is why it ended, "" where it came to its own end.
+
+        `failures` is how many before it delivered nothing, or ended on what had been set
+        aside: those that this spool has seen, if none are given.
+        """
         books = Books(
             self.home.ledger,
             relieve=lambda: None,
@@ -172,7 +176,8 @@ class Spool:
             quarantine_bytes_max=1 << 20,
             power=False,
         )
-        self.drained = Drain(desk, server, turn=self.turn, failures=failures)  # type: ignore[arg-type]
+        known = self.failures if failures is None else failures
+        self.drained = Drain(desk, server, turn=self.turn, failures=known)  # type: ignore[arg-type]
         self.stopped, self.verdict = "", None
         try:
             self.verdict = self.drained.run()
@@ -183,6 +188,10 @@ class Spool:
             books.close()
         assert desk.letters._file is None, "a file of letters is left open"
         self.turn = self.drained.turn
+        is_over = self.stopped == "" and self.verdict is None
+        if self.stopped == "deadline" and not self.drained.says_nothing:
+            is_over = server.received != []
+        self.failures = 0 if is_over else (0 if server.received else known) + 1
         census = self.census()
         assert census.holds(), census
         return server

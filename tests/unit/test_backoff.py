@@ -38,6 +38,20 @@ def after(stopped: str, **changes: Any) -> tuple[int, float]:
     return state.failures, state.next_attempt_ms / 1000 - NOW
 
 
+def test_time_that_was_spent_on_what_had_been_set_aside_counts_as_a_failure() -> None:
+    """Else each launch would spend its second at exit on an event without an answer."""
+    assert after("deadline", delivered=5, says_nothing=True) == (1, 60.0)
+
+
+@pytest.mark.parametrize("delivered", [0, 5])
+def test_a_flush_that_time_ended_obeys_what_the_server_asked_for(
+    delivered: int,
+) -> None:
+    """The next one may not begin at once, whatever was delivered before."""
+    _, wait_s = after("deadline", delivered=delivered, verdict=asked(300))
+    assert wait_s == 300.0
+
+
 def asked(seconds: float) -> Verdict:
     return Verdict(Action.WAIT, "503", retry_after_s=seconds)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.books.view import read_snapshot
-from telemetry.delivery import settlement
+from telemetry.delivery import search, settlement
 from telemetry.spool.segment import Segment, adopt
 from telemetry.wire.retry import Halted
 from telemetry.wire.verdict import SLOW, Action, Verdict
@@ -96,7 +96,7 @@ FAILING: dict[str, tuple[Answers, list[str], str]] = {
     ),
     "503 to all": (
         lambda _: status(503),
-        ["0-9 503", "27 503", "0-9 503", "24 503"],
+        ["0-9 503", "27 503", "0-9 503", "12 503"],
         "waiting",
     ),
     "503 to all, and when to come again": (
@@ -106,12 +106,12 @@ FAILING: dict[str, tuple[Answers, list[str], str]] = {
     ),
     "401 to all": (
         lambda _: status(401),
-        ["0-9 401", "27 401", "24 401", "26 401"],
+        ["0-9 401", "27 401", "12 401", "25 401"],
         "paused",
     ),
     "400 to all": (
         lambda _: status(400),
-        ["0-9 400", "27 400", "24 400", "26 400"],
+        ["0-9 400", "27 400", "12 400", "25 400"],
         "paused",
     ),
 }
@@ -188,7 +188,7 @@ def test_where_nothing_else_can_tell_a_wait_is_kept_once_and_then_looked_into(
     other = Spool(tmp_path / "other", [5])
     busy = status(429, asked_s=60)
     server = other.drain(lambda _: busy, failures=2)
-    assert (server.posted, other.verdict) == (["0-4 429", "4 429"], busy)
+    assert (server.posted, other.verdict) == (["0-4 429", "2 429"], busy)
 
 
 def test_the_longest_wait_that_was_asked_for_is_the_one_to_keep(
@@ -217,8 +217,8 @@ def test_an_event_that_fails_alone_in_five_flushes_beside_others_is_dead(
         assert (alone.posted, spool.drained.says_nothing) == (["3 503"], True)
         spool.write(2, 1)
         posted = spool.drain(poison).posted
-        # Once more, at once: it may have been the network.
-        assert posted == [f"{26 + window} ok", "3 503", "3 503"]
+        # Before another one is accepted, and once more behind it.
+        assert posted == ["3 503", f"{26 + window} ok", "3 503"]
         assert spool.left()[1:] == ((1, 0) if window < 5 else (0, 1))
     (letter,) = spool.letters()
     assert (letter.status, letter.offset > 0, letter.attempts) == (503, True, 5)
@@ -247,12 +247,17 @@ def test_an_event_that_is_never_answered_holds_back_no_other(
             assert set(received) >= set(range(10, 28))
     assert sorted(set(received)) == [n for n in range(28) if n != 3]
     assert (spool.stopped, spool.left()) == ("deadline", (27, 1, 0))
-    # It dies of five flushes that had time enough for it, as others that they sent show.
-    for segment in range(2, 7):
+    # It dies of five flushes that had time enough for it, as others that they sent show,
+    # and in which it had been the first of the flush before.
+    for segment in range(2, 22):
         accepted.clear()
         spool.write(segment, 1)
         spool.drain(hangs)
-    assert spool.left() == ((32, 0, 1) if has_time else (32, 1, 0))
+        assert segment >= 6 or not spool.left()[2]
+    for _ in range(3):
+        accepted.clear()
+        spool.drain(hangs)
+    assert spool.left() == ((47, 0, 1) if has_time else (47, 1, 0))
 
 
 def test_a_server_that_answers_nothing_leaves_the_spool_as_it_was(spool: Spool) -> None:
@@ -292,7 +297,7 @@ def test_no_event_dies_once_its_user_has_said_no(spool: Spool) -> None:
         spool.write(segment, 1)
     refusals = {3: OFF, 5: status(400)}
     spool.drain(lambda numbers: refusals.get(numbers[0], OK))
-    assert (spool.stopped, spool.left()) == ("off", (30, 2, 0))
+    assert (spool.stopped, spool.left()) == ("off", (29, 3, 0))
     assert {each.windows for each in spool.announced()} == {4}
 
 
@@ -335,6 +340,136 @@ def test_twenty_good_events_beside_seven_hundred_refused_ones_go_out_at_once(
     assert spool.left() == (20, 700, 0)
     assert server.requests < 60
     assert spool.stopped == "waiting"
+
+
+# What a server says to all that it does not take in this flush.
+BUSY: dict[str, Verdict | Halted] = {
+    "503": status(503),
+    "429 and when to come again": status(429, asked_s=60),
+    "403": status(403),
+    "400": status(400),
+    "no answer in time": Halted("deadline", Verdict(Action.WAIT, SLOW, narrow=True)),
+}
+# What it refuses at any time: events, or batches of more than ten.
+AMISS: dict[str, tuple[Callable[[list[int]], bool], Verdict]] = {
+    "too many": (lambda numbers: len(numbers) > 6, status(413)),
+    "refused": (lambda numbers: bool({7, 17} & set(numbers)), status(400)),
+    "not borne": (lambda numbers: bool({7, 17} & set(numbers)), status(500)),
+}
+
+
+@pytest.mark.parametrize("amiss", AMISS)
+@pytest.mark.parametrize("busy", BUSY)
+@pytest.mark.parametrize("taken", [2])
+def test_a_server_that_takes_few_requests_of_a_flush_kills_no_good_event(
+    taken: int, busy: str, amiss: str, tmp_path: Path
+) -> None:
+    """What is tried last draws what all draw by then, flush after flush."""
+    spool = Spool(tmp_path / "home", [24])
+    is_amiss, refusal = AMISS[amiss]
+    received: set[int] = set()
+    for flush in range(1, 120):
+        count = itertools.count()
+
+        def answers(
+            numbers: list[int], count: itertools.count[int] = count
+        ) -> Verdict | Halted:
+            if next(count) >= taken:
+                return BUSY[busy]
+            return refusal if is_amiss(numbers) else OK
+
+        received.update(spool.drain(answers, batch_events_max=40).received)
+        if not spool.left()[1]:
+            break
+        spool.write(flush, 1)  # the program is started once more
+    bad = set() if amiss == "too many" else {7, 17}
+    assert received == set(range(spool.count)) - bad
+    assert spool.left() == (spool.count - len(bad), 0, len(bad))
+
+
+def test_a_server_that_takes_one_request_of_a_flush_hears_of_everything(
+    tmp_path: Path,
+) -> None:
+    """New events and what was set aside take turns, and it is cut by what it drew."""
+    spool = Spool(tmp_path / "home", [40])
+    received: set[int] = set()
+    for flush in range(1, 60):
+        count = itertools.count()
+
+        def answers(numbers: list[int], count: itertools.count[int] = count) -> Verdict:
+            if next(count):
+                return status(429)
+            return status(413) if len(numbers) > 10 else OK
+
+        received.update(spool.drain(answers, batch_events_max=40).received)
+        if flush % 2:
+            spool.write(flush, 1)
+    assert received >= set(range(50))
+    assert spool.left()[2] == 0
+
+
+@pytest.mark.parametrize("first", [OK, None], ids=["accepting", "not"])
+def test_a_flush_that_time_ends_says_what_the_server_said(
+    first: Verdict | None, spool: Spool
+) -> None:
+    """And when it is to be asked again; only a verdict tells the next flush."""
+    busy = status(503, asked_s=90)
+    answers = [*([first] if first else []), busy, DEADLINE, DEADLINE, DEADLINE]
+    spool.drain(lambda _: answers.pop(0), at_once=1)
+    assert (spool.stopped, spool.verdict) == ("deadline", busy)
+
+
+def test_what_was_set_aside_does_not_come_first_for_ever(spool: Spool) -> None:
+    """Two flushes at most begin with it; then a server that is back hears new events."""
+    spool.drain(refusing([3], status(503)))
+    spool.write(2, 1)
+    begun = [spool.drain(lambda _: DOWN).posted[0] for _ in range(5)]
+    assert begun == ["3 refused"] * 2 + ["28 refused"] * 3
+    assert spool.drain().posted == ["28 ok", "3 ok"]
+
+
+def test_a_server_that_asks_for_time_is_asked_twice_however_much_was_set_aside(
+    spool: Spool,
+) -> None:
+    """One event that would be dead otherwise, and one from elsewhere."""
+    poison = refusing([3, 5, 7], status(400))
+    for segment in range(2, 6):
+        spool.drain(poison)
+        spool.write(segment, 1)
+    busy = spool.drain(lambda _: status(429, asked_s=60))
+    assert busy.posted == ["3 429", "31 429"]
+    # Two of them in a row, where the server does not say so.
+    assert spool.drain(lambda _: status(503)).posted[:3] == ["5 503", "7 503", "31 503"]
+
+
+@pytest.mark.parametrize("verdict", [status(400), status(403), status(503)], ids=str)
+def test_no_event_dies_in_a_flush_that_did_not_begin_with_it(
+    verdict: Verdict, spool: Spool
+) -> None:
+    """It may be what the server has taken before."""
+    for flush in range(8):
+        spool.drain(refusing([3], verdict), failures=0)
+        spool.write(2 + flush, 1)
+    assert spool.left()[1:] == (2, 0)
+    begun = spool.drain(refusing([3], verdict), failures=1)
+    assert begun.posted == [f"3 {verdict.reason}", "35 ok", f"3 {verdict.reason}"]
+    assert spool.left()[1:] == (0, 1)
+
+
+def test_a_segment_of_bad_events_comes_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for few parts; the search goes down to events, and these die."""
+    monkeypatch.setattr(search, "PARTS_MAX", 8)
+    monkeypatch.setattr(search, "PARTS_DEEP", 6)
+    spool = Spool(tmp_path / "home", [40])
+    bad = refusing(range(35), status(400))
+    for flush in range(1, 100):
+        spool.drain(bad, batch_events_max=40)
+        if not spool.left()[1]:
+            break
+        spool.write(flush, 1)
+    assert spool.left() == (spool.count - 35, 0, 35)
 
 
 def test_a_good_event_behind_a_hundred_bad_ones_in_turn_is_not_held_back(
@@ -479,7 +614,8 @@ def test_a_segment_full_of_bad_events_has_room_for_what_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a range of its own, and these have a bound; new events are no part of it."""
-    monkeypatch.setattr(settlement, "_PARTS_MAX", 8)
+    monkeypatch.setattr(search, "PARTS_MAX", 8)
+    monkeypatch.setattr(search, "PARTS_DEEP", 6)
     monkeypatch.setattr(settlement, "RANGES_MAX", 12)
     spool = Spool(tmp_path / "home", [1, 30])
     bad = refusing(range(1, 31), status(400))
@@ -559,7 +695,7 @@ def test_two_events_are_a_batch_that_one_of_them_is_taken_from(tmp_path: Path) -
     """One of the four requests is kept for it; of a single event there is none."""
     spool = Spool(tmp_path / "home", [2])
     server = spool.drain(lambda _: status(503))
-    assert server.posted == ["0-1 503", "0-1 503", "0-1 503", "1 503"]
+    assert server.posted == ["0-1 503", "0-1 503", "0-1 503", "0 503"]
 
 
 def test_where_no_connection_comes_about_nothing_is_probed(spool: Spool) -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from telemetry.books.entries import Announced
-from telemetry.delivery.search import middle, next_range, probe_event, probe_segment
+from telemetry.delivery.search import (
+    PARTS_DEEP,
+    PARTS_MAX,
+    first_ranges,
+    middle,
+    next_range,
+    probe_event,
+    probe_segment,
+)
 
 
 def cuts_to(sizes: list[int], bad: int) -> int:
@@ -51,27 +61,39 @@ def test_the_cut_is_next_to_the_middle_byte(sizes: list[int]) -> None:
     assert middle(sizes) == sorted((least, len(left), most))[1]
 
 
-def test_probes_come_from_every_segment_in_turn() -> None:
+def test_probes_come_from_every_segment() -> None:
     """Eight bad segments must not hide the ninth, wherever it stands."""
-    assert [probe_segment(turn, 5) for turn in range(7)] == [4, 0, 3, 1, 2, 4, 0]
-    assert [probe_segment(turn, 4) for turn in range(5)] == [3, 0, 2, 1, 3]
-    assert probe_segment(9, 1) == 0
+    assert [probe_segment(turn, 5) for turn in range(7)] == [4, 1, 3, 0, 2, 4, 1]
+    for segments in range(1, 40):
+        probes = {probe_segment(turn, segments) for turn in range(2 * segments)}
+        assert probes == set(range(segments))
+
+
+@pytest.mark.parametrize("every", range(1, 6))
+def test_probes_do_not_keep_step_with_segments_that_are_added(every: int) -> None:
+    """Each launch of a program that is refused adds one; another holds good events."""
+    probes = {probe_segment(turn, 3 + turn // every) for turn in range(40)}
+    assert len(probes) >= (3 + 39 // every) // 2
 
 
 def test_probes_of_a_segment_come_to_every_event() -> None:
     """However the bad ones lie in it, a good one is found."""
-    places = [probe_event(turn, 1, 16) for turn in range(32)]
+    places = [probe_event(turn, 16) for turn in range(32)]
     assert places[:8] == [15, 7, 0, 11, 15, 3, 0, 13]
     assert set(places) == set(range(16))
-    assert {probe_event(turn, 5, 1) for turn in range(50)} == {0}
-    # With five segments each of them is visited every fifth time.
-    assert [probe_event(turn, 5, 16) for turn in range(0, 20, 5)] == [15, 7, 0, 11]
+    assert {probe_event(turn, 1) for turn in range(50)} == {0}
+
+
+def test_probes_come_to_every_event_of_every_segment() -> None:
+    """The segment says nothing about the place in it."""
+    probes = {(probe_segment(turn, 7), probe_event(turn, 8)) for turn in range(1000)}
+    assert len(probes) == 7 * 8
 
 
 @given(st.integers(0, 10**6), st.integers(1, 100), st.integers(1, 10_000))
 def test_a_probe_is_one_of_the_events(turn: int, segments: int, events: int) -> None:
     """The number is an index, whatever the ledger remembered."""
-    assert 0 <= probe_event(turn, segments, events) < events
+    assert 0 <= probe_event(turn, events) < events
     assert 0 <= probe_segment(turn, segments) < segments
 
 
@@ -83,8 +105,21 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
     bad = Announced(start=60, end=70, count=1, windows=1)
     more = [*waiting, ("b", bad)]
 
-    def first(waiting: list[tuple[str, Announced]], good: set[tuple[str, int]]) -> str:
-        name, known = next_range(waiting, good, single_first=False)
+    def first(
+        waiting: list[tuple[str, Announced]],
+        good: set[tuple[str, int]],
+        *,
+        parts: int = 4,
+        last_chances: tuple[int, ...] = (),
+        single_first: bool = False,
+    ) -> str:
+        name, known = next_range(
+            waiting,
+            good,
+            parts={"a": parts, "b": parts},
+            last_chances=[("b", start) for start in last_chances],
+            single_first=single_first,
+        )
         return f"{name} {known.start}"
 
     assert first(more, set()) == "a 200"
@@ -92,5 +127,40 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
     assert first(more, {("a", 30)}) == "a 30"
     assert first(more, {("a", 20)}) == "a 10"
     assert first(more, {("b", 10), ("c", 30)}) == "b 10"
-    assert next_range(more, {("a", 30)}, single_first=True) == ("b", bad)
-    assert next_range(waiting, {("a", 30)}, single_first=True) == ("a", large)
+    assert first(more, {("a", 30)}, single_first=True) == "b 60"
+    assert first(waiting, {("a", 30)}, single_first=True) == "a 30"
+    # With many parts the search goes down to an event, and then there is room again.
+    assert first(more, set(), parts=PARTS_DEEP - 1) == "a 200"
+    assert first(more, set(), parts=PARTS_DEEP) == "b 10"
+    assert first(more, set(), parts=PARTS_MAX - 1) == "b 10"
+    assert first(more, set(), parts=PARTS_MAX) == "b 60"
+    # The last one is whose failure would count only if the flush had begun with it.
+    spent = replace(bad, windows=4)
+    less = ("a", replace(bad, windows=3))
+    assert first([("b", spent), less], set(), single_first=True) == "a 60"
+    assert first([("b", spent), less], {("b", 60)}) == "a 60"
+    assert first([("b", spent), less], set(), last_chances=(60,)) == "b 60"
+
+
+def test_a_flush_begins_with_events_that_would_be_dead_then_with_a_range() -> None:
+    """And each has its turn, where a server takes one request of a flush."""
+
+    def event(start: int, windows: int, tries: int = 0) -> tuple[str, Announced]:
+        known = Announced(start=start, end=start + 1, count=1, windows=windows)
+        return "a", replace(known, tries=tries)
+
+    whole = "a", Announced(start=0, end=20, count=9, tries=5)
+    small = "a", Announced(start=20, end=40, count=2)
+    known, new, spent = event(50, 3), event(60, 0), [event(n, 4) for n in (70, 80, 90)]
+    every = [small, whole, known, new, *spent]
+    assert first_ranges(every, count_max=2) == spent[:2]
+    assert first_ranges(every[:5], count_max=2) == spent[:1]
+    assert first_ranges(every[:4], count_max=2) == [whole]
+    assert first_ranges([known, new], count_max=2) == [new]
+    assert first_ranges([known], count_max=2) == [known]
+    assert first_ranges([], count_max=2) == []
+    assert first_ranges([known, event(60, 0, tries=4)], count_max=2) == [known]
+    tired = event(70, 4, tries=3)
+    assert first_ranges([tired, event(80, 4, tries=2)], count_max=2)[0][1].start == 80
+    assert first_ranges([tired, small], count_max=2) == [tired]
+    assert first_ranges([event(70, 4, tries=4), small], count_max=2) == [small]

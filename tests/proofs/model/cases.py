@@ -156,12 +156,14 @@ POISON = Bounds("poison", ((1, 2, 3), (4,)), refused=frozenset({2}))
 NAMED = Bounds("named in an answer", ((1, 2), (3,)), named=frozenset({2}))
 DOWN = Bounds("a server that is down", ((1, 2), (3,)), downs=2, flushes=3)
 SEGMENTS = Bounds("three segments", ((1, 2), (3,), (4,)), refused=frozenset({3}))
+BUSY = Bounds("a server that takes one request", ((1, 2), (3,)), flushes=3, takes=1)
 DELIVERY_SHORT = (
     POISON,
     POISON._replace(name="poison, two kills", kills=2),
     NAMED,
     DOWN,
     SEGMENTS,
+    BUSY,
 )
 DELIVERY_LONG = (
     POISON._replace(name="poison, an answer is lost", silent=1),
@@ -185,5 +187,6 @@ BUGS = (
     (Bug.BLAMES_ALL, DOWN, Wrong.KILLED),
     (Bug.CUTS_BLINDLY, POISON, Wrong.UNCOUNTED),
     (Bug.BESIDE_A_PROBE, POISON, Wrong.LOST),
+    (Bug.BLAMES_THE_LAST, BUSY, Wrong.KILLED),
     (Bug.DELETES_FIRST, POISON, Wrong.UNCOUNTED),
 )

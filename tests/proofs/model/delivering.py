@@ -10,7 +10,8 @@ where a probe comes from, whose answer is handled first) is one among those walk
 What is staged is in memory until the next commit, and a kill takes it. The server has
 what a request held or has not, whatever it answered. It refuses a request with an event
 of `refused`, and may name one of `named` in an answer that accepts all others. `downs`
-flushes find it down; `silent` answers are lost, the request with it or not.
+flushes find it down; `silent` answers are lost, the request with it or not. After
+`takes` requests of a flush it refuses every other one.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Bug(Enum):
     BLAMES_ALL = "an event is blamed where nothing else was accepted"
     CUTS_BLINDLY = "a range is cut by what was known before a probe had cut it"
     BESIDE_A_PROBE = "other requests are under way beside a probe, which restores"
+    BLAMES_THE_LAST = "an event dies of a flush that did not begin with it"
     DELETES_FIRST = "a segment is deleted before the ledger knows what of it is settled"
 
 
@@ -60,6 +62,7 @@ class Bounds(NamedTuple):
     kills: int = 1
     downs: int = 0
     silent: int = 0
+    takes: int = 0  # 0: all of them
     bug: Bug | None = None
 
 
@@ -94,6 +97,7 @@ class Sent(NamedTuple):
     known: Range
     answer: str = ""
     before: Entry | None = None
+    is_first: bool = False  # nothing else was under way, or accepted before
 
 
 Ledger = tuple[Entry, ...]
@@ -116,6 +120,9 @@ class World(NamedTuple):
     failed: tuple[Place, ...] = ()  # whose fault is not known
     alone: frozenset[tuple[int, int]] = frozenset()  # failed alone in this flush
     seen: frozenset[Place] = frozenset()  # ranges as they were when they failed
+    asked: int = 0  # requests of this flush, up to the bound
+    first: frozenset[tuple[int, int]] = frozenset()  # failed alone before an acceptance
+    proved: frozenset[tuple[int, int]] = frozenset()  # and once more behind it
     unannounced: bool = False
 
 
@@ -202,8 +209,10 @@ class Delivering:
     def _of_range(self, world: World, segment: int, known: Range) -> Iterator[Move]:
         """What may become of a range that is not under way."""
         text = f"{known.start} to {known.end} of segment {segment}"
-        failed_alone = (segment, known.start) in world.alone
-        if (segment, known) not in world.failed and not failed_alone:
+        key = segment, known.start
+        failed_alone = key in world.alone
+        is_last_try = key in world.first and key not in world.proved
+        if (segment, known) not in world.failed and (not failed_alone or is_last_try):
             # One that an earlier flush left, or that was set aside.
             yield from self._posted(world, segment, known, f"again {text}")
         if not known.is_single:
@@ -211,7 +220,11 @@ class Delivering:
                 yield from self._probed(world, segment, known, text)
             if known.aside:
                 yield self._narrowed(world, segment, known, known.end, text)
-        elif failed_alone and known.windows >= WINDOWS_MAX:
+        elif (
+            failed_alone
+            and known.windows >= WINDOWS_MAX
+            and (key in world.proved or self._is(Bug.BLAMES_THE_LAST))
+        ):
             dead = self.events(segment, known)
             yield from self._settled(world, segment, known, dead)
 
@@ -246,10 +259,14 @@ class Delivering:
         taken = world._replace(received=world.received | (events - self.bounds.named))
 
         def sent(after: World, answer: str) -> World:
-            mine = Sent(segment, known, answer, before)
+            mine = Sent(segment, known, answer, before, is_first)
             return after._replace(sent=(*world.sent, mine))
 
-        if world.down or events & self.bounds.refused:
+        is_busy = 0 < self.bounds.takes <= world.asked
+        world = world._replace(asked=min(world.asked + 1, self.bounds.takes))
+        taken = taken._replace(asked=world.asked)
+        is_first = not world.sent and not world.accepting
+        if world.down or events & self.bounds.refused or is_busy:
             yield f"posts {text}, refused", sent(world, "no")
             return
         yield f"posts {text}, accepted", sent(taken, "ok")
@@ -279,6 +296,12 @@ class Delivering:
                 restored = _with(after, segment, each.before)
                 yield f"restores what the probe cut {text}", restored
                 continue
+            if known.is_single:
+                key = {(segment, known.start)}
+                if each.is_first:
+                    after = after._replace(first=after.first | key)
+                elif key & world.alone & world.first:
+                    after = after._replace(proved=after.proved | key)
             failed = (*after.failed, (segment, known))
             after = after._replace(failed=failed)
             if self._is(Bug.CUTS_BLINDLY):
@@ -395,7 +418,8 @@ def _idle(world: World) -> World:
     """Nobody flushes: only what is on the disk is left."""
     return world._replace(
         memory=world.disk, runs=False, down=False, accepting=False, sent=(), failed=(),
-        alone=frozenset(), seen=frozenset(),
+        alone=frozenset(), seen=frozenset(), asked=0, first=frozenset(),
+        proved=frozenset(),
     )  # fmt: skip
 
 
