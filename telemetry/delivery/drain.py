@@ -352,9 +352,8 @@ class Drain:
             self.says_nothing = verdict is not None and bool(known.reason)
             if verdict is not None and verdict.narrow and not is_counted:
                 self._put_aside(batch.segment, known, verdict)
-                if (
-                    known.tries
-                ):  # the last flush began with it, and had no answer either
+                if known.tries:
+                    # An earlier flush had no answer either, and it may have begun with it.
                     self._proved.add((batch.segment, known.start))
             raise
 
@@ -526,7 +525,7 @@ class Drain:
         for each in entry.announced:
             if known.start <= each.start < known.end:
                 self._drawn[name, each.start] = verdict
-        if known.count == 1:
+        if known.count == 1 and verdict.narrow:
             self._alone[name, known.start] = verdict
             self._suspects.add((name, known.start))
 

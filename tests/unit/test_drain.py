@@ -428,6 +428,19 @@ def test_what_was_set_aside_does_not_come_first_for_ever(spool: Spool) -> None:
     assert spool.drain().posted == ["28 ok", "3 ok"]
 
 
+def test_a_connection_that_does_not_come_about_is_held_against_no_event(
+    spool: Spool,
+) -> None:
+    """Nothing was sent, whatever is accepted behind it."""
+    spool.drain(refusing([3], status(503)))
+    spool.write(2, 1)
+    answers = [DOWN, OK, DOWN]
+    posted = spool.drain(lambda _: answers.pop(0)).posted
+    assert posted == ["3 refused", "28 ok", "3 refused"]
+    assert [each.windows for each in spool.announced()] == [1]
+    assert spool.stopped == "waiting"
+
+
 def test_a_server_that_asks_for_time_is_asked_twice_however_much_was_set_aside(
     spool: Spool,
 ) -> None:
