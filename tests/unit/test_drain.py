@@ -673,6 +673,36 @@ def test_a_drain_that_is_killed_at_any_request_loses_nothing_and_sends_the_same_
         run(tmp_path / f"killed-{at}", at, kills=True)
 
 
+@pytest.mark.parametrize("at", range(1, 4))
+@pytest.mark.parametrize("verdict", [status(400), status(503)], ids=["400", "503"])
+def test_a_flush_that_begins_with_what_was_set_aside_may_be_killed_at_any_request(
+    verdict: Verdict, at: int, spool: Spool
+) -> None:
+    """The event is dead once, in the end, and all others arrive."""
+
+    class Killed(BaseException):
+        pass
+
+    poison = refusing([3], verdict)
+    for segment in range(2, 6):
+        spool.drain(poison)
+        spool.write(segment, 1)
+    count = itertools.count(1)
+
+    def during(_: list[int]) -> None:
+        if next(count) == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        spool.drain(poison, during=during)
+    assert spool.letters() == []
+    for segment in range(6, 10):
+        spool.drain(poison)
+        spool.write(segment, 1)
+    spool.drain(poison)
+    assert (spool.left(), len(spool.letters())) == ((35, 0, 1), 1)
+
+
 def test_the_books_say_before_each_request_what_it_holds(spool: Spool) -> None:
     """Announce, post, settle: at each request no more than four are unsettled."""
     open_at: list[int] = []
