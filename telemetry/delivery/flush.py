@@ -142,16 +142,17 @@ class _Flush(NamedTuple):
                 # A file that cannot be removed holds back no delivery.
                 finish_purge(home, books)
             tidy(home, books)
+            plan = schedule.load(home.next_flush)
+            failures = plan.failures(schedule.destination_of(config))
             try:
-                transport = self._transport(config)
+                # After a failure another address of the server's name comes first.
+                transport = self._transport(config, turn=failures)
             except ConfigError as error:
                 self.say("%s; everything is kept", error)
                 self._remember_problem(books, self.own_key.without(str(error)))
                 return "off"
             poster = self._poster(transport, allowed)
             progress.poster = poster
-            plan = schedule.load(home.next_flush)
-            failures = plan.failures(schedule.destination_of(config))
             drain = self._drain_of(books, poster, failures)
             stopped, verdict = _drained(drain)
             progress.verdict = verdict
@@ -216,7 +217,7 @@ class _Flush(NamedTuple):
         # The ledger is gone, or knows better how events fare.
         _store(home, plan, self._concluded(DeliveryState(), plan, stopped, verdict))
 
-    def _transport(self, config: Config) -> Transport:
+    def _transport(self, config: Config, *, turn: int = 0) -> Transport:
         """What posts to the endpoint. Raises ConfigError if there is no usable one."""
         if lacks := config.lacks():
             raise ConfigError(lacks, "none is set; events are kept")
@@ -235,6 +236,7 @@ class _Flush(NamedTuple):
             http=self.http,
             form=form,
             ends=self.ends,
+            turn=turn,
         )
 
     def _poster(self, transport: Transport, allowed: Callable[[], bool]) -> Poster:

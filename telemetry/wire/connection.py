@@ -3,7 +3,8 @@
 Names with several addresses are tried in turns (RFC 8305 in spirit): the families
 alternate, the next address starts a quarter of a second after the one before, which
 goes on, and all of them share one connect timeout. The address that worked last is
-tried first.
+tried first, and one that connects and does not serve (a certificate of another name, a
+503, no answer) last: it may be the only one behind the name that fails.
 
 Four things in http.client are put right on the way:
 
@@ -29,6 +30,7 @@ import re
 import selectors
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable
 from email.errors import MissingHeaderBodySeparatorDefect
 from itertools import zip_longest
@@ -151,10 +153,23 @@ class BoundedResponse(http.client.HTTPResponse):
 
 
 class Dialler:
-    """Connects to a host, and remembers which of its addresses answered last."""
+    """Connects to a host, and remembers which of its addresses serve.
 
-    def __init__(self) -> None:
+    Before anything is known of them, the address number `turn` comes first, counted
+    through as often as needed.
+    """
+
+    def __init__(self, turn: int = 0) -> None:
+        self._turn = turn
         self._last: object = None
+        self._failures: Counter[object] = Counter()
+
+    def note(self, address: object, *, has_served: bool) -> None:
+        """What came of a request at an address of `Bounds.address`."""
+        if has_served:
+            self._failures.pop(address, None)
+        else:
+            self._failures[address] += 1
 
     def dial(self, host: str, port: int, bounds: Bounds) -> socket.socket:
         """A connected socket, within the connect timeout of `bounds`.
@@ -163,6 +178,7 @@ class Dialler:
         be reached (RFC 6724), so the first says most. UnconnectedError if none
         answered in time.
         """
+        bounds.address = None
         waiting = self._in_turns(
             socket.getaddrinfo(host, port, family=0, type=socket.SOCK_STREAM)
         )
@@ -196,7 +212,7 @@ class Dialler:
                     if not failed:
                         # The time may be up just now: it is closed below then.
                         bounds.connecting(sock)
-                        self._last = attempts.pop(sock)
+                        self._last = bounds.address = attempts.pop(sock)
                         return sock
                     del attempts[sock]
                     sock.close()
@@ -208,14 +224,19 @@ class Dialler:
         raise problem or OSError(f"{host} has no address")
 
     def _in_turns(self, found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """The addresses, families alternating, the one that worked last in front."""
+        """The addresses, families alternating, the one that worked last in front.
+
+        Those that failed come behind those that did not, or less often.
+        """
         families: dict[Any, list[tuple[Any, ...]]] = {}
         for family, kind, protocol, _, address in found:
             families.setdefault(family, []).append((family, kind, protocol, address))
         turns = [
             each for row in zip_longest(*families.values()) for each in row if each
         ]
-        turns.sort(key=lambda each: each != self._last)
+        first = self._turn % max(len(turns), 1)
+        turns = turns[first:] + turns[:first]
+        turns.sort(key=lambda each: (self._failures[each], each != self._last))
         return turns
 
 

@@ -55,7 +55,8 @@ class OversizeError(http.client.HTTPException):
 class Bounds:
     """What is left of one request's time and bytes. For one thread at a time.
 
-    `is_sent` says whether every byte of the request was handed to the system.
+    `is_sent` says whether every byte of the request was handed to the system, `address`
+    where the connection in use leads; None before it has come about.
     """
 
     def __init__(self, *, connect_timeout_s: float, read_timeout_s: float) -> None:
@@ -64,6 +65,7 @@ class Bounds:
         self._deadline = 0.0
         self._bytes_left = 0
         self.is_sent = True
+        self.address: object = None
 
     def begin(self, *, deadline: float, reply_bytes_max: int) -> None:
         """Start a request that ends at `deadline` (seconds of time.monotonic)."""

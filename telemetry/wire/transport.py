@@ -47,7 +47,7 @@ from telemetry.wire.failure import TrustError, failure
 from telemetry.wire.formats import RECORDS, Format
 from telemetry.wire.reply import read_reply
 from telemetry.wire.request import RequestForm
-from telemetry.wire.verdict import Failure, Outcome
+from telemetry.wire.verdict import Failure, Outcome, Reply
 
 
 # A request that meets its deadline says so itself within this, and its thread and
@@ -77,6 +77,7 @@ class Transport:
         http: HTTPClient | None = None,
         form: Format = RECORDS,
         ends: Callable[[], float] = lambda: math.inf,
+        turn: int = 0,
     ) -> None:
         """Opens nothing yet. The times are seconds, the bound is bytes of a body.
 
@@ -87,6 +88,7 @@ class Transport:
             certificates; the deadline holds, its thread is abandoned
         ends: when all requests end at the latest, of `time.monotonic()`; asked again
             while one is waited for
+        turn: which address of a name that has several is tried first
 
         Raises EndpointError for an endpoint that nothing may be sent to, ConfigError
         for a header, key or user agent that would break a request.
@@ -113,7 +115,7 @@ class Transport:
         # A client of the program's own may not be made for several threads.
         self.at_once = CONNECTIONS_MAX if http is None else 1
         self._closed = False
-        self._dialler = Dialler()
+        self._dialler = Dialler(turn)
 
     def post(
         self, body: bytes, *, key: str, timeout_s: float, spool_range: str = ""
@@ -196,6 +198,21 @@ class Transport:
         deadline: float,
     ) -> Outcome:
         """One request and its answer, on the thread that `client` belongs to."""
+        outcome = self._posted(client, url, body, headers, deadline)
+        if isinstance(client, _Wire) and client.bounds.address is not None:
+            # Another address of the same name may be one that serves.
+            has_served = isinstance(outcome, Reply) and outcome.status // 100 == 2
+            self._dialler.note(client.bounds.address, has_served=has_served)
+        return outcome
+
+    def _posted(
+        self,
+        client: HTTPClient,
+        url: URL,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline: float,
+    ) -> Outcome:
         wire = client if isinstance(client, _Wire) else None
         proxy = wire.proxy if wire is not None else None
         if proxy is not None and proxy.problem:
@@ -231,8 +248,7 @@ class Transport:
                 is_sent=wire is None or wire.bounds.is_sent,
             )
             if connection is not None and response.status // 100 != 2:
-                # Another connection may lead to another server behind the same name,
-                # and this one may be the only one that fails.
+                # Behind a balancer, another connection may lead to another server.
                 connection.close()
             return reply
         except Exception as exc:  # noqa: BLE001  nothing the network does may raise

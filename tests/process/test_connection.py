@@ -19,9 +19,9 @@ import pytest
 from telemetry.wire.connection import Dialler, UnconnectedError
 from telemetry.wire.deadline import Bounds
 from telemetry.wire.verdict import Action, Reply, judge
-from tests.support.loopback import Server
+from tests.support.loopback import Behaviour, Server
 from tests.support.misbehaving import blackhole, raw, refusing, reply
-from tests.support.posting import KEY, post, transport
+from tests.support.posting import KEY, post, sign, transport
 
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%b\r\n{}"
@@ -66,6 +66,46 @@ def test_dead_addresses_leave_time_for_a_good_one(
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         first = dialler._in_turns(socket.getaddrinfo("host", 443))[0]
         assert first[3] == ("127.0.0.1", good), "what worked last is tried first"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [reply(503), reply(404), raw(b"no HTTP\r\n"), raw()],
+    ids=["503", "404", "no HTTP", "closed"],
+)
+def test_an_address_that_does_not_serve_is_left_for_one_that_does(
+    bad: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of several servers behind a name fails, and the resolver names it first."""
+    with (
+        Server(bad) as failing,
+        Server(reply(202)) as sound,
+        monkeypatch.context() as resolver,
+    ):
+        resolve_to(resolver, failing.port, sound.port)
+        with transport("http://localhost:1") as to:
+            first, *others = [post(to) for _ in range(4)]
+        assert not isinstance(first, Reply) or first.status != 202
+        assert [isinstance(o, Reply) and o.status for o in others] == [202] * 3
+        assert (len(failing.requests), sound.connections) == (1, 1)
+        # The next flush is another process, which begins elsewhere.
+        with transport("http://localhost:1", turn=1) as to:
+            assert sign(post(to)) == (202, "whole")
+        assert len(failing.requests) == 1
+
+
+def test_addresses_that_all_fail_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is given up for good: any of them may be mended first."""
+    with (
+        Server(reply(503)) as one,
+        Server(reply(503), reply(503), reply(202)) as two,
+        monkeypatch.context() as resolver,
+    ):
+        resolve_to(resolver, one.port, two.port)
+        with transport("http://localhost:1") as to:
+            statuses = [sign(post(to))[0] for _ in range(7)]
+        assert statuses == [503, 503, 503, 503, 503, 202, 202]
+        assert len(one.requests) == 3
 
 
 def test_a_short_flush_reaches_the_last_address(
