@@ -14,7 +14,6 @@ import importlib
 import sys
 import textwrap
 from difflib import get_close_matches
-from importlib import metadata
 from typing import NoReturn
 
 from spool_tools.screen import complain
@@ -141,6 +140,8 @@ def _help(name: str, arguments: list[str]) -> int:
 
 
 def _version() -> str:
+    from importlib import metadata  # a third of what the start of a command costs
+
     try:
         return metadata.version("spooled-telemetry")
     except metadata.PackageNotFoundError:
