@@ -12,6 +12,7 @@ from typing import Any
 
 from spool_tools.collector import Collector
 from tests.support.surroundings import REPOSITORY, bare_environment, home_in, spooled
+from tests.support.tooling import tool
 
 
 NOWHERE = "https://nowhere.invalid/v1"
@@ -63,14 +64,8 @@ def _read(terminal: int) -> bytes:
 
 def status(home: Path, *options: str, **variables: str) -> str:
     """What `status` says of the app, on whichever stream."""
-    done = subprocess.run(
-        [sys.executable, "-m", "spool_tools", "status", "--app", "app", *options],
-        env=bare_environment(home, PYTHONPATH=str(REPOSITORY), **variables),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout + done.stderr
+    told = tool("status", "--app", "app", *options, HOME=str(home), **variables)
+    return told.out.decode() + told.err
 
 
 # What is wrong: the settings, the environment, what the program does then, and words

@@ -38,10 +38,11 @@ def test_the_own_key_is_removed_however_it_is_written() -> None:
     found = [
         (key, name, text, out)
         for key in KEYS
+        for own in [OwnKey(key)]
         for name, write in OWN_KEY_WRITTEN.items()
         for around in SURROUNDINGS
         for text in [around.format(write(key).strip())]
-        for out in [OwnKey(key).without(text)]
+        for out in [own.without(text)]
         if own_key_leaks(out, key)
     ]
     assert found == []

@@ -195,7 +195,7 @@ def test_what_was_planted_never_comes_out() -> None:
 
     A third of all surroundings is tried in `proofs/test_privacy_time.py`.
     """
-    assert leaks(12) == []
+    assert leaks(18) == []
 
 
 def test_ordinary_text_comes_through() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -22,6 +23,7 @@ BY_NAME = {rule.name: rule for rule in IN_FREE_TEXT}
 USER, HOME = "alice", "/data/p9"
 
 
+@functools.cache
 def text_of(rule: Rule) -> st.SearchStrategy[str]:
     """Texts that the rule matches, as far as they can be drawn from its pattern."""
     # Hypothesis draws no look behind well; what it refuses is filtered out.
