@@ -146,7 +146,7 @@ def _misconfigured(facts: Facts) -> Why | None:
             f"nothing can be sent: {state.last_error}{where}{advice}",
         )
     if state.stopped or facts.began:
-        return None  # only a program that has both begins a flush
+        return None  # a flush begins only where endpoint and key are set
     if not facts.endpoint and not state.endpoint:
         return _untried("endpoint")
     return _untried("api_key") if facts.endpoint and not facts.key else None
@@ -157,8 +157,8 @@ def _untried(field: str) -> Why:
     return Why(
         f"no_{field}",
         f"no flush has begun: the program may lack {name} (this tool knows of none; set "
-        f"TELEMETRY_{field.upper()}), or its run was ended before (killed, or too few "
-        "open files: see `ulimit -n`); run it with TELEMETRY_DEBUG=1 to see which",
+        f"TELEMETRY_{field.upper()}), or its run was killed or had too few open files "
+        "(`ulimit -n`); TELEMETRY_DEBUG=1 shows which",
     )
 
 
@@ -199,24 +199,24 @@ def _refused_or_failed(facts: Facts) -> Why | None:
         )
     if state.stopped == "waiting":
         kind, _, detail = state.last_error.partition(": ")
-        code, sentence = _KINDS.get(kind, ("server", "{where} does not accept"))
+        code, sentence = _KINDS.get(kind, _OTHER_KIND)
         said = detail or state.last_error
         hints = (hint for part, hint in _HINTS.get(code, {}).items() if part in said)
         said += f" ({hint})" if (hint := next(hints, "")) else ""
         return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
         kind, _, said = state.last_error.partition(": ")
-        more = (
+        advice = (
             "`spool-tools flush` has more time, and so has a flush at exit with a larger "
             "exit_timeout_s"
         )
-        if not said or state.last_error_ms < state.last_success_ms:
-            told = f"the last flush to {where} ran out of time"
-        elif kind == SLOW:
-            told = f"{where} gave {said}"
-        else:
-            told = f"the last flush ran out of time: {where} said {said}"
-        return Why("deadline", f"{told}; {following}; {more}")
+        problem = f"the last flush to {where} ran out of time"
+        if said and state.last_error_ms >= state.last_success_ms:
+            _, sentence = _KINDS.get(kind, _OTHER_KIND)
+            problem = f"{problem}: {sentence.format(where=where)}: {said}"
+            if kind == SLOW:
+                problem = f"{where} gave {said}"
+        return Why("deadline", f"{problem}; {following}; {advice}")
     return None
 
 
@@ -233,6 +233,8 @@ _KINDS = {
     "other": ("connection", "the request to {where} fails"),
 }
 
+
+_OTHER_KIND = "server", "{where} does not accept"
 
 # What to do, by the code and a part of what was met; the first that holds counts.
 _HINTS = {

@@ -11,7 +11,8 @@ lost without being counted.
 
 Names are loaded on first use, so importing this package costs next to nothing;
 what is not in `__all__` is private. `telemetry.integrations` and
-`telemetry.testing` are public, too. The map; each wing's docstring is one of its own:
+`telemetry.testing` are public, too. Which file to open for what: the end of
+`telemetry/README.md`. The map; each wing's docstring is one of its own:
 
     spool/         the format on disk; writing and reading it
     wire/          one request and what came of it; formats/: what a body looks like

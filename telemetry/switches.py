@@ -9,7 +9,8 @@ file is trimmed first: an env-file with CRLF ends, `docker --env-file`, which ke
 quotes, and a mounted secret all add what was not meant.
 
 Small on purpose: a program with telemetry off pays for this module and its client
-alone. The rules that come after these two are in `consent.py`. In these modules an
+alone. The rules that come after these two are in `consent.py`; a third variable goes in
+there as well, and into `spool_tools/explain.py`. In these modules an
 annotation is a text unless it is a plain name: `from __future__ import annotations`
 loads a module, which alone is 2 % of an empty program.
 """

@@ -51,12 +51,17 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     form: str = "records/1"
     """Name and version of the format that `digest` is of."""
     windows: Number = 0
-    """Flushes in which this single event failed while others were accepted, or was
-    refused while nothing else was pending but single events that were set aside."""
+    """Flushes in which this single event failed while others were accepted."""
     reason: str = ""
     """Why it was set aside: the reason of the last verdict. Empty if it was not."""
     tries: Number = 0
-    """Flushes that posted it again as a whole since it last drew an answer."""
+    """Times it was posted again since it was last set aside; 1 for a range that is to be
+    cut before it is posted."""
+    unanswered: Number = 0
+    """Flushes that began with this single event and had no answer in their time."""
+    refusals: Number = 0
+    """Flushes that refused this single event while nothing else was pending but single
+    events that were set aside."""
 
 
 class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,11 +299,11 @@ def set_aside(
 ) -> SegmentEntry:
     """The entry once what is left of the range `known` is set aside.
 
-    It failed as a whole while others were accepted. With `tries` it is cut before it is
-    posted again.
+    It failed as a whole while others were accepted. With `tries=1` it is cut before it
+    is posted again.
     """
     parts = [
-        msgspec.structs.replace(each, reason=reason, tries=tries)
+        msgspec.structs.replace(each, reason=reason, tries=tries, unanswered=0)
         if known.start <= each.start < known.end
         else each
         for each in entry.announced

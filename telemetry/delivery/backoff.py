@@ -64,6 +64,7 @@ def conclude(
     been set aside while others were accepted.
     """
     wait_s = 0.0
+    asked_s = verdict.retry_after_s if verdict is not None else None
     if delivered:
         failures = 0
     if stopped == "drained":
@@ -71,14 +72,13 @@ def conclude(
     elif stopped == "paused":
         failures, wait_s = failures + 1, PAUSE_S
     elif stopped in {"waiting", "disk"} or (
-        stopped == "deadline" and (says_nothing or not delivered)
+        stopped == "deadline" and (says_nothing or asked_s or not delivered)
     ):
         failures += 1
         first_s, max_s = config.retry_first_s, config.retry_max_s
         if says_nothing:
             max_s = min(max_s, SET_ASIDE_S)
         wait_s = backoff_s(failures, first_s=first_s, max_s=max_s, random=random)
-    asked_s = verdict.retry_after_s if verdict is not None else None
     if asked_s is not None and stopped in {"waiting", "disk", "deadline"}:
         # Spread, or all who were asked at once come back at once. Never less than our
         # own: `Retry-After: 0` must not start a flusher a launch.

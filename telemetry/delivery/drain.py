@@ -24,20 +24,20 @@ A flush may end before it learns which: its time is over, or it is killed. So ea
 that is posted again is counted first (`tries`): every other flush begins with a probe
 from elsewhere, and what was set aside is cut after one try as a whole.
 
-A server may take only so many requests of a flush and fail for all that follow. What is
-tried last would bear the blame for it, flush after flush. So a flush that follows one
-which ended on what had been set aside begins with some of that, before anything else.
+A server may take a few requests of a flush and fail all that follow. The range tried last
+would then fail in every flush. So a flush that follows one which ended on ranges that were
+set aside posts some of those first.
 
 A server that accepts nothing sees at most four requests of one flush; one that says when
 to come again (`Retry-After`) sees one more, the probe, and then none until that time. An
-event dies only
+event becomes a dead letter only
 
-- if an accepting reply named it,
-- if it failed alone in five flushes in which others were accepted, and the last of these
-  began with it and tried it again after another one was accepted (one that no flush has
-  time for: if a flush that began with it had no answer either),
-- or if it was refused in five flushes where nothing else was pending but single events
-  that had been set aside.
+- if an accepting reply named it;
+- if it failed alone in five flushes that delivered others, the last of which posted it
+  first, and again after another one was accepted. Where it draws no answer at all, an
+  earlier flush that posted it first drew none either;
+- if it was refused in five flushes with nothing else pending but single events that had
+  been set aside.
 
 Its caller holds the flush lock. It opens no ledger, takes no lock and starts nothing.
 """
@@ -56,7 +56,6 @@ import msgspec
 from telemetry.books.entries import Announced, SegmentEntry, replace, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
-from telemetry.delivery.search import WINDOWS_MAX
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
@@ -68,13 +67,13 @@ T = TypeVar("T")
 
 # Requests in a row that may fail before a flush ends; the server sees no more of it.
 FAILURES_MAX = 4
-# Of these so many for what was set aside; the others may find one that is accepted.
-BEGIN_MAX = 2
-# So many flushes in a row may begin so: every other new event may be a bad one, and what
-# was set aside has to meet the good ones.
-BEGIN_FLUSHES = 2
-# The same where others were accepted in this flush, and the server says no itself.
+# Requests in a row that may fail while others are accepted, if each is a refusal.
 REFUSALS_MAX = 16
+# Requests of FAILURES_MAX for what was set aside; the others may find one that is accepted.
+BEGIN_MAX = 2
+# After so many flushes in a row without a delivery, the next one begins with new events:
+# what was set aside is judged only beside an accepted event.
+BEGIN_FLUSHES = 2
 # Flushes in a row that end because the server names a time, before its word is doubted
 # where only the batch itself can be compared with it.
 ASKED_MAX = 2
@@ -127,10 +126,9 @@ class Drain:
         self._drawn: dict[tuple[str, int], Verdict] = {}
         self._tried: Counter[tuple[str, int]] = Counter()
         self._alone: dict[tuple[str, int], Verdict] = {}
-        # What this flush began with, if it failed, and which of it are single events.
-        self._began: list[tuple[Batch, Verdict]] = []
-        self._last_chances: set[tuple[str, int]] = set()
-        # Events whose fault is shown by something else.
+        # What this flush began with, if it was posted and failed.
+        self._began: dict[tuple[str, int], tuple[Batch, Verdict]] = {}
+        # Events that this flush shows to be at fault.
         self._proved: set[tuple[str, int]] = set()
         # Reasons of what failed and was accepted later as it was: it was not at fault.
         self._flaps: set[str] = set()
@@ -153,8 +151,10 @@ class Drain:
             self._begin_with_what_was_set_aside()
             self._send_all()
             if self._failures and not self._is_accepting:
-                # It began with them, and there was nothing else to send.
-                self._find_out(*self._began[-1])
+                # There was nothing else to send, or it could not be read.
+                if not self._began:
+                    raise self._halted(self._most_telling(self._row))
+                self._find_out(*list(self._began.values())[-1])
             self._hold_against()
             self._narrow()
         except Halted as halted:
@@ -163,7 +163,7 @@ class Drain:
             if halted.stopped != "off":
                 self._blame()  # else no dead letter is written any more
             if halted.stopped == "deadline" and self._row:
-                # Time ended it, and the server is why it took so long.
+                # Keep what the server said, and its Retry-After.
                 raise Halted("deadline", self._most_telling(self._row)) from halted
             raise
         self._blame()
@@ -246,32 +246,52 @@ class Drain:
             self._with(name, partial(self._begin_with, known))
 
     def _begin_with(self, known: Announced, segment: OpenSegment) -> None:
+        """One range is posted, and settled or kept as a failure.
+
+        One that was posted before and not answered is cut first.
+        """
         batch = segment.read(known)
         if batch is not None and known.tries:
-            # It was posted as a whole before, and the flush ended on it.
             parts = segment.narrow(batch)
             batch = segment.read(parts[0]) if parts else batch
         if batch is None:
             return
         self._count_try(batch.segment, batch.known)
         self._books.commit()
-        verdict = self._answer(batch, self._poster.send(batch.request))
+        try:
+            verdict = self._answer(batch, self._poster.send(batch.request))
+        except Halted as halted:
+            if halted.verdict is not None and batch.known.count == 1:
+                self._change(batch, unanswered=batch.known.unanswered + 1)
+            raise
         if verdict.action is Action.ACCEPTED:
             self._accept(batch, verdict)
             return
-        self._began.append((batch, verdict))
         self._row.append(verdict)
-        key = batch.segment, batch.known.start
-        if batch.known.count == 1:
-            self._last_chances.add(key)
-        self._tried[key] += batch.known.count > 1  # once is enough for it to be cut
+        if verdict.retry_after_s:
+            self._compared = verdict  # no other probe before that time
+        if verdict.narrow:
+            key = batch.segment, batch.known.start
+            self._began[key] = batch, verdict
+            if batch.known.count > 1:
+                self._tried[key] += 1  # it is not tried again, but cut
         if verdict.action is Action.SPLIT and segment.narrow(batch):
-            return  # it may be all that the server says in this flush
+            return  # cut now: the server may answer nothing more in this flush
         self._failures.append(_Failure(batch.segment, batch.known, verdict))
 
     def _count_try(self, name: str, known: Announced) -> None:
         again = msgspec.structs.replace(known, tries=known.tries + 1)
         self._books.stage(name, replace(self._books.entry(name), known, again))
+
+    def _change(self, batch: Batch, **changes: int) -> Announced | None:
+        """The range as it is in the books now, changed; None if it is no more."""
+        entry = self._books.entry(batch.segment)
+        for known in entry.announced:
+            if (known.start, known.count) == (batch.known.start, batch.known.count):
+                new = msgspec.structs.replace(known, **changes)
+                self._books.stage(batch.segment, replace(entry, known, new))
+                return new
+        return None
 
     # Sending, and what is done with answers.
 
@@ -352,8 +372,7 @@ class Drain:
             self.says_nothing = verdict is not None and bool(known.reason)
             if verdict is not None and verdict.narrow and not is_counted:
                 self._put_aside(batch.segment, known, verdict)
-                if known.tries:
-                    # An earlier flush had no answer either, and it may have begun with it.
+                if known.unanswered or (batch.segment, known.start) in self._began:
                     self._proved.add((batch.segment, known.start))
             raise
 
@@ -366,6 +385,7 @@ class Drain:
         self._accepted.add((name, known.start, known.count))
         self._good |= {(name, known.start), (name, known.end)}
         self._is_accepting = True
+        self.says_nothing = False
         self._row = []
         self._hold_against()
         self._before.clear()
@@ -469,10 +489,13 @@ class Drain:
             and self._is_all_known_to_be_refused()
         ):
             self._failures = []
+            refusals = batch.known.refusals + 1
             self._put_aside(batch.segment, batch.known, verdict)
-            self._proved.add((batch.segment, batch.known.start))
-            if batch.known.windows + 1 < WINDOWS_MAX:
+            self._alone.pop((batch.segment, batch.known.start), None)
+            known = self._change(batch, refusals=refusals)
+            if refusals < search.WINDOWS_MAX or known is None:
                 raise Halted("waiting", verdict)
+            self._with(batch.segment, partial(self._bury, known, verdict))
             return
         if self.says_nothing:
             raise Halted("waiting", _of_batch(verdict))
@@ -518,8 +541,9 @@ class Drain:
         self._tried[name, known.start] += 1
         # It failed before others were accepted: that is enough for it to be cut, if not
         # now, then in the next flush.
-        first = {(batch.segment, batch.known.start) for batch, _ in self._began}
-        tries = int(known.count > 1 and (name, known.start) in first)
+        first = self._began.get((name, known.start))
+        is_cut = first is not None and known.count == first[0].known.count > 1
+        tries = int(is_cut)
         entry = set_aside(before, known, verdict.reason, tries=tries)
         self._books.stage(name, entry)
         for each in entry.announced:
@@ -535,26 +559,28 @@ class Drain:
         Nothing is settled as dead here: what failed is judged at the end (`_blame`).
         """
         done: set[tuple[str, int]] = set()
-        is_refused = False
+        has_failed_idly = False
         while True:
-            waiting = [
-                (name, known)
-                for name, known in self._waiting()
-                if (name, known.start) not in done
-            ]
-            # Some of them, so that many bad events do not use up what the server bears.
-            single_first = self._is_accepting and len(self._alone) < FAILURES_MAX
-            found = self._next_of(waiting, single_first=single_first)
-            if not found:
+            waiting = [each for each in self._waiting() if _key(*each) not in done]
+            if not waiting:
                 return
-            ((name, known),) = found
+            segments = self._books.snapshot.segments
+            name, known = search.next_range(
+                waiting,
+                self._good,
+                parts={name: len(segments[name].announced) for name, _ in waiting},
+                begun=self._began,
+                # Some of them, so that many bad events do not use up what the server
+                # bears.
+                single_first=self._is_accepting and len(self._alone) < FAILURES_MAX,
+            )
             key = name, known.start
-            is_idle = search.is_spent(known) and key not in self._last_chances
-            if is_idle and is_refused:
+            cannot_count = search.is_spent(known) and key not in self._began
+            if cannot_count and has_failed_idly:
                 return  # nothing else is left
             if not self._with(name, partial(self._narrow_range, known)):
                 done.add(key)
-            is_refused = is_refused or (is_idle and key in self._alone)
+            has_failed_idly |= cannot_count and key in self._alone
 
     def _waiting(self) -> list[tuple[str, Announced]]:
         """The ranges that are not settled, by segment."""
@@ -563,24 +589,6 @@ class Drain:
             for name, entry in self._books.snapshot.segments.items()
             for known in entry.announced
             if name not in self._left_alone
-        ]
-
-    def _next_of(
-        self, waiting: Sequence[tuple[str, Announced]], *, single_first: bool
-    ) -> list[tuple[str, Announced]]:
-        """The one of these ranges that is tried next; none of none."""
-        if not waiting:
-            return []
-        segments = self._books.snapshot.segments
-        parts = {name: len(segments[name].announced) for name, _ in waiting}
-        return [
-            search.next_range(
-                waiting,
-                self._good,
-                parts=parts,
-                last_chances=self._last_chances,
-                single_first=single_first,
-            )
         ]
 
     def _narrow_range(self, known: Announced, segment: OpenSegment) -> bool:
@@ -595,7 +603,8 @@ class Drain:
         if known.count == 1:
             verdict = self._alone.get(key)  # what it drew in a batch is not about it
         if verdict is None and known.tries and segment.narrow(batch):
-            return True  # a flush ended while it waited for this one's answer
+            # A flush ended while it waited for this one's answer, or began with it.
+            return True
         if verdict is None or self._is_tried_again(key, verdict):
             drew = drew if verdict is None else verdict.reason
             verdict = self._try(batch)
@@ -617,8 +626,8 @@ class Drain:
         """Whether it may have been the network, or a server that fails now and then."""
         if verdict.reason in self._flaps:
             return self._tried[key] <= FAILURES_MAX
-        is_open = verdict.action is Action.WAIT or key in self._last_chances
-        return is_open and self._tried[key] <= 1
+        may_repeat = verdict.action is Action.WAIT or key in self._began
+        return may_repeat and self._tried[key] <= 1
 
     def _try(self, batch: Batch) -> Verdict | None:
         """What a range drew that was set aside; None if nothing is to be drawn from it.
@@ -640,6 +649,9 @@ class Drain:
             raise self._halted(verdict)
         start = batch.known.start
         self._put_aside(batch.segment, batch.known, verdict)
+        self.says_nothing = True
+        if batch.known.count == 1 and (batch.segment, start) in self._began:
+            self._proved.add((batch.segment, start))
         self._row.append(verdict)
         is_bound = len(self._row) > _bound(verdict)
         is_asked = verdict.retry_after_s and self._tried[batch.segment, start] > 1
@@ -648,6 +660,7 @@ class Drain:
             if found is not None and found.action is not Action.ACCEPTED:
                 if self._is_first_time or verdict.reason in self._flaps:
                     self._take_back()
+                self.says_nothing = False
                 raise Halted("waiting", _of_batch(found))
         return verdict
 
@@ -677,7 +690,7 @@ class Drain:
     def _blame(self) -> None:
         """Events that failed alone while others were accepted: that counts.
 
-        Those that did so in enough flushes, the last of which began with them, are dead
+        Those that did so in enough flushes, the last of which shows their fault, are dead
         letters on return.
         """
         for (name, start), verdict in self._alone.items():
@@ -686,18 +699,15 @@ class Drain:
             entry = self._books.entry(name)
             for known in entry.announced:
                 if known.start == start and known.count == 1:
-                    is_proved = self._is_proved((name, start))
-                    windows_max = WINDOWS_MAX if is_proved else WINDOWS_MAX - 1
+                    is_proved = (name, start) in self._proved
+                    windows_max = (
+                        search.WINDOWS_MAX if is_proved else search.WINDOWS_MAX - 1
+                    )
                     windows = min(known.windows + 1, windows_max)
                     more = msgspec.structs.replace(known, windows=windows)
                     self._books.stage(name, replace(entry, known, more))
-                    if windows >= WINDOWS_MAX:
+                    if windows >= search.WINDOWS_MAX:
                         self._with(name, partial(self._bury, more, verdict))
-
-    def _is_proved(self, key: tuple[str, int]) -> bool:
-        """Whether this flush shows that the event is at fault."""
-        is_tried_twice = key in self._last_chances and self._tried[key] > 1
-        return is_tried_twice or key in self._proved
 
     def _bury(self, known: Announced, verdict: Verdict, segment: OpenSegment) -> None:
         batch = segment.read(known)
@@ -708,6 +718,10 @@ class Drain:
 def _bound(verdict: Verdict) -> int:
     """Requests in a row that may fail so, while others are accepted."""
     return FAILURES_MAX if verdict.action is Action.WAIT else REFUSALS_MAX
+
+
+def _key(name: str, known: Announced) -> tuple[str, int]:
+    return name, known.start
 
 
 def _is_accepted(verdict: Verdict | None) -> bool:

@@ -1,4 +1,4 @@
-"""Where to cut a refused batch, and where the next probe comes from. Pure.
+"""Which range is tried next, where a batch is cut, where a probe comes from. Pure.
 
 A batch that draws a refusal, or no answer, while others are accepted holds a bad
 event or is too large. It is cut in two, and each part again, down to the event: among
@@ -16,11 +16,19 @@ from collections.abc import Collection, Mapping, Sequence
 from telemetry.books.entries import Announced
 
 
-# An event that failed alone in so many flushes, while others were accepted, is dead, if
-# the last of them has proved that it was the event.
+# An event that failed alone in so many flushes that delivered others is dead, if the last
+# of them shows that it is at fault.
 WINDOWS_MAX = 5
-# So many flushes may begin in vain with an event whose turn it is, before another has it.
+# Ranges of one segment beyond which none is cut.
+PARTS_MAX = 64
+# From so many on the smallest is cut, so that there is room to come down to an event.
+PARTS_DEEP = 48
+# An event that may die goes first until so many flushes more began with it in vain than
+# with others.
 _EARLY = 3
+# Multiples of the golden ratio, modulo 1, spread evenly for any count. A plain rotation
+# can keep step with launches that add a segment each, and probe one event for ever.
+_GOLDEN = 0.6180339887498949
 
 
 def middle(sizes: Sequence[int]) -> int:
@@ -39,13 +47,6 @@ def middle(sizes: Sequence[int]) -> int:
     return min(max(left, count - count_max, 1), count_max)
 
 
-# Ranges of one segment from which on the smallest is cut further, so that there is room
-# to come down to an event.
-PARTS_DEEP = 48
-# Ranges of one segment beyond which none is cut.
-PARTS_MAX = 64
-
-
 def is_spent(known: Announced) -> bool:
     """Whether one more failure would be the last of this event."""
     return known.windows >= WINDOWS_MAX - 1
@@ -56,20 +57,20 @@ def first_ranges(
 ) -> list[tuple[str, Announced]]:
     """What a flush begins with, of the ranges that were set aside.
 
-    Events whose next failure would be their last, or else one range; an event that
-    failed less often is counted elsewhere, too. A server may take one request of a
-    flush: so what was tried in vain a few times more than others lets them go first.
+    Up to `count_max` single events whose next failure would be their last, else one
+    range. Each try in vain moves an event back, so that others have their turn where a
+    server takes one request of a flush.
     """
 
-    def turn(known: Announced) -> int:
+    def order(known: Announced) -> int:
         if known.count > 1:
             return 0  # tried once, it is cut
-        early = _EARLY if is_spent(known) else 0
-        late = _EARLY if known.windows and not early else 0
-        return known.tries + late - early
+        if is_spent(known):
+            return known.tries - _EARLY
+        return known.tries + (_EARLY if known.windows else 0)
 
-    first = min((turn(known) for _, known in waiting), default=0)
-    found = [each for each in waiting if turn(each[1]) == first]
+    first = min((order(known) for _, known in waiting), default=0)
+    found = [each for each in waiting if order(each[1]) == first]
     spent = [each for each in found if is_spent(each[1])]
     return spent[:count_max] or sorted(found, key=lambda each: -each[1].count)[:1]
 
@@ -79,18 +80,20 @@ def next_range(
     good: Collection[tuple[str, int]],
     *,
     parts: Mapping[str, int],
-    last_chances: Collection[tuple[str, int]],
+    begun: Collection[tuple[str, int]],
     single_first: bool,
 ) -> tuple[str, Announced]:
     """Which range that was set aside is tried next, of at least one, by segment.
 
-    An event that failed alone before comes first with `single_first`, as it is counted
-    while others are accepted, and last without; so does it where there is no room for
-    more parts (`parts`: ranges of each segment). The last of all is one whose next failure would
-    count only if the flush had begun with it (`last_chances`). Then what borders on what was
-    accepted in this flush (`good`: segments and offsets): good events come in runs, before
-    a program broke and after it was repaired. Else the largest, and of equal ones the
-    newest; the smallest where many parts are there.
+    The first of these, and of equal ones the newest:
+
+    1. with `single_first`, or where `parts` (ranges of each segment) leaves no room to
+       cut: an event that failed alone before
+    2. what borders on what was accepted in this flush (`good`: segments and offsets):
+       good events come in runs, before a program broke and after it was repaired. Else
+       the largest range, or the smallest from PARTS_DEEP on
+    3. any other event that failed alone before
+    4. one whose failure cannot count, as the flush did not begin with it (`begun`)
     """
 
     def rank(each: tuple[str, Announced]) -> tuple[int, bool, int, str, int]:
@@ -98,7 +101,7 @@ def next_range(
         order = 2
         if known.windows:
             order = 3 if single_first or parts[name] >= PARTS_MAX else 1
-        if is_spent(known) and (name, known.start) not in last_chances:
+        if is_spent(known) and (name, known.start) not in begun:
             order = 0
         return (
             order,
@@ -109,12 +112,6 @@ def next_range(
         )
 
     return max(waiting, key=rank)
-
-
-# Multiples of it, less their whole part, are spread evenly however many are taken.
-# Counting through the segments instead would keep step with a segment that is added for
-# each probe, and come to the same one for ever.
-_GOLDEN = 0.6180339887498949
 
 
 def probe_segment(turn: int, segments: int) -> int:

@@ -112,7 +112,7 @@ class Desk(NamedTuple):
             record,
             verdict,
             reply=verdict.detail,
-            attempts=batch.known.windows,
+            attempts=max(batch.known.windows, batch.known.refusals),
         )
         self._settle(batch, [letter])
 
@@ -222,7 +222,13 @@ class OpenSegment:
             # It was posted in another format, so to another server: that one's answers
             # count no more, and under this format it is another batch.
             void = msgspec.structs.replace(
-                known, digest="", windows=0, reason="", tries=0
+                known,
+                digest="",
+                windows=0,
+                reason="",
+                tries=0,
+                unanswered=0,
+                refusals=0,
             )
             known = self._replace(known, void)[0]
         self._at = -1

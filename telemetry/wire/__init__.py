@@ -5,7 +5,7 @@
     formats/     what a body looks like, and what an accepting answer says: a file each
     endpoint     which URL, header and proxy may be used
     request      the headers and the coding of a body
-    transport    one POST; the only user of urllib3's connections
+    transport    one POST, and how many at once; the only user of urllib3's connections
     connection   how it is dialled, and the time and bytes it may take
     deadline     a request that can be abandoned
     reply        what a client answered, read no further than the bound

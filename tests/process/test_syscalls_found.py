@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from telemetry.config import Config
-from telemetry.delivery.drain import WINDOWS_MAX
 from telemetry.delivery.flush import flush
 from telemetry.delivery.report import FlushReport
 from telemetry.delivery.schedule import claim, flush_lock
+from telemetry.delivery.search import WINDOWS_MAX
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from tests.support.delivering import KEY, census_of, client_of, record

@@ -350,7 +350,7 @@ BUSY: dict[str, Verdict | Halted] = {
     "400": status(400),
     "no answer in time": Halted("deadline", Verdict(Action.WAIT, SLOW, narrow=True)),
 }
-# What it refuses at any time: events, or batches of more than ten.
+# What it refuses at any time: events, or batches of more than six.
 AMISS: dict[str, tuple[Callable[[list[int]], bool], Verdict]] = {
     "too many": (lambda numbers: len(numbers) > 6, status(413)),
     "refused": (lambda numbers: bool({7, 17} & set(numbers)), status(400)),
@@ -441,6 +441,36 @@ def test_a_connection_that_does_not_come_about_is_held_against_no_event(
     assert spool.stopped == "waiting"
 
 
+def test_a_connection_that_does_not_come_about_is_no_first_try(spool: Spool) -> None:
+    """An event whose next failure is its last has to fail twice, and once is none."""
+    poison = refusing([3], status(503))
+    for segment in range(2, 6):
+        spool.drain(poison)
+        spool.write(segment, 1)
+    answers = [DOWN, OK, status(503), status(503)]
+    posted = spool.drain(lambda _: answers.pop(0)).posted
+    assert posted[:3] == ["3 refused", "31 ok", "3 503"]
+    assert (spool.left()[1:], spool.letters()) == ((1, 0), [])
+
+
+def test_refusals_where_nothing_else_waits_are_counted_by_themselves(
+    spool: Spool,
+) -> None:
+    """An event that was tried last beside others has not been refused alone."""
+    poison = refusing([3], status(400))
+    for segment in range(2, 6):
+        spool.drain(poison, failures=0)
+        spool.write(segment, 1)
+    spool.drain(poison, failures=0)
+    assert [each.windows for each in spool.announced()] == [4]
+    for refusals in range(1, 5):
+        assert spool.drain(lambda _: status(400)).posted == ["3 400"]
+        assert [each.refusals for each in spool.announced()] == [refusals]
+    spool.drain(lambda _: status(400))
+    assert spool.left()[1:] == (0, 1)
+    assert [letter.attempts for letter in spool.letters()] == [5]
+
+
 def test_a_server_that_asks_for_time_is_asked_twice_however_much_was_set_aside(
     spool: Spool,
 ) -> None:
@@ -449,6 +479,7 @@ def test_a_server_that_asks_for_time_is_asked_twice_however_much_was_set_aside(
     for segment in range(2, 6):
         spool.drain(poison)
         spool.write(segment, 1)
+    spool.write(6, 1)
     busy = spool.drain(lambda _: status(429, asked_s=60))
     assert busy.posted == ["3 429", "31 429"]
     # Two of them in a row, where the server does not say so.

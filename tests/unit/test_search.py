@@ -110,14 +110,14 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
         good: set[tuple[str, int]],
         *,
         parts: int = 4,
-        last_chances: tuple[int, ...] = (),
+        begun: tuple[int, ...] = (),
         single_first: bool = False,
     ) -> str:
         name, known = next_range(
             waiting,
             good,
             parts={"a": parts, "b": parts},
-            last_chances=[("b", start) for start in last_chances],
+            begun=[("b", start) for start in begun],
             single_first=single_first,
         )
         return f"{name} {known.start}"
@@ -139,7 +139,7 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
     less = ("a", replace(bad, windows=3))
     assert first([("b", spent), less], set(), single_first=True) == "a 60"
     assert first([("b", spent), less], {("b", 60)}) == "a 60"
-    assert first([("b", spent), less], set(), last_chances=(60,)) == "b 60"
+    assert first([("b", spent), less], set(), begun=(60,)) == "b 60"
 
 
 def test_a_flush_begins_with_events_that_would_be_dead_then_with_a_range() -> None:

@@ -100,7 +100,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         after("503: HTTP 503: try later", "deadline"),
         "deadline",
-        "out of time: https://x.example said HTTP 503: try later",
+        "out of time: https://x.example does not accept: HTTP 503: try later",
     ),
     (after("slow: no answer in 0.8 s", "deadline"), "deadline", "no answer in 0.8 s"),
     (after("", "drained"), "due", "not manual"),

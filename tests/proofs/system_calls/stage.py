@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from telemetry.books.books import Books
+from telemetry.books.entries import replace
 from telemetry.consent import Choice, remember_choice
-from telemetry.delivery import dead_letters
+from telemetry.delivery import dead_letters, schedule
 from telemetry.delivery.census import segment_records
-from telemetry.delivery.drain import WINDOWS_MAX
+from telemetry.delivery.search import WINDOWS_MAX
 from telemetry.paths import Home
 from telemetry.spool import frame, refusals
 from telemetry.spool.reader import segment_names
@@ -170,12 +172,24 @@ class Stage:
         home = self._with_events("flush-poison")
         assert clean_flush(home, self._collector.server.url).delivered == 4
         record(home, range(49, 50), "before", POISON)
-        for _ in range(WINDOWS_MAX - 1):
-            clean_flush(home, self._collector.server.url)
-        assert not letters_of(Path(home.root))
+        clean_flush(home, self._collector.server.url)
+        self._make_spent(home)
         record(home, range(50, 51), "before", POISON)
         record(home, range(51, 54), "before")
         return self._scene("drain", home)
+
+    def _make_spent(self, home: Home) -> None:
+        """One more failure is the last of what waits, and the next flush begins with it."""
+        books = Books(home.ledger, relieve=lambda: None, is_full=lambda: False)
+        for name, entry in books.snapshot.segments.items():
+            for known in entry.announced:
+                spent = structs.replace(known, windows=WINDOWS_MAX - 1, reason="400")
+                books.stage(name, replace(entry, known, spent))
+        books.commit()
+        books.close()
+        plan = schedule.load(home.next_flush)
+        plan.end(plan.destination, time.time(), failures=1, until=plan.at)
+        schedule.store(home.next_flush, plan)
 
     def _with_letters(self, name: str) -> Home:
         """A ledger, a dead letter, and another that was written with it."""
