@@ -4,10 +4,12 @@ from __future__ import annotations
 
 # ruff: noqa: ARG001, ARG005 - a command's function takes what its options are called
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -30,6 +32,39 @@ class Recorder:
         if "RECORDER_FAILS" in os.environ:
             raise RuntimeError("the disk is full")
         return True
+"""
+
+# Loads typer once, and forks for each program that it is told of. The fork runs that
+# program as its own main module and ends by the interpreter's own end; what hangs
+# is ended by the alarm.
+NURSERY = """
+import json, os, signal, sys
+import typer, typer.rich_utils
+
+def first(text: str):
+    pass  # typer loads the rest as it reads its first arguments
+
+app = typer.Typer()
+app.command()(first)
+app(["text"], standalone_mode=False)
+while line := sys.stdin.readline():
+    told = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+else:
+    sys.exit()
+signal.alarm(60)
+os.environ.update(told["environment"])
+os.chdir(told["directory"])
+for number, name in enumerate((os.devnull, "stdout", "stderr")):
+    os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), number)
+sys.stdin = open(0, closefd=False)
+sys.argv = told["arguments"]
+sys.path[0] = os.path.dirname(sys.argv[0])
+program = sys.modules["__main__"] = type(sys)("__main__")
+exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"), program.__dict__)
 """
 
 
@@ -116,13 +151,13 @@ def invoke(program, *arguments, **options):
     return runner.invoke(program, arguments, **options)
 
 
-def start(script, arguments, cwd, **environment):
+def start(script, arguments, cwd, stdin=subprocess.DEVNULL, **environment):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("COV_")}
     return subprocess.Popen(
         [sys.executable, str(script), *arguments],
         cwd=cwd,
         env={**clean, "PYTHONPATH": str(REPOSITORY), **environment},
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -138,6 +173,40 @@ def both(script, arguments, cwd, **environment):
     record = cwd / "recorded"
     plain = start(script, arguments, cwd, **environment)
     wrapped = start(script, arguments, cwd, RECORD_TO=str(record), **environment)
-    endings = ended(plain), ended(wrapped)
+    return ended(plain), ended(wrapped), recorded(record)
+
+
+def recorded(record):
+    """The events in the file of a recorder."""
     lines = record.read_text().splitlines() if record.exists() else []
-    return *endings, [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines]
+
+
+@contextlib.contextmanager
+def nursery(directory: Path) -> Iterator[Callable]:
+    """What does as `both`, in processes that have typer loaded already."""
+    script = directory / "nursery.py"
+    script.write_text(NURSERY)
+    process = start(script, [], directory, stdin=subprocess.PIPE)
+
+    def one(script, arguments, cwd, **environment):
+        told = {
+            "arguments": [str(script), *arguments],
+            "directory": str(cwd),
+            "environment": environment,
+        }
+        process.stdin.write(json.dumps(told).encode() + b"\n")
+        process.stdin.flush()
+        code = int(process.stdout.readline())
+        return code, (cwd / "stdout").read_bytes(), (cwd / "stderr").read_bytes()
+
+    def both_forked(script, arguments, cwd):
+        record = cwd / "recorded"
+        plain = one(script, arguments, cwd)
+        wrapped = one(script, arguments, cwd, RECORD_TO=str(record))
+        return plain, wrapped, recorded(record)
+
+    try:
+        yield both_forked
+    finally:
+        assert ended(process) == (0, b"", b"")
