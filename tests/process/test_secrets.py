@@ -26,6 +26,7 @@ from tests.support.canaries import (
 from tests.support.launching import await_no_flusher, environment_of, flushers, run
 from tests.support.loopback import Received, Server
 from tests.support.patience import PATIENCE_S
+from tests.support.tooling import tool
 
 
 KEY = "sesame-0123456789abcdef-sesame"
@@ -106,13 +107,8 @@ def test_the_key_is_in_no_file_argument_list_log_or_dump(
         *("dump --state all", "status --json", "status --explain", "verify"),
         *("dead list", "flush --timeout 1", "dump --as-sent"),
     ):
-        told = subprocess.run(
-            [*(sys.executable, "-m", "spool_tools", *command.split()), "--app", "app"],
-            env=environment,
-            capture_output=True,
-            check=False,
-        )
-        shown.append(told.stdout + told.stderr)
+        told = tool(*command.split(), "--app", "app", **environment)
+        shown.append(told.out + told.err.encode())
     letters = list((tmp_path / "app" / "dead").iterdir())
     assert letters
     assert (tmp_path / "log").read_bytes().count(b"[Telemetry]") >= 8

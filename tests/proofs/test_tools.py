@@ -18,9 +18,11 @@ from telemetry.files import names_in
 from telemetry.paths import Home
 from tests.process.test_tools_damage import (
     CHANGING,
+    INSPECTING,
     PATIENCE_S,
     changes_sensibly,
     damaged,
+    looks_sensibly,
     sound,
 )
 from tests.process.test_tools_live import flusher_that_goes_on, rejects_one_in_a_batch
@@ -41,9 +43,10 @@ __all__ = ["sound"]  # a fixture
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_every_command_ends_sensibly_on(name: str, sound: Path, tmp_path: Path) -> None:
-    """Each changing command on each damage, and once more on what it left."""
+    """Each looking command on each damage; each changing one, and again on what it left."""
 
     def work() -> None:
+        looks_sensibly(INSPECTING, damaged(sound, name, tmp_path / "looked at"))
         for command in CHANGING:
             home = damaged(sound, name, tmp_path / "-".join(command))
             changes_sensibly(command, home)

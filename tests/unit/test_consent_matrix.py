@@ -181,7 +181,7 @@ def test_what_is_decided_why_and_what_is_written(
 ) -> None:
     """Telemetry is trusted, or it is turned off.
 
-    All cases are tried in `proofs/test_whole_tables.py`.
+    All cases are tried in `proofs/test_tried_whole.py`.
     """
     cases = list(enumerate(HALF))
     hold([each for each in cases if each[1].environment == environment], tmp_path)

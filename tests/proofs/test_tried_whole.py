@@ -1,4 +1,4 @@
-"""Tables of which the everyday tests try a part, tried whole."""
+"""What the everyday tests try a part of, tried whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.process.test_launch import one_flusher_for
 from tests.unit.test_consent_matrix import CASES, hold
 
 
@@ -13,3 +14,11 @@ from tests.unit.test_consent_matrix import CASES, hold
 def test_consent_is_what_a_person_expects_in_every_world(tmp_path: Path) -> None:
     """The half of `unit/test_consent_matrix.py` crosses any six of its seven axes."""
     hold(enumerate(CASES), tmp_path)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self").is_dir(), reason="looks for processes in /proc"
+)
+def test_fifty_launches_at_once_start_one_flusher(tmp_path: Path) -> None:
+    """After an outage every shell prompt and cron job comes back at the same time."""
+    one_flusher_for(50, tmp_path)
