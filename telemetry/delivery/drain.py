@@ -33,11 +33,11 @@ to come again (`Retry-After`) sees one more, the probe, and then none until that
 event becomes a dead letter only
 
 - if an accepting reply named it;
-- if it failed alone in five flushes that delivered others, the last of which posted it
-  first, and again after another one was accepted. Where it draws no answer at all, an
+- if it failed alone in five flushes, the last of which delivered others, and posted it
+  first and again after another one was accepted. Where it draws no answer at all, an
   earlier flush that posted it first drew none either;
-- if it was refused in five flushes with nothing else pending but single events that had
-  been set aside.
+- if it was refused in five flushes, of which four or all had nothing else pending but
+  single events that had been set aside.
 
 Its caller holds the flush lock. It opens no ledger, takes no lock and starts nothing.
 """
@@ -493,7 +493,9 @@ class Drain:
             self._put_aside(batch.segment, batch.known, verdict)
             self._alone.pop((batch.segment, batch.known.start), None)
             known = self._change(batch, refusals=refusals)
-            if refusals < search.WINDOWS_MAX or known is None:
+            # One flush that delivered others counts as well, as one may be the first.
+            enough = refusals + min(batch.known.windows, 1) >= search.WINDOWS_MAX
+            if not enough or known is None:
                 raise Halted("waiting", verdict)
             self._with(batch.segment, partial(self._bury, known, verdict))
             return
@@ -706,7 +708,7 @@ class Drain:
                     windows = min(known.windows + 1, windows_max)
                     more = msgspec.structs.replace(known, windows=windows)
                     self._books.stage(name, replace(entry, known, more))
-                    if windows >= search.WINDOWS_MAX:
+                    if is_proved and windows + more.refusals >= search.WINDOWS_MAX:
                         self._with(name, partial(self._bury, more, verdict))
 
     def _bury(self, known: Announced, verdict: Verdict, segment: OpenSegment) -> None:

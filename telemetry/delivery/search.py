@@ -16,8 +16,8 @@ from collections.abc import Collection, Mapping, Sequence
 from telemetry.books.entries import Announced
 
 
-# An event that failed alone in so many flushes that delivered others is dead, if the last
-# of them shows that it is at fault.
+# An event that failed alone in so many flushes is dead, if the last of them shows that it
+# is at fault.
 WINDOWS_MAX = 5
 # Ranges of one segment beyond which none is cut.
 PARTS_MAX = 64
@@ -49,7 +49,7 @@ def middle(sizes: Sequence[int]) -> int:
 
 def is_spent(known: Announced) -> bool:
     """Whether one more failure would be the last of this event."""
-    return known.windows >= WINDOWS_MAX - 1
+    return known.windows + known.refusals >= WINDOWS_MAX - 1
 
 
 def first_ranges(

@@ -112,7 +112,7 @@ class Desk(NamedTuple):
             record,
             verdict,
             reply=verdict.detail,
-            attempts=max(batch.known.windows, batch.known.refusals),
+            attempts=batch.known.windows + batch.known.refusals,
         )
         self._settle(batch, [letter])
 
