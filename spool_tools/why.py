@@ -242,8 +242,12 @@ _HINTS = {
     "certificate": {
         "not yet valid": "check this machine's clock",
         "expired": "check this machine's clock, or renew the server's certificate",
+        "mismatch": "it is for another name: correct the endpoint, or the certificate",
         "verify failed": "SSL_CERT_FILE may name a file with the server's authority",
         "wrong version": "the server does not speak TLS at this port",
+        "protocol version": "the server speaks no TLS of version 1.2 or newer",
+        "certificate required": "it asks for a client's certificate; there is none here",
+        "handshake failure": "it may ask for a client's certificate; there is none here",
     },
     "proxy": {"": "correct HTTPS_PROXY, or name the host in NO_PROXY"},
 }

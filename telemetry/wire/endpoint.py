@@ -36,6 +36,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import msgspec
 
 from telemetry.errors import ConfigError, EndpointError
+from telemetry.switches import trimmed
 
 
 PORTS = {"http": 80, "https": 443}
@@ -258,7 +259,7 @@ def proxy_for(
     if scheme != "https" or is_loopback(host) or _is_exempt(host, port, proxies):
         return None
     name = "https" if "https" in proxies else "all"
-    value = proxies.get(name, "").strip()
+    value = trimmed(proxies.get(name, ""))
     if not value:
         return None
     url = split(value if "://" in value else f"http://{value}")
@@ -276,7 +277,7 @@ def _is_exempt(host: str, port: int, proxies: Mapping[str, str]) -> bool:
         proxy_bypass_environment,
     )
 
-    entries = proxies.get("no", "").replace(",", " ").lower().split()
+    entries = trimmed(proxies.get("no", "")).replace(",", " ").lower().split()
     if "*" in entries:
         return True
     try:

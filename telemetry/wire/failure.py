@@ -76,6 +76,8 @@ def failure(
         kind, text = "proxy", f"{proxy} answers {refusal[1]} to CONNECT"
     elif at_proxy:
         kind, text = "proxy", f"{proxy} cannot be used: {text}"
+    elif proxy:
+        place = f"{place} by way of {proxy}"
     return Failure(kind, printable(f"{place}: {text}", _DETAIL_MAX))
 
 

@@ -356,7 +356,9 @@ def _tls(environment: Mapping[str, str]) -> ssl.SSLContext:
         else:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     except OSError as exc:
-        raise TrustError("SSL_CERT_FILE or SSL_CERT_DIR cannot be read") from exc
+        raise TrustError(
+            "SSL_CERT_FILE or SSL_CERT_DIR cannot be read, or has no certificate"
+        ) from exc
     return context
 
 
@@ -371,9 +373,20 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def _new_conn(self) -> Any:
         try:
-            return self.dialler.dial(self._dns_host, self.port, self.bounds)
+            # A proxy's address of IPv6 comes as a URL has it.
+            host = self._dns_host.strip("[]")
+            return self.dialler.dial(host, self.port, self.bounds)
         except (OSError, UnicodeError) as exc:
             raise urllib3.exceptions.NewConnectionError(self, "no connection") from exc
+
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()
+        except TimeoutError:
+            raise  # the time may be ours
+        except Exception as exc:
+            # urllib3 takes the proxy for connected to by now, and the server for silent.
+            raise urllib3.exceptions.ProxyError("no tunnel", exc) from exc
 
     def send(self, data: Any) -> None:
         view = memoryview(data)

@@ -303,12 +303,12 @@ def test_a_proxy_with_tls_is_checked_like_a_server(pem: Path, other_pem: Path) -
 BAD_PROXIES: list[tuple[str, Behaviour, object]] = [
     ("refuses", reply(407), "proxy"),
     ("forbids", reply(403, b"no"), "proxy"),
-    ("no HTTP", raw(b"what?\r\n\r\n"), "protocol"),
-    ("closes", close_at_once, "reset"),
+    ("no HTTP", raw(b"what?\r\n\r\n"), "proxy"),
+    ("closes", close_at_once, "proxy"),
     ("silent", silent_after(b""), "timeout"),
     ("slow", drip(head(200, {"X": "x" * 999})), "timeout"),
-    ("endless headers", endless_headers(), ("protocol", "timeout")),
-    ("endless interim", endless_interim(), ("protocol", "timeout")),
+    ("endless headers", endless_headers(), ("proxy", "timeout")),
+    ("endless interim", endless_interim(), ("proxy", "timeout")),
     ("silent tunnel", silent_after(head(200)), "timeout"),
 ]
 
@@ -370,6 +370,39 @@ def test_a_proxy_that_refuses_says_with_what(pem: Path) -> None:
 def outcome_of(environment: dict[str, str]) -> Outcome:
     with transport(f"https://{FAR}/", environment=environment) as to:
         return post(to)
+
+
+def test_a_fault_behind_a_proxy_says_by_which_way(pem: Path) -> None:
+    """The server is sound, and whoever looks for the fault has to look elsewhere."""
+    with Server(close_at_once) as proxy:
+        outcome = outcome_of(through(proxy, pem, "me:pass-word@"))
+    place = f"http://127.0.0.1:{proxy.port}"
+    closed = "the connection was closed without an answer"
+    assert outcome == Failure("proxy", f"{FAR}: {place} cannot be used: {closed}")
+    with Server(raw(head(200))) as proxy:  # a tunnel to nowhere
+        outcome = outcome_of(through(proxy, pem, "me:pass-word@"))
+    assert isinstance(outcome, Failure)
+    place = f"http://127.0.0.1:{proxy.port}"
+    assert outcome.detail.startswith(f"{FAR} by way of {place}: ")
+
+
+def test_a_proxy_may_be_named_by_its_address_of_ipv6(pem: Path) -> None:
+    """A URL has it in brackets, and a resolver does not take them."""
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as listener,
+        transport(
+            f"https://{FAR}/",
+            environment={
+                "HTTPS_PROXY": f"http://[::1]:{listener.getsockname()[1]}",
+                **trusting(pem),
+            },
+        ) as to,
+    ):
+        outcome = to.start(b"{}", key="k", timeout_s=5.0)
+        asked, _ = listener.accept()
+        with asked:
+            assert asked.recv(1024).startswith(f"CONNECT {FAR}".encode())
+        assert sign(outcome()) == "proxy"
 
 
 def test_a_proxy_that_is_not_there_is_named() -> None:

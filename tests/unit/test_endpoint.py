@@ -237,6 +237,10 @@ NAMED = [
     ({"HTTPS_PROXY": " ", "ALL_PROXY": P}, None),
     ({"HTTP_PROXY": P, "http_proxy": P}, None),
     ({"HTTPS_PROXY": "proxy:3128"}, Proxy(url=P)),
+    pytest.param({"HTTPS_PROXY": f'"{P}"'}, Proxy(url=P), id="quoted"),
+    pytest.param(
+        {"HTTPS_PROXY": P, "NO_PROXY": "'.example'"}, None, id="quoted exception"
+    ),
     ({"HTTPS_PROXY": "proxy"}, Proxy(url="http://proxy")),
     ({"HTTPS_PROXY": "https://proxy"}, Proxy(url="https://proxy")),
     ({"HTTPS_PROXY": "http://[::1]:8/x"}, Proxy(url="http://[::1]:8")),

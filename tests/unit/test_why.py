@@ -94,6 +94,15 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "or format change; else the next flush may begin in 2 hours",
     ),
     (after("tls: wrong version number"), "certificate", "does not speak TLS"),
+    (
+        after(
+            "tls: x:1: certificate verify failed: Hostname mismatch, it is not valid"
+        ),
+        "certificate",
+        "it is for another name",
+    ),
+    (after("tls: tlsv13 alert certificate required"), "certificate", "there is none"),
+    (after("tls: tlsv1 alert protocol version"), "certificate", "1.2 or newer"),
     (after("tls: certificate is not yet valid"), "certificate", "machine's clock"),
     (after("", "disk"), "disk", "cannot be written"),
     (after("", "deadline"), "deadline", "ran out of time"),
