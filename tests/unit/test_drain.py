@@ -350,11 +350,11 @@ BUSY: dict[str, Verdict | Halted] = {
     "400": status(400),
     "no answer in time": Halted("deadline", Verdict(Action.WAIT, SLOW, narrow=True)),
 }
-# What it refuses at any time: events, or batches of more than six.
+# What it refuses at any time: events, or batches of more than three.
 AMISS: dict[str, tuple[Callable[[list[int]], bool], Verdict]] = {
-    "too many": (lambda numbers: len(numbers) > 6, status(413)),
-    "refused": (lambda numbers: bool({7, 17} & set(numbers)), status(400)),
-    "not borne": (lambda numbers: bool({7, 17} & set(numbers)), status(500)),
+    "too many": (lambda numbers: len(numbers) > 3, status(413)),
+    "refused": (lambda numbers: bool({3, 9} & set(numbers)), status(400)),
+    "not borne": (lambda numbers: bool({3, 9} & set(numbers)), status(500)),
 }
 
 
@@ -365,7 +365,7 @@ def test_a_server_that_takes_few_requests_of_a_flush_kills_no_good_event(
     taken: int, busy: str, amiss: str, tmp_path: Path
 ) -> None:
     """What is tried last draws what all draw by then, flush after flush."""
-    spool = Spool(tmp_path / "home", [24])
+    spool = Spool(tmp_path / "home", [12])
     is_amiss, refusal = AMISS[amiss]
     received: set[int] = set()
     for flush in range(1, 120):
@@ -382,7 +382,7 @@ def test_a_server_that_takes_few_requests_of_a_flush_kills_no_good_event(
         if not spool.left()[1]:
             break
         spool.write(flush, 1)  # the program is started once more
-    bad = set() if amiss == "too many" else {7, 17}
+    bad = set() if amiss == "too many" else {3, 9}
     assert received == set(range(spool.count)) - bad
     assert spool.left() == (spool.count - len(bad), 0, len(bad))
 
@@ -391,20 +391,20 @@ def test_a_server_that_takes_one_request_of_a_flush_hears_of_everything(
     tmp_path: Path,
 ) -> None:
     """New events and what was set aside take turns, and it is cut by what it drew."""
-    spool = Spool(tmp_path / "home", [40])
+    spool = Spool(tmp_path / "home", [20])
     received: set[int] = set()
-    for flush in range(1, 60):
+    for flush in range(1, 40):
         count = itertools.count()
 
         def answers(numbers: list[int], count: itertools.count[int] = count) -> Verdict:
             if next(count):
                 return status(429)
-            return status(413) if len(numbers) > 10 else OK
+            return status(413) if len(numbers) > 6 else OK
 
         received.update(spool.drain(answers, batch_events_max=40).received)
         if flush % 2:
             spool.write(flush, 1)
-    assert received >= set(range(50))
+    assert received >= set(range(28))
     assert spool.left()[2] == 0
 
 
@@ -506,14 +506,14 @@ def test_a_segment_of_bad_events_comes_to_its_end(
     """There is room for few parts; the search goes down to events, and these die."""
     monkeypatch.setattr(search, "PARTS_MAX", 8)
     monkeypatch.setattr(search, "PARTS_DEEP", 6)
-    spool = Spool(tmp_path / "home", [40])
-    bad = refusing(range(35), status(400))
+    spool = Spool(tmp_path / "home", [24])
+    bad = refusing(range(20), status(400))
     for flush in range(1, 100):
-        spool.drain(bad, batch_events_max=40)
+        spool.drain(bad, batch_events_max=24)
         if not spool.left()[1]:
             break
         spool.write(flush, 1)
-    assert spool.left() == (spool.count - 35, 0, 35)
+    assert spool.left() == (spool.count - 20, 0, 20)
 
 
 def test_a_good_event_behind_a_hundred_bad_ones_in_turn_is_not_held_back(
