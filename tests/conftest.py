@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import signal
 import sys
@@ -51,9 +50,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reason = posix_only.reason_for(item.name, source + item.name)
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def pytest_collection_finish() -> None:
-    """What was collected stays: neither the collector of garbage nor a fork touches it."""
-    gc.collect()
-    gc.freeze()
