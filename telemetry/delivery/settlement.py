@@ -217,6 +217,8 @@ class OpenSegment:
 
         One that was never posted as a whole and is larger than a batch is cut.
         """
+        if known.start not in {each.start for each in self.entry.announced}:
+            return None  # the file is another one than it was when the range was chosen
         desk = self._desk
         if known.digest and known.form != desk.form.label:
             # It was posted in another format, so to another server: that one's answers

@@ -471,6 +471,16 @@ def test_refusals_where_nothing_else_waits_are_counted_by_themselves(
     assert [letter.attempts for letter in spool.letters()] == [8]
 
 
+def test_a_segment_that_a_power_loss_shortened_ends_no_flush(spool: Spool) -> None:
+    """What was set aside of it is gone, and the flush was about to begin with that."""
+    spool.drain(refusing([3], status(400)))
+    spool.write(2, 1)
+    segment = Path(spool.home.segment(spool.name(0)))
+    segment.write_bytes(segment.read_bytes()[:10])
+    assert spool.drain(failures=1).posted == ["28 ok"]
+    assert (spool.stopped, spool.verdict) == ("", None)
+
+
 def test_a_server_that_asks_for_time_is_asked_twice_however_much_was_set_aside(
     spool: Spool,
 ) -> None:
