@@ -34,7 +34,7 @@ event becomes a dead letter only
 
 - if an accepting reply named it;
 - if it failed alone in five flushes, the last of which delivered others, and posted it
-  first and again after another one was accepted. Where it draws no answer at all, an
+  first and four times in a row after another one was accepted. Where it draws no answer at all, an
   earlier flush that posted it first drew none either;
 - if it was refused in five flushes, of which four or all had nothing else pending but
   single events that had been set aside.
@@ -398,6 +398,12 @@ class Drain:
     def _find_out(self, batch: Batch, verdict: Verdict) -> None:
         """Whether it is the batch or the server. Raises Halted if it is the server."""
         elsewhere: Verdict | None = None
+        if not self._is_accepting and any(
+            each.retry_after_s for each in self._row[:-1]
+        ):
+            # It has said when to come again, and has failed one more since.
+            self._give_up(batch, verdict)
+            return
         # One that was set aside before is not waited for: its parts are tried at once.
         is_new = not (verdict.narrow and batch.known.reason)
         if verdict.action is Action.WAIT and is_new:
@@ -495,20 +501,22 @@ class Drain:
             known = self._change(batch, refusals=refusals)
             # One flush that delivered others counts as well, as one may be the first.
             enough = refusals + min(batch.known.windows, 1) >= search.WINDOWS_MAX
-            if not enough or known is None:
-                raise Halted("waiting", verdict)
-            self._with(batch.segment, partial(self._bury, known, verdict))
-            return
+            if enough and known is not None:
+                self._with(batch.segment, partial(self._bury, known, verdict))
+                if not self._waiting():
+                    return
+            raise Halted("waiting", self._most_telling([verdict, *self._row]))
         if self.says_nothing:
             raise Halted("waiting", _of_batch(verdict))
         raise self._halted(self._most_telling([verdict, *self._row]))
 
     def _most_telling(self, row: Sequence[Verdict]) -> Verdict:
-        """A wait before a refusal, and the longest one that was asked for."""
-        found = max(
-            row, key=lambda each: (each.action is Action.WAIT, each.retry_after_s or 0)
+        """A wait before a refusal, and the longest time that one of them asked for."""
+        found = max(row, key=lambda each: each.action is Action.WAIT)
+        asked_s = max((each.retry_after_s or 0 for each in row), default=0)
+        return msgspec.structs.replace(
+            found, retry_after_s=None if self.says_nothing else asked_s or None
         )
-        return _of_batch(found) if self.says_nothing else found
 
     def _is_all_known_to_be_refused(self) -> bool:
         """Whether one event is pending, or only single ones that were set aside before.
@@ -570,7 +578,7 @@ class Drain:
             name, known = search.next_range(
                 waiting,
                 self._good,
-                parts={name: len(segments[name].announced) for name, _ in waiting},
+                segments={name: segments[name].announced for name, _ in waiting},
                 begun=self._began,
                 # Some of them, so that many bad events do not use up what the server
                 # bears.
@@ -585,12 +593,13 @@ class Drain:
             has_failed_idly |= cannot_count and key in self._alone
 
     def _waiting(self) -> list[tuple[str, Announced]]:
-        """The ranges that are not settled, by segment."""
+        """The ranges that may be tried, by segment: not the rest of a full one."""
         return [
             (name, known)
             for name, entry in self._books.snapshot.segments.items()
-            for known in entry.announced
             if name not in self._left_alone
+            for known in entry.announced
+            if known.reason or known.digest or not search.is_full(entry.announced)
         ]
 
     def _narrow_range(self, known: Announced, segment: OpenSegment) -> bool:
@@ -607,7 +616,7 @@ class Drain:
         if verdict is None and known.tries and segment.narrow(batch):
             # A flush ended while it waited for this one's answer, or began with it.
             return True
-        if verdict is None or self._is_tried_again(key, verdict):
+        if verdict is None or self._is_tried_again(key, known, verdict):
             drew = drew if verdict is None else verdict.reason
             verdict = self._try(batch)
             if (*key, known.count) in self._accepted and drew not in {"", SLOW}:
@@ -615,7 +624,7 @@ class Drain:
             ranges = [(each.start, each.count) for each in segment.entry.announced]
             if verdict is None or (known.start, known.count) not in ranges:
                 return True  # settled, or a probe has cut it
-        if self._is_tried_again(key, verdict):
+        if self._is_tried_again(key, known, verdict):
             return True
         if known.count == 1:
             return False
@@ -624,9 +633,16 @@ class Drain:
             self._drawn.pop(key, None)
         return is_cut
 
-    def _is_tried_again(self, key: tuple[str, int], verdict: Verdict) -> bool:
-        """Whether it may have been the network, or a server that fails now and then."""
-        if verdict.reason in self._flaps:
+    def _is_tried_again(
+        self, key: tuple[str, int], known: Announced, verdict: Verdict
+    ) -> bool:
+        """Whether it may have been the network, or a server that fails now and then.
+
+        One that may die now is tried so often in a row that each of a few servers behind
+        one address has it once, whichever of them are broken.
+        """
+        may_die = key in self._began and search.is_spent(known)
+        if may_die or verdict.reason in self._flaps:
             return self._tried[key] <= FAILURES_MAX
         may_repeat = verdict.action is Action.WAIT or key in self._began
         return may_repeat and self._tried[key] <= 1

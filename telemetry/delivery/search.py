@@ -11,7 +11,7 @@ pattern of bad events hides the good ones for long.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from telemetry.books.entries import Announced
 
@@ -19,10 +19,13 @@ from telemetry.books.entries import Announced
 # An event that failed alone in so many flushes is dead, if the last of them shows that it
 # is at fault.
 WINDOWS_MAX = 5
-# Ranges of one segment beyond which none is cut.
-PARTS_MAX = 64
-# From so many on the smallest is cut, so that there is room to come down to an event.
+# Of one segment, single events that were set aside: with so many no range is cut.
+SINGLES_MAX = 64
+# From so many ranges on the smallest is cut, to come down to an event soon.
 PARTS_DEEP = 48
+# Ranges that were set aside: with so many nothing new of the segment is posted. Each
+# costs 150 bytes in its ledger row.
+PARTS_MAX = 192
 # An event that may die goes first until so many flushes more began with it in vain than
 # with others.
 _EARLY = 3
@@ -52,6 +55,16 @@ def is_spent(known: Announced) -> bool:
     return known.windows + known.refusals >= WINDOWS_MAX - 1
 
 
+def can_cut(ranges: Iterable[Announced]) -> bool:
+    """Whether a range of this segment may be cut."""
+    return sum(each.count == 1 for each in ranges) < SINGLES_MAX
+
+
+def is_full(ranges: Iterable[Announced]) -> bool:
+    """Whether so much of a segment is set aside that nothing new of it is posted."""
+    return sum(bool(each.reason) for each in ranges) >= PARTS_MAX
+
+
 def first_ranges(
     waiting: Sequence[tuple[str, Announced]], *, count_max: int
 ) -> list[tuple[str, Announced]]:
@@ -79,7 +92,7 @@ def next_range(
     waiting: Sequence[tuple[str, Announced]],
     good: Collection[tuple[str, int]],
     *,
-    parts: Mapping[str, int],
+    segments: Mapping[str, Sequence[Announced]],
     begun: Collection[tuple[str, int]],
     single_first: bool,
 ) -> tuple[str, Announced]:
@@ -87,26 +100,28 @@ def next_range(
 
     The first of these, and of equal ones the newest:
 
-    1. with `single_first`, or where `parts` (ranges of each segment) leaves no room to
-       cut: an event that failed alone before
+    1. with `single_first`, or where none of its segment can be cut (`segments`: all the
+       ranges of each): an event that failed alone before
     2. what borders on what was accepted in this flush (`good`: segments and offsets):
        good events come in runs, before a program broke and after it was repaired. Else
        the largest range, or the smallest from PARTS_DEEP on
     3. any other event that failed alone before
     4. one whose failure cannot count, as the flush did not begin with it (`begun`)
     """
+    cuts = {name: can_cut(ranges) for name, ranges in segments.items()}
 
     def rank(each: tuple[str, Announced]) -> tuple[int, bool, int, str, int]:
         name, known = each
+        is_deep = len(segments[name]) >= PARTS_DEEP
         order = 2
         if known.windows:
-            order = 3 if single_first or parts[name] >= PARTS_MAX else 1
+            order = 3 if single_first or not cuts[name] else 1
         if is_spent(known) and (name, known.start) not in begun:
             order = 0
         return (
             order,
             (name, known.start) in good or (name, known.end) in good,
-            known.count if parts[name] < PARTS_DEEP else -known.count,
+            -known.count if is_deep else known.count,
             name,
             known.start,
         )

@@ -47,9 +47,6 @@ from telemetry.wire.formats import RECORDS, Format
 from telemetry.wire.verdict import Verdict
 
 
-# Ranges of one segment that may be unsettled while it is drained further. Each costs
-# 150 bytes in its ledger row; beyond them the segment waits, and others go on.
-RANGES_MAX = 128
 # An excerpt of a reply that a person can read; more would be the server's log.
 _REPLY_CHARACTERS = 500
 
@@ -189,15 +186,17 @@ class OpenSegment:
         """The next range to post, in the ledger; None if there is none.
 
         Ranges that were set aside, and those that start at one of `failed`, are
-        passed over.
+        passed over. Once many are set aside, the segment waits and others go on.
         """
+        is_full = search.is_full(self.entry.announced)
         for known in self.entry.announced:
-            if not known.reason and known.start not in failed:
-                batch = self.read(known)
-                if batch is not None:
-                    return batch
+            if known.reason or known.start in failed or (is_full and not known.digest):
+                continue
+            batch = self.read(known)
+            if batch is not None:
+                return batch
         entry = self.entry
-        if len(entry.announced) >= RANGES_MAX:
+        if is_full:
             return None
         self._stand_at(entry.offset)
         desk = self._desk
@@ -287,7 +286,7 @@ class OpenSegment:
         # else to compare it with.
         ranges = ranges or (others if any_single else [])
         events = sum(each.count for each in ranges)
-        if not events or len(self.entry.announced) > RANGES_MAX:
+        if not events:
             return None
         number = search.probe_event(turn, events)
         for known in ranges:
@@ -318,7 +317,7 @@ class OpenSegment:
     def narrow(self, batch: Batch) -> list[Announced]:
         """A range of several events is two; those, or none if there is no room."""
         known, records = batch.known, batch.records
-        if len(records) < 2 or len(self.entry.announced) >= search.PARTS_MAX:
+        if len(records) < 2 or not search.can_cut(self.entry.announced):
             return []
         left = search.middle([len(record.event) for record in records])
         cut = records[left - 1].end

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from telemetry.books.entries import Announced
 from telemetry.delivery.search import (
     PARTS_DEEP,
-    PARTS_MAX,
+    SINGLES_MAX,
     first_ranges,
     middle,
     next_range,
@@ -110,13 +110,15 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
         good: set[tuple[str, int]],
         *,
         parts: int = 4,
+        singles: int = 0,
         begun: tuple[int, ...] = (),
         single_first: bool = False,
     ) -> str:
+        ranges = [bad] * singles + [large] * (parts - singles)
         name, known = next_range(
             waiting,
             good,
-            parts={"a": parts, "b": parts},
+            segments={"a": ranges, "b": ranges},
             begun=[("b", start) for start in begun],
             single_first=single_first,
         )
@@ -132,8 +134,8 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
     # With many parts the search goes down to an event, and then there is room again.
     assert first(more, set(), parts=PARTS_DEEP - 1) == "a 200"
     assert first(more, set(), parts=PARTS_DEEP) == "b 10"
-    assert first(more, set(), parts=PARTS_MAX - 1) == "b 10"
-    assert first(more, set(), parts=PARTS_MAX) == "b 60"
+    assert first(more, set(), parts=99, singles=SINGLES_MAX - 1) == "b 10"
+    assert first(more, set(), parts=99, singles=SINGLES_MAX) == "b 60"
     # The last one is whose failure would count only if the flush had begun with it.
     spent = replace(bad, windows=4)
     less = ("a", replace(bad, windows=3))
