@@ -117,12 +117,10 @@ class Desk(NamedTuple):
         name = batch.segment
         entry = settle(self.books.entry(name), batch.known, dead=len(letters))
         at = {each.offset for each in letters}
-        dead = Counter(
-            _name_of(each.event) for each in batch.records if each.start in at
-        )
-        settled = Counter(_name_of(each.event) for each in batch.records)
+        dead = _names([each for each in batch.records if each.start in at])
         date = time.strftime("%Y-%m-%d", time.gmtime())
-        self.books.count_day(date, delivered=settled - dead, dead=dead)
+        delivered = _names(batch.records) - dead
+        self.books.count_day(date, delivered=delivered, dead=dead)
         if letters:
             rows = self.letters.append(letters)
             self.books.commit(segments={name: entry}, dead_files=rows)
@@ -149,9 +147,13 @@ def _letter(
 _NAME = re.compile(rb'\{"event":"([^"\\]{1,60})"')
 
 
-def _name_of(event: bytes) -> str:
-    found = _NAME.match(event)
-    return found[1].decode("utf-8", "replace") if found else OTHER
+def _names(records: list[Record]) -> Counter[str]:
+    """How many events of each name there are."""
+    matches = [_NAME.match(each.event) for each in records]
+    counts: Counter[str] = Counter()
+    for name, count in Counter([each and each[1] for each in matches]).items():
+        counts[name.decode("utf-8", "replace") if name else OTHER] += count
+    return counts
 
 
 class OpenSegment:
