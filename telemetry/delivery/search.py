@@ -98,32 +98,40 @@ def next_range(
 ) -> tuple[str, Announced]:
     """Which range that was set aside is tried next, of at least one, by segment.
 
-    The first of these, and of equal ones the newest:
+    The first of these:
 
-    1. with `single_first`, or where none of its segment can be cut (`segments`: all the
+    1. an event that the flush began with (`begun`): this failure counts
+    2. with `single_first`, or where none of its segment can be cut (`segments`: all the
        ranges of each): an event that failed alone before
-    2. what borders on what was accepted in this flush (`good`: segments and offsets):
+    3. what borders on what was accepted in this flush (`good`: segments and offsets):
        good events come in runs, before a program broke and after it was repaired. Else
        the largest range, or the smallest from PARTS_DEEP on
-    3. any other event that failed alone before
-    4. one whose failure cannot count, as the flush did not begin with it (`begun`)
+    4. any other event that failed alone before
+    5. one whose failure cannot count, as it would be its last
+
+    Of equal ones the newest; of events that failed alone the oldest, so that new ones of
+    their kind hold none of them back.
     """
     cuts = {name: can_cut(ranges) for name, ranges in segments.items()}
+    keys = sorted((name, known.start) for name, known in waiting)
+    age = {key: number for number, key in enumerate(keys)}
 
-    def rank(each: tuple[str, Announced]) -> tuple[int, bool, int, str, int]:
+    def rank(each: tuple[str, Announced]) -> tuple[int, bool, int, int]:
         name, known = each
+        key = name, known.start
         is_deep = len(segments[name]) >= PARTS_DEEP
         order = 2
         if known.windows:
             order = 3 if single_first or not cuts[name] else 1
-        if is_spent(known) and (name, known.start) not in begun:
+        if known.count == 1 and key in begun:
+            order = 4
+        elif is_spent(known):
             order = 0
         return (
             order,
-            (name, known.start) in good or (name, known.end) in good,
+            key in good or (name, known.end) in good,
             -known.count if is_deep else known.count,
-            name,
-            known.start,
+            -age[key] if known.windows else age[key],
         )
 
     return max(waiting, key=rank)

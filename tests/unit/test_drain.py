@@ -543,6 +543,16 @@ def test_a_flush_in_which_the_last_event_but_others_dies_ends(tmp_path: Path) ->
     assert spool.left() == (1, 0, 8)
 
 
+def test_bad_events_that_come_one_a_launch_die_as_they_come(tmp_path: Path) -> None:
+    """Every second launch brings one, and others are accepted only in the rest."""
+    spool = Spool(tmp_path / "home", [8])
+    for flush in range(60):
+        spool.drain(refusing(range(1, 99, 2), status(503)))
+        spool.write(1 + flush, 1)
+    delivered, pending, dead = spool.left()
+    assert (delivered, dead > 15, pending < 20) == (34, True, True)
+
+
 def test_more_bad_ranges_than_there_is_room_for_hold_back_no_good_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

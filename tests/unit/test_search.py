@@ -136,6 +136,12 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
     assert first(more, set(), parts=PARTS_DEEP) == "b 10"
     assert first(more, set(), parts=99, singles=SINGLES_MAX - 1) == "b 10"
     assert first(more, set(), parts=99, singles=SINGLES_MAX) == "b 60"
+    # Events that failed alone: the oldest, so that new ones hold none of them back.
+    old = replace(bad, start=20, end=30)
+    assert first([("b", bad), ("b", old), ("a", bad)], set()) == "a 60"
+    assert first([("b", bad), ("b", old)], set(), single_first=True) == "b 20"
+    # What the flush began with: its failure counts.
+    assert first([*more, ("b", old)], {("a", 30)}, begun=(60,)) == "b 60"
     # The last one is whose failure would count only if the flush had begun with it.
     spent = replace(bad, windows=4)
     less = ("a", replace(bad, windows=3))
