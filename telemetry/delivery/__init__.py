@@ -9,6 +9,7 @@
     a flush  flush        lock, tidy, drain, conclude, report
              upkeep       tidy: what a crash left; space on a full disk
              drain        the loop, and what it does with a batch that fails
+             evidence     what the answers say: of the server, of each range; pure
              search       which range is tried next, where a batch is cut, and where a
                           probe comes from; pure
              settlement   one segment: announce, settle, set aside, bury, delete

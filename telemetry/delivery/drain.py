@@ -46,8 +46,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -56,6 +56,7 @@ import msgspec
 from telemetry.books.entries import Announced, SegmentEntry, replace, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
+from telemetry.delivery.evidence import FAILURES_MAX, Evidence, bound
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
@@ -65,18 +66,11 @@ from telemetry.wire.verdict import SLOW, Action, Verdict
 
 T = TypeVar("T")
 
-# Requests in a row that may fail before a flush ends; the server sees no more of it.
-FAILURES_MAX = 4
-# Requests in a row that may fail while others are accepted, if each is a refusal.
-REFUSALS_MAX = 16
 # Requests of FAILURES_MAX for what was set aside; the others may find one that is accepted.
 BEGIN_MAX = 2
 # After so many flushes in a row without a delivery, the next one begins with new events:
 # what was set aside is judged only beside an accepted event.
 BEGIN_FLUSHES = 2
-# Flushes in a row that end because the server names a time, before its word is doubted
-# where only the batch itself can be compared with it.
-ASKED_MAX = 2
 
 
 class _Failure(NamedTuple):
@@ -95,15 +89,7 @@ class Drain:
     """
 
     def __init__(self, desk: Desk, poster: Poster, *, turn: int, failures: int) -> None:
-        self._delivered = 0
         self.turn = turn
-        ranges = [
-            known
-            for entry in desk.books.snapshot.segments.values()
-            for known in entry.announced
-        ]
-        # Whether nothing was set aside for an answer before this flush.
-        self._is_first_time = all(each.reason in {"", SLOW} for each in ranges)
         # Whether the disk kept something from being settled.
         self.is_blocked = False
         # Whether it ended on what had been set aside: others were accepted beside it.
@@ -112,32 +98,22 @@ class Drain:
         self._books = desk.books
         self._poster = poster
         self._failed_before = failures
-        self._is_accepting = False
-        # What requests drew since one was accepted.
-        self._row: list[Verdict] = []
+        self._delivered = 0
+        entries = desk.books.snapshot.segments.values()
+        self._evidence = Evidence(
+            failures=failures,
+            aside=[known for entry in entries for known in entry.announced],
+        )
         # Requests under way, in the order in which they were sent.
         self._sent: deque[tuple[Batch, Sent]] = deque()
         self._failures: list[_Failure] = []
         # Segments that are read to their end, with requests under way.
         self._read_out: set[str] = set()
         self._left_alone: set[str] = set()
-        # All by segment and start. What ranges drew that were set aside in this flush,
-        # those that were tried once more since, and events that failed alone.
-        self._drawn: dict[tuple[str, int], Verdict] = {}
-        self._tried: Counter[tuple[str, int]] = Counter()
-        self._alone: dict[tuple[str, int], Verdict] = {}
-        # What this flush began with, if it was posted and failed.
-        self._began: dict[tuple[str, int], tuple[Batch, Verdict]] = {}
-        # Events that this flush shows to be at fault.
-        self._proved: set[tuple[str, int]] = set()
-        # Reasons of what failed and was accepted later as it was: it was not at fault.
-        self._flaps: set[str] = set()
-        # Entries as they were, and events that failed alone, since the last acceptance.
+        # Entries as they were when something was last accepted, if they changed since.
         self._before: dict[str, SegmentEntry] = {}
-        self._suspects: set[tuple[str, int]] = set()
-        # Ranges that were accepted, and where they begin and end.
-        self._accepted: set[tuple[str, int, int]] = set()
-        self._good: set[tuple[str, int]] = set()
+        # What this flush began with last, if it failed.
+        self._begun: tuple[Batch, Verdict] | None = None
         # What a probe from elsewhere drew at the beginning.
         self._compared: Verdict | None = None
 
@@ -150,11 +126,11 @@ class Drain:
             self._ask_elsewhere()
             self._begin_with_what_was_set_aside()
             self._send_all()
-            if self._failures and not self._is_accepting:
+            if self._failures and not self._evidence.is_accepting:
                 # There was nothing else to send, or it could not be read.
-                if not self._began:
-                    raise self._halted(self._most_telling(self._row))
-                self._find_out(*list(self._began.values())[-1])
+                if self._begun is None:
+                    raise self._halted(self._most_telling())
+                self._find_out(*self._begun)
             self._hold_against()
             self._narrow()
         except Halted as halted:
@@ -162,16 +138,16 @@ class Drain:
                 self._land_the_accepted()
             if halted.stopped != "off":
                 self._blame()  # else no dead letter is written any more
-            if halted.stopped == "deadline" and self._row:
+            if halted.stopped == "deadline" and self._evidence.row:
                 # Keep what the server said, and its Retry-After.
-                raise Halted("deadline", self._most_telling(self._row)) from halted
+                raise Halted("deadline", self._most_telling()) from halted
             raise
         self._blame()
         for name in segment_names(self._desk.home):
             self._with(name, OpenSegment.finish)
         for entry in self._books.snapshot.segments.values():
             for known in entry.announced:
-                last = list(self._drawn.values())[-1:]
+                last = list(self._evidence.drawn.values())[-1:]
                 return _of_batch(
                     last[0] if last else Verdict(Action.WAIT, known.reason)
                 )
@@ -241,7 +217,8 @@ class Drain:
         aside = [each for each in self._waiting() if each[1].reason]
         first = search.first_ranges(aside, count_max=BEGIN_MAX)
         for name, known in first:
-            if self._is_accepting or (self._row and self._row[-1].retry_after_s):
+            row = self._evidence.row
+            if self._evidence.is_accepting or (row and row[-1].retry_after_s):
                 return  # one more, the probe, is all that such a server shall see
             self._with(name, partial(self._begin_with, known))
 
@@ -267,14 +244,11 @@ class Drain:
         if verdict.action is Action.ACCEPTED:
             self._accept(batch, verdict)
             return
-        self._row.append(verdict)
+        self._evidence.begin(batch.segment, batch.known, verdict)
         if verdict.retry_after_s:
             self._compared = verdict  # no other probe before that time
         if verdict.narrow:
-            key = batch.segment, batch.known.start
-            self._began[key] = batch, verdict
-            if batch.known.count > 1:
-                self._tried[key] += 1  # it is not tried again, but cut
+            self._begun = batch, verdict
         if verdict.action is Action.SPLIT and segment.narrow(batch):
             return  # cut now: the server may answer nothing more in this flush
         self._failures.append(_Failure(batch.segment, batch.known, verdict))
@@ -333,7 +307,7 @@ class Drain:
         """
         last: tuple[Batch, Verdict] | None = None
         while self._sent:
-            is_steady = self._is_accepting and not self._row
+            is_steady = self._evidence.is_accepting and not self._evidence.row
             if is_steady and len(self._sent) <= under_way:
                 break
             batch, sent = self._sent.popleft()
@@ -342,12 +316,9 @@ class Drain:
                 self._accept(batch, verdict)
                 continue
             self._failures.append(_Failure(batch.segment, batch.known, verdict))
-            self._row.append(verdict)
+            self._evidence.row.append(verdict)
             last = batch, verdict
-        # While others are accepted, the next batch is as good as a probe.
-        if last is not None and len(self._row) >= (
-            _bound(last[1]) - 1 if self._is_accepting else 1
-        ):
+        if last is not None and self._evidence.may_be_the_server(last[1]):
             self._find_out(*last)
 
     def _land_the_accepted(self) -> None:
@@ -372,8 +343,7 @@ class Drain:
             self.says_nothing = verdict is not None and bool(known.reason)
             if verdict is not None and verdict.narrow and not is_counted:
                 self._put_aside(batch.segment, known, verdict)
-                if known.unanswered or (batch.segment, known.start) in self._began:
-                    self._proved.add((batch.segment, known.start))
+                self._evidence.leave_unanswered(batch.segment, known)
             raise
 
     def _accept(self, batch: Batch, verdict: Verdict) -> None:
@@ -382,14 +352,10 @@ class Drain:
             self._delivered += self._desk.accept(batch, verdict)
         except OSError:
             self._leave_alone(name)
-        self._accepted.add((name, known.start, known.count))
-        self._good |= {(name, known.start), (name, known.end)}
-        self._is_accepting = True
         self.says_nothing = False
-        self._row = []
         self._hold_against()
         self._before.clear()
-        self._suspects.clear()
+        self._evidence.accept(name, known)
         if name in self._read_out and not self._books.entry(name).announced:
             self._with(name, OpenSegment.finish)
 
@@ -398,16 +364,13 @@ class Drain:
     def _find_out(self, batch: Batch, verdict: Verdict) -> None:
         """Whether it is the batch or the server. Raises Halted if it is the server."""
         elsewhere: Verdict | None = None
-        if not self._is_accepting and any(
-            each.retry_after_s for each in self._row[:-1]
-        ):
-            # It has said when to come again, and has failed one more since.
+        if self._evidence.has_asked_for_time():
             self._give_up(batch, verdict)
             return
         # One that was set aside before is not waited for: its parts are tried at once.
         is_new = not (verdict.narrow and batch.known.reason)
         if verdict.action is Action.WAIT and is_new:
-            if verdict.narrow and len(self._row) < _bound(verdict):
+            if verdict.narrow and len(self._evidence.row) < bound(verdict):
                 elsewhere, self._compared = self._compared, None
                 elsewhere = elsewhere or self._probe(within=False)
                 if _is_accepted(elsewhere):
@@ -416,30 +379,20 @@ class Drain:
             kept = verdict.narrow and len(batch.records) > 1
             verdict = self._post_again(batch, verdict, kept=kept)
             if verdict.action is Action.ACCEPTED:
-                self._flaps.add(self._failures.pop().verdict.reason)
+                self._evidence.flap(self._failures.pop().verdict.reason)
                 self._accept(batch, verdict)
                 return
-        for _ in range(self._probes_left(verdict, has_compared=elsewhere is not None)):
+        probes = self._evidence.probes_left(verdict, has_compared=elsewhere is not None)
+        for _ in range(probes):
             if _is_accepted(self._probe(within=True)):
                 return
         self._give_up(batch, verdict)
 
-    def _probes_left(self, verdict: Verdict, *, has_compared: bool) -> int:
-        """How many probes out of the batch itself may follow."""
-        if not verdict.narrow:
-            return 0
-        if self._is_accepting and verdict.action is not Action.WAIT:
-            return FAILURES_MAX - 1
-        if verdict.retry_after_s and not self._is_accepting:
-            # Before the time that was asked for only where nothing else can tell.
-            return int(self._failed_before >= ASKED_MAX and not has_compared)
-        return FAILURES_MAX - len(self._row)
-
     def _post_again(self, batch: Batch, verdict: Verdict, *, kept: bool) -> Verdict:
         before = self._poster.requests
-        tries = max(FAILURES_MAX - len(self._row) - kept, 0)
+        tries = max(self._evidence.tries_left() - kept, 0)
         verdict = self._poster.post_again(batch.request, verdict, tries=tries)
-        self._row += [verdict] * (self._poster.requests - before)
+        self._evidence.row += [verdict] * (self._poster.requests - before)
         return verdict
 
     def _probe(self, *, within: bool, besides: Batch | None = None) -> Verdict | None:
@@ -454,11 +407,12 @@ class Drain:
             if each.known.count == 1 or not within
         ]
         failed += [(besides.segment, besides.known.start)] if besides else []
+        alone = self._evidence.alone
         names = segment_names(self._desk.home)
         turn, self.turn = self.turn, self.turn + 1
         at = search.probe_segment(turn, len(names)) if names else 0
         for name in names[at:] + names[:at]:
-            passed = {start for each, start in {*self._alone, *failed} if each == name}
+            passed = {start for each, start in {*alone, *failed} if each == name}
             verdict = self._with(
                 name, partial(self._probe_segment, turn, passed, within)
             )
@@ -483,7 +437,7 @@ class Drain:
             if verdict.action is Action.ACCEPTED:
                 self._accept(batch, verdict)
             else:
-                self._row.append(verdict)
+                self._evidence.row.append(verdict)
         return verdict
 
     def _give_up(self, batch: Batch, verdict: Verdict) -> None:
@@ -497,7 +451,7 @@ class Drain:
             self._failures = []
             refusals = batch.known.refusals + 1
             self._put_aside(batch.segment, batch.known, verdict)
-            self._alone.pop((batch.segment, batch.known.start), None)
+            self._evidence.acquit((batch.segment, batch.known.start))
             known = self._change(batch, refusals=refusals)
             # One flush that delivered others counts as well, as one may be the first.
             enough = refusals + min(batch.known.windows, 1) >= search.WINDOWS_MAX
@@ -505,18 +459,14 @@ class Drain:
                 self._with(batch.segment, partial(self._bury, known, verdict))
                 if not self._waiting():
                     return
-            raise Halted("waiting", self._most_telling([verdict, *self._row]))
+            raise Halted("waiting", self._most_telling())
         if self.says_nothing:
             raise Halted("waiting", _of_batch(verdict))
-        raise self._halted(self._most_telling([verdict, *self._row]))
+        raise self._halted(self._most_telling())
 
-    def _most_telling(self, row: Sequence[Verdict]) -> Verdict:
-        """A wait before a refusal, and the longest time that one of them asked for."""
-        found = max(row, key=lambda each: each.action is Action.WAIT)
-        asked_s = max((each.retry_after_s or 0 for each in row), default=0)
-        return msgspec.structs.replace(
-            found, retry_after_s=None if self.says_nothing else asked_s or None
-        )
+    def _most_telling(self) -> Verdict:
+        found = self._evidence.most_telling()
+        return _of_batch(found) if self.says_nothing else found
 
     def _is_all_known_to_be_refused(self) -> bool:
         """Whether one event is pending, or only single ones that were set aside before.
@@ -534,7 +484,7 @@ class Drain:
 
     def _halted(self, verdict: Verdict) -> Halted:
         is_wait = verdict.action is Action.WAIT
-        was_accepting = self._is_accepting and verdict.action is Action.SPLIT
+        was_accepting = self._evidence.is_accepting and verdict.action is Action.SPLIT
         return Halted("waiting" if is_wait or was_accepting else "paused", verdict)
 
     # What was set aside.
@@ -548,20 +498,11 @@ class Drain:
     def _put_aside(self, name: str, known: Announced, verdict: Verdict) -> None:
         before = self._books.entry(name)
         self._before.setdefault(name, before)
-        self._tried[name, known.start] += 1
-        # It failed before others were accepted: that is enough for it to be cut, if not
-        # now, then in the next flush.
-        first = self._began.get((name, known.start))
-        is_cut = first is not None and known.count == first[0].known.count > 1
-        tries = int(is_cut)
+        # Cut if not now, then in the next flush.
+        tries = int(self._evidence.is_cut_next(name, known))
         entry = set_aside(before, known, verdict.reason, tries=tries)
         self._books.stage(name, entry)
-        for each in entry.announced:
-            if known.start <= each.start < known.end:
-                self._drawn[name, each.start] = verdict
-        if known.count == 1 and verdict.narrow:
-            self._alone[name, known.start] = verdict
-            self._suspects.add((name, known.start))
+        self._evidence.set_aside(name, known, entry.announced, verdict)
 
     def _narrow(self) -> None:
         """Try what was set aside, and its parts. Raises Halted.
@@ -570,6 +511,7 @@ class Drain:
         """
         done: set[tuple[str, int]] = set()
         has_failed_idly = False
+        evidence = self._evidence
         while True:
             waiting = [each for each in self._waiting() if _key(*each) not in done]
             if not waiting:
@@ -577,20 +519,21 @@ class Drain:
             segments = self._books.snapshot.segments
             name, known = search.next_range(
                 waiting,
-                self._good,
+                evidence.good,
                 segments={name: segments[name].announced for name, _ in waiting},
-                begun=self._began,
+                begun=evidence.began,
                 # Some of them, so that many bad events do not use up what the server
                 # bears.
-                single_first=self._is_accepting and len(self._alone) < FAILURES_MAX,
+                single_first=evidence.is_accepting
+                and len(evidence.alone) < FAILURES_MAX,
             )
             key = name, known.start
-            cannot_count = search.is_spent(known) and key not in self._began
+            cannot_count = search.is_spent(known) and key not in evidence.began
             if cannot_count and has_failed_idly:
                 return  # nothing else is left
             if not self._with(name, partial(self._narrow_range, known)):
                 done.add(key)
-            has_failed_idly |= cannot_count and key in self._alone
+            has_failed_idly |= cannot_count and key in evidence.alone
 
     def _waiting(self) -> list[tuple[str, Announced]]:
         """The ranges that may be tried, by segment: not the rest of a full one."""
@@ -609,43 +552,27 @@ class Drain:
         batch = segment.read(known)
         if batch is None:
             return True
-        known, key = batch.known, (segment.name, batch.known.start)
-        verdict = self._drawn.get(key)
-        if known.count == 1:
-            verdict = self._alone.get(key)  # what it drew in a batch is not about it
+        name, known, evidence = segment.name, batch.known, self._evidence
+        verdict = evidence.drew(name, known)
         if verdict is None and known.tries and segment.narrow(batch):
             # A flush ended while it waited for this one's answer, or began with it.
             return True
-        if verdict is None or self._is_tried_again(key, known, verdict):
+        if verdict is None or evidence.is_tried_again(name, known, verdict):
             drew = drew if verdict is None else verdict.reason
             verdict = self._try(batch)
-            if (*key, known.count) in self._accepted and drew not in {"", SLOW}:
-                self._flaps.add(drew)
+            if evidence.was_accepted(name, known) and drew not in {"", SLOW}:
+                evidence.flap(drew)
             ranges = [(each.start, each.count) for each in segment.entry.announced]
             if verdict is None or (known.start, known.count) not in ranges:
                 return True  # settled, or a probe has cut it
-        if self._is_tried_again(key, known, verdict):
+        if evidence.is_tried_again(name, known, verdict):
             return True
         if known.count == 1:
             return False
         is_cut = bool(segment.narrow(batch))
         if is_cut:
-            self._drawn.pop(key, None)
+            evidence.drawn.pop((name, known.start), None)
         return is_cut
-
-    def _is_tried_again(
-        self, key: tuple[str, int], known: Announced, verdict: Verdict
-    ) -> bool:
-        """Whether it may have been the network, or a server that fails now and then.
-
-        One that may die now is tried so often in a row that each of a few servers behind
-        one address has it once, whichever of them are broken.
-        """
-        may_die = key in self._began and search.is_spent(known)
-        if may_die or verdict.reason in self._flaps:
-            return self._tried[key] <= FAILURES_MAX
-        may_repeat = verdict.action is Action.WAIT or key in self._began
-        return may_repeat and self._tried[key] <= 1
 
     def _try(self, batch: Batch) -> Verdict | None:
         """What a range drew that was set aside; None if nothing is to be drawn from it.
@@ -656,7 +583,7 @@ class Drain:
         self._before.setdefault(batch.segment, self._books.entry(batch.segment))
         self._count_try(batch.segment, batch.known)
         self._books.commit()
-        if not self._is_accepting:
+        if not self._evidence.is_accepting:
             self._send(batch)
             return None
         verdict = self._answer(batch, self._poster.send(batch.request))
@@ -665,28 +592,23 @@ class Drain:
             return None
         if not verdict.narrow:
             raise self._halted(verdict)
-        start = batch.known.start
-        self._put_aside(batch.segment, batch.known, verdict)
+        name, known, evidence = batch.segment, batch.known, self._evidence
+        self._put_aside(name, known, verdict)
         self.says_nothing = True
-        if batch.known.count == 1 and (batch.segment, start) in self._began:
-            self._proved.add((batch.segment, start))
-        self._row.append(verdict)
-        is_bound = len(self._row) > _bound(verdict)
-        is_asked = verdict.retry_after_s and self._tried[batch.segment, start] > 1
-        if is_bound or is_asked:
-            found = self._compare(batch, verdict, is_bound=is_bound)
+        evidence.fail_again(name, known, verdict)
+        if evidence.is_compared(name, known, verdict):
+            found = self._compare(batch, verdict)
             if found is not None and found.action is not Action.ACCEPTED:
-                if self._is_first_time or verdict.reason in self._flaps:
+                if evidence.is_doubtful(verdict):
                     self._take_back()
                 self.says_nothing = False
                 raise Halted("waiting", _of_batch(found))
         return verdict
 
-    def _compare(
-        self, batch: Batch, verdict: Verdict, *, is_bound: bool
-    ) -> Verdict | None:
+    def _compare(self, batch: Batch, verdict: Verdict) -> Verdict | None:
         """What events from elsewhere draw now; None if there is none to be had."""
         probes = 1 if verdict.action is Action.WAIT else FAILURES_MAX
+        is_bound = len(self._evidence.row) > bound(verdict)
         found = None
         for _ in range(probes):
             found = self._probe(within=False, besides=batch)
@@ -702,8 +624,7 @@ class Drain:
             entry = self._books.entry(name)
             if (entry.offset, entry.damaged) == (before.offset, before.damaged):
                 self._books.stage(name, before)
-        for key in self._suspects:
-            self._alone.pop(key, None)
+        self._evidence.acquit_suspects()
 
     def _blame(self) -> None:
         """Events that failed alone while others were accepted: that counts.
@@ -711,31 +632,21 @@ class Drain:
         Those that did so in enough flushes, the last of which shows their fault, are dead
         letters on return.
         """
-        for (name, start), verdict in self._alone.items():
-            if verdict.reason in self._flaps:
-                continue
+        for (name, start), verdict in self._evidence.alone.items():
             entry = self._books.entry(name)
             for known in entry.announced:
-                if known.start == start and known.count == 1:
-                    is_proved = (name, start) in self._proved
-                    windows_max = (
-                        search.WINDOWS_MAX if is_proved else search.WINDOWS_MAX - 1
-                    )
-                    windows = min(known.windows + 1, windows_max)
-                    more = msgspec.structs.replace(known, windows=windows)
-                    self._books.stage(name, replace(entry, known, more))
-                    if is_proved and windows + more.refusals >= search.WINDOWS_MAX:
-                        self._with(name, partial(self._bury, more, verdict))
+                if known.start != start:
+                    continue
+                charged, is_dead = self._evidence.charge(name, known)
+                if charged != known:
+                    self._books.stage(name, replace(entry, known, charged))
+                if is_dead:
+                    self._with(name, partial(self._bury, charged, verdict))
 
     def _bury(self, known: Announced, verdict: Verdict, segment: OpenSegment) -> None:
         batch = segment.read(known)
         if batch is not None:
             self._desk.bury(batch, verdict)
-
-
-def _bound(verdict: Verdict) -> int:
-    """Requests in a row that may fail so, while others are accepted."""
-    return FAILURES_MAX if verdict.action is Action.WAIT else REFUSALS_MAX
 
 
 def _key(name: str, known: Announced) -> tuple[str, int]:

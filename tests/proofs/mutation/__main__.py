@@ -26,7 +26,7 @@ from tests.proofs.mutation.trying import REPOSITORY, Trial, tried
 # Where a wrong comparison loses an event: what decides on bytes, books and answers.
 PLACES = ("spool/*.py", "books/*.py", "wire/verdict.py", "wire/request.py")
 PLACES += ("wire/formats/[a-z]*.py",)
-PLACES += ("delivery/drain.py", "delivery/search.py")
+PLACES += tuple(f"delivery/{name}.py" for name in ("drain", "evidence", "search"))
 KILLED_PERCENT_MIN = 90.0
 
 

@@ -1,0 +1,207 @@
+"""What the answers of one flush say about the server, and about each range. Pure.
+
+A failure is held against a range only beside others that were accepted. It may still be
+the server's: one that fails now and then, one that takes a few requests of a flush, one
+of several behind an address. So what is kept of each answer is what tells them apart: what
+failed in a row, what the flush began with, what failed and was accepted later as it was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from telemetry.books.entries import Announced
+from telemetry.delivery.search import WINDOWS_MAX, is_spent
+from telemetry.wire.verdict import SLOW, Action, Verdict
+
+
+Key = tuple[str, int]
+"""A segment, and the offset at which one of its ranges begins."""
+
+# Requests in a row that may fail before a flush ends; the server sees no more of it.
+FAILURES_MAX = 4
+# Requests in a row that may fail while others are accepted, if each is a refusal.
+REFUSALS_MAX = 16
+# Flushes in a row that end because the server names a time, before its word is doubted
+# where only the batch itself can be compared with it.
+ASKED_MAX = 2
+
+
+class Evidence:
+    """The evidence of one flush.
+
+    `failures` is how many flushes to this destination delivered nothing, in a row, before
+    this one; `aside` are the ranges that it found announced.
+    """
+
+    def __init__(self, *, failures: int, aside: Iterable[Announced]) -> None:
+        self.is_accepting = False
+        # What requests drew since one was accepted.
+        self.row: list[Verdict] = []
+        # What ranges drew that were set aside in this flush.
+        self.drawn: dict[Key, Verdict] = {}
+        # Events that failed alone, and of them those since the last acceptance.
+        self.alone: dict[Key, Verdict] = {}
+        self._suspects: set[Key] = set()
+        # Where what was accepted begins and ends, and the ranges that were.
+        self.good: set[Key] = set()
+        self._accepted: set[tuple[str, int, int]] = set()
+        # What this flush began with, if it was posted and failed: how many events.
+        self.began: dict[Key, int] = {}
+        self._failures = failures
+        # Whether nothing was set aside for an answer before this flush.
+        self._is_first_time = all(each.reason in {"", SLOW} for each in aside)
+        self._tried: Counter[Key] = Counter()
+        # Events that this flush shows to be at fault.
+        self._proved: set[Key] = set()
+        # Reasons of what failed and was accepted later as it was: it was not at fault.
+        self._flaps: set[str] = set()
+
+    # What happened.
+
+    def accept(self, name: str, known: Announced) -> None:
+        """The range was accepted: what failed before it was not the server's fault."""
+        self.is_accepting = True
+        self.row = []
+        self.good |= {(name, known.start), (name, known.end)}
+        self._accepted.add((name, known.start, known.count))
+        self._suspects.clear()
+
+    def begin(self, name: str, known: Announced, verdict: Verdict) -> None:
+        """The flush began with the range, and it drew this."""
+        self.row.append(verdict)
+        if verdict.narrow:
+            self.began[name, known.start] = known.count
+            if known.count > 1:
+                self._tried[name, known.start] += 1  # it is not tried again, but cut
+
+    def set_aside(
+        self, name: str, known: Announced, parts: Iterable[Announced], verdict: Verdict
+    ) -> None:
+        """The range, of which `parts` are left, was set aside for what it drew."""
+        self._tried[name, known.start] += 1
+        for each in parts:
+            if known.start <= each.start < known.end:
+                self.drawn[name, each.start] = verdict
+        if known.count == 1 and verdict.narrow:
+            self.alone[name, known.start] = verdict
+            self._suspects.add((name, known.start))
+
+    def fail_again(self, name: str, known: Announced, verdict: Verdict) -> None:
+        """The range was set aside, and failed once more beside others."""
+        self.row.append(verdict)
+        if known.count == 1 and (name, known.start) in self.began:
+            self._proved.add((name, known.start))
+
+    def leave_unanswered(self, name: str, known: Announced) -> None:
+        """The range had time enough for an answer, and drew none."""
+        if known.unanswered or (name, known.start) in self.began:
+            self._proved.add((name, known.start))
+
+    def flap(self, reason: str) -> None:
+        """What failed for this reason was accepted later, as it was."""
+        self._flaps.add(reason)
+
+    def acquit(self, key: Key) -> None:
+        """The event's failure alone does not count."""
+        self.alone.pop(key, None)
+
+    def acquit_suspects(self) -> None:
+        """Nor does that of any event since the last acceptance."""
+        for key in self._suspects:
+            self.acquit(key)
+
+    # What it says.
+
+    def may_be_the_server(self, verdict: Verdict) -> bool:
+        """Whether it has to be found out who is at fault before more is sent.
+
+        While others are accepted, the next batch is as good as a probe.
+        """
+        return len(self.row) >= (bound(verdict) - 1 if self.is_accepting else 1)
+
+    def has_asked_for_time(self) -> bool:
+        """Whether the server has said when to come again, and failed one more since."""
+        return not self.is_accepting and any(
+            each.retry_after_s for each in self.row[:-1]
+        )
+
+    def tries_left(self) -> int:
+        """How many more requests may fail."""
+        return max(FAILURES_MAX - len(self.row), 0)
+
+    def probes_left(self, verdict: Verdict, *, has_compared: bool) -> int:
+        """How many probes out of a batch that drew this may follow."""
+        if not verdict.narrow:
+            return 0
+        if self.is_accepting and verdict.action is not Action.WAIT:
+            return FAILURES_MAX - 1
+        if verdict.retry_after_s and not self.is_accepting:
+            # Before the time that was asked for only where nothing else can tell.
+            return int(self._failures >= ASKED_MAX and not has_compared)
+        return self.tries_left()
+
+    def most_telling(self) -> Verdict:
+        """A wait before a refusal, and the longest time that one of them asked for."""
+        found = max(reversed(self.row), key=lambda each: each.action is Action.WAIT)
+        asked_s = max(each.retry_after_s or 0 for each in self.row)
+        return msgspec.structs.replace(found, retry_after_s=asked_s or None)
+
+    def was_accepted(self, name: str, known: Announced) -> bool:
+        """Whether just this range was accepted."""
+        return (name, known.start, known.count) in self._accepted
+
+    def drew(self, name: str, known: Announced) -> Verdict | None:
+        """What the range drew in this flush. What an event drew in a batch is not its."""
+        found = self.alone if known.count == 1 else self.drawn
+        return found.get((name, known.start))
+
+    def is_cut_next(self, name: str, known: Announced) -> bool:
+        """Whether the flush began with the range: that it failed then is enough."""
+        return known.count == self.began.get((name, known.start), 0) > 1
+
+    def is_tried_again(self, name: str, known: Announced, verdict: Verdict) -> bool:
+        """Whether it may have been the network, or a server that fails now and then.
+
+        One that may die now is tried so often in a row that each of a few servers behind
+        one address has it once, whichever of them are broken.
+        """
+        key = name, known.start
+        may_die = key in self.began and is_spent(known)
+        if may_die or verdict.reason in self._flaps:
+            return self._tried[key] <= FAILURES_MAX
+        may_repeat = verdict.action is Action.WAIT or key in self.began
+        return may_repeat and self._tried[key] <= 1
+
+    def is_compared(self, name: str, known: Announced, verdict: Verdict) -> bool:
+        """Whether others have to be accepted before one more such range is tried."""
+        is_bound = len(self.row) > bound(verdict)
+        has_asked = bool(verdict.retry_after_s) and self._tried[name, known.start] > 1
+        return is_bound or has_asked
+
+    def is_doubtful(self, verdict: Verdict) -> bool:
+        """Whether what failed since the last acceptance is held against no range."""
+        return self._is_first_time or verdict.reason in self._flaps
+
+    def charge(self, name: str, known: Announced) -> tuple[Announced, bool]:
+        """An event that failed alone, with this flush counted, and whether it is dead.
+
+        Unchanged if the failure does not count.
+        """
+        key = name, known.start
+        verdict = self.alone.get(key)
+        if verdict is None or known.count > 1 or verdict.reason in self._flaps:
+            return known, False
+        is_proved = key in self._proved
+        most = WINDOWS_MAX if is_proved else WINDOWS_MAX - 1
+        windows = min(known.windows + 1, most)
+        charged = msgspec.structs.replace(known, windows=windows)
+        return charged, is_proved and windows + known.refusals >= WINDOWS_MAX
+
+
+def bound(verdict: Verdict) -> int:
+    """Requests in a row that may fail so, while others are accepted."""
+    return FAILURES_MAX if verdict.action is Action.WAIT else REFUSALS_MAX

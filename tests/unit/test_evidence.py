@@ -1,0 +1,149 @@
+"""What the answers of one flush say about the server, and about each range."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from telemetry.books.entries import Announced
+from telemetry.delivery.evidence import Evidence, bound
+from telemetry.delivery.search import WINDOWS_MAX
+from tests.support.draining import DOWN, status
+
+
+EVENT = Announced(start=10, end=20, count=1)
+RANGE = Announced(start=30, end=90, count=6)
+GOOD = Announced(start=100, end=110, count=1)
+SPENT = replace(EVENT, windows=WINDOWS_MAX - 1)
+
+
+def evidence(*, failures: int = 0) -> Evidence:
+    return Evidence(failures=failures, aside=[])
+
+
+def test_an_event_dies_if_the_flush_began_with_it_and_it_failed_again_beside_others() -> (
+    None
+):
+    """Five flushes, the last of which shows it; else the fifth does not count."""
+    found = evidence()
+    found.begin("a", SPENT, status(503))
+    found.set_aside("a", SPENT, [SPENT], status(503))
+    found.accept("a", GOOD)
+    assert found.charge("a", SPENT) == (SPENT, False)
+    found.fail_again("a", SPENT, status(503))
+    assert found.charge("a", SPENT) == (replace(SPENT, windows=WINDOWS_MAX), True)
+    assert found.charge("a", EVENT) == (replace(EVENT, windows=1), False)
+
+
+def test_a_failure_counts_for_no_event_if_its_reason_came_and_went() -> None:
+    """Nor for one that failed in a batch, or that was acquitted."""
+    found = evidence()
+    for known, verdict in ((EVENT, status(503)), (GOOD, status(400))):
+        found.set_aside("a", known, [known], verdict)
+    assert found.charge("a", EVENT)[0].windows == 1
+    found.flap("503")
+    assert found.charge("a", EVENT) == (EVENT, False)
+    assert found.charge("a", GOOD)[0].windows == 1
+    found.acquit(("a", GOOD.start))
+    assert found.charge("a", GOOD) == (GOOD, False)
+    assert found.charge("a", RANGE) == (RANGE, False)
+
+
+def test_only_what_failed_since_the_last_acceptance_is_acquitted() -> None:
+    """The server may take nothing any more; it did before."""
+    found = evidence()
+    found.set_aside("a", EVENT, [EVENT], status(400))
+    found.accept("a", RANGE)
+    found.set_aside("a", GOOD, [GOOD], status(400))
+    found.acquit_suspects()
+    assert list(found.alone) == [("a", EVENT.start)]
+
+
+def test_a_range_is_tried_again_as_often_as_its_failure_may_be_the_servers() -> None:
+    """Once where it waited, four times where it would die or the server flaps."""
+
+    def tries(known: Announced, reason: int, *, begins: bool, flaps: str = "") -> int:
+        found = evidence()
+        found.flap(flaps)
+        verdict = status(reason)
+        if begins:
+            found.begin("a", known, verdict)
+        count = 0
+        while True:
+            found.set_aside("a", known, [known], verdict)
+            if not found.is_tried_again("a", known, verdict):
+                return count
+            count += 1
+
+    assert tries(EVENT, 400, begins=False) == 0
+    assert tries(EVENT, 503, begins=False) == 1
+    assert tries(EVENT, 400, begins=True) == 1
+    assert tries(RANGE, 400, begins=True) == 0  # cut instead
+    assert tries(SPENT, 400, begins=False) == 0
+    assert tries(SPENT, 400, begins=True) == 4
+    assert tries(EVENT, 400, begins=False, flaps="400") == 4
+
+
+def test_a_server_that_asked_for_time_is_asked_once_more() -> None:
+    """The longest time that it asked for is what it is held to."""
+    found = evidence()
+    found.row.append(status(503, asked_s=600))
+    assert not found.has_asked_for_time()
+    found.row.append(status(429, asked_s=60))
+    assert found.has_asked_for_time()
+    found.row.append(status(400))
+    assert found.most_telling() == status(429, asked_s=600)
+    found.accept("a", GOOD)
+    assert not found.has_asked_for_time()
+    assert not found.row
+
+
+@pytest.mark.parametrize("accepts", [False, True])
+def test_probes_are_bounded_by_what_the_server_bears(accepts: bool) -> None:
+    """None where no connection came about: that says nothing of the batch."""
+    found = evidence()
+    if accepts:
+        found.accept("a", GOOD)
+    found.row += [status(503)] * 3
+
+    def left(asked_s: float | None = None, number: int = 503) -> int:
+        verdict = status(number, asked_s=asked_s)
+        return found.probes_left(verdict, has_compared=False)
+
+    assert found.probes_left(DOWN, has_compared=False) == 0
+    assert left() == found.tries_left() == 1
+    assert left(number=400) == (3 if accepts else 1)
+    assert left(60) == (1 if accepts else 0)
+
+
+def test_a_time_that_was_asked_for_three_times_is_doubted_once() -> None:
+    """Where nothing else can be compared with the batch."""
+    found = evidence(failures=2)
+    busy = status(503, asked_s=60)
+    found.row.append(busy)
+    assert found.probes_left(busy, has_compared=False) == 1
+    assert found.probes_left(busy, has_compared=True) == 0
+
+
+def test_who_is_at_fault_is_asked_at_once_until_something_is_accepted() -> None:
+    """After that the next batches tell: of waits three, of refusals fifteen."""
+    found = evidence()
+    found.row.append(status(400))
+    assert found.may_be_the_server(status(400))
+    found.accept("a", GOOD)
+    for verdict in (status(503), status(400)):
+        found.row = [verdict] * (bound(verdict) - 2)
+        assert not found.may_be_the_server(verdict)
+        found.row.append(verdict)
+        assert found.may_be_the_server(verdict)
+
+
+def test_what_an_event_drew_in_a_batch_is_not_its_own() -> None:
+    """Of a range it is known for each of its parts."""
+    found = evidence()
+    parts = [replace(RANGE, end=40, count=1), replace(RANGE, start=40, count=5)]
+    found.set_aside("a", RANGE, [EVENT, *parts, GOOD], status(400))
+    assert found.drew("a", parts[0]) is None
+    assert found.drew("a", parts[1]) == status(400)
+    assert found.drew("b", parts[1]) is None
+    assert found.drew("a", GOOD) is found.drew("a", EVENT) is None
