@@ -122,19 +122,16 @@ def finish_opt_out(home: Home, *, lock: int | None = None) -> bool:
     and where a flusher has it the answer is False. Raises OSError where the choice
     cannot be read, and where something cannot be removed; the rest is gone then.
     """
-    choice = stored_choice(home.consent)
-    if choice is None or choice.on:
-        return True
-    # A flusher may have finished between the choice and the rename of an opt-out.
-    if choice.is_finished and not directories_set_aside(home):
+    if _unfinished(home) is None:
         return True
     held = lock if lock is not None else flush_lock(home)
     if held is None:
         return False
     try:
-        # Read again: who held the lock may have finished, and the user turned it on.
-        choice = stored_choice(home.consent)
-        if choice is None or choice.on:
+        # Read again: who held the lock may have finished, and the user turned it on, or
+        # does so now, which waits for no lock where nothing is left to finish.
+        choice = _unfinished(home)
+        if choice is None:
             return True
         if choice.asks:
             _give_up_id(home)
@@ -150,6 +147,15 @@ def finish_opt_out(home: Home, *, lock: int | None = None) -> bool:
         if lock is None:
             os.close(held)
     return True
+
+
+def _unfinished(home: Home) -> Choice | None:
+    """The choice of an opt-out that has left something; raises OSError."""
+    choice = stored_choice(home.consent)
+    if choice is None or choice.on:
+        return None
+    # A flusher may have finished between the choice and the rename of an opt-out.
+    return None if choice.is_finished and not directories_set_aside(home) else choice
 
 
 def _give_up_id(home: Home) -> None:

@@ -144,6 +144,33 @@ def test_who_turns_it_on_while_an_opt_out_waits_for_the_lock_is_not_overruled(
     assert len(list(segment_records(home))) == 1
 
 
+def test_who_turns_it_on_while_an_opt_out_is_finished_twice_is_not_overruled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two launches finish an opt-out, and an `enable` meets the later one."""
+    home = _opted_out(tmp_path / "home")
+    lock, read = opt_out.flush_lock, opt_out.stored_choice
+
+    def after_another_launch(home: Home) -> int | None:
+        monkeypatch.undo()
+        assert opt_out.finish_opt_out(home)
+        monkeypatch.setattr(opt_out, "stored_choice", before_an_enable)
+        return lock(home)
+
+    def before_an_enable(path: str) -> Choice | None:
+        monkeypatch.undo()
+        found = read(path)
+        assert _tool("enable", "--home", home.root).returncode == 0
+        with _client(tmp_path / "home") as client:
+            assert client.track(EVENT)
+        return found
+
+    monkeypatch.setattr(opt_out, "flush_lock", after_another_launch)
+    assert opt_out.finish_opt_out(home)
+    assert consent(home, {}).on
+    assert len(list(segment_records(home))) == 1
+
+
 def test_a_choice_is_made_beside_a_launch_that_finishes_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
