@@ -2,8 +2,9 @@
 
 The same names as in `files_posix.py`. Measured with CPython for Windows:
 
-- Appending is atomic with FILE_APPEND_DATA alone; the C library's O_APPEND seeks
-  first, and loses lines of writers that take turns.
+- Appending is atomic with FILE_APPEND_DATA alone: Windows says of local files that such a
+  write never overwrites what is there. The C library's O_APPEND seeks first, and loses
+  lines of writers that take turns. Wine does so in either case (`tests/README.md`).
 - A segment is opened without FILE_SHARE_DELETE: while its writer lives it cannot be
   removed or renamed, and neither can a directory above it. To have it abandoned, a
   purge or an opt-out appends one LF: its writer finds the end elsewhere.

@@ -48,7 +48,7 @@ from telemetry.delivery.purge import purge
 from telemetry.delivery.schedule import take_flush_lock
 from telemetry.paths import Home
 from telemetry.pipeline import prepare
-from tests.proofs.windows.programs import CONTENTS, config
+from tests.proofs.windows.programs import CONTENTS, append_in_one_step, config
 
 
 if TYPE_CHECKING:
@@ -105,9 +105,11 @@ class Programs:
             if process.poll() is not None:
                 self.failed += 1
                 again(role)
-            elif begun and role not in self._ends:
-                self._ends[role] = time.monotonic() + self._chance.uniform(*LIVES_S)
-            elif self._ends.get(role, time.monotonic()) < time.monotonic():
+            elif role not in self._ends:
+                if begun:
+                    lives_s = self._chance.uniform(*LIVES_S)
+                    self._ends[role] = time.monotonic() + lives_s
+            elif self._ends[role] < time.monotonic():
                 process.kill()
                 process.wait(PATIENCE_S)
                 self.killed += 1
@@ -192,6 +194,7 @@ def flush_all(home: Home, collector: Collector) -> None:
             if report.stopped == "drained" and not report.pending:
                 return
             print(report, file=sys.stderr)
+            time.sleep(0.2)
 
 
 def books(home: Home, collector: Collector) -> dict[str, int]:
@@ -367,6 +370,7 @@ def main() -> int:
         )
         return done.returncode
     take_out(args.without)
+    append_in_one_step()
     scenes = args.scene or list(SCENES)
     whole = sum(SHARES[scene] for scene in scenes)
     found: dict[str, dict[str, int]] = {}

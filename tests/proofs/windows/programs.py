@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import telemetry
 from telemetry.files import read_small, write_whole
@@ -30,6 +31,35 @@ def config(home: str, endpoint: str = "http://127.0.0.1:9/") -> telemetry.Config
     return telemetry.Config(
         app="app", home=home, endpoint=endpoint, api_key="k", flush="manual"
     )
+
+
+def append_in_one_step() -> None:
+    """Under Wine, let no two processes write or cut at the same time.
+
+    NTFS appends in one step. Wine asks for the file's end and then writes there, so
+    of two at the same place one is lost. Whoever is killed meanwhile gives up the mutex.
+    """
+    if sys.platform != "win32":
+        return
+    import ctypes
+
+    if not hasattr(ctypes.WinDLL("ntdll"), "wine_get_version"):
+        return
+    kernel = ctypes.WinDLL("kernel32")
+    kernel.CreateMutexW.restype = ctypes.c_void_p
+    mutex = ctypes.c_void_p(kernel.CreateMutexW(None, False, "spool-appends"))
+
+    def alone(call: Callable[..., int]) -> Callable[..., int]:
+        def called(*given: object) -> int:
+            kernel.WaitForSingleObject(mutex, -1)
+            try:
+                return call(*given)
+            finally:
+                kernel.ReleaseMutex(mutex)
+
+        return called
+
+    os.write, os.ftruncate = alone(os.write), alone(os.ftruncate)  # type: ignore[assignment]
 
 
 def is_stopped(path: str) -> bool:
@@ -82,6 +112,7 @@ def read(path: str, log_path: str) -> None:
 
 
 if __name__ == "__main__":
+    append_in_one_step()
     {"write": write, "flush": flush, "replace": replace, "read": read}[sys.argv[1]](
         *sys.argv[2:]
     )
