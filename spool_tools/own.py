@@ -15,11 +15,10 @@ from collections.abc import Iterable, Iterator
 from spool_tools.cli import ended, main
 from spool_tools.events import catalogue_of
 from spool_tools.screen import Part, Screen, complain, problem_of, speak_as
-from spool_tools.status import Status, status_of
+from spool_tools.status import Status, recording_problem, status_of
 from spool_tools.wording import ago, many, size
 from telemetry.client import Client
 from telemetry.errors import TelemetryError
-from telemetry.files import directory_problem
 from telemetry.identity import known_uuid
 from telemetry.mistakes import no_key
 from telemetry.paths import Home, home_of
@@ -103,8 +102,8 @@ def _status(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ..
     word = ("on", "green") if decision.on else ("off", "yellow")
     app = (client.config.app, "bold")
     yield "usage data of ", app, " is ", word, f": {decision.reason}"
-    if problem := _problem_with(home):
-        yield (("  nothing is recorded: ", "yellow"), f"{home.root} {problem}")
+    if problem := recording_problem(home):
+        yield (("  nothing is recorded: ", "yellow"), problem)
     elif os.path.isdir(home.spool):
         yield from _counts(status_of(home), client.config.lacks())
     else:
@@ -117,14 +116,6 @@ def _status(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ..
     for action, meaning in _HINTS.items():
         if action != ("on" if decision.on else "off"):
             yield (f"{program} {action}", "bold"), f"  {meaning}"
-
-
-def _problem_with(home: Home) -> str:
-    """Why nothing can be recorded there; empty where it can, or may be."""
-    try:
-        return directory_problem(os.lstat(home.root))
-    except OSError as error:
-        return "" if isinstance(error, FileNotFoundError) else problem_of(error)
 
 
 def _counts(status: Status, lacks: str) -> Iterator[tuple[Part, ...]]:

@@ -24,7 +24,7 @@ import msgspec
 from spool_tools import explain
 from spool_tools.holder import Holder, flush_lock_holder
 from spool_tools.reading import Spool, decoded, quarantined, sizes
-from spool_tools.screen import Line, Screen
+from spool_tools.screen import Line, Screen, problem_of
 from spool_tools.target import NoSuchSpoolError, add_target, destination, target_home
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
@@ -191,16 +191,19 @@ def _facts(
     damaged = f"{os.path.basename(home.ledger)}.malformed-"
     plan = schedule.load(home.next_flush)
     since = _refused_since(home, spool.snapshot.totals)
-    home_problem = directory_problem(os.lstat(home.root))
+    problem_here = recording_problem(home)
+    unusable = "" if problem_here else _unusable(home)
     # Where it belongs to another user, that one's programs record: somebody else looks.
-    unusable = "" if home_problem else _unusable(home)
-    if home_problem.startswith("belongs to"):
-        home_problem = ""
+    is_others = problem_here.startswith(f"{home.root} belongs to")
+    now = time.time()
+    next_flush = schedule.read(home.next_flush)
+    if next_flush is not None and plan.is_ahead(now):
+        next_flush = now
     return Facts(
-        now=time.time(),
+        now=now,
         state=spool.snapshot.state,
         off=off,
-        home_problem=home_problem and f"{home.root} {home_problem}",
+        home_problem="" if is_others else problem_here,
         unusable=unusable,
         began=plan.last,
         refused=tuple(name for name, count in since.items() if count)
@@ -208,7 +211,7 @@ def _facts(
         or (("disk_error",) if not shutil.disk_usage(home.root).free else ()),
         pending=census.pending,
         is_flushing=holder.state == "running",
-        next_flush=schedule.read(home.next_flush),
+        next_flush=next_flush,
         unfinished=plan.starts,
         set_aside=sum(each.count for each in aside),
         set_aside_reason=aside[0].reason if aside else "",
@@ -223,6 +226,24 @@ def _facts(
         problem=problem,
         lacks_key=any("(api_key=" in each for each in mistakes),
     )
+
+
+def recording_problem(home: Home) -> str:
+    """What keeps this user's programs from recording there; empty if nothing does."""
+    for path in (home.root, home.spool):
+        try:
+            problem = directory_problem(os.lstat(path))
+        except FileNotFoundError:
+            continue  # it is made when it is needed
+        except OSError as error:
+            problem = problem_of(error)
+        if problem and path == home.spool:
+            problem += (
+                "; put the directory back, or set TELEMETRY_HOME to another place"
+            )
+        if problem:
+            return f"{path} {problem}"
+    return ""
 
 
 def _unusable(home: Home) -> str:

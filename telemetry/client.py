@@ -468,7 +468,10 @@ class Client:
             return
         reason = error.reason if isinstance(error, RefusedError) else "internal"
         if is_loss and self._pipeline is not None:
-            self._pipeline.refuse(reason)
+            try:
+                self._pipeline.refuse(reason)
+            except Exception as another:
+                pass_on(another)  # it is counted, but no flush begins here
         self._say_refusal(error, reason, is_loss=is_loss)
         if may_raise and self._config is not None and self._config.strict is True:
             raise error

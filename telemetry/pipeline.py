@@ -58,7 +58,14 @@ class Pipeline:
         self._counts_at_exit = False
         self._dispatcher: Dispatcher | None = None
         self.is_started = False
-        prepare(self.home)
+        try:
+            prepare(self.home)
+        except DiskError as error:
+            # There is no client that could count it later.
+            from telemetry.spool import refusals
+
+            refusals.count(self.home.refused, [(error.reason, 1)])
+            raise
         # The first segment is taken right after, and finds all of it done: its client
         # has just asked for consent, too.
         self._is_prepared = True
@@ -319,7 +326,8 @@ def prepare(home: Home) -> None:
             make_empty(home.flush_lock)
         make_directory(home.spool)
     except OSError as error:
-        raise DiskError(home.root, error.strerror or str(error)) from error
+        path = str(error.filename or home.root)
+        raise DiskError(path, error.strerror or str(error)) from error
 
 
 def _context(

@@ -115,11 +115,17 @@ class Dispatcher:
             self._in_process.stop()
 
     def leave(self) -> None:
-        """The process ends: begin the last flush, in this process or outside of it."""
-        if self._in_process is not None:
-            self._in_process.leave()
-        elif time.time() >= self._not_before:
-            self._start_flusher()
+        """The process ends: begin the last flush, in this process or outside of it.
+
+        Raises nothing: Python would print it, and other homes have their turn as well.
+        """
+        try:
+            if self._in_process is not None:
+                self._in_process.leave()
+            elif time.time() >= self._not_before:
+                self._start_flusher()
+        except Exception as error:  # noqa: BLE001 - see above
+            self._say("no flush began: %s; everything is kept", error)
 
     def wait(self, deadline: float) -> None:
         """Wait for the last flush until `deadline` of `time.monotonic()`."""
@@ -223,12 +229,9 @@ def _leave() -> None:
     pid = os.getpid()
     ours = [each for each in tuple(_at_exit.values()) if each.pid == pid]
     _at_exit.clear()
-    try:
-        for each in ours:
-            each.leave()
-        bound_s = max((each.config.exit_timeout_s for each in ours), default=0.0)
-        deadline = time.monotonic() + bound_s
-        for each in ours:
-            each.wait(deadline)
-    except Exception:  # noqa: BLE001, S110 - Python would print it
-        pass  # the events are kept, and a later launch flushes them
+    for each in ours:
+        each.leave()
+    bound_s = max((each.config.exit_timeout_s for each in ours), default=0.0)
+    deadline = time.monotonic() + bound_s
+    for each in ours:
+        each.wait(deadline)

@@ -152,7 +152,9 @@ class InProcessFlusher:
                 is_start=is_start,
                 after_failure_only=after_failure_only,
             )
-        except OSError:
+        except Exception as error:  # noqa: BLE001 - Python would print it
+            if self._logger is not None:
+                self._logger.debug("no flush began: %s; everything is kept", error)
             return
         if lock is not None:
             with lock:

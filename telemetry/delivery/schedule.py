@@ -17,7 +17,8 @@ Rules:
 - A flush waits for its own destination's time. A change of destination ends a wait
   once WINDOW_S have passed since the last flush, so two keys that take turns make
   no more requests than one.
-- A time more than HORIZON_S ahead counts as due: a clock was changed.
+- A time more than HORIZON_S ahead counts as due: a clock was changed. So does any time
+  where the last flush was later than now.
 - A damaged line counts as absent, which costs one early flush.
 
 Light: every launch loads it and reads this one file.
@@ -91,6 +92,8 @@ class Schedule:
         With `after_failure_only` the interval after a success does not count: a
         machine in CI is gone after the program.
         """
+        if self.is_ahead(now):
+            return 0.0
         failures, wait = self.waits.get(destination, (0, 0))
         is_ours = destination == self.destination
         until = self.at if is_ours else float(wait)
@@ -101,6 +104,10 @@ class Schedule:
             until = max(until, self.last + WINDOW_S)
         return until if until <= now + HORIZON_S else 0.0
 
+    def is_ahead(self, now: float) -> bool:
+        """Whether all this was written by a clock that has been put back since."""
+        return self.last > now + WINDOW_S
+
     @property
     def flushers_never_finish(self) -> bool:
         """Whether a program has to flush by itself at exit (STARTS_MAX)."""
@@ -108,6 +115,8 @@ class Schedule:
 
     def begin(self, destination: str, now: float, *, wait_s: float = 0.0) -> None:
         """A flush begins in `wait_s` seconds; no other one before a window has passed."""
+        if self.is_ahead(now):
+            self.waits.clear()
         self.destination, self.last = destination, int(now)
         self.at = now + wait_s + WINDOW_S
 

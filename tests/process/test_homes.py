@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -211,3 +212,34 @@ def test_the_home_itself_is_no_link(tmp_path: Path) -> None:
     assert list((tmp_path / "real").iterdir()) == []
     (tmp_path / "parent").symlink_to(tmp_path / "real")
     assert _run({"TELEMETRY_HOME": str(tmp_path / "parent")})[0] == "True"
+
+
+@pytest.mark.parametrize("kind", ["a link", "a file"])
+def test_a_spool_that_is_no_directory_is_counted_and_told(
+    kind: str, tmp_path: Path
+) -> None:
+    """It was moved to another disk, say: each loss is counted, and `status` names it."""
+    home = Home(str(tmp_path / "app"))
+    environment = {"TELEMETRY_HOME": str(tmp_path), "HOME": str(tmp_path / "nobody")}
+    assert _run(environment)[0] == "True"
+    moved = Path(home.spool).rename(tmp_path / "elsewhere")
+    if kind == "a link":
+        Path(home.spool).symlink_to(moved)
+    else:
+        Path(home.spool).write_text("")
+    for _ in range(2):
+        answer, lines = _run(environment)
+        assert (answer, len(lines)) == ("False", 1)
+        assert home.spool in lines[0]
+    told = subprocess.run(
+        [sys.executable, "-m", "spool_tools", "status", "--home", home.root],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, **environment},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    status = json.loads(told.stdout)
+    assert status["refused"] == {"disk_error": 2}
+    assert status["why"].startswith(
+        f"nothing is recorded: {home.spool} is no directory"
+    )

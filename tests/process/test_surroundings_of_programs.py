@@ -16,6 +16,7 @@ import pytest
 
 from spool_tools.collector import Collector
 from telemetry.delivery.schedule import STARTS_MAX
+from telemetry.spool.refusals import read as read_refusals
 from tests.support.launching import ROOT, await_no_flusher, environment_of
 
 
@@ -178,3 +179,36 @@ print(True)
 def test_a_notebook(tmp_path: Path) -> None:
     pytest.importorskip("ipykernel", reason="pip install --group shipping")
     _arrives(["-W", "ignore", "-c", NOTEBOOK], tmp_path, PYTHONWARNINGS="ignore")
+
+
+BROKEN_CLOCK = """
+import time
+def beyond():
+    raise OverflowError("timestamp too large to convert to C PyTime_t")
+time.time = time.time_ns = beyond
+import telemetry
+telemetry.configure("app", exit_timeout_s=30.0)
+event = telemetry.ToolEvent(action="call", tool_name="tool")
+print(*[telemetry.track(event) for _ in range(3)], telemetry.flush().delivered)
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_clock_that_python_cannot_express_hurts_no_program(
+    mode: str, tmp_path: Path
+) -> None:
+    """Beyond the year 2262: a battery that died. The loss is answered and counted."""
+    environment = environment_of(
+        tmp_path, "http://127.0.0.1:9/v1", TELEMETRY_FLUSH=mode
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_CLOCK],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    told = (done.returncode, done.stdout, done.stderr)
+    assert told == (0, "False False False 0\n", "")
+    assert read_refusals(str(tmp_path / "app" / "refused")) == {"internal": 3}

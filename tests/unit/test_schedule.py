@@ -54,6 +54,20 @@ def test_a_time_is_a_time_within_the_horizon() -> None:
         assert plan.not_before(OURS, NOW) <= NOW
 
 
+def test_no_time_holds_that_a_clock_set_which_was_put_back() -> None:
+    """It was ahead by hours, less than the horizon, and some flushes failed."""
+    plan = Schedule()
+    plan.end("00000001", NOW + 3 * HOUR_S, failures=2, until=NOW + 5 * HOUR_S)
+    plan.end("00000002", NOW + 3 * HOUR_S, failures=0, until=NOW + 4 * HOUR_S)
+    for destination in ("00000001", "00000002"):
+        assert plan.not_before(destination, NOW + 3 * HOUR_S) > NOW + 3 * HOUR_S
+        assert plan.not_before(destination, NOW) == 0.0
+        # A second or two say nothing.
+        assert plan.not_before(destination, NOW + 3 * HOUR_S - 2) > NOW + 3 * HOUR_S
+    plan.begin("00000002", NOW)
+    assert plan.not_before("00000001", NOW + WINDOW_S) <= NOW + WINDOW_S
+
+
 def test_another_destination_waits_for_a_window_and_no_longer() -> None:
     """A corrected key ends a pause of hours; two keys in turns end no backoff."""
     plan = again(waiting())
