@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
 
-from tests.support.wrapped import RECORDER, both
+from tests.support.wrapped import RECORDER, nursery
 
 
 OUTSIDE = """
@@ -19,6 +18,22 @@ if "RECORD_TO" in os.environ:
     instrument(command, client=Recorder())
 sys.exit(main())
 """
+
+
+@pytest.fixture(scope="module")
+def run_black(tmp_path_factory):
+    """As `both`, with black loaded once."""
+    pytest.importorskip("black")
+    with nursery(tmp_path_factory.mktemp("nursery"), "import black") as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def run_flask(tmp_path_factory):
+    """As `both`, with flask loaded once."""
+    pytest.importorskip("flask")
+    with nursery(tmp_path_factory.mktemp("nursery"), "import flask.cli") as run:
+        yield run
 
 
 @pytest.mark.parametrize(
@@ -35,10 +50,8 @@ sys.exit(main())
         (["--version"], None),
     ],
 )
-def test_black_wrapped_from_outside(tmp_path, arguments, told):
+def test_black_wrapped_from_outside(run_black, tmp_path, arguments, told):
     """A program must not have to be written for this."""
-    if importlib.util.find_spec("black") is None:
-        pytest.skip("black is not installed")
     (tmp_path / "recorder.py").write_text(RECORDER)
     (tmp_path / "good.py").write_text("x = 1\n")
     (tmp_path / "bad.py").write_text("x=1\n")
@@ -47,7 +60,7 @@ def test_black_wrapped_from_outside(tmp_path, arguments, told):
     script.write_text(
         OUTSIDE.format(module="black", command="main", main="patched_main")
     )
-    plain, wrapped, events = both(script, arguments, tmp_path)
+    plain, wrapped, events = run_black(script, arguments, tmp_path)
     assert wrapped == plain
     assert [(event["error"], event["flags"]) for event in events] == (
         [told] if told else []
@@ -86,15 +99,13 @@ def create_app():
         ([], None),
     ],
 )
-def test_flask_wrapped_from_outside(tmp_path, arguments, told):
+def test_flask_wrapped_from_outside(run_flask, tmp_path, arguments, told):
     """Its commands are found at run time, and its application is made only once."""
-    if importlib.util.find_spec("flask") is None:
-        pytest.skip("flask is not installed")
     (tmp_path / "recorder.py").write_text(RECORDER)
     (tmp_path / "application.py").write_text(APPLICATION)
     script = tmp_path / "program"
     script.write_text(OUTSIDE.format(module="flask.cli", command="cli", main="main"))
-    plain, wrapped, events = both(script, arguments, tmp_path)
+    plain, wrapped, events = run_flask(script, arguments, tmp_path)
     assert wrapped == plain
     if told == ("program", "NoSuchCommand"):  # a UsageError until click 8.2
         assert events.pop()["error"] in ("NoSuchCommand", "UsageError")

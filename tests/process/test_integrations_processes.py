@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import sys
 
 import pytest
 
-from tests.support.wrapped import RECORDER, both, ended, nursery, start
+from tests.support.wrapped import (
+    LOADING_TYPER,
+    RECORDER,
+    both,
+    ended,
+    nursery,
+    start,
+)
 
 
 # One way to end each, by name; `ctx` is a click or typer context where there is one.
@@ -151,6 +158,11 @@ with wrapper:
 """
 
 PROGRAMS = {"click": CLICK, "typer": TYPER, "argparse": ARGPARSE}
+LOADING = {
+    "click": "import click, telemetry.integrations.click, msgspec",
+    "typer": LOADING_TYPER,
+    "argparse": "import argparse, telemetry.integrations.argparse, msgspec",
+}
 
 # arguments -> what is recorded: the error and the flags; None for no event at all
 ANYWHERE = {
@@ -220,21 +232,24 @@ def program(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def both_forked(tmp_path_factory):
-    """As `both`, from a process that has loaded typer: its start takes the longest."""
-    with nursery(tmp_path_factory.mktemp("nursery")) as both_forked:
-        yield both_forked
+def nurseries(tmp_path_factory):
+    """As `both`, by framework, from a process that has loaded that one."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            framework: stack.enter_context(
+                nursery(tmp_path_factory.mktemp(framework), loading)
+            )
+            for framework, loading in LOADING.items()
+        }
 
 
 @pytest.mark.parametrize(("framework", "arguments"), TABLE)
 def test_wrapped_program_ends_as_before(
-    program, request, tmp_path, framework, arguments
+    program, nurseries, tmp_path, framework, arguments
 ):
     """Whoever reads its output, its traceback or its status must see no difference."""
     script = program(framework)
-    is_forked = framework == "typer" and hasattr(os, "fork")
-    run = request.getfixturevalue("both_forked") if is_forked else both
-    plain, wrapped, events = run(script, arguments.split(), tmp_path)
+    plain, wrapped, events = nurseries[framework](script, arguments.split(), tmp_path)
     if sys.version_info < (3, 11) and "error-and-close" in arguments:
         # A failure while a context closes passes through our frame, which
         # Python 3.10 cannot take out of the traceback.

@@ -34,19 +34,13 @@ class Recorder:
         return True
 """
 
-# Loads typer once, and forks for each program that it is told of. The fork runs that
-# program as its own main module and ends by the interpreter's own end; what hangs
-# is ended by the alarm.
+# Loads what its programs need once, and forks for each program that it is told of. The
+# fork runs that program as its own main module and ends by the interpreter's own end;
+# what hangs is ended by the alarm.
 NURSERY = """
-import json, os, signal, sys
-import typer, typer.rich_utils
-
-def first(text: str):
-    pass  # typer loads the rest as it reads its first arguments
-
-app = typer.Typer()
-app.command()(first)
-app(["text"], standalone_mode=False)
+import gc, json, os, signal, sys
+{loading}
+gc.freeze()  # or each fork would walk, and so copy, all of that as it ends
 while line := sys.stdin.readline():
     told = json.loads(line)
     pid = os.fork()
@@ -65,6 +59,17 @@ sys.argv = told["arguments"]
 sys.path[0] = os.path.dirname(sys.argv[0])
 program = sys.modules["__main__"] = type(sys)("__main__")
 exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"), program.__dict__)
+"""
+
+LOADING_TYPER = """
+import typer, typer.rich_utils, telemetry.integrations.typer, msgspec
+
+def first(text: str):
+    pass  # typer loads the rest as it reads its first arguments
+
+app = typer.Typer()
+app.command()(first)
+app(["text"], standalone_mode=False)
 """
 
 
@@ -183,10 +188,16 @@ def recorded(record):
 
 
 @contextlib.contextmanager
-def nursery(directory: Path) -> Iterator[Callable]:
-    """What does as `both`, in processes that have typer loaded already."""
+def nursery(directory: Path, loading: str) -> Iterator[Callable]:
+    """What does as `both`, in forks of one process that has run `loading` already.
+
+    Where there is no fork, it is `both`.
+    """
+    if not hasattr(os, "fork"):
+        yield both
+        return
     script = directory / "nursery.py"
-    script.write_text(NURSERY)
+    script.write_text(NURSERY.replace("{loading}", loading))
     process = start(script, [], directory, stdin=subprocess.PIPE)
 
     def one(script, arguments, cwd, **environment):
