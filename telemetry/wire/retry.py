@@ -25,6 +25,10 @@ _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 10.0
 # So many times as long as another one was answered in is time enough for a request.
 FAIR = 3
+# Once others were accepted, a request that has less than so many times that long, or less
+# than so many seconds, does not begin: the server would store it, and get it again.
+_ENDS_IN = 1.5
+_ENDS_IN_S = 0.05
 
 
 class Starts(Protocol):
@@ -104,7 +108,8 @@ class Poster:
             raise Halted("off")
         now = self._monotonic()
         timeout_s = min(self._ends() - now, self._request_timeout_s)
-        if timeout_s <= 0:
+        least_s = max(_ENDS_IN * self.slowest_s, _ENDS_IN_S) if self.slowest_s else 0.0
+        if timeout_s <= least_s:
             raise Halted("deadline")
         self.requests += 1
         outcome = self._transport.start(

@@ -250,6 +250,9 @@ class Transport:
             if connection is not None and response.status // 100 != 2:
                 # Behind a balancer, another connection may lead to another server.
                 connection.close()
+            if time.monotonic() >= deadline and _is_cut(reply):
+                # By our own time, and not by the server.
+                return Failure("timeout", f"{self._place}: the answer took too long")
             return reply
         except Exception as exc:  # noqa: BLE001  nothing the network does may raise
             # What urllib3 itself objects to is in the answer.
@@ -261,6 +264,13 @@ class Transport:
                 proxy=proxy.url if proxy is not None else "",
                 at_proxy=isinstance(exc, urllib3.exceptions.ProxyError),
             )
+
+
+def _is_cut(outcome: Outcome) -> bool:
+    """Whether it would be an acceptance if all of it had come."""
+    if isinstance(outcome, Failure):
+        return False
+    return outcome.status // 100 == 2 and not outcome.complete
 
 
 class _Wire:

@@ -96,7 +96,6 @@ _CONTENT_KINDS = frozenset({"reset", "protocol", "timeout", "other"})
 # Answers to a refused key: they often repeat it, in a spelling of their own.
 _KEY_REFUSED = frozenset({401, 403, 407})
 _SPLITS = frozenset({400, 413, 422})
-_NO_BODY = frozenset({204, 205})
 # Only for the reason that is told: what looks like it is refused without this as well.
 _MARKUP = re.compile(rb"[\s\0\xef\xbb\xbf\xff\xfe]*<")
 _DETAIL_MAX = 200
@@ -225,7 +224,9 @@ def _proof(
         "unsent": not reply.is_sent,
         "unlisted": bool(accept_statuses) and reply.status not in accept_statuses,
     }
-    if reply.status not in _NO_BODY:
+    # Nothing may follow a 205; where something does, it counts.
+    has_none = reply.status == 204 or (reply.status == 205 and not reply.body)
+    if not has_none:
         doubts |= {
             "incomplete": not reply.complete,
             "truncated": reply.truncated,
@@ -235,7 +236,7 @@ def _proof(
     for doubt, holds in doubts.items():
         if holds:
             return doubt
-    if reply.status in _NO_BODY:
+    if has_none:
         return ()
     refused = form.refusals(reply.body, reply.headers)
     if refused is None:
@@ -250,14 +251,15 @@ def _proof(
 def _is_page(reply: Reply) -> bool:
     """Whether the answer calls itself a page, or sends its reader to another one.
 
-    Frameworks call everything a page that is not said to be something else: an empty
-    body and JSON are none.
+    Frameworks call everything a page that is not said to be something else: JSON is none,
+    nor is an empty body, if the answer says where it ends. Else it may be the beginning
+    of a page.
     """
     start = reply.body.lstrip()[:1]
     kind = reply.headers.get("content-type", "").lower()
-    return "refresh" in reply.headers or (
-        "html" in kind and start not in (b"", b"{", b"[")
-    )
+    ends = {"content-length", "transfer-encoding"} & reply.headers.keys()
+    others = (b"", b"{", b"[") if ends else (b"{", b"[")
+    return "refresh" in reply.headers or ("html" in kind and start not in others)
 
 
 def _detail(reply: Reply, doubt: str, form: Format) -> str:

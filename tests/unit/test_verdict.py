@@ -111,6 +111,8 @@ DOUBTFUL = [
     ("JSON without an end", answer(200, b"[" * 100_000), "unreadable"),
     ("nothing but blanks", answer(200, b" " * 2000), "unreadable"),
     ("bytes", answer(200, b"\x0b\x0e\x80login\x03"), "unreadable"),
+    ("the beginning of a page", answer(200, content_type="text/html"), "html"),
+    ("205 with a page", answer(205, b"<p>Log in"), "html"),
     ("coded", answer(200, b"{}", is_decoded=False), "coding"),
     ("not sent whole", answer(200, b"{}", is_sent=False), "unsent"),
     ("not sent whole, no body", answer(204, is_sent=False), "unsent"),
@@ -137,7 +139,10 @@ ACCEPTED = [
     ("text, as long as may be", answer(200, b"x" * 1024)),
     ("JSON, longer than text may be", answer(200, b'{"ok":"%b"}' % (b"x" * 2000))),
     ("a JSON text that quotes markup", answer(200, b'"<html>"')),
-    ("no body, as a framework types it", answer(200, content_type="text/html")),
+    (
+        "no body, as a framework types it",
+        answer(200, content_type="text/html", content_length=0),
+    ),
     ("JSON, as PHP types it", answer(200, b'{"ok":1}', content_type="text/html")),
     ("204", answer(204)),
     ("204 with a type", answer(204, content_type="text/html", complete=False)),
@@ -383,6 +388,7 @@ def test_no_answer_raises_and_acceptance_needs_proof(
         assert isinstance(outcome, Reply)
         assert 200 <= outcome.status <= 299
         assert outcome.complete or outcome.status in (204, 205)
+        assert outcome.complete or not outcome.body
         assert not outcome.redirected
         assert outcome.is_sent
         assert not accept_statuses or outcome.status in accept_statuses
