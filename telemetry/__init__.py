@@ -149,11 +149,9 @@ def __getattr__(name: str) -> object:
     try:
         __import__(home)
     except ImportError as error:
-        if not (error.name or "").startswith("msgspec"):
-            raise
-        from telemetry.absent import Absent
+        from telemetry.absent import stand_in
 
-        return Absent
+        return stand_in(name, error)
     value: object = getattr(sys.modules[home], name)
     globals()[name] = value
     return value

@@ -1,16 +1,20 @@
-"""What stands in where msgspec cannot be loaded: the program runs as if without telemetry.
+"""What stands in where a module cannot be loaded: the program runs as if without telemetry.
 
-A zip file, for one, holds no shared object that Python could load. The functions of
-`telemetry.api` then do nothing by themselves; here is what stands in for the classes
-of events and settings, and for the wrappers of programs. One debug line says why.
+A zip file, for one, holds no shared object that Python could load (msgspec's), and a tool
+that freezes a program may leave out modules of ours. Here is what stands in for the public
+names of such a module, and for the wrappers of programs. A debug line for each name says why.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from telemetry.logs import quiet_logger
+from telemetry.switches import is_set
 
 
 if TYPE_CHECKING:
@@ -26,11 +30,23 @@ class _Empty(type):
         return ""
 
 
-class Absent(metaclass=_Empty):
-    """Takes whatever the real class takes and keeps nothing of it."""
+class Absent(int, metaclass=_Empty):
+    """In place of a class or a function: takes what it takes, and is False and 0.
 
-    def __init__(self, *given: object, **named: object) -> None:
-        pass
+    So is whatever is asked of it: a client's methods, the numbers of a report.
+    """
+
+    def __new__(cls, *_given: object, **_named: object) -> Self:
+        """Keep nothing of it."""
+        return super().__new__(cls)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Absent()
+
+    def __call__(self, *_given: object, **_named: object) -> Self:
+        return self
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +71,15 @@ def run(
 ) -> Any:
     """What `main(parser.parse_args(argv))` returns."""
     return main(parser.parse_args(argv))
+
+
+def stand_in(name: str, error: ImportError) -> type:
+    """What a public name of this package is where its module cannot be loaded."""
+    logger = quiet_logger(debug=is_set(os.environ.get("TELEMETRY_DEBUG", "")))
+    if logger is not None:
+        logger.debug("%s cannot be loaded; nothing will be recorded: %r", name, error)
+    # Programs write them behind `except`.
+    return type(name, (Exception,), {}) if name.endswith("Error") else Absent
 
 
 def stand_in_for(*modules: str) -> None:

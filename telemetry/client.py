@@ -72,7 +72,8 @@ class Client:
     ) -> None:
         self._http = http
         self._home: str | None = config.home
-        self._begin(config, config.app, logger)
+        # What stands in for settings that cannot be loaded is false.
+        self._begin(config or None, config.app, logger)  # type: ignore[truthy-bool]
 
     @classmethod
     def off(cls, app: str, home: "str | None" = None) -> "Client":
@@ -140,8 +141,11 @@ class Client:
     def config(self) -> "Config":
         """The settings in use: those it was made with, less what cannot be used."""
         if self._config is None:
-            from telemetry.config import Config
-
+            try:
+                from telemetry.config import Config
+            except ImportError as error:
+                absent: Config = _stand_in("Config", error)
+                return absent
             self._config = Config(app=self._app, home=self._home, enabled=False)
         return self._config
 
@@ -160,10 +164,13 @@ class Client:
         debug = self._config is None or self._config.debug is True
         if not (self._logger or debug or "logging" in sys.modules):
             return None  # as `quiet_logger` would say, without the price of its module
-        from telemetry.logs import discreet, quiet_logger
+        try:
+            from telemetry.logs import discreet, quiet_logger
 
-        logger = self._logger or quiet_logger(debug=debug)
-        return None if logger is None else discreet(logger, self._own_key())
+            logger = self._logger or quiet_logger(debug=debug)
+            return None if logger is None else discreet(logger, self._own_key())
+        except ImportError:
+            return None  # what no text may hold is not known then
 
     def _own_key(self) -> "OwnKey":
         """What no text of this client may hold."""
@@ -181,9 +188,12 @@ class Client:
 
     @version.setter
     def version(self, version: str) -> None:
+        config = self.config
+        if not config:  # type: ignore[truthy-bool]
+            return  # it cannot be loaded
         import msgspec
 
-        self._config, _ = msgspec.structs.replace(self.config, version=version).sound()
+        self._config, _ = msgspec.structs.replace(config, version=version).sound()
         if self._pipeline is not None:
             self._pipeline.set_config(self._config)
 
@@ -347,8 +357,11 @@ class Client:
         except Exception as error:
             self._fail(error, is_loss=False)
             stopped = "disk"
-        from telemetry.delivery.report import FlushReport
-
+        try:
+            from telemetry.delivery.report import FlushReport
+        except ImportError as error:
+            absent: FlushReport = _stand_in("FlushReport", error)
+            return absent
         return FlushReport(stopped=stopped)
 
     def close(self) -> None:
@@ -373,11 +386,13 @@ class Client:
 
     def decision(self) -> "Decision":
         """Whether it is on, and the rule that decided. Creates nothing."""
-        from telemetry.pipeline import decide_for
-
-        return self._off or decide_for(
-            self.config, os.environ, sys.platform, may_show=False
-        )
+        if self._off is not None:
+            return self._off
+        try:
+            from telemetry.pipeline import decide_for
+        except ImportError as error:
+            return Decision("program", f"a module cannot be loaded: {error}", on=False)
+        return decide_for(self.config, os.environ, sys.platform, may_show=False)
 
     def _open(self) -> "Pipeline | None":
         """The parts, made once; None where telemetry is off."""
@@ -489,6 +504,13 @@ class Client:
             from telemetry.mistakes import tell
 
             tell([f"{what}: {error}"], self.logger)
+
+
+def _stand_in(name: str, error: ImportError) -> "Any":
+    """What the host is given where a class cannot be loaded."""
+    from telemetry.absent import stand_in
+
+    return stand_in(name, error)()
 
 
 def _after_fork(client: "Client | None") -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import telemetry
 from spool_tools.collector import Collector
 from telemetry.delivery import schedule
 from tests.support.launching import (
@@ -46,6 +47,31 @@ atexit.register(child.kill)
 threading.Thread(target=os.wait, daemon=True).start()
 while not launch._waits_for_children():
     pass
+"""
+HOST = """
+import sys
+from datetime import timedelta
+sys.modules[sys.argv[1]] = None
+import telemetry
+client = telemetry.configure("app", version="1", flush="manual")
+event = telemetry.ToolEvent(action="call", tool_name="t", success=True)
+telemetry.track(event), telemetry.track("deployed"), telemetry.track_command("x", [])
+telemetry.set_global_telemetry_version("2")
+config = telemetry.Config(app="app", flush="manual")
+with telemetry.Client(config) as other, telemetry.with_client(other):
+    other.version = "2"
+    try:
+        other.track(telemetry.CommandEvent(action="x", success=True))
+    except telemetry.RefusedError:
+        pass
+    telemetry.record_session_start("agent", "id")
+    telemetry.record_tool_call("t", "id", "agent", timedelta(seconds=1))
+    telemetry.record_error("it failed")
+    telemetry.record_session_end()
+    assert not other.flush(timeout_s=1).delivered > 0
+assert not telemetry.flush(timeout_s=1).pending > 10
+assert telemetry.EventType.TOOL is not None
+client.decision(), other.decision(), client.config.policy, other.config.policy
 """
 # A slow machine gets its time, and an idle one needs a tenth of it.
 PATIENT = repr({"exit_timeout_s": 30.0})
@@ -170,6 +196,29 @@ _launch.os.posix_spawn = _gone
                 shutil.rmtree(path, ignore_errors=True)
         assert collector.wait(events=schedule.STARTS_MAX + 1)
     assert schedule.load(str(tmp_path / "app/next-flush")).starts > 0
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(f"telemetry.{home}" for home in telemetry._HOMES if home != "build_values"),
+        *("msgspec", "urllib3", "tenacity", "diskcache"),
+    ],
+)
+def test_a_module_that_was_left_out_hurts_nobody(module: str, tmp_path: Path) -> None:
+    """Nuitka follows no name that is loaded late; the program runs to its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", HOST, module],
+        env=environment_of(tmp_path, TELEMETRY_DEBUG="1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    if module in {"telemetry.api", "telemetry.config", "msgspec"}:
+        assert "nothing will be recorded" in done.stderr
+        assert f"import of {module} halted" in done.stderr
 
 
 def test_an_installed_package_delivers(tmp_path: Path) -> None:
