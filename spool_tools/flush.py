@@ -145,7 +145,10 @@ def _watched(
     # Not waited for at the end of the process.
     thread = threading.Thread(target=work, name="flush", daemon=True)
     with Bar(screen, "flush", total=spool.count_pending) as bar:
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            work()  # the system's limit of threads
         while thread.is_alive():
             thread.join(_LOOK_S)
             bar.at(progress.delivered)

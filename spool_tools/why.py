@@ -109,7 +109,8 @@ def _why(facts: Facts) -> Why:
         return Why(
             "ledger",
             "the ledger cannot be read, so what was sent is not known here; the next "
-            "flush tries again, and replaces a ledger that is damaged",
+            "flush tries again, and replaces a ledger that is damaged; if this stays, move "
+            "`ledger` out of the home: some events may then be sent twice",
         )
     if not facts.pending:
         aside = _set_aside_ledger(facts)

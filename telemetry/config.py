@@ -55,6 +55,8 @@ _ON_ONE_LINE = (
     *("app", "version", "source", "api_key", "header", "endpoint"),
     "deletion_endpoint",
 )
+# Headers that usually carry a key; any other name is looked at.
+_KEY_HEADERS = ("x-api-key", "authorization", "api-key", "dd-api-key")
 
 
 class CommandPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -392,7 +394,7 @@ def _wrong_text(name: str, text: str, *, full: bool) -> str:
             f"{text!r} cannot name a directory; use letters, digits, `.`, `_` and `-`"
         )
     if (name == "endpoint" and text and (full or not _looks_right(text))) or (
-        name == "header" and text and not text.replace("-", "a").isalnum()
+        name == "header" and text and text.lower() not in _KEY_HEADERS
     ):
         # Only here: nearly every launch is done without loading the full check. What
         # passes the quick one and is wrong all the same, a flush finds and keeps.

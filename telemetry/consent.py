@@ -41,16 +41,21 @@ _LEFT = {
     "to delete its part)",
     (True, True): "(the server is still to be asked to delete what it has)",
 }
+_UNREADABLE = (
+    "the file of the user's choice cannot be read, which counts as off; `spool-tools "
+    "enable` or `disable` writes it anew"
+)
 
 
 class Choice:
     """What the user chose: `on`, the date as text, and the notice's version.
 
     `is_finished` is False from an opt-out until what was kept is removed, `asks` is True
-    until a server has accepted to delete what it has.
+    until a server has accepted to delete what it has. `is_readable` says whether it is
+    the user's choice, and not what counts as off because nothing else can be told.
     """
 
-    __slots__ = ("asks", "date", "is_finished", "notice_version", "on")
+    __slots__ = ("asks", "date", "is_finished", "is_readable", "notice_version", "on")
 
     def __init__(
         self,
@@ -60,8 +65,10 @@ class Choice:
         notice_version: str = "",
         is_finished: bool = True,
         asks: bool = False,
+        is_readable: bool = True,
     ) -> None:
         self.on = on
+        self.is_readable = is_readable
         self.date = date
         self.notice_version = notice_version
         self.is_finished = is_finished
@@ -117,6 +124,8 @@ def rules(
         did = "left it on" if choice.on else "turned it off"
         left = _LEFT[choice.is_finished, choice.asks]
         reason = " ".join(f"the user {did} {choice.date} {left}".split())
+        if not choice.is_readable:
+            reason = f"{_UNREADABLE} {left}".rstrip()
         remembered = Decision("remembered", reason, on=choice.on)
         remembered.is_finished = choice.is_finished
         remembered.asks = choice.asks
@@ -159,7 +168,9 @@ def parse_choice(content: bytes) -> Choice:
     is_finished, asks = known.get(version, (False, False)) if is_left else (True, False)
     return Choice(
         on=on,
-        date=words[1],
+        # What is no date is not shown: it may hold anything.
+        date=words[1] if words[1].isascii() and words[1].isprintable() else "",
+        is_readable=words[0] in {"on", "off"},
         notice_version="" if is_left else version,
         is_finished=is_finished,
         asks=asks,
@@ -182,7 +193,7 @@ def read_choice(path: str) -> Choice | None:
         return stored_choice(path)
     except OSError as error:
         raise_the_hosts(error)
-        return Choice(on=False, date="(the consent file cannot be read)")
+        return Choice(on=False, date="", is_readable=False)
 
 
 def stored_choice(path: str) -> Choice | None:

@@ -254,18 +254,19 @@ class SpoolWriter:
     def _room(self, size: int) -> int:
         """Bytes left below the bound; SpoolFullError where they are less than `size`."""
         changed_ns = os.stat(self._home.spool).st_mtime_ns
-        kept = self.waiting_bytes = size_of(self._home.spool)
+        # Segments of other versions as well, but nothing that is not ours.
+        kept = self.waiting_bytes = size_of(self._home.spool, ".jseq")
         if size > self._spool_bytes_max - kept:
             self._full = (changed_ns, time.monotonic_ns(), kept)
             raise SpoolFullError(kept, self._spool_bytes_max)
         return self._spool_bytes_max - kept
 
 
-def size_of(directory: str) -> int:
-    """The bytes of all files in a directory; 0 where there is none."""
+def size_of(directory: str, suffix: str = "") -> int:
+    """The bytes of the files in a directory that end so; 0 where there are none."""
     try:
         with os.scandir(directory) as entries:
-            return sum(_size(entry) for entry in entries)
+            return sum(_size(each) for each in entries if each.name.endswith(suffix))
     except (FileNotFoundError, NotADirectoryError):
         return 0  # nothing of ours is in it, and nothing can come
 

@@ -5,8 +5,8 @@ last=<seq>`: which numbers of which segment the body holds), the key under its h
 `Accept-Encoding: identity`, Content-Encoding where the body is coded, Authorization where
 the endpoint has user info. The HTTP library adds Host and Content-Length, no more.
 
-- If the key's header is one of these, the key takes its place. If it frames or routes
-  the message, the request goes without a key.
+- A key may go under Authorization, in the place of the user info's. The others, and what
+  frames or routes the message, are refused as the key's header.
 - Spaces around a key are not part of it. Text beyond ASCII is sent as UTF-8.
 - The same body gives the same bytes, coded or not.
 """
@@ -24,12 +24,6 @@ from telemetry.wire.endpoint import URL, basic, check_header, header_value
 from telemetry.wire.formats import Format
 
 
-# A key under one of these names would break the message, or go to a proxy.
-_NOT_FOR_KEYS = frozenset(
-    {"host", "content-length", "content-encoding", "accept-encoding", "connection"}
-    | {"transfer-encoding", "te", "trailer", "upgrade", "expect", "keep-alive"}
-    | {"proxy-authorization", "proxy-connection"}
-)
 # 500 events become a tenth of their size, or less, in half a millisecond. Level 6 takes
 # two and a half times as long for a fifth less.
 _GZIP_LEVEL = 1
@@ -59,7 +53,7 @@ class RequestForm:
         if form.key_header and header.lower() == _ANY_HEADER:
             header = form.key_header
         key = header_value("api_key", api_key)
-        has_key = header and key and header.lower() not in _NOT_FOR_KEYS
+        has_key = bool(header and key)
         self._key = {header: key} if has_key and not form.key_field else {}
         self._key_field = b""
         if has_key and form.key_field:

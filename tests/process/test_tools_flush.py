@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,3 +218,34 @@ def test_the_time_is_kept(home: Path) -> None:
     )
     assert (done.code, done.line["stopped"]) == (1, "deadline")
     assert census_of(home).pending == 700
+
+
+NO_THREADS = """
+import sys, threading
+from spool_tools.cli import main
+class Thread(threading.Thread):
+    def start(self):
+        if self.name == "flush":
+            raise RuntimeError("can't start new thread")
+        super().start()
+threading.Thread = Thread
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_where_no_thread_can_be_started_it_flushes_all_the_same(home: Path) -> None:
+    """The system's limit of threads is met; what can be shown is less."""
+    with Server() as server:
+        done = subprocess.run(
+            [sys.executable, "-c", NO_THREADS, "flush", "--home", home],
+            env={
+                **os.environ,
+                "TELEMETRY_ENDPOINT": server.url,
+                "TELEMETRY_API_KEY": KEY,
+            },
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["delivered"] == 700

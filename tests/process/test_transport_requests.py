@@ -48,25 +48,14 @@ KEYS = [
     ("x-api-key", "", {}),
     ("X-Api-Key", "  k  ", {"x-api-key": "k"}),
     ("authorization", "Bearer abc", {"authorization": "Bearer abc"}),
-    ("content-type", "k", {"content-type": "k"}),
-    ("User-Agent", "k", {"user-agent": "k"}),
-    ("IDEMPOTENCY-KEY", "k", {"idempotency-key": "k"}),
-    ("content-length", "3", {}),
-    ("Host", "elsewhere.example", {}),
-    ("transfer-encoding", "chunked", {}),
-    ("Connection", "close", {}),
-    ("content-encoding", "gzip", {}),
-    ("accept-encoding", "gzip", {}),
-    ("expect", "100-continue", {}),
-    ("proxy-authorization", "k", {}),
 ]
 
 
 @pytest.mark.parametrize(("header", "api_key", "changed"), KEYS)
-def test_a_key_never_makes_a_malformed_request(
+def test_a_key_goes_under_its_header(
     header: str, api_key: str, changed: dict[str, str]
 ) -> None:
-    """It takes the place of a header of ours, or is left out where it would break."""
+    """Spaces around it are no part of it; without a name or a key nothing goes."""
     request = sent(header=header, api_key=api_key)
     assert request.headers == {**ALWAYS, **changed}
 

@@ -363,3 +363,18 @@ def test_one_function_answers_for_the_program_and_its_flusher(tmp_path: Path) ->
     remember_choice(home.consent, Choice(on=False))
     assert consent(home, {}, config).rule == consent(home, {}).rule == "remembered"
     assert consent(home, {}, quiet_config(tmp_path, enabled=False)).rule == "program"
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"maybe \x1b[2J now", b"on"[:1]])
+def test_a_choice_that_cannot_be_read_is_said_to_be_none_of_the_users(
+    content: bytes,
+) -> None:
+    """It counts as off, and nothing of it is shown: it may move a terminal's cursor."""
+    choice = parse_choice(content)
+    assert (choice.on, choice.is_readable) == (False, False)
+    said = rules(environment={}, enabled=True, choice=choice, build="")["remembered"]
+    assert said is not None
+    assert said.reason.isprintable()
+    assert "cannot be read" in said.reason
+    assert "user turned" not in said.reason
+    assert parse_choice(b"off 2026-01-31\n").is_readable

@@ -70,14 +70,20 @@ def test_bound_refuses_the_newest_event(home: Home, segment_bytes_max: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("place", "fit"), [("dead", 10), ("quarantine", 10), ("spool", 6)]
+    ("path", "fit"),
+    [
+        ("dead/00000000000000000001-00000000.v1.jseq", 10),
+        ("quarantine/kept", 10),
+        ("spool/core.dump", 10),
+        ("spool/00000000000000000001-00000000.v2.jseq", 6),
+    ],
 )
 def test_bound_counts_what_waits_and_nothing_else(
-    home: Home, place: str, fit: int
+    home: Home, path: str, fit: int
 ) -> None:
-    """What is dead must not keep out what is new; it has bounds of its own."""
-    make_directory(f"{home.root}/{place}")
-    Path(f"{home.root}/{place}/kept").write_bytes(b"x" * 4000)
+    """What is dead must not keep out what is new, nor must a file that is not ours."""
+    make_directory(f"{home.root}/{path.partition('/')[0]}")
+    Path(f"{home.root}/{path}").write_bytes(b"x" * 4000)
     writer = spool_writer(home, spool_bytes_max=BOUND)
     assert len(fill(writer)) == fit
     writer.close()
