@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from telemetry.books.books import Books
-from telemetry.books.entries import Announced, Snapshot
-from telemetry.books.view import read_snapshot
+from telemetry.books.entries import Announced, SegmentEntry, Snapshot
+from telemetry.books.view import DB_NAME, connected, read_snapshot
 from telemetry.delivery.census import Census, take_census
 from telemetry.delivery.dead_letters import DeadLetter, DeadLetterWriter, read_letters
 from telemetry.delivery.drain import Drain
@@ -26,6 +29,7 @@ from telemetry.spool import frame
 from telemetry.wire.batch import Rejection, Request
 from telemetry.wire.retry import Halted
 from telemetry.wire.verdict import Action, Verdict
+from tests.support.patience import PATIENCE_S
 
 
 OK = Verdict(Action.ACCEPTED, "200")
@@ -66,25 +70,23 @@ class Server:
     at_once = 4
 
     def __init__(
-        self, home: Home, answers: Answers, during: Callable[[list[int]], Any]
+        self,
+        ledger: sqlite3.Connection,
+        answers: Answers,
+        during: Callable[[list[int]], Any],
     ) -> None:
         self.requests = 0
         self.posted: list[str] = []
         self.received: list[int] = []
         self.under_way = self.most_under_way = 0
-        self._home = home
+        self._ledger = ledger
         self._answers = answers
         self._during = during
 
     def send(self, request: Request) -> tuple[list[int], Verdict | Halted]:
         numbers = numbers_in(request)
         self._during(numbers)
-        known = {
-            each.digest
-            for entry in read_snapshot(self._home.ledger).segments.values()
-            for each in entry.announced
-        }
-        assert request.digest in known, "it is not announced"
+        assert request.digest in self._announced(), "it is not announced"
         self.requests += 1
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -92,6 +94,16 @@ class Server:
         if isinstance(verdict, Verdict) and verdict.action is Action.ACCEPTED:
             self.received += numbers
         return numbers, verdict
+
+    def _announced(self) -> set[str]:
+        """What is announced on disk: a connection beside that of the books reads it."""
+        rows = self._ledger.execute("SELECT key, value FROM Cache").fetchall()
+        entries = [
+            msgspec.json.decode(value[9:], type=SegmentEntry)
+            for key, value in rows
+            if key.startswith(b"segment/")
+        ]
+        return {each.digest for entry in entries for each in entry.announced}
 
     def answer(self, sent: tuple[list[int], Verdict | Halted]) -> Verdict:
         numbers, verdict = sent
@@ -165,8 +177,6 @@ class Spool:
             is_full=lambda: False,
             power=False,  # no test here takes the power away
         )
-        server = Server(self.home, answers, during)
-        server.at_once = at_once
         desk = Desk(
             home=self.home,
             books=books,
@@ -177,15 +187,19 @@ class Spool:
             power=False,
         )
         known = self.failures if failures is None else failures
-        self.drained = Drain(desk, server, turn=self.turn, failures=known)  # type: ignore[arg-type]
         self.stopped, self.verdict = "", None
-        try:
-            self.verdict = self.drained.run()
-        except Halted as halted:
-            self.stopped, self.verdict = halted.stopped, halted.verdict
-        finally:
-            self.drained.close()
-            books.close()
+        path = f"{self.home.ledger}/{DB_NAME}"
+        with connected(path, mode="ro", busy_s=PATIENCE_S) as ledger:
+            server = Server(ledger, answers, during)
+            server.at_once = at_once
+            self.drained = Drain(desk, server, turn=self.turn, failures=known)  # type: ignore[arg-type]
+            try:
+                self.verdict = self.drained.run()
+            except Halted as halted:
+                self.stopped, self.verdict = halted.stopped, halted.verdict
+            finally:
+                self.drained.close()
+                books.close()
         assert desk.letters._file is None, "a file of letters is left open"
         self.turn = self.drained.turn
         is_over = self.stopped == "" and self.verdict is None
