@@ -159,10 +159,15 @@ def gzip_reply(body: bytes, status: int = 200) -> Behaviour:
 
 def gzip_bomb(plain_bytes: int = 64 << 20) -> Behaviour:
     """A short body that would be a thousand times as long."""
-    packer = zlib.compressobj(level=9, wbits=31)
-    block = bytes(1 << 20)
-    packed = b"".join(packer.compress(block) for _ in range(plain_bytes >> 20))
-    return reply(200, packed + packer.flush(), {"Content-Encoding": "gzip"})
+
+    def behave(exchange: Exchange) -> None:
+        packer = zlib.compressobj(level=9, wbits=31)
+        block = bytes(1 << 20)
+        packed = b"".join(packer.compress(block) for _ in range(plain_bytes >> 20))
+        packed += packer.flush()
+        reply(200, packed, {"Content-Encoding": "gzip"})(exchange)
+
+    return behave
 
 
 def tunnel_to(port: int) -> Behaviour:
