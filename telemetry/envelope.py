@@ -3,9 +3,9 @@
     {"event": …, "event_timestamp": <ms>, "source": …, "properties": {…}}
 
 Properties are the payload's fields, then the pairs of TELEMETRY_TAGS, then the
-system's fields, which nothing can override; they are sorted by name. Every
-string but the system's own is scrubbed here, before any byte is written; the
-program's own key goes from all of them.
+system's fields, which nothing can override. Every string but the system's own is
+scrubbed here, before any byte is written; the program's own key goes from all of them.
+What all events have in common is encoded once.
 
 What can be kept in a sound form is kept: bytes that are no UTF-8 as U+FFFD, a
 number that is not finite as null, a path, a decimal number, a UUID, a date, a member
@@ -22,9 +22,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from telemetry.errors import EventTooBigError, InvalidEventError
 from telemetry.identity import EventIds
@@ -75,6 +77,58 @@ _LANGUAGE = "LANG"
 _NAMES_MAX = 100
 # For a class of which no event was seen: no name is this object.
 _UNNAMED: tuple[object, bytes] = (object(), b"")
+# Values of these types are as they are; a number with a fraction may not be finite.
+_PLAIN = frozenset({str, int, bool, type(None)})
+# Texts of events recur: names of tools, of models, of sessions. So many together are
+# remembered, of payloads of so many bytes: at most 256 KiB for each class of them.
+_SEEN_MAX, _SEEN_BYTES_MAX = 256, 1024
+
+
+class _Common:
+    """What all events have in common: tags, then the system's fields.
+
+    `made_of` is what they depend on, `content` their JSON less the brace before them.
+    `names` are theirs, which no payload may have. `seen` is what may be sent as it is,
+    by the id of its class.
+    """
+
+    __slots__ = ("content", "made_of", "names", "seen")
+
+    def __init__(
+        self, made_of: tuple[object, ...], names: frozenset[str], content: bytes
+    ) -> None:
+        self.made_of = made_of
+        self.names = names
+        self.content = content
+        self.seen: dict[int, _Seen] = {}
+
+
+class _Seen:
+    """Payloads of one class of ours in which nothing had to be changed.
+
+    Nor has it in another one whose values have the same types and whose texts are the
+    same, whatever its numbers are: it is neither scrubbed nor held against its types.
+    """
+
+    __slots__ = ("kinds", "texts", "texts_of")
+
+    def __init__(self, values: tuple[object, ...]) -> None:
+        self.kinds = (*map(type, values),)
+        places = [i for i, kind in enumerate(self.kinds) if kind is str]
+        self.texts_of = itemgetter(*places)
+        self.texts: set[object] = set()
+
+    def has(self, values: tuple[object, ...]) -> bool:
+        """Whether a payload with these values is known to be right."""
+        return (*map(type, values),) == self.kinds and (
+            self.texts_of(values) in self.texts
+        )
+
+    def add(self, values: tuple[object, ...]) -> None:
+        """Payloads of the same types with the same texts are known from now on."""
+        if len(self.texts) >= _SEEN_MAX:
+            self.texts.clear()
+        self.texts.add(self.texts_of(values))
 
 
 class Envelope:
@@ -111,11 +165,10 @@ class Envelope:
         self._event_bytes_max = event_bytes_max
         self._environment = environment
         self._encoder = msgspec.json.Encoder(order="sorted")
-        self._own_key = own_key
+        self._own_key = own_key or None
+        self._key_has_number = own_key is not None and own_key.has_number
         self._source = self._encoder.encode(sound(self._without_key(source)))
-        self._os = system_name(sys.platform)
         self._context = context
-        self._invocation_id = ""
         self._bytes_min = 0
         self._own_tags = self._clean_tags(tags) if tags else {}
         # The table behind `os.environ`, which encodes each name anew and raises
@@ -123,21 +176,20 @@ class Envelope:
         self._table: Mapping[Any, Any] = getattr(environment, "_data", environment)
         self._tags_name: object = _TAGS
         self._language_name: object = _LANGUAGE
-        # The language as it stands in that table, and as text.
-        self._language: tuple[object, str] = (None, _NO_LANGUAGE)
         # What the events of a class were called last, and that as JSON. By the id of
         # the class, which may have no hash: what it was called decides, and is kept.
         self._names: dict[int, tuple[object, bytes]] = {}
         if self._table is not environment:
             self._tags_name = os.fsencode(_TAGS)
             self._language_name = os.fsencode(_LANGUAGE)
-        self._tags_text = ""
-        self._tags: dict[str, Any] = {}
+        self._invocation_id = ""
+        self._last_common: _Common | None = None
 
     def after_fork(self) -> None:
         """In a forked child: ids of its own."""
         self.ids.renew()
         self._invocation_id = ""
+        self._last_common = None
 
     @property
     def bytes_min(self) -> int:
@@ -159,43 +211,100 @@ class Envelope:
         known, name = self._names.get(id(type(event)), _UNNAMED)
         if known is not given:
             name = self._name(type(event), given)
-        properties = self._properties(payload)
-        properties.update(self._own_tags)
-        if self._tags_name in self._table:
-            properties.update(self._read_tags(self._environment.get(_TAGS, "")))
         timestamp_ms = time.time_ns() // 1_000_000
-        properties["os"] = self._os
-        language = self._table.get(self._language_name)
-        if language != self._language[0]:
-            text = self._environment.get(_LANGUAGE) or _NO_LANGUAGE
-            self._language = (language, text)
-        properties["os_language"] = self._language[1]
-        properties["user_uuid"] = self.user_uuid
-        properties["version"] = self.version
-        if self._context is not None:
-            properties.update(self._context)
-        # The last step before bytes: whatever was done to a text, it passes here.
-        properties = self._without_key(properties)
-        properties["event_id"] = event_id = self.ids.new(timestamp_ms)
-        if self._context is not None:
-            self._invocation_id = self._invocation_id or event_id
-            properties["invocation_id"] = self._invocation_id
-        encode = self._encoder.encode
+        event_id = self.ids.new(timestamp_ms)
         try:
-            content = encode(properties)
-        except UnicodeEncodeError:
-            content = encode(_sound_value(properties))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidEventError(f"{type(event).__name__}: {error}") from error
-        sealed = b'{"event":%b,"event_timestamp":%d,"source":%b,"properties":%b}' % (
+            common = self._common(event_id)
+            seen = common.seen.get(id(type(payload)))
+            if seen is not None and seen.has(astuple(payload)):
+                content = self._encoder.encode(payload)
+            else:
+                content = self._scrubbed(payload, common)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidEventError(f"{type(payload).__name__}: {error}") from error
+        sealed = (
+            b'{"event":%b,"event_timestamp":%d,"source":%b,'
+            b'"properties":%b"event_id":"%b",%b}'
+        ) % (
             name,
             timestamp_ms,
             self._source,
-            content,
+            # It may have no field at all.
+            content[:-1] + b"," if len(content) > 2 else b"{",
+            event_id.encode(),
+            common.content,
         )
         if len(sealed) > self._event_bytes_max:
             raise EventTooBigError(len(sealed), self._event_bytes_max)
         return sealed
+
+    def _common(self, event_id: str) -> _Common:
+        """What all events have in common, made anew where it has changed.
+
+        The first event of a process names its invocation.
+        """
+        look_up = self._table.get
+        made_of = (
+            look_up(self._tags_name),
+            look_up(self._language_name),
+            self.user_uuid,
+            self.version,
+        )
+        common = self._last_common
+        if common is not None and common.made_of == made_of:
+            return common
+        text = self._environment.get(_TAGS, "")
+        fields = {
+            **self._own_tags,
+            **self._clean_tags(parse_tags(unquoted(text))),
+            "os": system_name(sys.platform),
+            "os_language": self._environment.get(_LANGUAGE) or _NO_LANGUAGE,
+            "user_uuid": self.user_uuid,
+            "version": self.version,
+            **(self._context or {}),
+        }
+        fields = self._without_key(fields)
+        fields.pop("event_id", None)
+        if self._context is not None:
+            self._invocation_id = self._invocation_id or event_id
+            fields["invocation_id"] = self._invocation_id
+        common = self._last_common = _Common(
+            made_of, frozenset((*fields, "event_id")), self._json(fields)[1:]
+        )
+        return common
+
+    def _scrubbed(self, payload: Any, common: _Common) -> bytes:
+        """A payload as JSON. Raises InvalidEventError, and what its values raise."""
+        # The last step before bytes: whatever was done to a text, it passes here.
+        properties = self._without_key(self._properties(payload))
+        if not common.names.isdisjoint(properties):
+            properties = {k: v for k, v in properties.items() if k not in common.names}
+        content = self._json(properties)
+        # Each number has to be looked at where the key may be one.
+        if type(payload).__module__ in _OURS and not self._key_has_number:
+            self._remember(payload, content, common.seen)
+        return content
+
+    def _remember(self, payload: Any, content: bytes, seen: dict[int, _Seen]) -> None:
+        """See payloads like this one as right, where nothing was changed in it."""
+        values = astuple(payload)
+        if len(content) > _SEEN_BYTES_MAX or not _PLAIN.issuperset(map(type, values)):
+            return
+        try:
+            if self._encoder.encode(payload) != content:
+                return
+        except UnicodeEncodeError:
+            return
+        like = seen.get(id(type(payload)))
+        if like is None or like.kinds != (*map(type, values),):
+            like = seen[id(type(payload))] = _Seen(values)
+        like.add(values)
+
+    def _json(self, value: dict[str, Any]) -> bytes:
+        try:
+            return self._encoder.encode(value)
+        except UnicodeEncodeError:
+            return self._encoder.encode(_sound_value(value))
 
     def _name(self, kind: type[object], given: object) -> bytes:
         """An event's name as JSON. Raises InvalidEventError where it is none."""
@@ -215,16 +324,13 @@ class Envelope:
 
     def _properties(self, payload: Any) -> dict[str, Any]:
         """The payload's fields, scrubbed, as values that JSON has."""
-        try:
-            values = msgspec.to_builtins(
-                payload, builtin_types=_BYTES, str_keys=True, enc_hook=_plain
-            )
-            if type(payload).__module__ in _OURS:
-                return self._ours(values, type(payload))
-            if isinstance(values, dict):
-                return self._theirs(values, are_names_data=isinstance(payload, dict))
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidEventError(f"{type(payload).__name__}: {error}") from error
+        values = msgspec.to_builtins(
+            payload, builtin_types=_BYTES, str_keys=True, enc_hook=_plain
+        )
+        if type(payload).__module__ in _OURS:
+            return self._ours(values, type(payload))
+        if isinstance(values, dict):
+            return self._theirs(values, are_names_data=isinstance(payload, dict))
         raise InvalidEventError(f"a payload is no {type(payload).__name__}")
 
     def _ours(self, values: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
@@ -330,12 +436,6 @@ class Envelope:
         if len(text) == size:
             return clean
         return f"{clean} … [{size - len(text)} more characters]".lstrip()
-
-    def _read_tags(self, text: str) -> dict[str, Any]:
-        if text != self._tags_text:
-            self._tags = self._clean_tags(parse_tags(unquoted(text)))
-            self._tags_text = text
-        return self._tags
 
     def _clean_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
         left = [_EVENT_CHARS_MAX]

@@ -16,14 +16,11 @@ every launch records stands in `light_events.py`.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from telemetry.event_type import EventType
-
-
-_Payload = TypeVar("_Payload", bound=msgspec.Struct)
 
 
 class EventPayload(msgspec.Struct, frozen=True):
@@ -76,12 +73,6 @@ class SystemProperties(msgspec.Struct, frozen=True):
     sdk: str = ""
 
 
-def _payload(event: object, kind: type[_Payload], **named: Any) -> _Payload:
-    """The payload of an event: its fields by name, but those named here."""
-    fields = [name for name in kind.__struct_fields__ if name not in named]
-    return kind(**{name: getattr(event, name) for name in fields}, **named)
-
-
 class ToolPayload(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tool was called.
 
@@ -120,7 +111,15 @@ class ToolEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> ToolPayload:
         """The payload; an empty `error` is left out of it."""
-        return _payload(self, ToolPayload, is_success=self.success)
+        return ToolPayload(
+            self.action,
+            self.agent_name,
+            self.duration_ms,
+            self.success,
+            self.session_id,
+            self.tool_name,
+            self.error,
+        )
 
 
 class TokenPayload(msgspec.Struct, frozen=True):
@@ -164,7 +163,16 @@ class TokenEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> TokenPayload:
         """The payload; every field is always there."""
-        return _payload(self, TokenPayload)
+        return TokenPayload(
+            self.action,
+            self.agent_name,
+            self.cost,
+            self.input_tokens,
+            self.model_name,
+            self.output_tokens,
+            self.session_id,
+            self.total_tokens,
+        )
 
 
 class SessionStartPayload(msgspec.Struct, frozen=True):
@@ -193,7 +201,7 @@ class SessionStartEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> SessionStartPayload:
         """The payload, whose action is `start` whatever the event says."""
-        return _payload(self, SessionStartPayload, action="start")
+        return SessionStartPayload("start", self.agent_name, self.session_id)
 
 
 class SessionEndPayload(msgspec.Struct, frozen=True):
@@ -249,4 +257,17 @@ class SessionEndEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> SessionEndPayload:
         """The payload, whose action is `end` whatever the event says."""
-        return _payload(self, SessionEndPayload, action="end")
+        return SessionEndPayload(
+            "end",
+            self.agent_name,
+            self.cost,
+            self.duration_ms,
+            self.error,
+            self.error_count,
+            self.input_tokens,
+            self.is_success,
+            self.output_tokens,
+            self.session_id,
+            self.tool_calls,
+            self.total_tokens,
+        )

@@ -79,7 +79,7 @@ class OwnKey:
         self._fragments: set[str] = set()
         self._scattered_fragments: set[str] = set()
         # Only then can it hide in a number.
-        self._has_number = any(
+        self.has_number = any(
             len(number) >= FRAGMENT_MIN
             for key in long
             for number in "".join([c if c.isdigit() else " " for c in key]).split()
@@ -115,7 +115,7 @@ class OwnKey:
         if isinstance(v, str):
             return self.without(v)
         if isinstance(v, dict):
-            clean, others = self.clean, () if self._has_number else _NUMBERS
+            clean, others = self.clean, () if self.has_number else _NUMBERS
             for name, item in v.items():
                 # Most were seen before.
                 if name not in clean or not (
@@ -135,7 +135,7 @@ class OwnKey:
             if self.without(joined) != joined and items == [*v]:
                 return [SECRET]
             return v if items == [*v] else items
-        if self._has_number and type(v) in _NUMBERS:
+        if self.has_number and type(v) in _NUMBERS:
             return v if self.without(repr(v)) == repr(v) else SECRET
         return v
 

@@ -98,12 +98,11 @@ class SpoolWriter:
         `event` is compact JSON. With `power` it survives a power loss as well.
         Raises a RefusedError where it was not recorded.
         """
-        ident = get_ident()
         is_owned = self._lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001 - the only atomic way to ask
-        if is_owned or ident in self._inside:
+        if is_owned or (self._inside and get_ident() in self._inside):
             raise BusyError("an event inside an event; it was not recorded")
         if self._power:
-            self._append_durably(event, ident)
+            self._append_durably(event, get_ident())
             return
         holding(self._lock, self._append, event)
 
@@ -159,19 +158,15 @@ class SpoolWriter:
                 except OSError as error:
                     problem = error.strerror or str(error)
                     raise DiskError(self._home.spool, problem) from error
-            if self._put(segment, event):
+            is_there = False
+            try:
+                is_there = segment.append(event)
+            finally:
+                if not is_there:
+                    self._close_segment()
+            if is_there:
                 return segment
         raise DiskError(self._home.spool, "segments are taken away as they are made")
-
-    def _put(self, segment: Segment, event: bytes) -> bool:
-        """Whether the event is in `segment`; if not, it is closed. Raises DiskError."""
-        is_there = False
-        try:
-            is_there = segment.append(event)
-        finally:
-            if not is_there:
-                self._close_segment()
-        return is_there
 
     def _append_durably(self, event: bytes, ident: int) -> None:
         try:

@@ -24,7 +24,7 @@ from telemetry import events, light_events
 from telemetry.envelope import FIELDS, Envelope, system_name
 from telemetry.errors import EventTooBigError, InvalidEventError
 from telemetry.machine import basic_context
-from telemetry.privacy import Scrubber
+from telemetry.privacy import OwnKey, Scrubber
 
 
 BOUND = 256 * 1024
@@ -347,6 +347,58 @@ def test_the_environment_is_read_for_each_event() -> None:
         tags.append({name: told[name] for name in told.keys() - SYSTEM})
     assert languages == ["en-US", "C", " ", "en-US"]
     assert tags == [{}, {"a": "1"}, {"a": "2", "b": "3"}, {}]
+
+
+def test_a_text_that_was_clean_does_not_vouch_for_another() -> None:
+    """What recurs takes a short way, and nothing may slip through with it."""
+    scrub = Scrubber(homes=("/home/somebody",), users=("somebody",))
+    environment: dict[str, str] = {}
+    sealer = envelope(environment, scrub=scrub)
+
+    def told(**fields: Any) -> Any:
+        event = telemetry.ToolEvent(**{"tool_name": "read", **fields})
+        return msgspec.json.decode(sealer.seal(event))["properties"]
+
+    surrogate = "a\ud800"
+    for number in range(3):
+        assert told(duration_ms=number)["duration_ms"] == number
+        assert told(tool_name="/home/somebody/x")["tool_name"] == "<path>"
+        assert told(tool_name=surrogate)["tool_name"] == "a\ufffd"
+        assert told(tool_name=Shouting("somebody"))["tool_name"] == "<user>"
+        assert "error" not in told()
+        # A hexadecimal id is clean as a name and no part of an error.
+        random = "0123456789abcdef0123456789abcdef"
+        assert told(tool_name=random)["tool_name"] == random
+        assert random not in told(error=random)["error"]
+        for wrong in ({"duration_ms": True}, {"success": 1}, {"tool_name": None}):
+            with pytest.raises(InvalidEventError):
+                told(**wrong)
+    environment["TELEMETRY_TAGS"] = "tool_name=tag"
+    assert told()["tool_name"] == "tag"
+    environment.clear()
+    assert told()["tool_name"] == "read"
+
+
+@pytest.mark.parametrize("key", ["read-4f0c", "12345678"])
+def test_no_short_way_leads_around_the_own_key(key: str) -> None:
+    """Also where it stands in what was seen before, or in a number."""
+    sealer = Envelope(
+        source="app",
+        version="1",
+        user_uuid="an id",
+        scrub=Scrubber(homes=(), users=()),
+        own_key=OwnKey(key),
+        event_bytes_max=BOUND,
+        environment={},
+    )
+    for _ in range(3):
+        for number in (5, 12345678):
+            for text in ("read", f"x {key}"):
+                event = telemetry.ToolEvent(tool_name=text, duration_ms=number)
+                sealed = sealer.seal(event)
+                properties = msgspec.json.decode(sealed)["properties"]
+                assert key not in str(properties["tool_name"])
+                assert key not in str(properties["duration_ms"])
 
 
 def test_each_event_has_an_id_and_a_time_of_its_own() -> None:
