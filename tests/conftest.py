@@ -24,14 +24,17 @@ hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
-    """Ctrl-C means something: a shell's background jobs begin with it ignored.
+    """Signals mean something: a shell's background jobs begin with Ctrl-C ignored.
 
-    What is ignored stays so in every process that a test starts, and those that
+    Those of `nohup` begin with SIGHUP ignored. What is ignored stays so in every process that a test starts, and those that
     are to be interrupted would never notice.
     """
     switches.tests_may_send = True  # these tests try what others are kept from
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_IGN:
+        signal.signal(hangup, signal.SIG_DFL)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
