@@ -33,9 +33,10 @@ to come again (`Retry-After`) sees one more, the probe, and then none until that
 event becomes a dead letter only
 
 - if an accepting reply named it;
-- if it failed alone in five flushes, the last of which delivered others, and posted it
-  first and four times in a row after another one was accepted. Where it draws no answer at
-  all, an earlier flush that posted it first drew none either;
+- if it failed alone in five flushes (not by 429, which is about when, and not about what),
+  the last of which delivered others, and posted it first and four times in a row after
+  another one was accepted. Where it draws no answer at all, an earlier flush that posted
+  it first drew none either;
 - if it was refused in five flushes, of which four or all had nothing else pending but
   single events that had been set aside.
 

@@ -25,6 +25,8 @@ Key = tuple[str, int]
 FAILURES_MAX = 4
 # Requests in a row that may fail while others are accepted, if each is a refusal.
 REFUSALS_MAX = 16
+# Too many requests: that is about when, and never about what (RFC 6585 §4).
+_NOT_NOW = "429"
 # Flushes in a row that end because the server names a time, before its word is doubted
 # where only the batch itself can be compared with it.
 ASKED_MAX = 2
@@ -86,7 +88,7 @@ class Evidence:
         for each in parts:
             if known.start <= each.start < known.end:
                 self.drawn[name, each.start] = verdict
-        if known.count == 1 and verdict.narrow:
+        if known.count == 1 and verdict.narrow and verdict.reason != _NOT_NOW:
             self.alone[name, known.start] = verdict
             self._suspects.add((name, known.start))
 

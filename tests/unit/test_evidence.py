@@ -49,6 +49,16 @@ def test_a_failure_counts_for_no_event_if_its_reason_came_and_went() -> None:
     assert found.charge("a", RANGE) == (RANGE, False)
 
 
+def test_no_event_dies_of_a_limit_of_requests() -> None:
+    """A limiter that has a token for others and none for this one, flush after flush."""
+    found = evidence()
+    found.begin("a", SPENT, status(429))
+    found.set_aside("a", SPENT, [SPENT], status(429))
+    found.accept("a", GOOD)
+    found.fail_again("a", SPENT, status(429))
+    assert found.charge("a", SPENT) == (SPENT, False)
+
+
 def test_only_what_failed_since_the_last_acceptance_is_acquitted() -> None:
     """The server may take nothing any more; it did before."""
     found = evidence()
