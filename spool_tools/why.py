@@ -176,15 +176,7 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             f"{following}",
         )
     if state.stopped == "paused":
-        status, _, said = state.last_error.partition(": ")
-        problem, advice = _PAUSES.get(status[:3], ("refuses", "read its answer"))
-        if not _is_due(facts) and facts.mode != "manual":
-            following = (
-                f"paused until endpoint, key, header or format change; else {following}"
-            )
-        return Why(
-            "paused", f"{where} {problem} ({said or status}): {advice}; {following}"
-        )
+        return _paused(facts)
     if state.stopped == "disk":
         return Why(
             "disk",
@@ -219,6 +211,22 @@ def _refused_or_failed(facts: Facts) -> Why | None:
                 problem = f"{where} gave {said}"
         return Why("deadline", f"{problem}; {following}; {advice}")
     return None
+
+
+def _paused(facts: Facts) -> Why:
+    """A server that refuses all that the last flush sent, and what to do about it."""
+    state, following = facts.state, _next(facts)
+    status, _, said = state.last_error.partition(": ")
+    problem, advice = _PAUSES.get(status[:3], ("refuses", "read its answer"))
+    if 0 < facts.pending <= facts.set_aside:
+        problem = "took others before, and refuses what still waits"
+        advice = "look at it with `spool-tools dump`, and read the answer"
+    if not _is_due(facts) and facts.mode != "manual":
+        following = (
+            f"paused until endpoint, key, header or format change; else {following}"
+        )
+    where = state.endpoint or "the endpoint"
+    return Why("paused", f"{where} {problem} ({said or status}): {advice}; {following}")
 
 
 # The kinds of failure that a flush remembers, and what each means.

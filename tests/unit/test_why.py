@@ -85,6 +85,16 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (after("503: HTTP 503: try later"), "server", "not accept: HTTP 503: try later"),
     (after("html: a page"), "server", "does not accept: a page"),
     (after("401: HTTP 401", "paused"), "paused", "refuses the key (HTTP 401): correct"),
+    (
+        {"pending": 3, "set_aside": 3, **after("403: HTTP 403", "paused")},
+        "paused",
+        "took others before, and refuses what still waits (HTTP 403): look at it",
+    ),
+    (
+        {"pending": 4, "set_aside": 3, **after("403: HTTP 403", "paused")},
+        "paused",
+        "refuses the key",
+    ),
     (after("404: HTTP 404", "paused"), "paused", "correct the endpoint's path"),
     (after("302: HTTP 302", "paused"), "paused", "name the address that it leads to"),
     (after("451: HTTP 451", "paused"), "paused", "refuses (HTTP 451): read its answer"),
