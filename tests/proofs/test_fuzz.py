@@ -183,6 +183,11 @@ TEETH: list[tuple[str, str, Callable[[Any], Any]]] = [
     ),
     ("small_files", "telemetry.identity.user_uuid", double(lambda _path: "an-id")),
     ("small_files", "telemetry.delivery.schedule.HORIZON_S", double(1e9)),
+    (
+        "small_files",
+        "telemetry.delivery.schedule.Schedule.is_ahead",
+        double(lambda _plan, _now: False),
+    ),
     ("small_files", "telemetry.spool.refusals.parse", double(last_of_each)),
     ("tags", "fuzz.fuzz_tags.parse_tags", double(naive_tags)),
     ("tags", "telemetry.envelope.sound", double(lambda text: text)),
