@@ -123,7 +123,10 @@ def rules(
     if choice is not None:
         did = "left it on" if choice.on else "turned it off"
         left = _LEFT[choice.is_finished, choice.asks]
-        reason = " ".join(f"the user {did} {choice.date} {left}".split())
+        # What is no date is not shown: it may move a terminal's cursor.
+        is_text = choice.date.isascii() and choice.date.isprintable()
+        date = choice.date if is_text else ""
+        reason = " ".join(f"the user {did} {date} {left}".split())
         if not choice.is_readable:
             reason = f"{_UNREADABLE} {left}".rstrip()
         remembered = Decision("remembered", reason, on=choice.on)
@@ -168,8 +171,7 @@ def parse_choice(content: bytes) -> Choice:
     is_finished, asks = known.get(version, (False, False)) if is_left else (True, False)
     return Choice(
         on=on,
-        # What is no date is not shown: it may hold anything.
-        date=words[1] if words[1].isascii() and words[1].isprintable() else "",
+        date=words[1],
         is_readable=words[0] in {"on", "off"},
         notice_version="" if is_left else version,
         is_finished=is_finished,

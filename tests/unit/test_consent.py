@@ -378,3 +378,8 @@ def test_a_choice_that_cannot_be_read_is_said_to_be_none_of_the_users(
     assert "cannot be read" in said.reason
     assert "user turned" not in said.reason
     assert parse_choice(b"off 2026-01-31\n").is_readable
+    odd = parse_choice(b"off \x1b[2J 2\n")
+    assert parse_choice(format_choice(odd)).date == odd.date
+    said = rules(environment={}, enabled=True, choice=odd, build="")["remembered"]
+    assert said is not None
+    assert said.reason == "the user turned it off"
