@@ -152,8 +152,22 @@ def test_what_an_event_drew_in_a_batch_is_not_its_own() -> None:
     """Of a range it is known for each of its parts."""
     found = evidence()
     parts = [replace(RANGE, end=40, count=1), replace(RANGE, start=40, count=5)]
-    found.set_aside("a", RANGE, [EVENT, *parts, GOOD], status(400))
+    before, behind = replace(RANGE, start=1, end=9), replace(RANGE, start=90, end=99)
+    found.set_aside("a", RANGE, [before, EVENT, *parts, behind, GOOD], status(400))
+    assert found.drew("a", before) is found.drew("a", behind) is None
     assert found.drew("a", parts[0]) is None
     assert found.drew("a", parts[1]) == status(400)
     assert found.drew("b", parts[1]) is None
     assert found.drew("a", GOOD) is found.drew("a", EVENT) is None
+
+
+def test_a_range_that_the_flush_began_with_is_cut_next() -> None:
+    """One failure is enough; an event cannot be cut, nor a part of it be meant."""
+    found = evidence()
+    pair = replace(RANGE, count=2)
+    for known in (EVENT, pair):
+        found.begin("a", known, status(400))
+    assert found.is_cut_next("a", pair)
+    assert not found.is_cut_next("a", EVENT)
+    assert not found.is_cut_next("a", RANGE)
+    assert not found.is_cut_next("b", pair)
