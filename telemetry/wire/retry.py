@@ -107,9 +107,11 @@ class Poster:
         if not self._allowed():
             raise Halted("off")
         now = self._monotonic()
-        timeout_s = min(self._ends() - now, self._request_timeout_s)
+        left_s = self._ends() - now
+        timeout_s = min(left_s, self._request_timeout_s)
         least_s = max(_ENDS_IN * self.slowest_s, _ENDS_IN_S) if self.slowest_s else 0.0
-        if timeout_s <= least_s:
+        # No request has more than its own time, however slow the server is.
+        if left_s <= min(least_s, self._request_timeout_s):
             raise Halted("deadline")
         self.requests += 1
         outcome = self._transport.start(

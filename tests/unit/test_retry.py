@@ -59,6 +59,16 @@ def test_no_request_begins_that_would_not_end() -> None:
     assert (len(server.answers), server.now) == (1, 0.6)
 
 
+def test_a_slow_server_has_each_request_that_the_flush_has_time_for() -> None:
+    """An answer takes nearly all the time that a request may have."""
+    server = Server(ends_s=200.0)
+    server.answers = [(25.0, OK)] * 8
+    for _ in range(7):
+        assert server.poster.post(REQUEST).action is Action.ACCEPTED
+    with pytest.raises(Halted, match="deadline"):
+        server.poster.post(REQUEST)
+
+
 def test_the_first_request_of_a_flush_begins_however_short_it_is() -> None:
     """How long an answer takes is not known yet."""
     server = Server(ends_s=0.01)
