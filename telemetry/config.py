@@ -55,8 +55,6 @@ _ON_ONE_LINE = (
     *("app", "version", "source", "api_key", "header", "endpoint"),
     "deletion_endpoint",
 )
-# Headers that usually carry a key; any other name is looked at.
-_KEY_HEADERS = ("x-api-key", "authorization", "api-key", "dd-api-key")
 
 
 class CommandPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -393,17 +391,19 @@ def _wrong_text(name: str, text: str, *, full: bool) -> str:
         return (
             f"{text!r} cannot name a directory; use letters, digits, `.`, `_` and `-`"
         )
-    if (name == "endpoint" and text and (full or not _looks_right(text))) or (
-        name == "header" and text and text.lower() not in _KEY_HEADERS
-    ):
-        # Only here: nearly every launch is done without loading the full check. What
-        # passes the quick one and is wrong all the same, a flush finds and keeps.
-        from telemetry.wire.endpoint import check_header, parse_endpoint
+    # Only here: nearly every launch is done without loading the full checks. What passes
+    # the quick one and is wrong all the same, a flush finds and keeps.
+    try:
+        if name == "endpoint" and text and (full or not _looks_right(text)):
+            from telemetry.wire.endpoint import parse_endpoint
 
-        try:
-            (parse_endpoint if name == "endpoint" else check_header)(text)
-        except ConfigError as error:
-            raise EndpointError(name, error.problem) from None
+            parse_endpoint(text)
+        elif name == "header" and text.lower() != "x-api-key":
+            from telemetry.wire.headers import check_header
+
+            check_header(text)
+    except ConfigError as error:
+        raise EndpointError(name, error.problem) from None
     return ""
 
 

@@ -3,7 +3,8 @@
     README.md    what servers have to do, for whoever writes one
     batch        what is posted at once, and what an answer to it names
     formats/     what a body looks like, and what an accepting answer says: a file each
-    endpoint     which URL, header and proxy may be used
+    endpoint     which URL and proxy may be used
+    headers      which header a key may go under
     request      the headers and the coding of a body
     transport    one POST, and how many at once; the only user of urllib3's connections
     connection   how it is dialled, and the time and bytes it may take

@@ -58,16 +58,6 @@ _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _LOOPBACK = re.compile(rf"127(?:\.{_OCTET}){{3}}|::1|localhost")
 # What RFC 3986 §3.3 and §3.4 allow, and the sign of what is encoded already.
 _UNSENDABLE = re.compile(rb"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9._~!$&'()*+,;=:@/?%-]")
-# RFC 9110 §5.6.2.
-# Each request has its own, or they frame or route it. With the key as Idempotency-Key a
-# server that stores each batch once would drop all but the first.
-_NOT_FOR_KEYS = frozenset(
-    {"content-type", "user-agent", "idempotency-key", "x-spool-range"}
-    | {"host", "content-length", "content-encoding", "accept-encoding", "connection"}
-    | {"transfer-encoding", "te", "trailer", "upgrade", "expect", "keep-alive"}
-    | {"proxy-authorization", "proxy-connection"}
-)
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # More of a URL than this tells a reader nothing more.
 _SHOWN_MAX = 200
 
@@ -213,17 +203,6 @@ def basic(credentials: str) -> str:
     user, _, password = credentials.partition(":")
     plain = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
     return "Basic " + binascii.b2a_base64(plain, newline=False).decode("ascii")
-
-
-def check_header(name: str) -> None:
-    """Raises ConfigError unless a key can go under this name, or it is empty (no key)."""
-    if name and not _TOKEN.fullmatch(name):
-        raise ConfigError(
-            "header", "not a header name: letters, digits and - only (RFC 9110 §5.1)"
-        )
-    if name.lower() in _NOT_FOR_KEYS:
-        problem = "a request has this header for itself; name the key's own header"
-        raise ConfigError("header", problem)
 
 
 def header_value(field: str, value: str) -> str:

@@ -20,8 +20,9 @@ import msgspec
 
 from telemetry.privacy.own_key import OwnKey
 from telemetry.text import sound
-from telemetry.wire.endpoint import URL, basic, check_header, header_value
+from telemetry.wire.endpoint import URL, basic, header_value
 from telemetry.wire.formats import Format
+from telemetry.wire.headers import check_header
 
 
 # 500 events become a tenth of their size, or less, in half a millisecond. Level 6 takes
