@@ -64,7 +64,10 @@ class Pipeline:
             # There is no client that could count it later.
             from telemetry.spool import refusals
 
-            refusals.count(self.home.refused, [(error.reason, 1)])
+            # The file is there, or there was no room for it; after an opt-out none is made.
+            refusals.count(
+                self.home.refused, [(error.reason, 1)], may_make=lambda: False
+            )
             raise
         # The first segment is taken right after, and finds all of it done: its client
         # has just asked for consent, too.

@@ -112,12 +112,10 @@ def next_range(
     Of equal ones the newest; of events that failed alone the oldest, so that new ones of
     their kind hold none of them back.
     """
-    cuts = {name: can_cut(ranges) for name, ranges in segments.items()}
-    keys = sorted((name, known.start) for name, known in waiting)
-    age = {key: number for number, key in enumerate(keys)}
+    failed_alone = {name for name, known in waiting if known.windows}
+    cuts = {name: can_cut(segments[name]) for name in failed_alone}
 
-    def rank(each: tuple[str, Announced]) -> tuple[int, bool, int, int]:
-        name, known = each
+    def rank(name: str, known: Announced) -> tuple[int, bool, int]:
         key = name, known.start
         is_deep = len(segments[name]) >= PARTS_DEEP
         order = 2
@@ -131,10 +129,16 @@ def next_range(
             order,
             key in good or (name, known.end) in good,
             -known.count if is_deep else known.count,
-            -age[key] if known.windows else age[key],
         )
 
-    return max(waiting, key=rank)
+    def place(each: tuple[str, Announced]) -> tuple[str, int]:
+        return each[0], each[1].start
+
+    ranks = [rank(*each) for each in waiting]
+    best = max(ranks)
+    equal = [each for each, its in zip(waiting, ranks, strict=True) if its == best]
+    others = [each for each in equal if not each[1].windows]
+    return max(others, key=place) if others else min(equal, key=place)
 
 
 def probe_segment(turn: int, segments: int) -> int:
