@@ -17,6 +17,7 @@ import itertools
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from operator import itemgetter
@@ -30,8 +31,9 @@ from spool_tools.reading import Spool, decoded
 from spool_tools.screen import Screen, as_json, complain
 from spool_tools.target import WrongUsageError, add_target, target_home
 from spool_tools.wording import cut, printable
-from telemetry.books.entries import SegmentEntry
+from telemetry.books.entries import Announced, SegmentEntry
 from telemetry.config import Config
+from telemetry.delivery.gathering import Gathering
 from telemetry.events import SystemProperties
 from telemetry.spool.frame import Damage, Record
 from telemetry.spool.reader import SegmentReader
@@ -256,34 +258,60 @@ def _since(text: str) -> float:
 
 
 def as_sent(spool: Spool, form: str) -> Iterator[bytes]:
-    """The request bodies of the next flush, in the order of sending.
+    """The request bodies of the next flush, about in the order of sending.
 
-    A range that was announced is planned as it was announced, the rest by the bounds of
-    the last flush, or the default ones. What a server refuses is sent again in other
-    parts, which cannot be foreseen.
+    What was announced is planned as it was announced, the rest by the bounds of the last
+    flush, or the default ones. What a server refuses is sent again in other parts, which
+    cannot be foreseen.
     """
-    default, known = Config(app=""), spool.snapshot.state
-    events_max = known.batch_events_max or default.batch_events_max
-    bytes_max = known.batch_bytes_max or default.batch_bytes_max
+    body_of = format_of(form).body_of
+    for parts in _batches(spool):
+        yield body_of([record.event for records in parts for record in records])
+
+
+def _batches(spool: Spool) -> Iterator[list[list[Record]]]:
+    default, state = Config(app=""), spool.snapshot.state
+    events_max = state.batch_events_max or default.batch_events_max
+    bytes_max = state.batch_bytes_max or default.batch_bytes_max
+    gathered: Gathering[list[Record]]
+    gathered = Gathering(events_max=events_max, bytes_max=bytes_max)
+    # What was announced together: of how many ranges, and what is known of it.
+    entries = spool.snapshot.segments.values()
+    ranges = Counter(each.joined for entry in entries for each in entry.announced)
+    joined: dict[str, list[list[Record]]] = {}
     for reader, entry in spool.opened():
-        for items in _planned(reader, entry, events_max, bytes_max):
-            events = [item.event for item in items if isinstance(item, Record)]
-            yield format_of(form).body_of(events)
+        for known, records in _planned(reader, entry, events_max, bytes_max):
+            if known is None:
+                yield from gathered.add(records, records)
+            elif not known.joined:
+                yield [records]
+            else:
+                parts = joined.setdefault(known.joined, [])
+                parts.append(records)
+                if len(parts) == ranges[known.joined]:
+                    yield joined.pop(known.joined)
+    yield from joined.values()  # a part of it is gone
+    yield from filter(None, [gathered.take()])
 
 
 def _planned(
     reader: SegmentReader, entry: SegmentEntry, events_max: int, bytes_max: int
-) -> Iterator[list[Record | Damage]]:
+) -> Iterator[tuple[Announced | None, list[Record]]]:
+    """What is posted of a segment at once, and as what it is announced."""
+
+    def records(items: list[Record | Damage]) -> list[Record]:
+        return [item for item in items if isinstance(item, Record)]
+
     for known in entry.announced:
         reader.start_at(known.start)
-        if known.digest:
-            yield reader.take(known.count, until=known.end)
+        if known.digest or known.joined:
+            yield known, records(reader.take(known.count, until=known.end))
             continue
         while items := reader.take(events_max, bytes_max, until=known.end):
-            yield items
+            yield known, records(items)
     reader.start_at(entry.offset)
     while items := reader.take(events_max, bytes_max):
-        yield items
+        yield None, records(items)
 
 
 def _count(text: str) -> int:

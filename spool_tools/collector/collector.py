@@ -36,7 +36,7 @@ from spool_tools.collector.body import Batch, checked, inflate
 from spool_tools.collector.formats import POSTHOG, Format, format_of, key_in
 from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour, Plan
 from spool_tools.collector.server import Answer, Limits, Refusal, Request, Server
-from spool_tools.collector.store import RequestRow, Store, StoreError
+from spool_tools.collector.store import Range, RequestRow, Store, StoreError
 from spool_tools.wording import printable
 
 
@@ -188,10 +188,11 @@ class Collector:
             fault=plan.fault,
             reason=reasons[0].reason if reasons else "",
             format=form.name,
-            **_range(request.headers.get("x-spool-range", "")),
         )
         try:
-            row = self._store.record(row, batch.rows)
+            row = self._store.record(
+                row, batch.rows, _ranges(request.headers.get("x-spool-range", ""))
+            )
         except StoreError as exc:
             refusal = Refusal(503, f"not stored: {exc.problem}")
             row = msgspec.structs.replace(row, status=503, reason=refusal.reason)
@@ -271,11 +272,11 @@ def _answer(
     )
 
 
-def _range(text: str) -> dict[str, Any]:
-    """The fields of a row that `X-Spool-Range` gives; none where it is malformed."""
-    if (found := _SPOOL_RANGE.fullmatch(text)) is None:
-        return {}
-    return {"segment": found[1], "first_seq": int(found[2]), "last_seq": int(found[3])}
+def _ranges(text: str) -> list[Range]:
+    """What `X-Spool-Range` lists; nothing where it is malformed."""
+    found = [_SPOOL_RANGE.fullmatch(each.strip()) for each in text.split(",")]
+    ranges = [Range(each[1], int(each[2]), int(each[3])) for each in found if each]
+    return [each for each in ranges if each.first <= each.last]
 
 
 def _path(target: str) -> str:

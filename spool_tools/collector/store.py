@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,7 @@ from telemetry.errors import TelemetryError
 
 # "splc" in ASCII: tells our file from others (SQLite's file header, offset 68).
 APPLICATION_ID = 0x73706C63
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _EVENTS = """CREATE TABLE events(
     id INTEGER PRIMARY KEY, -- 1, 2, 3 ... in the order of arrival
     event_id TEXT NOT NULL UNIQUE,
@@ -59,7 +59,6 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     status: answered, None: no answer; the client may not have it
     fault: the fault on request that it met
     reason: why it, or its first rejected event, was refused
-    segment, first_seq, last_seq: where the sender keeps these events (X-Spool-Range)
     """
 
     id: int = 0
@@ -80,19 +79,25 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     fault: str = ""
     reason: str = ""
     format: str = ""
-    segment: str = ""
-    first_seq: int | None = None
-    last_seq: int | None = None
+
+
+class Range(NamedTuple):
+    """Where the sender keeps events of a request: a part of its X-Spool-Range."""
+
+    segment: str
+    first: int
+    last: int
 
 
 _NAMES = RequestRow.__struct_fields__
 # Names of fields, not input.
 _REQUESTS = f"CREATE TABLE requests({', '.join(_NAMES)}, PRIMARY KEY (id))"
 _ADD_REQUEST = f"INSERT INTO requests VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
+_RANGES = "CREATE TABLE ranges(request_id, segment, first_seq, last_seq, records)"
+_ADD_RANGE = "INSERT INTO ranges VALUES (?, ?, ?, ?, ?)"
 _READ_RANGES = """
 SELECT segment, first_seq, last_seq, last_seq - first_seq + 1 - max(records)
-FROM requests WHERE segment <> '' AND records > 0
-GROUP BY segment, first_seq, last_seq ORDER BY segment, first_seq, last_seq
+FROM ranges GROUP BY segment, first_seq, last_seq ORDER BY segment, first_seq, last_seq
 """
 
 
@@ -148,10 +153,12 @@ class Store:
             self._db.close()
             raise
 
-    def record(self, request: RequestRow, rows: Sequence[Row]) -> RequestRow:
+    def record(
+        self, request: RequestRow, rows: Sequence[Row], ranges: Sequence[Range] = ()
+    ) -> RequestRow:
         """The request as it is stored, with its id and the numbers of its events.
 
-        Raises `StoreError`; then neither the request nor any of its events is stored.
+        `ranges` say where the sender keeps them; without events they say nothing. Raises `StoreError`; then neither the request nor any of its events is stored.
         """
         with self._transaction():
             # Nothing is ever deleted, so the highest id counts the rows: for a whole
@@ -170,6 +177,11 @@ class Store:
                 duplicates=len(rows) - accepted,
             )
             self._db.execute(_ADD_REQUEST, msgspec.structs.astuple(stored))
+            records = request.records
+            for each in ranges if records else ():
+                held = min(each.last - each.first + 1, records)
+                self._db.execute(_ADD_RANGE, (request_id, *each, held))
+                records -= held
         return stored
 
     def count(self) -> int:
@@ -219,6 +231,7 @@ class Store:
             if self._is_new():
                 self._db.execute(_REQUESTS)
                 self._db.execute(_EVENTS)
+                self._db.execute(_RANGES)
                 self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 

@@ -100,7 +100,11 @@ class Books:
         So one transaction settles a batch and announces the next. After a kill before
         it, the batch is sent again.
         """
-        self._change(segments={name: entry})
+        self.stage_all({name: entry})
+
+    def stage_all(self, entries: Mapping[str, SegmentEntry]) -> None:
+        """The same of several segments: they are written together."""
+        self._change(segments=entries)
 
     def count_day(
         self, date: str, *, delivered: Mapping[str, int], dead: Mapping[str, int]

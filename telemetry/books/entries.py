@@ -59,6 +59,9 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     cut before it is posted."""
     unanswered: Number = 0
     """Flushes that began with this single event and had no answer in their time."""
+    joined: str = ""
+    """Ranges with the same one, of several segments, are posted as one batch, whose hash
+    `digest` is then."""
     refusals: Number = 0
     """Flushes that refused this single event while nothing else was pending but single
     events that were set aside."""
@@ -213,13 +216,7 @@ def fold(totals: Totals, entry: SegmentEntry) -> Totals:
     )
 
 
-def announce(
-    entry: SegmentEntry,
-    items: Sequence[Record | Damage],
-    *,
-    digest: str = "",
-    form: str = "records/1",
-) -> SegmentEntry:
+def announce(entry: SegmentEntry, items: Sequence[Record | Damage]) -> SegmentEntry:
     """The entry once `items`, which begin at its offset, are announced as one range.
 
     The last item is a record. Numbers that are missing between the records are
@@ -242,13 +239,7 @@ def announce(
         damaged=entry.damaged + missing,
         announced=(
             *entry.announced,
-            Announced(
-                start=items[0].start,
-                end=last.end,
-                count=len(records),
-                digest=digest,
-                form=form,
-            ),
+            Announced(start=items[0].start, end=last.end, count=len(records)),
         ),
     )
 

@@ -12,6 +12,7 @@
              evidence     what the answers say: of the server, of each range; pure
              search       which range is tried next, where a batch is cut, and where a
                           probe comes from; pure
+             gathering    which small segments go into one batch; pure
              settlement   one segment: announce, settle, set aside, bury, delete
              unfinished   a session whose segment goes before its end came
              report       what it came to

@@ -4,6 +4,8 @@ Once the server has accepted something, a few requests are under way at once. Th
 answers are handled in the order in which they were sent, by this one thread: so the
 results do not depend on which answer comes first. Each range goes its own way: announce,
 post, settle; a segment is deleted once all of its ranges are settled (`settlement.py`).
+What is left of small segments is posted together, and narrowed as a range is
+(`gathering.py`).
 
 A batch that is refused, or not answered, may be at fault itself, or the server may be.
 The next answer decides which, whatever this one was:
@@ -48,7 +50,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -57,8 +59,9 @@ import msgspec
 from telemetry.books.entries import Announced, SegmentEntry, replace, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
-from telemetry.delivery.evidence import FAILURES_MAX, Evidence, bound
-from telemetry.delivery.settlement import Batch, Desk, OpenSegment
+from telemetry.delivery.evidence import FAILURES_MAX, Evidence, Place, bound, whole
+from telemetry.delivery.gathering import Gathering
+from telemetry.delivery.settlement import Batch, Desk, OpenSegment, Part
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
 from telemetry.wire.retry import Halted, Poster, Sent
@@ -75,10 +78,9 @@ BEGIN_FLUSHES = 2
 
 
 class _Failure(NamedTuple):
-    """A range that failed, and whether by its own fault is not yet known."""
+    """Ranges that failed as one batch. Whether by their own fault is not yet known."""
 
-    name: str
-    known: Announced
+    places: list[Place]
     verdict: Verdict
 
 
@@ -104,6 +106,12 @@ class Drain:
         self._evidence = Evidence(
             failures=failures,
             aside=[known for entry in entries for known in entry.announced],
+        )
+        # Small parts that will be posted as one batch.
+        self._gathered: Gathering[Part] = Gathering(
+            events_max=desk.batch_events_max,
+            bytes_max=desk.batch_bytes_max,
+            segments_max=desk.batch_segments_max,
         )
         # Requests under way, in the order in which they were sent.
         self._sent: deque[tuple[Batch, Sent]] = deque()
@@ -194,15 +202,17 @@ class Drain:
             for known in entry.announced
             if known.digest and not known.reason
         ]
-        for name, known in unanswered:
-            self._count_try(name, known)
         if not unanswered:
             return
+        self._count_try(unanswered)
         self._books.commit()
         if unanswered[0][1].tries % 2 == 0:
             return
         none = Verdict(Action.WAIT, SLOW)
-        self._failures = [_Failure(name, known, none) for name, known in unanswered]
+        batches: dict[str, list[Place]] = {}
+        for name, known in unanswered:
+            batches.setdefault(known.joined or known.digest, []).append((name, known))
+        self._failures = [_Failure(places, none) for places in batches.values()]
         found = self._probe(within=False)
         if not _is_accepted(found):
             self._failures, self._compared = [], found
@@ -228,13 +238,13 @@ class Drain:
 
         One that was posted before and not answered is cut first.
         """
-        batch = segment.read(known)
+        batch = self._read(known, segment)
         if batch is not None and known.tries:
-            parts = segment.narrow(batch)
-            batch = segment.read(parts[0]) if parts else batch
+            parts = self._cut(batch, segment)
+            batch = self._read(parts[0], segment) if parts else batch
         if batch is None:
             return
-        self._count_try(batch.segment, batch.known)
+        self._count_try(batch.places)
         self._books.commit()
         try:
             verdict = self._answer(batch, self._poster.send(batch.request))
@@ -250,13 +260,14 @@ class Drain:
             self._compared = verdict  # no other probe before that time
         if verdict.narrow:
             self._begun = batch, verdict
-        if verdict.action is Action.SPLIT and segment.narrow(batch):
+        if verdict.action is Action.SPLIT and self._cut(batch, segment):
             return  # cut now: the server may answer nothing more in this flush
-        self._failures.append(_Failure(batch.segment, batch.known, verdict))
+        self._failures.append(_Failure(batch.places, verdict))
 
-    def _count_try(self, name: str, known: Announced) -> None:
-        again = msgspec.structs.replace(known, tries=known.tries + 1)
-        self._books.stage(name, replace(self._books.entry(name), known, again))
+    def _count_try(self, places: list[Place]) -> None:
+        for name, known in places:
+            again = msgspec.structs.replace(known, tries=known.tries + 1)
+            self._desk.change(name, again)
 
     def _change(self, batch: Batch, **changes: int) -> Announced | None:
         """The range as it is in the books now, changed; None if it is no more."""
@@ -276,6 +287,7 @@ class Drain:
             before = self._delivered
             for name in segment_names(self._desk.home):
                 self._with(name, self._send_segment)
+            self._send_parts(self._gathered.take())
             self._land()
             moved = self._delivered > before
 
@@ -284,16 +296,75 @@ class Drain:
         # From here on it is not deleted before it is read to its end once more.
         self._read_out.discard(name)
         while name not in self._left_alone:
-            busy = {each.known.start for each, _ in self._sent if each.segment == name}
-            failed = {each.known.start for each in self._failures if each.name == name}
-            batch = segment.next(busy | failed)
-            if batch is not None:
-                self._send(batch)
+            busy = {part.known.start for part in self._busy() if part.segment == name}
+            part = segment.next(busy | self._failed(name))
+            if part is not None:
+                self._add(part, segment)
             elif busy:
                 self._read_out.add(name)
                 return
             elif segment.finish():
                 return
+
+    def _busy(self) -> Iterator[Part]:
+        """What is under way, or gathered."""
+        for batch, _ in self._sent:
+            yield from batch.parts
+        yield from self._gathered.parts
+
+    def _failed(self, name: str) -> set[int]:
+        """Where ranges of the segment start that failed, by whose fault is not known."""
+        places = [place for each in self._failures for place in each.places]
+        return {known.start for each, known in places if each == name}
+
+    def _add(self, part: Part, segment: OpenSegment) -> None:
+        """It is under way on return, or gathered, or settled. Raises Halted."""
+        if part.is_new:
+            for parts in self._gathered.add(part, part.records):
+                self._send_parts(parts)
+            return
+        batch = self._read(part.known, segment)
+        if batch is not None:
+            self._send(batch)
+
+    def _send_parts(self, parts: list[Part]) -> None:
+        """Those that a probe has not changed meanwhile are sent. Raises Halted."""
+        if standing := [part for part in parts if self._desk.stands(part)]:
+            self._send(self._desk.batch(standing))
+
+    def _read(self, known: Announced, segment: OpenSegment) -> Batch | None:
+        """The batch that the range is of; None if nothing is left of it.
+
+        Ranges of several segments that were posted as one are posted so again: the same
+        bytes, under the same key.
+        """
+        places = self._joined(known) or [(segment.name, known)]
+        parts = [
+            segment.read(each)
+            if name == segment.name
+            else self._with(name, partial(OpenSegment.read, known=each))
+            for name, each in places
+        ]
+        left = [part for part in parts if part is not None]
+        return self._desk.batch(left) if left else None
+
+    def _joined(self, known: Announced) -> list[Place]:
+        """The ranges that are posted together with this one, itself among them."""
+        entries = self._books.snapshot.segments if known.joined else {}
+        return [
+            (name, each)
+            for name, entry in sorted(entries.items())
+            for each in entry.announced
+            if each.joined == known.joined
+        ]
+
+    def _cut(self, batch: Batch, segment: OpenSegment) -> list[Announced]:
+        """The batch in smaller ones: their ranges in this segment; none if it cannot be."""
+        if len(batch.parts) == 1:
+            return segment.narrow(batch.parts[0])
+        starts = [known.start for name, known in batch.places if name == segment.name]
+        self._desk.cut(batch)
+        return [each for each in segment.entry.announced if each.start in starts]
 
     def _send(self, batch: Batch) -> None:
         """The batch is under way on return, or settled, or set aside. Raises Halted."""
@@ -316,7 +387,7 @@ class Drain:
             if verdict.action is Action.ACCEPTED:
                 self._accept(batch, verdict)
                 continue
-            self._failures.append(_Failure(batch.segment, batch.known, verdict))
+            self._failures.append(_Failure(batch.places, verdict))
             self._evidence.row.append(verdict)
             last = batch, verdict
         if last is not None and self._evidence.may_be_the_server(last[1]):
@@ -343,22 +414,24 @@ class Drain:
             is_counted = known.count > 1 and bool(known.reason)
             self.says_nothing = verdict is not None and bool(known.reason)
             if verdict is not None and verdict.narrow and not is_counted:
-                self._put_aside(batch.segment, known, verdict)
+                self._put_aside(batch.places, verdict)
                 self._evidence.leave_unanswered(batch.segment, known)
             raise
 
     def _accept(self, batch: Batch, verdict: Verdict) -> None:
-        name, known = batch.segment, batch.known
+        names = list(dict.fromkeys(part.segment for part in batch.parts))
         try:
             self._delivered += self._desk.accept(batch, verdict)
         except OSError:
-            self._leave_alone(name)
+            for name in names:
+                self._leave_alone(name)
         self.says_nothing = False
         self._hold_against()
         self._before.clear()
-        self._evidence.accept(name, known)
-        if name in self._read_out and not self._books.entry(name).announced:
-            self._with(name, OpenSegment.finish)
+        self._evidence.accept(batch.places)
+        for name in names:
+            if name in self._read_out and not self._books.entry(name).announced:
+                self._with(name, OpenSegment.finish)
 
     # Whose fault a failure is.
 
@@ -377,7 +450,7 @@ class Drain:
                 if _is_accepted(elsewhere):
                     return
             # One request is kept for a probe out of the batch itself.
-            kept = verdict.narrow and len(batch.records) > 1
+            kept = verdict.narrow and batch.events > 1
             verdict = self._post_again(batch, verdict, kept=kept)
             if verdict.action is Action.ACCEPTED:
                 self._evidence.flap(self._failures.pop().verdict.reason)
@@ -403,11 +476,12 @@ class Drain:
         failed alone before. If it is accepted, all that failed is set aside.
         """
         failed = [
-            (each.name, each.known.start)
+            (name, known.start)
             for each in self._failures
-            if each.known.count == 1 or not within
+            for name, known in each.places
+            if not within or (known.count == len(each.places) == 1)
         ]
-        failed += [(besides.segment, besides.known.start)] if besides else []
+        failed += [(n, known.start) for n, known in besides.places] if besides else []
         alone = self._evidence.alone
         names = segment_names(self._desk.home)
         turn, self.turn = self.turn, self.turn + 1
@@ -425,7 +499,8 @@ class Drain:
         self, turn: int, passed: set[int], within: bool, segment: OpenSegment
     ) -> Verdict | None:
         before = segment.entry
-        batch = segment.single_out(turn, passed, any_single=within)
+        part = segment.single_out(turn, passed, any_single=within)
+        batch = part and self._desk.batch([part])
         verdict = None
         try:
             if batch is not None:
@@ -446,12 +521,12 @@ class Drain:
         self.says_nothing = bool(batch.known.reason)
         if (
             verdict.action is Action.SPLIT
-            and len(batch.records) == 1
+            and batch.events == 1
             and self._is_all_known_to_be_refused()
         ):
             self._failures = []
             refusals = batch.known.refusals + 1
-            self._put_aside(batch.segment, batch.known, verdict)
+            self._put_aside(batch.places, verdict)
             self._evidence.acquit((batch.segment, batch.known.start))
             known = self._change(batch, refusals=refusals)
             # One flush that delivered others counts as well, as one may be the first.
@@ -493,17 +568,23 @@ class Drain:
     def _hold_against(self) -> None:
         """What failed is set aside: others were accepted in this flush."""
         failures, self._failures = self._failures, []
-        for name, known, verdict in failures:
-            self._put_aside(name, known, verdict)
+        for places, verdict in failures:
+            self._put_aside(places, verdict)
 
-    def _put_aside(self, name: str, known: Announced, verdict: Verdict) -> None:
-        before = self._books.entry(name)
-        self._before.setdefault(name, before)
+    def _put_aside(self, places: list[Place], verdict: Verdict) -> None:
+        """Ranges that failed as one batch are set aside, or what is left of them."""
         # Cut if not now, then in the next flush.
-        tries = int(self._evidence.is_cut_next(name, known))
-        entry = set_aside(before, known, verdict.reason, tries=tries)
-        self._books.stage(name, entry)
-        self._evidence.set_aside(name, known, entry.announced, verdict)
+        first, known = whole(places)
+        tries = int(self._evidence.is_cut_next(first, known))
+        left: list[Place] = []
+        for name, its in places:
+            before = self._books.entry(name)
+            self._before.setdefault(name, before)
+            entry = set_aside(before, its, verdict.reason, tries=tries)
+            self._books.stage(name, entry)
+            parts = [e for e in entry.announced if its.start <= e.start < its.end]
+            left += [(name, each) for each in parts]
+        self._evidence.set_aside(first, known, left, verdict)
 
     def _narrow(self) -> None:
         """Try what was set aside, and its parts. Raises Halted.
@@ -537,25 +618,28 @@ class Drain:
             has_failed_idly |= cannot_count and key in evidence.alone
 
     def _waiting(self) -> list[tuple[str, Announced]]:
-        """The ranges that may be tried, by segment: not the rest of a full one."""
-        return [
-            (name, known)
-            for name, entry in self._books.snapshot.segments.items()
-            if name not in self._left_alone
-            for known in entry.announced
-            if known.reason or known.digest or not search.is_full(entry.announced)
-        ]
+        """The ranges that may be tried, by segment: not the rest of a full one.
+
+        Those that are posted together are one, with the events of all.
+        """
+        batches: dict[str | Place, list[Place]] = {}
+        for name, entry in self._books.snapshot.segments.items():
+            for known in entry.announced if name not in self._left_alone else ():
+                if known.reason or known.digest or not search.is_full(entry.announced):
+                    place = name, known
+                    batches.setdefault(known.joined or place, []).append(place)
+        return [whole(places) for places in batches.values()]
 
     def _narrow_range(self, known: Announced, segment: OpenSegment) -> bool:
         """Whether the range is another one now, so that there is more to do."""
         # What it drew before, as it is. One that was not answered since drew nothing.
         drew = known.reason if known.digest and not known.tries else ""
-        batch = segment.read(known)
+        batch = self._read(known, segment)
         if batch is None:
             return True
-        name, known, evidence = segment.name, batch.known, self._evidence
+        name, known, evidence = batch.segment, batch.known, self._evidence
         verdict = evidence.drew(name, known)
-        if verdict is None and known.tries and segment.narrow(batch):
+        if verdict is None and known.tries and self._cut(batch, segment):
             # A flush ended while it waited for this one's answer, or began with it.
             return True
         if verdict is None or evidence.is_tried_again(name, known, verdict):
@@ -563,17 +647,27 @@ class Drain:
             verdict = self._try(batch)
             if evidence.was_accepted(name, known) and drew not in {"", SLOW}:
                 evidence.flap(drew)
-            ranges = [(each.start, each.count) for each in segment.entry.announced]
-            if verdict is None or (known.start, known.count) not in ranges:
+            if verdict is None or not self._is_whole(batch):
                 return True  # settled, or a probe has cut it
         if evidence.is_tried_again(name, known, verdict):
             return True
         if known.count == 1:
             return False
-        is_cut = bool(segment.narrow(batch))
+        is_cut = bool(self._cut(batch, segment))
         if is_cut:
-            evidence.drawn.pop((name, known.start), None)
+            for name, known in batch.places:
+                evidence.drawn.pop((name, known.start), None)
         return is_cut
+
+    def _is_whole(self, batch: Batch) -> bool:
+        """Whether each of its ranges is in the books, with all of its events."""
+        return all(
+            any(
+                (each.start, each.count) == (known.start, known.count)
+                for each in self._books.entry(name).announced
+            )
+            for name, known in batch.places
+        )
 
     def _try(self, batch: Batch) -> Verdict | None:
         """What a range drew that was set aside; None if nothing is to be drawn from it.
@@ -581,8 +675,9 @@ class Drain:
         Raises Halted.
         """
         # As it was before this try: once answered, it counts no more.
-        self._before.setdefault(batch.segment, self._books.entry(batch.segment))
-        self._count_try(batch.segment, batch.known)
+        for name, _ in batch.places:
+            self._before.setdefault(name, self._books.entry(name))
+        self._count_try(batch.places)
         self._books.commit()
         if not self._evidence.is_accepting:
             self._send(batch)
@@ -594,7 +689,7 @@ class Drain:
         if not verdict.narrow:
             raise self._halted(verdict)
         name, known, evidence = batch.segment, batch.known, self._evidence
-        self._put_aside(name, known, verdict)
+        self._put_aside(batch.places, verdict)
         self.says_nothing = True
         evidence.fail_again(name, known, verdict)
         if evidence.is_compared(name, known, verdict):
@@ -645,9 +740,9 @@ class Drain:
                     self._with(name, partial(self._bury, charged, verdict))
 
     def _bury(self, known: Announced, verdict: Verdict, segment: OpenSegment) -> None:
-        batch = segment.read(known)
-        if batch is not None:
-            self._desk.bury(batch, verdict)
+        part = segment.read(known)
+        if part is not None:
+            self._desk.bury(part, verdict)
 
 
 def _key(name: str, known: Announced) -> tuple[str, int]:

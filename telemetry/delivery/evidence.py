@@ -9,7 +9,7 @@ failed in a row, what the flush began with, what failed and was accepted later a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -20,6 +20,9 @@ from telemetry.wire.verdict import SLOW, Action, Verdict
 
 Key = tuple[str, int]
 """A segment, and the offset at which one of its ranges begins."""
+
+Place = tuple[str, Announced]
+"""A segment, and one of its ranges."""
 
 # Requests in a row that may fail before a flush ends; the server sees no more of it.
 FAILURES_MAX = 4
@@ -64,11 +67,13 @@ class Evidence:
 
     # What happened.
 
-    def accept(self, name: str, known: Announced) -> None:
-        """The range was accepted: what failed before it was not the server's fault."""
+    def accept(self, places: Sequence[Place]) -> None:
+        """A batch was accepted: what failed before it was not the server's fault."""
         self.is_accepting = True
         self.row = []
-        self.good |= {(name, known.start), (name, known.end)}
+        for name, known in places:
+            self.good |= {(name, known.start), (name, known.end)}
+        name, known = whole(places)
         self._accepted.add((name, known.start, known.count))
         self._suspects.clear()
 
@@ -81,13 +86,12 @@ class Evidence:
                 self._tried[name, known.start] += 1  # it is not tried again, but cut
 
     def set_aside(
-        self, name: str, known: Announced, parts: Iterable[Announced], verdict: Verdict
+        self, name: str, known: Announced, left: Iterable[Place], verdict: Verdict
     ) -> None:
-        """The range, of which `parts` are left, was set aside for what it drew."""
+        """The range, of which these are left, was set aside for what it drew."""
         self._tried[name, known.start] += 1
-        for each in parts:
-            if known.start <= each.start < known.end:
-                self.drawn[name, each.start] = verdict
+        for segment, each in left:
+            self.drawn[segment, each.start] = verdict
         if known.count == 1 and verdict.narrow and verdict.reason != _NOT_NOW:
             self.alone[name, known.start] = verdict
             self._suspects.add((name, known.start))
@@ -202,6 +206,19 @@ class Evidence:
         windows = min(known.windows + 1, most)
         charged = msgspec.structs.replace(known, windows=windows)
         return charged, is_proved and windows + known.refusals >= WINDOWS_MAX
+
+
+def whole(places: Sequence[Place]) -> Place:
+    """Ranges that are posted as one batch: the first of them, with the events of all.
+
+    So a batch of several single events is no single event, and is cut before any of them
+    is held to have failed alone.
+    """
+    name, known = places[0]
+    if len(places) == 1:
+        return name, known
+    count = sum(each.count for _, each in places)
+    return name, msgspec.structs.replace(known, count=count)
 
 
 def bound(verdict: Verdict) -> int:

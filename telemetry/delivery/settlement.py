@@ -1,4 +1,4 @@
-"""One segment at work: what is announced of it, and what becomes of each range.
+"""Segments at work: what is announced of each, and what becomes of each range.
 
 The order is the promise:
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -36,6 +36,8 @@ from telemetry.books.entries import (
 from telemetry.delivery import search
 from telemetry.delivery.census import known_entry
 from telemetry.delivery.dead_letters import NO_EVENT, DeadLetter, DeadLetterWriter
+from telemetry.delivery.evidence import Place, whole
+from telemetry.delivery.gathering import SEGMENTS_MAX
 from telemetry.delivery.unfinished import tell_unfinished
 from telemetry.files import sync_directory
 from telemetry.paths import Home
@@ -51,13 +53,43 @@ from telemetry.wire.verdict import Verdict
 _REPLY_CHARACTERS = 500
 
 
-class Batch(NamedTuple):
-    """A range that is announced, its records, and the request that posts it."""
+class Part(NamedTuple):
+    """A range of a segment that stands in its entry, and its records.
+
+    `is_new`: it was never posted.
+    """
 
     segment: str
     known: Announced
     records: list[Record]
+    is_new: bool = False
+
+
+class Batch(NamedTuple):
+    """What is posted as one request: a range, or ranges of several segments."""
+
+    parts: list[Part]
     request: Request
+
+    @property
+    def places(self) -> list[Place]:
+        """Its ranges, and the segments that they are of."""
+        return [(part.segment, part.known) for part in self.parts]
+
+    @property
+    def segment(self) -> str:
+        """Of its first part."""
+        return self.parts[0].segment
+
+    @property
+    def known(self) -> Announced:
+        """Its first range, with the count of all."""
+        return whole(self.places)[1]
+
+    @property
+    def events(self) -> int:
+        """How many events are in it."""
+        return self.known.count
 
 
 class Desk(NamedTuple):
@@ -73,63 +105,133 @@ class Desk(NamedTuple):
     form: Format = RECORDS
     # From this size on a segment may have been left because it was full.
     full_bytes: int = 0
+    # Of how many a batch may hold parts.
+    batch_segments_max: int = SEGMENTS_MAX
+
+    def batch(self, parts: Sequence[Part]) -> Batch:
+        """The batch of these parts: in the ledger, under the hash of its body, on return.
+
+        All are in it with one commit. Killed behind it, the next flush finds which
+        ranges were joined, and posts the same body under the same key.
+        """
+        request = self.form.request(
+            [record.event for part in parts for record in part.records],
+            ", ".join(map(_spool_range, parts)),
+        )
+        joined = parts[0].known.joined or request.digest[:16]
+        announced = [
+            part._replace(
+                known=msgspec.structs.replace(
+                    part.known,
+                    digest=request.digest,
+                    form=self.form.label,
+                    joined=joined if len(parts) > 1 else "",
+                )
+            )
+            for part in parts
+        ]
+        if announced != parts:
+            for part in announced:
+                self.change(part.segment, part.known)
+            self.books.commit()
+        return Batch(announced, request)
+
+    def cut(self, batch: Batch) -> None:
+        """The parts of a batch are two batches from now on, of about the same size."""
+        sizes = [sum(len(each.event) for each in part.records) for part in batch.parts]
+        left = search.middle(sizes)
+        for side, parts in enumerate((batch.parts[:left], batch.parts[left:])):
+            joined = f"{batch.known.joined}{side}" if len(parts) > 1 else ""
+            for part in parts:
+                smaller = msgspec.structs.replace(
+                    part.known,
+                    digest="",
+                    joined=joined,
+                    tries=0,
+                    reason=part.known.reason or "part",
+                )
+                self.change(part.segment, smaller)
+
+    def change(self, name: str, known: Announced) -> None:
+        """The range that begins where this one does is this one."""
+        self.books.stage(name, replace(self.books.entry(name), known, known))
+
+    def stands(self, part: Part) -> bool:
+        """Whether the range is still in its entry as it was."""
+        return part.known in self.books.entry(part.segment).announced
 
     def accept(self, batch: Batch, verdict: Verdict) -> int:
-        """The range is settled: delivered, but for the events that the reply named.
+        """The batch is settled: delivered, but for the events that the reply named.
 
         How many events were delivered. Raises OSError; nothing is settled then.
         """
         reasons = {each.event_id: each for each in verdict.rejected}
         named = msgspec.structs.replace(verdict, reason="rejected")
-        letters, others = [], []
-        for record in batch.records if reasons else ():
+        letters: list[DeadLetter] = []
+        others: list[tuple[str, Record]] = []
+        places = _places(batch) if reasons else []
+        for segment, record in places:
             event_id = event_id_of(record.event)
             if event_id and event_id in reasons:
                 reply = reasons[event_id].reason
-                letters.append(_letter(batch, record, named, reply=reply, attempts=1))
+                letters.append(_letter(segment, record, named, reply=reply, attempts=1))
             else:
-                others.append(record)
+                others.append((segment, record))
         unnamed = reasons.get("", Rejection("", "", count=0))
         count = min(unnamed.count, len(others))
-        for record in others[:count]:
+        for segment, record in others[:count]:
             # They are counted. Which they are is known only if they are all.
-            reply = f"{count} of {len(batch.records)} without a name: {unnamed.reason}"
-            letter = _letter(batch, record, named, reply=reply, attempts=1)
+            reply = f"{count} of {len(places)} without a name: {unnamed.reason}"
+            letter = _letter(segment, record, named, reply=reply, attempts=1)
             if count < len(others):
                 letter = msgspec.structs.replace(letter, event=NO_EVENT)
             letters.append(letter)
         self._settle(batch, letters)
-        return len(batch.records) - len(letters)
+        return batch.events - len(letters)
 
-    def bury(self, batch: Batch, verdict: Verdict) -> None:
+    def bury(self, part: Part, verdict: Verdict) -> None:
         """The one event of the range is a dead letter on return. Raises OSError."""
-        (record,) = batch.records
+        (record,) = part.records
         letter = _letter(
-            batch,
+            part.segment,
             record,
             verdict,
             reply=verdict.detail,
-            attempts=batch.known.windows + batch.known.refusals,
+            attempts=part.known.windows + part.known.refusals,
         )
-        self._settle(batch, [letter])
+        self._settle(Batch([part], Request(b"", "", "")), [letter])
 
     def _settle(self, batch: Batch, letters: list[DeadLetter]) -> None:
-        name = batch.segment
-        entry = settle(self.books.entry(name), batch.known, dead=len(letters))
-        at = {each.offset for each in letters}
-        dead = _names([each for each in batch.records if each.start in at])
+        dead_at = {(each.segment, each.offset) for each in letters}
+        dead: Counter[str] = Counter()
+        delivered: Counter[str] = Counter()
+        entries: dict[str, SegmentEntry] = {}
+        for name, known, records, _ in batch.parts:
+            buried = [each for each in records if (name, each.start) in dead_at]
+            entry = entries.get(name) or self.books.entry(name)
+            entries[name] = settle(entry, known, dead=len(buried))
+            dead += _names(buried)
+            delivered += _names(records)
         date = time.strftime("%Y-%m-%d", time.gmtime())
-        delivered = _names(batch.records) - dead
-        self.books.count_day(date, delivered=delivered, dead=dead)
+        self.books.count_day(date, delivered=delivered - dead, dead=dead)
         if letters:
             rows = self.letters.append(letters)
-            self.books.commit(segments={name: entry}, dead_files=rows)
+            self.books.commit(segments=entries, dead_files=rows)
         else:
-            self.books.stage(name, entry)
+            self.books.stage_all(entries)
+
+
+def _places(batch: Batch) -> list[tuple[str, Record]]:
+    return [(part.segment, record) for part in batch.parts for record in part.records]
+
+
+def _spool_range(part: Part) -> str:
+    first, last = part.records[0].seq, part.records[-1].seq
+    return f"{part.segment}; first={first}; last={last}"
 
 
 def _letter(
-    batch: Batch, record: Record, verdict: Verdict, *, reply: str, attempts: int
+    segment: str, record: Record, verdict: Verdict, *, reply: str, attempts: int
 ) -> DeadLetter:
     return DeadLetter(
         event=msgspec.Raw(record.event),
@@ -138,7 +240,7 @@ def _letter(
         reply=reply[:_REPLY_CHARACTERS],
         time_ms=int(time.time() * 1000),
         attempts=attempts,
-        segment=batch.segment,
+        segment=segment,
         offset=record.start,
     )
 
@@ -184,8 +286,8 @@ class OpenSegment:
         """What is known of the segment now."""
         return self._books.entry(self.name)
 
-    def next(self, failed: Collection[int]) -> Batch | None:
-        """The next range to post, in the ledger; None if there is none.
+    def next(self, failed: Collection[int]) -> Part | None:
+        """The next range to post; None if there is none. It is staged, not committed.
 
         Ranges that were set aside, and those that start at one of `failed`, are
         passed over. Once many are set aside, the segment waits and others go on.
@@ -194,9 +296,9 @@ class OpenSegment:
         for known in self.entry.announced:
             if known.reason or known.start in failed or (is_full and not known.digest):
                 continue
-            batch = self.read(known)
-            if batch is not None:
-                return batch
+            part = self.read(known)
+            if part is not None:
+                return part
         entry = self.entry
         if is_full:
             return None
@@ -207,13 +309,12 @@ class OpenSegment:
             return None
         self._quarantine(items)
         records = [item for item in items if type(item) is Record]
-        request = self._request(records)
-        entry = announce(entry, items, digest=request.digest, form=desk.form.label)
-        self._books.commit(segments={self.name: entry})
+        entry = announce(entry, items)
+        self._books.stage(self.name, entry)
         self._at = entry.offset
-        return Batch(self.name, entry.announced[-1], records, request)
+        return Part(self.name, entry.announced[-1], records, is_new=True)
 
-    def read(self, known: Announced) -> Batch | None:
+    def read(self, known: Announced) -> Part | None:
         """A range that is announced already; None if damage took all of it.
 
         One that was never posted as a whole and is larger than a batch is cut.
@@ -262,21 +363,12 @@ class OpenSegment:
             entry = msgspec.structs.replace(entry, damaged=entry.damaged + lost)
             self._books.stage(self.name, entry)
             known = left
-        if not records:
-            return None
-        request = self._request(records)
-        if known.digest != request.digest:
-            posted = msgspec.structs.replace(
-                known, digest=request.digest, form=desk.form.label
-            )
-            known = self._replace(known, posted)[0]
-            self._books.commit()
-        return Batch(self.name, known, records, request)
+        return Part(self.name, known, records) if records else None
 
     def single_out(
         self, turn: int, besides: Collection[int], *, any_single: bool
-    ) -> Batch | None:
-        """One event for a probe, announced; None if there is none to be had.
+    ) -> Part | None:
+        """One event for a probe, staged; None if there is none to be had.
 
         Not from a range that starts at one of `besides`. One that failed alone before
         comes last, and only with `any_single`.
@@ -304,7 +396,7 @@ class OpenSegment:
         if len(records) <= number:
             return None  # damage came after the announcement; `read` settles it
         record = records[number]
-        blank = msgspec.structs.replace(known, digest="", windows=0, tries=0)
+        blank = msgspec.structs.replace(known, digest="", joined="", windows=0, tries=0)
         start = records[number - 1].end if number else known.start
         behind = known.count - number - 1
         single = msgspec.structs.replace(blank, start=start, end=record.end, count=1)
@@ -316,9 +408,9 @@ class OpenSegment:
         self._replace(known, *(part for part in parts if part.count))
         return self.read(single)
 
-    def narrow(self, batch: Batch) -> list[Announced]:
+    def narrow(self, part: Part) -> list[Announced]:
         """A range of several events is two; those, or none if there is no room."""
-        known, records = batch.known, batch.records
+        known, records = part.known, part.records
         if len(records) < 2 or not search.can_cut(self.entry.announced):
             return []
         left = search.middle([len(record.event) for record in records])
@@ -384,13 +476,6 @@ class OpenSegment:
             entry = msgspec.structs.replace(entry, announced=(*before, rest))
             self._books.stage(self.name, entry)
             self._at = entry.offset
-
-    def _request(self, records: list[Record]) -> Request:
-        first, last = records[0].seq, records[-1].seq
-        return self._desk.form.request(
-            [record.event for record in records],
-            f"{self.name}; first={first}; last={last}",
-        )
 
     def _stand_at(self, offset: int) -> None:
         if self._at != offset:

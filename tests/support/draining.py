@@ -164,7 +164,9 @@ class Spool:
         during: Callable[[list[int]], Any] = lambda _: None,
         at_once: int = 4,
         batch_events_max: int = 10,
+        batch_segments_max: int = 1,
         failures: int | None = None,
+        server: type[Server] | None = None,
     ) -> Server:
         """One drain. `stopped` is why it ended, "" where it came to its own end.
 
@@ -185,14 +187,15 @@ class Spool:
             batch_bytes_max=1 << 20,
             quarantine_bytes_max=1 << 20,
             power=False,
+            batch_segments_max=batch_segments_max,
         )
         known = self.failures if failures is None else failures
         self.stopped, self.verdict = "", None
         path = f"{self.home.ledger}/{DB_NAME}"
         with connected(path, mode="ro", busy_s=PATIENCE_S) as ledger:
-            server = Server(ledger, answers, during)
-            server.at_once = at_once
-            self.drained = Drain(desk, server, turn=self.turn, failures=known)  # type: ignore[arg-type]
+            poster = (server or Server)(ledger, answers, during)
+            poster.at_once = at_once
+            self.drained = Drain(desk, poster, turn=self.turn, failures=known)  # type: ignore[arg-type]
             try:
                 self.verdict = self.drained.run()
             except Halted as halted:
@@ -204,11 +207,11 @@ class Spool:
         self.turn = self.drained.turn
         is_over = self.stopped == "" and self.verdict is None
         if self.stopped == "deadline" and not self.drained.says_nothing:
-            is_over = server.received != []
-        self.failures = 0 if is_over else (0 if server.received else known) + 1
+            is_over = poster.received != []
+        self.failures = 0 if is_over else (0 if poster.received else known) + 1
         census = self.census()
         assert census.holds(), census
-        return server
+        return poster
 
     @property
     def snapshot(self) -> Snapshot:

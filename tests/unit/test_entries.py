@@ -42,11 +42,9 @@ def total(entry: SegmentEntry) -> int:
 def test_what_is_announced_is_recorded_and_not_settled() -> None:
     """The offset moves on at once; the range says what is still owed."""
     items = records(0, 1, 2)
-    entry = announce(EMPTY, items, digest="d")
+    entry = announce(EMPTY, items)
     assert (entry.offset, entry.seq) == (items[-1].end, 2)
-    assert entry.announced == (
-        Announced(start=0, end=entry.offset, count=3, digest="d"),
-    )
+    assert entry.announced == (Announced(start=0, end=entry.offset, count=3),)
     assert (entry.recorded, entry.delivered) == (3, 0)
     assert total(entry) == entry.recorded
 
@@ -182,10 +180,11 @@ def test_a_day_counts_twenty_names_and_the_rest_as_one() -> None:
 
 def test_an_entry_is_a_row_and_back() -> None:
     """The ranges above all: a retry needs their exact bytes."""
+    known = Announced(
+        start=0, end=99, count=2, digest="d" * 64, joined="a", form="ndjson/1"
+    )
     entry = set_aside(
-        announce(EMPTY, records(0, 1), digest="d" * 64),
-        Announced(start=0, end=99, count=2),
-        "timeout",
+        replace(announce(EMPTY, records(0, 1)), known, known), known, "timeout"
     )
     row = msgspec.json.encode(entry)
     assert msgspec.json.decode(row, type=SegmentEntry) == entry

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from telemetry.books.entries import Announced
-from telemetry.delivery.evidence import Evidence, bound
+from telemetry.delivery.evidence import Evidence, bound, whole
 from telemetry.delivery.search import WINDOWS_MAX
 from tests.support.draining import DOWN, status
 
@@ -27,8 +27,8 @@ def test_an_event_dies_if_the_flush_began_with_it_and_it_failed_again_beside_oth
     """Five flushes, the last of which shows it; else the fifth does not count."""
     found = evidence()
     found.begin("a", SPENT, status(503))
-    found.set_aside("a", SPENT, [SPENT], status(503))
-    found.accept("a", GOOD)
+    found.set_aside("a", SPENT, [("a", SPENT)], status(503))
+    found.accept([("a", GOOD)])
     assert found.charge("a", SPENT) == (SPENT, False)
     found.fail_again("a", SPENT, status(503))
     assert found.charge("a", SPENT) == (replace(SPENT, windows=WINDOWS_MAX), True)
@@ -39,7 +39,7 @@ def test_a_failure_counts_for_no_event_if_its_reason_came_and_went() -> None:
     """Nor for one that failed in a batch, or that was acquitted."""
     found = evidence()
     for known, verdict in ((EVENT, status(503)), (GOOD, status(400))):
-        found.set_aside("a", known, [known], verdict)
+        found.set_aside("a", known, [("a", known)], verdict)
     assert found.charge("a", EVENT)[0].windows == 1
     found.flap("503")
     assert found.charge("a", EVENT) == (EVENT, False)
@@ -53,8 +53,8 @@ def test_no_event_dies_of_a_limit_of_requests() -> None:
     """A limiter that has a token for others and none for this one, flush after flush."""
     found = evidence()
     found.begin("a", SPENT, status(429))
-    found.set_aside("a", SPENT, [SPENT], status(429))
-    found.accept("a", GOOD)
+    found.set_aside("a", SPENT, [("a", SPENT)], status(429))
+    found.accept([("a", GOOD)])
     found.fail_again("a", SPENT, status(429))
     assert found.charge("a", SPENT) == (SPENT, False)
 
@@ -62,9 +62,9 @@ def test_no_event_dies_of_a_limit_of_requests() -> None:
 def test_only_what_failed_since_the_last_acceptance_is_acquitted() -> None:
     """The server may take nothing any more; it did before."""
     found = evidence()
-    found.set_aside("a", EVENT, [EVENT], status(400))
-    found.accept("a", RANGE)
-    found.set_aside("a", GOOD, [GOOD], status(400))
+    found.set_aside("a", EVENT, [("a", EVENT)], status(400))
+    found.accept([("a", RANGE)])
+    found.set_aside("a", GOOD, [("a", GOOD)], status(400))
     found.acquit_suspects()
     assert list(found.alone) == [("a", EVENT.start)]
 
@@ -80,7 +80,7 @@ def test_a_range_is_tried_again_as_often_as_its_failure_may_be_the_servers() -> 
             found.begin("a", known, verdict)
         count = 0
         while True:
-            found.set_aside("a", known, [known], verdict)
+            found.set_aside("a", known, [("a", known)], verdict)
             if not found.is_tried_again("a", known, verdict):
                 return count
             count += 1
@@ -103,7 +103,7 @@ def test_a_server_that_asked_for_time_is_asked_once_more() -> None:
     assert found.has_asked_for_time()
     found.row.append(status(400))
     assert found.most_telling() == status(429, asked_s=600)
-    found.accept("a", GOOD)
+    found.accept([("a", GOOD)])
     assert not found.has_asked_for_time()
     assert not found.row
 
@@ -113,7 +113,7 @@ def test_probes_are_bounded_by_what_the_server_bears(accepts: bool) -> None:
     """None where no connection came about: that says nothing of the batch."""
     found = evidence()
     if accepts:
-        found.accept("a", GOOD)
+        found.accept([("a", GOOD)])
     found.row += [status(503)] * 3
 
     def left(asked_s: float | None = None, number: int = 503) -> int:
@@ -140,7 +140,7 @@ def test_who_is_at_fault_is_asked_at_once_until_something_is_accepted() -> None:
     found = evidence()
     found.row.append(status(400))
     assert found.may_be_the_server(status(400))
-    found.accept("a", GOOD)
+    found.accept([("a", GOOD)])
     for verdict in (status(503), status(400)):
         found.row = [verdict] * (bound(verdict) - 2)
         assert not found.may_be_the_server(verdict)
@@ -152,13 +152,28 @@ def test_what_an_event_drew_in_a_batch_is_not_its_own() -> None:
     """Of a range it is known for each of its parts."""
     found = evidence()
     parts = [replace(RANGE, end=40, count=1), replace(RANGE, start=40, count=5)]
-    before, behind = replace(RANGE, start=1, end=9), replace(RANGE, start=90, end=99)
-    found.set_aside("a", RANGE, [before, EVENT, *parts, behind, GOOD], status(400))
-    assert found.drew("a", before) is found.drew("a", behind) is None
+    found.set_aside("a", RANGE, [("a", each) for each in parts], status(400))
     assert found.drew("a", parts[0]) is None
     assert found.drew("a", parts[1]) == status(400)
     assert found.drew("b", parts[1]) is None
     assert found.drew("a", GOOD) is found.drew("a", EVENT) is None
+
+
+def test_single_events_of_several_segments_did_not_fail_alone() -> None:
+    """They were one batch, which is cut first."""
+    found = evidence()
+    places = [("a", EVENT), ("b", EVENT), ("c", GOOD)]
+    name, known = whole(places)
+    assert (name, known) == ("a", replace(EVENT, count=3))
+    found.set_aside(name, known, places, status(400))
+    assert found.drew(name, known) == status(400)
+    for name, event in places:
+        assert found.drew(name, event) is None
+        assert found.charge(name, event) == (event, False)
+    found.accept(places)
+    assert found.was_accepted("a", known)
+    assert not found.was_accepted("a", EVENT)
+    assert {("b", EVENT.start), ("c", GOOD.end)} <= found.good
 
 
 def test_a_range_that_the_flush_began_with_is_cut_next() -> None:

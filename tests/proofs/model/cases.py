@@ -157,6 +157,7 @@ NAMED = Bounds("named in an answer", ((1, 2), (3,)), named=frozenset({2}))
 DOWN = Bounds("a server that is down", ((1, 2), (3,)), downs=2, flushes=3)
 SEGMENTS = Bounds("three segments", ((1, 2), (3,), (4,)), refused=frozenset({3}))
 BUSY = Bounds("a server that takes one request", ((1, 2), (3,)), flushes=3, takes=1)
+SMALL = Bounds("small segments", ((1,), (2,), (3,)), refused=frozenset({2}), joins=True)
 DELIVERY_SHORT = (
     POISON,
     POISON._replace(name="poison, two kills", kills=2),
@@ -164,6 +165,7 @@ DELIVERY_SHORT = (
     DOWN,
     SEGMENTS,
     BUSY,
+    SMALL,
 )
 DELIVERY_LONG = (
     POISON._replace(name="poison, an answer is lost", silent=1),
@@ -174,6 +176,14 @@ DELIVERY_LONG = (
         refused=frozenset({2}),
         named=frozenset({4}),
         silent=1,
+    ),
+    Bounds(
+        "small segments, lost and named",
+        ((1, 2), (3,), (4,)),
+        refused=frozenset({3}),
+        named=frozenset({2}),
+        silent=1,
+        joins=True,
     ),
 )
 # With the bug, these bounds hold what is wrong.
@@ -189,4 +199,6 @@ BUGS = (
     (Bug.BESIDE_A_PROBE, POISON, Wrong.LOST),
     (Bug.BLAMES_THE_LAST, BUSY, Wrong.KILLED),
     (Bug.DELETES_FIRST, POISON, Wrong.UNCOUNTED),
+    (Bug.COMMITS_ONE, SMALL, Wrong.UNANNOUNCED),
+    (Bug.BLAMES_JOINED, SMALL, Wrong.KILLED),
 )

@@ -11,7 +11,8 @@ What is staged is in memory until the next commit, and a kill takes it. The serv
 what a request held or has not, whatever it answered. It refuses a request with an event
 of `refused`, and may name one of `named` in an answer that accepts all others. `downs`
 flushes find it down; `silent` answers are lost, the request with it or not. After
-`takes` requests of a flush it refuses every other one.
+`takes` requests of a flush it refuses every other one. With `joins` what is left of two
+segments may be announced with one commit and posted as one batch.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Bug(Enum):
     BESIDE_A_PROBE = "other requests are under way beside a probe, which restores"
     BLAMES_THE_LAST = "an event dies of a flush that did not begin with it"
     DELETES_FIRST = "a segment is deleted before the ledger knows what of it is settled"
+    COMMITS_ONE = "of a batch of two segments, one is in the ledger as it is posted"
+    BLAMES_JOINED = "an event that failed with one of another segment failed alone"
 
 
 class Wrong(Enum):
@@ -63,6 +66,7 @@ class Bounds(NamedTuple):
     downs: int = 0
     silent: int = 0
     takes: int = 0  # 0: all of them
+    joins: bool = False
     bug: Bug | None = None
 
 
@@ -73,11 +77,15 @@ class Range(NamedTuple):
     end: int
     aside: bool = False
     windows: int = 0
+    joined: int = 0  # what has the same one is posted together
 
     @property
     def is_single(self) -> bool:
-        """Whether it is one event."""
-        return self.end == self.start + 1
+        """Whether it is one event, which is posted alone."""
+        return self.end == self.start + 1 and not self.joined
+
+
+Place = tuple[int, Range]
 
 
 class Entry(NamedTuple):
@@ -91,17 +99,15 @@ class Entry(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A range under way. `answer` is "", "ok" or "no"; `before` a probe's entry."""
+    """Ranges under way. `answer` is "", "ok" or "no"; `before` a probe's entry."""
 
-    segment: int
-    known: Range
+    places: tuple[Place, ...]
     answer: str = ""
     before: Entry | None = None
     is_first: bool = False  # nothing else was under way, or accepted before
 
 
 Ledger = tuple[Entry, ...]
-Place = tuple[int, Range]
 
 
 class World(NamedTuple):
@@ -156,6 +162,8 @@ class Delivering:
             return found + list(self._killed(world))
         for segment in range(len(world.memory)):
             found += self._of_segment(world, segment)
+        if self.bounds.joins and not world.failed and len(world.sent) < UNDER_WAY_MAX:
+            found += self._announced_together(world)
         if not world.sent:
             found.append(("the flush ends", _idle(world._replace(disk=world.memory))))
         return found + list(self._killed(world))
@@ -188,7 +196,8 @@ class Delivering:
         entry = world.memory[segment]
         if entry.gone:
             return
-        busy = {each.known.start for each in world.sent if each.segment == segment}
+        places = [place for each in world.sent for place in each.places]
+        busy = {known.start for at, known in places if at == segment}
         has_room = len(world.sent) < UNDER_WAY_MAX
         if has_room and not world.failed:
             yield from self._announced(world, segment, entry)
@@ -210,15 +219,20 @@ class Delivering:
         """What may become of a range that is not under way."""
         text = f"{known.start} to {known.end} of segment {segment}"
         key = segment, known.start
+        together = self._together(world, segment, known)
+        if together[0] != (segment, known):
+            return  # what becomes of it is said of the first
         failed_alone = key in world.alone
         is_last_try = key in world.first and key not in world.proved
         if (segment, known) not in world.failed and (not failed_alone or is_last_try):
             # One that an earlier flush left, or that was set aside.
-            yield from self._posted(world, segment, known, f"again {text}")
+            yield from self._posted(world, together, f"again {text}")
         if not known.is_single:
-            if world.failed and not world.sent:
-                yield from self._probed(world, segment, known, text)
-            if known.aside:
+            for place in together if world.failed and not world.sent else ():
+                yield from self._probed(world, *place, f"{place[0]} in {text}")
+            if known.aside and known.joined:
+                yield f"takes apart {text}", self._taken_apart(world, together)
+            elif known.aside:
                 yield self._narrowed(world, segment, known, known.end, text)
         elif (
             failed_alone
@@ -226,7 +240,46 @@ class Delivering:
             and (key in world.proved or self._is(Bug.BLAMES_THE_LAST))
         ):
             dead = self.events(segment, known)
-            yield from self._settled(world, segment, known, dead)
+            yield from self._settled(world, together, dead)
+
+    def _together(self, world: World, segment: int, known: Range) -> tuple[Place, ...]:
+        """What is posted with a range, and itself."""
+        if not known.joined:
+            return ((segment, known),)
+        return tuple(
+            (at, each)
+            for at, entry in enumerate(world.memory)
+            for each in entry.ranges
+            if each.joined == known.joined
+        )
+
+    def _taken_apart(self, world: World, places: tuple[Place, ...]) -> World:
+        for segment, known in places:
+            entry = _replaced(world.memory[segment], known, known._replace(joined=0))
+            world = _with(world, segment, entry)
+        return world
+
+    def _announced_together(self, world: World) -> Iterator[Move]:
+        """What is left of two segments, with one commit."""
+        left = [
+            (segment, Range(entry.offset, len(self.bounds.segments[segment])))
+            for segment, entry in enumerate(world.memory)
+            if not entry.gone and entry.offset < len(self.bounds.segments[segment])
+        ]
+        for number, (segment, _) in enumerate(left):
+            for other, _ in left[number + 1 :]:
+                after, places = world, []
+                for at, known in left:
+                    if at in {segment, other}:
+                        joined = known._replace(joined=1 + segment)
+                        entry = after.memory[at]
+                        entry = entry._replace(
+                            offset=known.end, ranges=(*entry.ranges, joined)
+                        )
+                        after = _with(after, at, entry)
+                        places.append((at, joined))
+                text = f"all of segments {segment} and {other}"
+                yield from self._posted(after, tuple(places), text)
 
     def _announced(self, world: World, segment: int, entry: Entry) -> Iterator[Move]:
         end = min(entry.offset + BATCH_MAX, len(self.bounds.segments[segment]))
@@ -239,27 +292,32 @@ class Delivering:
         entry = entry._replace(offset=end, ranges=(*ranges, known))
         world = _with(world, segment, entry)
         text = f"{known.start} to {known.end} of segment {segment}"
-        yield from self._posted(world, segment, known, text)
+        yield from self._posted(world, ((segment, known),), text)
 
     def _posted(
         self,
         world: World,
-        segment: int,
-        known: Range,
+        places: tuple[Place, ...],
         text: str,
         before: Entry | None = None,
     ) -> Iterator[Move]:
         """It is committed, then it is sent; the answer is taken later."""
-        if not self._is(Bug.POST_FIRST):
+        if self._is(Bug.COMMITS_ONE) and len(places) > 1:
+            at = places[0][0]
+            disk = (*world.disk[:at], world.memory[at], *world.disk[at + 1 :])
+            world = world._replace(disk=disk)
+        elif not self._is(Bug.POST_FIRST):
             world = world._replace(disk=world.memory)
             yield f"commits {text}", world
-        if not any(known[:2] == each[:2] for each in world.disk[segment].ranges):
-            world = world._replace(unannounced=True)
-        events = self.events(segment, known)
+        for segment, known in places:
+            ranges = world.disk[segment].ranges
+            if not any(known[:2] == each[:2] for each in ranges):
+                world = world._replace(unannounced=True)
+        events = frozenset[int]().union(*(self.events(*place) for place in places))
         taken = world._replace(received=world.received | (events - self.bounds.named))
 
         def sent(after: World, answer: str) -> World:
-            mine = Sent(segment, known, answer, before, is_first)
+            mine = Sent(places, answer, before, is_first)
             return after._replace(sent=(*world.sent, mine))
 
         is_busy = 0 < self.bounds.takes <= world.asked
@@ -280,47 +338,76 @@ class Delivering:
         """Any answer is taken next, whichever was sent first."""
         for number, each in enumerate(world.sent):
             rest = (*world.sent[:number], *world.sent[number + 1 :])
-            after, segment, known = world._replace(sent=rest), each.segment, each.known
+            after, places = world._replace(sent=rest), each.places
+            segment, known = places[0]
             text = f"{known.start} to {known.end} of segment {segment}"
             if each.answer == "ok":
                 if self._is(Bug.OTHERS_ANSWER):
-                    first = world.sent[0]
-                    segment, known = first.segment, first.known
-                dead = self.events(segment, known) & self.bounds.named
-                after = _held_against(after._replace(accepting=True))
-                # Setting aside may have changed it: it is found by its start.
-                known = _at(after.memory[segment], known.start) or known
-                yield from self._settled(after, segment, known, dead)
+                    places = world.sent[0].places
+                events = (self.events(*place) for place in places)
+                dead = self.bounds.named.intersection(frozenset[int]().union(*events))
+                after = self._held_against(after._replace(accepting=True))
+                yield from self._settled(after, places, dead)
                 continue
             if each.before is not None:
                 restored = _with(after, segment, each.before)
                 yield f"restores what the probe cut {text}", restored
                 continue
-            if known.is_single:
-                key = {(segment, known.start)}
-                if each.is_first:
-                    after = after._replace(first=after.first | key)
-                elif key & world.alone & world.first:
-                    after = after._replace(proved=after.proved | key)
-            failed = (*after.failed, (segment, known))
-            after = after._replace(failed=failed)
+            after = self._failed(after, each)
             if self._is(Bug.CUTS_BLINDLY):
                 after = after._replace(seen=after.seen | {(segment, known)})
             if world.accepting or self._is(Bug.BLAMES_ALL):
-                after = _held_against(after)
+                after = self._held_against(after)
             yield f"takes the refusal of {text}", after
 
+    def _failed(self, world: World, sent: Sent) -> World:
+        """Whose fault it is is not known yet."""
+        for segment, known in sent.places:
+            key = {(segment, known.start)}
+            if self._is_alone(known) and sent.is_first:
+                world = world._replace(first=world.first | key)
+            elif self._is_alone(known) and key & world.alone & world.first:
+                world = world._replace(proved=world.proved | key)
+        return world._replace(failed=(*world.failed, *sent.places))
+
+    def _is_alone(self, known: Range) -> bool:
+        """Whether what it drew is held against the one event that it is."""
+        is_one = known.end == known.start + 1
+        return known.is_single or (is_one and self._is(Bug.BLAMES_JOINED))
+
+    def _held_against(self, world: World) -> World:
+        """What failed is set aside: something else was accepted."""
+        for segment, failed in world.failed:
+            is_alone = self._is_alone(failed)
+            entry = world.memory[segment]
+            ranges = tuple(
+                each._replace(
+                    aside=True, windows=min(each.windows + is_alone, WINDOWS_MAX)
+                )
+                if failed.start <= each.start < failed.end
+                else each
+                for each in entry.ranges
+            )
+            world = _with(world, segment, entry._replace(ranges=ranges))
+            if is_alone:
+                world = world._replace(alone=world.alone | {(segment, failed.start)})
+        return world._replace(failed=())
+
     def _settled(
-        self, world: World, segment: int, known: Range, dead: frozenset[int]
+        self, world: World, places: tuple[Place, ...], dead: frozenset[int]
     ) -> Iterator[Move]:
-        entry = world.memory[segment]
-        ranges = tuple(each for each in entry.ranges if each.start != known.start)
-        settled = entry._replace(
-            ranges=ranges,
-            delivered=entry.delivered + known.end - known.start - len(dead),
-            dead=entry.dead | dead,
-        )
-        after = _with(world, segment, settled)
+        """Its ranges are found by their starts: setting aside may have changed them."""
+        after = world
+        for segment, known in places:
+            entry = after.memory[segment]
+            its = dead & self.events(segment, known)
+            settled = entry._replace(
+                ranges=tuple(e for e in entry.ranges if e.start != known.start),
+                delivered=entry.delivered + known.end - known.start - len(its),
+                dead=entry.dead | its,
+            )
+            after = _with(after, segment, settled)
+        segment, known = places[0]
         text = f"{known.start} to {known.end} of segment {segment}"
         if not dead:
             yield f"settles {text}", after
@@ -350,7 +437,7 @@ class Delivering:
             entry = _replaced(before, known, *(p for p in parts if p.end > p.start))
             cut = _with(world, segment, entry)
             for said, after in self._posted(
-                cut, segment, single, f"{at} as a probe, out of {text}", before
+                cut, ((segment, single),), f"{at} as a probe, out of {text}", before
             ):
                 if after.sent:
                     yield said, after
@@ -423,29 +510,7 @@ def _idle(world: World) -> World:
     )  # fmt: skip
 
 
-def _at(entry: Entry, start: int) -> Range | None:
-    return next((each for each in entry.ranges if each.start == start), None)
-
-
 def _replaced(entry: Entry, known: Range, *parts: Range) -> Entry:
     at = [each.start for each in entry.ranges].index(known.start)
     ranges = (*entry.ranges[:at], *parts, *entry.ranges[at + 1 :])
     return entry._replace(ranges=ranges)
-
-
-def _held_against(world: World) -> World:
-    """What failed is set aside: something else was accepted."""
-    for segment, failed in world.failed:
-        entry = world.memory[segment]
-        ranges = tuple(
-            each._replace(
-                aside=True, windows=min(each.windows + failed.is_single, WINDOWS_MAX)
-            )
-            if failed.start <= each.start < failed.end
-            else each
-            for each in entry.ranges
-        )
-        world = _with(world, segment, entry._replace(ranges=ranges))
-        if failed.is_single:
-            world = world._replace(alone=world.alone | {(segment, failed.start)})
-    return world._replace(failed=())

@@ -26,7 +26,8 @@ from tests.proofs.mutation.trying import REPOSITORY, Trial, tried
 # Where a wrong comparison loses an event: what decides on bytes, books and answers.
 PLACES = ("spool/*.py", "books/*.py", "wire/verdict.py", "wire/request.py")
 PLACES += ("wire/formats/[a-z]*.py",)
-PLACES += tuple(f"delivery/{name}.py" for name in ("drain", "evidence", "search"))
+_DELIVERY = ("drain", "evidence", "gathering", "search")
+PLACES += tuple(f"delivery/{name}.py" for name in _DELIVERY)
 KILLED_PERCENT_MIN = 90.0
 
 
