@@ -75,6 +75,9 @@ BEGIN_MAX = 2
 # After so many flushes in a row without a delivery, the next one begins with new events:
 # what was set aside is judged only beside an accepted event.
 BEGIN_FLUSHES = 2
+# After so many flushes in a row without a delivery, a refusal that ranges were set aside
+# for is that of a server which refuses everything.
+DOUBT_FLUSHES = 4
 
 
 class _Failure(NamedTuple):
@@ -559,9 +562,17 @@ class Drain:
         return pending in {1, len(aside)}
 
     def _halted(self, verdict: Verdict) -> Halted:
+        """Waiting or paused. For a few flushes it is not paused where ranges were set aside
+        for this answer, and what has come since may be of their kind."""
         is_wait = verdict.action is Action.WAIT
         was_accepting = self._evidence.is_accepting and verdict.action is Action.SPLIT
-        return Halted("waiting" if is_wait or was_accepting else "paused", verdict)
+        has_doubt = self._failed_before < DOUBT_FLUSHES and any(
+            known.reason == verdict.reason
+            for entry in self._books.snapshot.segments.values()
+            for known in entry.announced
+        )
+        is_waiting = is_wait or was_accepting or has_doubt
+        return Halted("waiting" if is_waiting else "paused", verdict)
 
     # What was set aside.
 

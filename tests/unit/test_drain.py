@@ -931,3 +931,37 @@ def test_parts_that_are_not_answered_are_compared_after_four(spool: Spool) -> No
     # Taken back: as it was, and what was answered counts as no try.
     (known,) = spool.announced()
     assert (known.count, known.tries) == (10, 0)
+
+
+@pytest.mark.parametrize("number", [400, 403])
+def test_a_word_that_is_refused_does_not_pause_what_is_recorded_next(
+    tmp_path: Path, number: int
+) -> None:
+    """Only such events wait now, but the server took others in an earlier flush."""
+    spool = Spool(tmp_path / "home", [3])
+    answers = refusing([1, 3, 4], status(number))
+    spool.drain(answers, batch_events_max=1)
+    assert spool.left() == (2, 1, 0)
+    for segment in (1, 2):
+        spool.write(segment, 1)
+        spool.drain(answers, batch_events_max=1)
+        assert spool.stopped == "waiting"
+    for segment in (3, 4):
+        spool.write(segment, 1)
+        spool.drain(answers, batch_events_max=1)
+        assert spool.stopped != "paused"
+    assert spool.left() == (4, 3, 0)
+
+
+def test_a_server_that_refuses_everything_pauses_whatever_was_set_aside_before(
+    tmp_path: Path,
+) -> None:
+    """A key that was revoked: after a few flushes it is asked every six hours."""
+    spool = Spool(tmp_path / "home", [3])
+    spool.drain(refusing([1], status(403)), batch_events_max=1)
+    stops = []
+    for segment in range(1, 6):
+        spool.write(segment, 1)
+        spool.drain(lambda _: status(403), batch_events_max=1)
+        stops.append(spool.stopped)
+    assert stops == ["waiting"] * 3 + ["paused"] * 2
