@@ -322,7 +322,7 @@ class Drain:
 
     def _add(self, part: Part, segment: OpenSegment) -> None:
         """It is under way on return, or gathered, or settled. Raises Halted."""
-        if part.is_new:
+        if not (part.known.digest or part.known.joined):
             for parts in self._gathered.add(part, part.records):
                 self._send_parts(parts)
             return

@@ -54,15 +54,11 @@ _REPLY_CHARACTERS = 500
 
 
 class Part(NamedTuple):
-    """A range of a segment that stands in its entry, and its records.
-
-    `is_new`: it was never posted.
-    """
+    """A range of a segment that stands in its entry, and its records."""
 
     segment: str
     known: Announced
     records: list[Record]
-    is_new: bool = False
 
 
 class Batch(NamedTuple):
@@ -206,7 +202,7 @@ class Desk(NamedTuple):
         dead: Counter[str] = Counter()
         delivered: Counter[str] = Counter()
         entries: dict[str, SegmentEntry] = {}
-        for name, known, records, _ in batch.parts:
+        for name, known, records in batch.parts:
             buried = [each for each in records if (name, each.start) in dead_at]
             entry = entries.get(name) or self.books.entry(name)
             entries[name] = settle(entry, known, dead=len(buried))
@@ -312,7 +308,7 @@ class OpenSegment:
         entry = announce(entry, items)
         self._books.stage(self.name, entry)
         self._at = entry.offset
-        return Part(self.name, entry.announced[-1], records, is_new=True)
+        return Part(self.name, entry.announced[-1], records)
 
     def read(self, known: Announced) -> Part | None:
         """A range that is announced already; None if damage took all of it.
