@@ -39,6 +39,19 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "home", [25, 3])
 
 
+def bound_parts(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    singles: int,
+    deep: int,
+    most: int = search.PARTS_MAX,
+) -> None:
+    """Few ranges of a segment may be set aside, as if it were a large one."""
+    monkeypatch.setattr(search, "SINGLES_MAX", singles)
+    monkeypatch.setattr(search, "PARTS_DEEP", deep)
+    monkeypatch.setattr(search, "PARTS_MAX", most)
+
+
 def test_a_spool_is_drained_in_order_and_its_segments_are_deleted(spool: Spool) -> None:
     """The plain case: each event once, in batches, oldest first."""
     server = spool.drain()
@@ -557,9 +570,7 @@ def test_more_bad_ranges_than_there_is_room_for_hold_back_no_good_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every second batch of a large segment holds a bad event."""
-    monkeypatch.setattr(search, "SINGLES_MAX", 3)
-    monkeypatch.setattr(search, "PARTS_DEEP", 3)
-    monkeypatch.setattr(search, "PARTS_MAX", 6)
+    bound_parts(monkeypatch, singles=3, deep=3, most=6)
     spool = Spool(tmp_path / "home", [200])
     bad = refusing(range(3, 200, 20), status(400))
     most = 0
@@ -593,8 +604,7 @@ def test_a_segment_of_bad_events_comes_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is room for few parts; the search goes down to events, and these die."""
-    monkeypatch.setattr(search, "SINGLES_MAX", 8)
-    monkeypatch.setattr(search, "PARTS_DEEP", 6)
+    bound_parts(monkeypatch, singles=8, deep=6)
     spool = Spool(tmp_path / "home", [24])
     bad = refusing(range(20), status(400))
     for flush in range(1, 100):
@@ -747,9 +757,7 @@ def test_a_segment_full_of_bad_events_has_room_for_what_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a range of its own, and these have a bound; new events are no part of it."""
-    monkeypatch.setattr(search, "SINGLES_MAX", 8)
-    monkeypatch.setattr(search, "PARTS_DEEP", 6)
-    monkeypatch.setattr(search, "PARTS_MAX", 16)
+    bound_parts(monkeypatch, singles=8, deep=6, most=16)
     spool = Spool(tmp_path / "home", [1, 30])
     bad = refusing(range(1, 31), status(400))
     spool.drain(bad)
