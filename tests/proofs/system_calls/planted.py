@@ -51,9 +51,9 @@ _EARLY = """\
         self._land(self._poster.at_once - 1)
 """
 _LETTERS = "            rows = self.letters.append(letters)\n"
-_COMMIT = "            self.books.commit(segments={name: entry}, dead_files=rows)\n"
+_COMMIT = "            self.books.commit(segments=entries, dead_files=rows)\n"
 _LATE = """\
-            self.books.commit(segments={name: entry})
+            self.books.commit(segments=entries)
             rows = self.letters.append(letters)
             self.books.commit(dead_files=rows)
 """
