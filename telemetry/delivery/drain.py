@@ -134,6 +134,7 @@ class Drain:
 
         Raises Halted if network, server, consent or time end it before.
         """
+        self._take_up()
         try:
             self._ask_elsewhere()
             self._begin_with_what_was_set_aside()
@@ -192,6 +193,18 @@ class Drain:
     def _leave_alone(self, name: str, is_blocked: bool = True) -> None:
         self._left_alone.add(name)
         self.is_blocked = self.is_blocked or is_blocked
+
+    def _take_up(self) -> None:
+        """What came too soon is as if it had never been posted, and goes with the rest.
+
+        The server has said that it did not take it, and nothing about what it is. One
+        request for each such event would come too soon again.
+        """
+        for name, entry in self._books.snapshot.segments.items():
+            ranges = tuple(map(search.taken_up, entry.announced))
+            if ranges != entry.announced:
+                again = msgspec.structs.replace(entry, announced=ranges)
+                self._books.stage(name, again)
 
     def _ask_elsewhere(self) -> None:
         """Every other flush begins with a probe, if a range went unanswered before.

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from telemetry.books.entries import Announced
-from telemetry.delivery.search import WINDOWS_MAX, is_spent
+from telemetry.delivery.search import NOT_NOW, WINDOWS_MAX, is_spent
 from telemetry.wire.verdict import SLOW, Action, Verdict
 
 
@@ -28,8 +28,6 @@ Place = tuple[str, Announced]
 FAILURES_MAX = 4
 # Requests in a row that may fail while others are accepted, if each is a refusal.
 REFUSALS_MAX = 16
-# Too many requests: that is about when, and never about what (RFC 6585 §4).
-_NOT_NOW = "429"
 # Flushes in a row that end because the server names a time, before its word is doubted
 # where only the batch itself can be compared with it.
 ASKED_MAX = 2
@@ -92,7 +90,7 @@ class Evidence:
         self._tried[name, known.start] += 1
         for segment, each in left:
             self.drawn[segment, each.start] = verdict
-        if known.count == 1 and verdict.narrow and verdict.reason != _NOT_NOW:
+        if known.count == 1 and verdict.narrow and verdict.reason != NOT_NOW:
             self.alone[name, known.start] = verdict
             self._suspects.add((name, known.start))
 

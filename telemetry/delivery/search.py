@@ -19,6 +19,8 @@ from telemetry.books.entries import Announced
 # An event that failed alone in so many flushes is dead, if the last of them shows that it
 # is at fault.
 WINDOWS_MAX = 5
+# Too many requests: that is about when, and never about what (RFC 6585 §4).
+NOT_NOW = "429"
 # Of one segment, single events that were set aside: with so many no range is cut.
 SINGLES_MAX = 64
 # From so many ranges on the smallest is cut, to come down to an event soon.
@@ -53,6 +55,13 @@ def middle(sizes: Sequence[int]) -> int:
 def is_spent(known: Announced) -> bool:
     """Whether one more failure would be the last of this event."""
     return known.windows + known.refusals >= WINDOWS_MAX - 1
+
+
+def taken_up(known: Announced) -> Announced:
+    """The range as if it had never been posted, if it only came too soon."""
+    if known.reason != NOT_NOW or known.windows or known.refusals or known.unanswered:
+        return known
+    return Announced(start=known.start, end=known.end, count=known.count)
 
 
 def can_cut(ranges: Iterable[Announced]) -> bool:

@@ -275,3 +275,34 @@ def test_a_part_that_a_probe_has_changed_meanwhile_is_not_sent_as_it_was(
         assert sorted(set(server.received)) == list(range(1, 40))
         assert len(server.received) == 39
         assert spool.left() == (39, 1, 0)
+
+
+def test_what_a_limiter_of_requests_refused_goes_with_what_is_recorded_next(
+    tmp_path: Path,
+) -> None:
+    """It takes one request of each flush: events that came too soon do not pile up."""
+    spool = Spool(tmp_path / "home", [1, 1])
+    most = 0
+    for segment in range(2, 40):
+        tokens = [OK, status(429)]
+        if segment % 2:
+            tokens.reverse()
+        drain(spool, lambda _: tokens.pop(0) if tokens else status(429))  # noqa: B023 - called at once
+        most = max(most, spool.left()[1])
+        spool.write(segment, 1)
+    assert most <= 2
+    drain(spool)
+    assert spool.left() == (40, 0, 0)
+
+
+def test_an_event_that_draws_429_whatever_else_is_accepted_holds_back_no_other(
+    tmp_path: Path,
+) -> None:
+    """It never dies of that, and is found anew in each flush."""
+    spool = Spool(tmp_path / "home", [1] * 12)
+    for segment in range(12, 20):
+        server = drain(spool, refusing([5], status(429)), batch_events_max=500)
+        _, pending, dead = spool.left()
+        assert (pending <= 3, dead) == (True, 0)
+        assert server.requests <= 20
+        spool.write(segment, 1)
