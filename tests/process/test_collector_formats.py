@@ -315,6 +315,34 @@ def test_what_was_never_seen_is_told_until_it_arrives(
         assert gaps() == [missing | {"last": 39, "gaps": [], "short": 2}]
 
 
+def test_a_batch_of_several_segments_says_so_of_each(pool: urllib3.PoolManager) -> None:
+    """What is malformed says nothing; what is short is short at the end."""
+    with Collector() as collector:
+        body = request("records", *(other(f"e{n}") for n in range(4)))
+        told = (
+            "2-b; first=3; last=4, nothing,, 3-c; first=9; last=1, 1-a; first=0; last=2"
+        )
+        assert post(pool, collector, body, **{"x-spool-range": told}).status == 200
+        gaps = [
+            (each.segment, each.gaps, each.last, each.short)
+            for each in collector.gaps()
+        ]
+    assert gaps == [("1-a", [], 2, 1), ("2-b", [(0, 2)], 4, 0)]
+
+
+def test_small_segments_leave_no_gaps(tmp_path: Path) -> None:
+    """End to end: each process has a segment of its own, and all go in one request."""
+    with Collector() as collector:
+        clients = [client_of(tmp_path, collector.url, events=2) for _ in range(3)]
+        with clients[0] as first, clients[1], clients[2]:
+            assert first.flush(timeout_s=60).requests == 1
+        known = collector.gaps()
+        assert [(each.gaps, each.last, each.short) for each in known] == [
+            ([], 1, 0)
+        ] * 3
+        assert collector.count() == 6
+
+
 def test_who_may_not_send_may_not_ask_for_gaps(pool: urllib3.PoolManager) -> None:
     """What is missing tells how much a machine records."""
     with Collector(key="k", path="/in") as collector:
