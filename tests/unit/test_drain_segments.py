@@ -1,0 +1,272 @@
+"""A drain of small segments: their batches, and what becomes of each part.
+
+The segments and the books are real; the server is a function of the events in a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spool_tools.dump import as_sent
+from spool_tools.reading import Spool as SeenSpool
+from telemetry.delivery.dead_letters import DeadLetter
+from telemetry.delivery.gathering import SEGMENTS_MAX
+from telemetry.wire.batch import Request
+from telemetry.wire.verdict import Verdict
+from tests.support.draining import (
+    DOWN,
+    OK,
+    Answers,
+    Server,
+    Spool,
+    naming,
+    numbers_in,
+    refusing,
+    spans,
+    status,
+)
+
+
+def drain(spool: Spool, answers: Answers = lambda _: OK, **more: Any) -> Server:
+    return spool.drain(answers, batch_segments_max=SEGMENTS_MAX, **more)
+
+
+def test_small_segments_are_one_request_and_each_of_them_is_deleted(
+    tmp_path: Path,
+) -> None:
+    """Ten thousand launches that could adopt no segment are no ten thousand requests."""
+    spool = Spool(tmp_path / "home", [1, 2, 1, 25, 1, 1])
+    server = drain(spool)
+    assert server.posted == ["0-3 ok", "4-13 ok", "14-23 ok", "24-29 ok", "30 ok"]
+    assert (spool.left(), spool.files()) == ((31, 0, 0), [])
+    assert spool.snapshot.segments == {}
+
+
+def test_a_request_says_which_numbers_of_which_segments_it_holds(
+    tmp_path: Path,
+) -> None:
+    """So a server can tell which events it never saw."""
+    spool = Spool(tmp_path / "home", [1, 3, 1])
+    seen: list[Request] = []
+    send = Server.send
+
+    class Looking(Server):
+        def send(self, request: Request) -> tuple[list[int], Any]:
+            seen.append(request)
+            return send(self, request)
+
+    drain(spool, server=Looking)
+    names = [re.escape(spool.name(number)) for number in range(3)]
+    pattern = (
+        f"{names[0]}; first=0; last=0, {names[1]}; first=0; last=2, "
+        f"{names[2]}; first=0; last=0"
+    )
+    assert [bool(re.fullmatch(pattern, each.spool_range)) for each in seen] == [True]
+    assert len(seen[0].spool_range) < SEGMENTS_MAX * 60
+
+
+@pytest.mark.parametrize("verdict", [DOWN, status(503), status(403), status(400)])
+def test_what_was_posted_together_is_posted_so_again(
+    tmp_path: Path, verdict: Verdict
+) -> None:
+    """The same bytes under the same key, in later flushes and with events recorded since."""
+    spool = Spool(tmp_path / "home", [1, 2, 1])
+    keys: set[str] = set()
+
+    class Looking(Server):
+        def send(self, request: Request) -> tuple[list[int], Any]:
+            if 0 in numbers_in(request) and 1 in numbers_in(request):
+                keys.add(request.key)
+            return super().send(request)
+
+    for segment in range(3, 5):
+        server = drain(spool, lambda _: verdict, server=Looking)
+        assert server.posted[0] == f"0-3 {verdict.reason}"
+        spool.write(segment, 1)
+        spool.write(0, 1)
+    server = drain(spool, server=Looking)
+    assert "0-3 ok" in server.posted
+    assert sorted(server.received) == list(range(8))
+    assert len(keys) == 1
+    assert spool.left() == (8, 0, 0)
+
+
+def test_a_batch_of_several_segments_is_cut_until_the_bad_event_is_alone(
+    tmp_path: Path,
+) -> None:
+    """Among n segments one bad event costs 2·log2(n) requests; no other one is blamed."""
+    spool = Spool(tmp_path / "home", [1] * 35)
+    server = drain(spool, refusing([13], status(400)), batch_events_max=500)
+    assert set(server.received) == {*range(35)} - {13}
+    assert server.requests <= 3 + 2 * 5
+    assert [(each.count, each.windows) for each in spool.announced()] == [(1, 1)]
+    for number in range(35, 39):
+        spool.write(number, 1)
+        drain(spool, refusing([13], status(400)), batch_events_max=500)
+    assert spool.left() == (38, 0, 1)
+    assert [_number(each) for each in spool.letters()] == [13]
+    assert spool.files() == []
+
+
+def test_named_events_of_several_segments_are_dead_letters_of_their_own(
+    tmp_path: Path,
+) -> None:
+    """Each with its segment and place, and counted there."""
+    spool = Spool(tmp_path / "home", [2, 2, 2])
+    drain(spool, lambda _: naming(1, 4))
+    assert spool.left() == (4, 0, 2)
+    assert [each.segment for each in spool.letters()] == [spool.name(0), spool.name(2)]
+    assert [each.offset > 0 for each in spool.letters()] == [True, False]
+    assert spool.files() == []
+
+
+def test_a_part_that_is_gone_or_damaged_costs_no_other(tmp_path: Path) -> None:
+    """What was announced with it is posted without it."""
+    for number, harm in enumerate((Path.unlink, _damage)):
+        spool = Spool(tmp_path / str(number), [1, 1, 1])
+        drain(spool, lambda _: DOWN)
+        harm(Path(spool.home.segment(spool.name(1))))
+        server = drain(spool)
+        assert server.posted == ["0,2 ok"]
+        assert spool.files() == []
+
+
+def _number(letter: DeadLetter) -> int:
+    return int(json.loads(bytes(letter.event))["properties"]["n"])
+
+
+def _damage(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"tool", b"tOOl"))
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def test_a_drain_of_small_segments_may_be_killed_at_any_request(tmp_path: Path) -> None:
+    """Whether the request reached the server or not: nothing is lost, or dead."""
+    count = 0
+
+    def killing(at: int, *, stored: bool) -> tuple[Answers, Callable[[list[int]], Any]]:
+        def answers(numbers: list[int]) -> Any:
+            if stored and count == at:
+                raise Killed
+            return status(400) if {3, 30} & set(numbers) else OK
+
+        def during(_: list[int]) -> None:
+            nonlocal count
+            count += 1
+            if not stored and count == at:
+                raise Killed
+
+        return answers, during
+
+    for at in range(1, 22):
+        for stored in (False, True):
+            count = 0
+            spool = Spool(tmp_path / f"{at}-{stored}", [1] * 20 + [12, 3, 1, 1, 1])
+            answers, during = killing(at, stored=stored)
+            for _ in range(3):
+                with contextlib.suppress(Killed):
+                    drain(spool, answers, during=during)
+            drain(spool, refusing([3, 30], status(400)))
+            assert spool.left() == (36, 2, 0)
+            assert [each.count for each in spool.announced()] == [1, 1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_good_events_arrive_and_none_of_them_dies_in_whatever_segments_they_are(
+    tmp_path: Path, seed: int
+) -> None:
+    """Segments of any size, refused events in them, a server that fails now and then."""
+    rng = random.Random(seed)
+    spool = Spool(
+        tmp_path / "home", [rng.choice([1, 1, 1, 2, 5, 30]) for _ in range(25)]
+    )
+    total = spool.count
+    bad = set(rng.sample(range(total), rng.choice([0, 1, 3])))
+    verdict = rng.choice([status(400), status(403), status(503), status(413)])
+    flaky = rng.choice([0.0, 0.2])
+
+    def answers(numbers: list[int]) -> Verdict:
+        if bad & set(numbers):
+            return verdict
+        return status(503) if rng.random() < flaky else OK
+
+    received: set[int] = set()
+    for launch in range(40):
+        received |= set(drain(spool, answers).received)
+        spool.write(25 + launch, 1)
+    assert received >= {*range(total)} - bad
+    dead = {_number(each) for each in spool.letters()}
+    assert dead <= bad
+
+
+def test_dump_shows_the_bodies_as_they_are_sent(tmp_path: Path) -> None:
+    """Those that were announced together, and those that will be."""
+    spool = Spool(tmp_path / "home", [1, 1, 1])
+    drain(spool, lambda _: DOWN)
+    for number in range(3, 8):
+        spool.write(number, 1)
+    spool.write(0, 1)
+    planned = list(as_sent(SeenSpool(spool.home), "records"))
+    server = drain(spool, batch_events_max=500)
+    sent = [each.removesuffix(" ok") for each in server.posted]
+    shown = [
+        spans([each["properties"]["n"] for each in json.loads(body)["records"]])
+        for body in planned
+    ]
+    assert sorted(shown) == sorted(sent) == ["0-2", "8,3-7"]
+
+
+def test_a_part_that_a_probe_has_changed_meanwhile_is_not_sent_as_it_was(
+    tmp_path: Path,
+) -> None:
+    """It was gathered, or about to be, as another batch failed."""
+    for turn in range(8):
+        spool = Spool(tmp_path / str(turn), [1, 25, 1, 1, 12])
+        spool.turn = turn
+        server = drain(spool, refusing([0], status(503)))
+        assert sorted(set(server.received)) == list(range(1, 40))
+        assert len(server.received) == 39
+        assert spool.left() == (39, 1, 0)
+
+
+def test_what_a_limiter_of_requests_refused_goes_with_what_is_recorded_next(
+    tmp_path: Path,
+) -> None:
+    """It takes one request of each flush: events that came too soon do not pile up."""
+    spool = Spool(tmp_path / "home", [1, 1])
+    most = 0
+    for segment in range(2, 40):
+        tokens = [OK, status(429)]
+        if segment % 2:
+            tokens.reverse()
+        drain(spool, lambda _: tokens.pop(0) if tokens else status(429))  # noqa: B023 - called at once
+        most = max(most, spool.left()[1])
+        spool.write(segment, 1)
+    assert most <= 2
+    drain(spool)
+    assert spool.left() == (40, 0, 0)
+
+
+def test_an_event_that_draws_429_whatever_else_is_accepted_holds_back_no_other(
+    tmp_path: Path,
+) -> None:
+    """It never dies of that, and is found anew in each flush."""
+    spool = Spool(tmp_path / "home", [1] * 12)
+    for segment in range(12, 20):
+        server = drain(spool, refusing([5], status(429)), batch_events_max=500)
+        _, pending, dead = spool.left()
+        assert (pending <= 3, dead) == (True, 0)
+        assert server.requests <= 20
+        spool.write(segment, 1)
