@@ -170,7 +170,7 @@ def test_a_drain_of_small_segments_may_be_killed_at_any_request(tmp_path: Path) 
 
         return answers, during
 
-    for at in range(1, 22):
+    for at in range(1, 22, 2):
         for stored in (False, True):
             count = 0
             spool = Spool(tmp_path / f"{at}-{stored}", [1] * 20 + [12, 3, 1, 1, 1])
@@ -183,7 +183,7 @@ def test_a_drain_of_small_segments_may_be_killed_at_any_request(tmp_path: Path) 
             assert [each.count for each in spool.announced()] == [1, 1]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_good_events_arrive_and_none_of_them_dies_in_whatever_segments_they_are(
     tmp_path: Path, seed: int
 ) -> None:
