@@ -170,7 +170,7 @@ def test_a_drain_of_small_segments_may_be_killed_at_any_request(tmp_path: Path) 
 
         return answers, during
 
-    for at in range(1, 22, 2):
+    for at in range(1, 22, 3):
         for stored in (False, True):
             count = 0
             spool = Spool(tmp_path / f"{at}-{stored}", [1] * 20 + [12, 3, 1, 1, 1])
