@@ -18,6 +18,7 @@ from telemetry.books.books import Books
 from telemetry.books.entries import Snapshot, Totals
 from telemetry.books.view import read_snapshot
 from telemetry.delivery.dead_letters import finish_moves, learn_files
+from telemetry.delivery.opt_out import directories_set_aside
 from telemetry.errors import LedgerError, SpoolError
 from telemetry.files import TEMPORARY, free_bytes, sync_directory, write_whole
 from telemetry.paths import Home
@@ -45,6 +46,9 @@ def tidy(home: Home, books: Books) -> None:
         # The totals began anew: the letters' own segments were folded into the old ones.
         books.commit(totals=msgspec.structs.replace(totals, recorded=orphans))
     gone = books.snapshot.segments.keys() - set(segment_names(home))
+    for directory in directories_set_aside(home):
+        # A purge could not remove these. Their entries say that they are counted.
+        gone -= set(segment_names(home, directory))
     if gone and os.path.isdir(home.spool):
         # The last flusher may have crashed between unlink and fsync. Sync first: a
         # segment that reappears after folding would be sent again.

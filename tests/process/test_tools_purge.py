@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,31 @@ def test_what_a_killed_purge_set_aside_is_purged_by_the_next_flush(
     assert (after.purged, after.recorded) == (killed.purged, before.recorded + 1)
     assert directories_set_aside(there) == []
     assert (home / "spool" / "theirs").is_dir()
+
+
+def test_what_a_purge_cannot_remove_is_counted_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays set aside (`chattr +i`, for example) while others go on being delivered."""
+    before = census_of(home)
+    unlink = os.unlink
+
+    def refuse(path: str, **kwargs: int | None) -> None:
+        if "/spool.removed-" in str(path):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        unlink(path, **kwargs)
+
+    set_aside(Home(str(home)))
+    with monkeypatch.context() as patch, Server() as server:
+        patch.setattr(os, "unlink", refuse)
+        for _ in range(3):
+            with client_of(home, server.url, events=1) as client:
+                assert client.flush(timeout_s=20).delivered == 1
+    assert directories_set_aside(Home(str(home))) != []
+    assert census_of(home).holds()
+    assert census_of(home).purged == before.purged + before.pending
+    assert census_of(home).recorded == before.recorded + 3
+    assert tool("purge", "--yes", home=home).code == 0
+    assert directories_set_aside(Home(str(home))) == []
+    assert census_of(home).purged == before.purged + before.pending + before.dead
+    assert census_of(home).recorded == before.recorded + 3
