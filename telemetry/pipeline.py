@@ -234,6 +234,7 @@ class Pipeline:
                 environment=self._environment,
                 http=self._http,
                 logger=self._logger,
+                release=self.writer.close,
             )
         return self._dispatcher
 

@@ -27,7 +27,7 @@ from telemetry.errors import LaunchError, raise_the_hosts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
     from telemetry.config import Config
@@ -52,13 +52,16 @@ class Dispatcher:
         environment: Mapping[str, str],
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
+        release: Callable[[], None] | None = None,
     ) -> None:
+        """`release` gives up the segment that this process has; it may take another."""
         self.config = config
         self.pid = os.getpid()
         self._home = home
         self._environment = environment
         self._http = http
         self._logger = logger
+        self._release = release
         self._in_process: InProcessFlusher | None = None
         # At exit before this time there is nothing to look at.
         self._not_before = 0.0
@@ -121,6 +124,10 @@ class Dispatcher:
         """
         try:
             if self._in_process is not None:
+                if self._release is not None:
+                    # On a full disk a ledger is born where a deleted segment was, and
+                    # nobody deletes one that is in use.
+                    self._release()
                 self._in_process.leave()
             elif time.time() >= self._not_before:
                 self._start_flusher()

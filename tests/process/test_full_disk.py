@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 import itertools
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +105,31 @@ def test_a_full_disk_is_drained_and_gets_its_space_back(
         census = census_of(home)
         assert census.holds()
         assert (census.delivered, census.pending) == (total + recorded, 0)
+
+
+@pytest.mark.parametrize("mode", ["exit", "thread"])
+def test_a_program_that_flushes_by_itself_drains_a_full_disk(
+    mode: str, small_disk: Path
+) -> None:
+    """Else each of its runs sends everything again, and records nothing new."""
+    home = small_disk / "home"
+    with Server() as server:
+        with client_of(home, server.url, events=2, flush="manual"):
+            _fill(small_disk)
+        code = (
+            "import telemetry\n"
+            f"telemetry.configure('frob', home={str(home)!r}, flush={mode!r}, "
+            f"endpoint={server.url!r}, api_key={KEY!r}, exit_timeout_s=60.0)\n"
+            "telemetry.track('ran')\n"
+        )
+        environment = {"PATH": os.environ["PATH"], "HOME": str(small_disk)}
+        for _ in range(2):
+            os.utime(home / "next-flush", (0, 0))  # it is due
+            subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        assert census_of(home).pending == 0
+        sent = b"".join(each.plain_body for each in server.requests)
+        ids = re.findall(rb'"event_id":"([^"]+)"', sent)
+        assert len(set(ids)) == len(ids) >= 2
 
 
 def test_what_a_full_disk_refuses_is_counted(small_disk: Path) -> None:
