@@ -20,7 +20,7 @@ from tests.support import misbehaving as bad
 from tests.support.delivering import KEY, census_of, client_of
 from tests.support.loopback import Server
 from tests.support.tooling import Ran, fingerprint, process, tool
-from tests.support.writers import within
+from tests.support.writers import child, within
 
 
 # Loaded before the forks, or each of them would do it again.
@@ -105,26 +105,26 @@ def _is_sensible(command: tuple[str, ...], done: Ran) -> None:
     assert done.code == 3 or done.lines or not done.out
 
 
-@pytest.mark.parametrize("mode", [0o000, 0o400, 0o500])
-@pytest.mark.parametrize(
-    "name",
-    [
-        ".",
-        "spool",
-        "dead",
-        "quarantine",
-        "ledger",
-        "ledger/cache.db",
-        "ledger/cache.db-journal",
-        "consent",
-        "next-flush",
-        "flush.lock",
-        "refused",
-        "user-uuid",
-        "a segment",
-        "a letter",
-    ],
+DIRECTORIES = (".", "spool", "dead", "quarantine", "ledger")
+FILES = (
+    "ledger/cache.db",
+    "ledger/cache.db-journal",
+    "consent",
+    "next-flush",
+    "flush.lock",
+    "refused",
+    "user-uuid",
+    "a segment",
+    "a letter",
 )
+# The right to execute is a directory's: a file with 0o500 is one with 0o400.
+FORBIDDEN = [
+    *((name, mode) for name in DIRECTORIES for mode in (0o000, 0o400, 0o500)),
+    *((name, mode) for name in FILES for mode in (0o000, 0o400)),
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), FORBIDDEN)
 def test_what_is_forbidden_is_told(name: str, mode: int, home: Path) -> None:
     """A `sudo` long ago, a restored backup, a careless `chmod -R`."""
     path = home / name
@@ -243,17 +243,31 @@ def test_purges_at_once_count_everything_once(tmp_path: Path) -> None:
 
 def test_looking_beside_a_disable_ends_sensibly(tmp_path: Path) -> None:
     """Everything is removed under the eyes of whoever looks."""
+
+    def disable(home: Path) -> None:
+        done = tool("disable", home=home)
+        assert (done.code, done.err) == (0, ""), done
+
+    def look(home: Path, command: tuple[str, ...]) -> None:
+        is_removed = False
+        while not is_removed:
+            is_removed = not (home / "ledger").exists()  # which goes last
+            _is_sensible(command, tool(*command, home=home))
+
     for number in range(3):
         home = tmp_path / str(number)
         with client_of(home, "", events=300, segment_bytes_max=2000):
             pass
-        removing = process("disable", home=home)
-        looking = [process(*command, home=home) for command in INSPECTING]
-        out, err = removing.communicate(timeout=60)
-        assert (removing.returncode, err) == (0, b""), out
-        for command, each in zip(INSPECTING, looking, strict=True):
-            out, err = each.communicate(timeout=60)
-            _is_sensible(command, Ran(each.returncode, out, err.decode()))
+        with contextlib.ExitStack() as running:
+            children = [
+                running.enter_context(child(lambda _, h=home: disable(h))),
+                *(
+                    running.enter_context(child(lambda _, h=home, c=c: look(h, c)))
+                    for c in INSPECTING
+                ),
+            ]
+            for each in children:
+                each.finish()
 
 
 @pytest.fixture

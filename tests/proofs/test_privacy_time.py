@@ -39,7 +39,7 @@ SIZE_LARGE = 1024 * 1024
 
 
 def test_what_was_planted_never_comes_out() -> None:
-    """In a third of all surroundings of each disguise."""
+    """In all surroundings undisguised, and of each disguise in a third of them."""
     assert leaks(3) == []
 
 

@@ -504,12 +504,31 @@ def test_no_half_of_a_key_is_left_where_a_text_is_cut() -> None:
     """No rule knows half of a key, so what stands at a cut goes with the rest."""
     key = "sk-52063f725d8cf3568e48f4d74a88fd86"
     scrub = Scrubber(homes=(), users=())
-    for begin in range(2 * 1024, 4 * 1024 + 100, 7):
-        text = "a " * (begin // 2) + f"({key})" + ". " * 25_000
+    far_before = range(2 * 1024, _CUT_AT - len(key), 97)
+    for begin in (*far_before, *_begins_at_the_cut(f"({key})")):
+        text = f"{_words(begin)}({key})" + ". " * 25_000
         event = telemetry.ToolEvent("call", "t", "s", "a", error=text)
         sealed = envelope(scrub=scrub).seal(event)
         assert b"sk-5" not in sealed, begin
         assert b" more characters]" in sealed
+
+
+# Free text is cut there, before it is scrubbed.
+_CUT_AT = 4 * 1024
+
+
+def _words(size: int) -> str:
+    """So many characters of short words; the last is a blank."""
+    return ("a " * size)[-size:]
+
+
+def _begins_at_the_cut(secret: str) -> range:
+    """Where it begins so that a cut is before it, behind it, or between any two letters.
+
+    Of what is longer than a line, in steps that fall on each place of a line.
+    """
+    begin = max(_CUT_AT - len(secret), 3 * 1024)
+    return range(begin, _CUT_AT + 3, 1 if len(secret) < 100 else 31)
 
 
 def test_what_a_cut_makes_of_other_secrets_goes_as_well() -> None:
@@ -517,17 +536,17 @@ def test_what_a_cut_makes_of_other_secrets_goes_as_well() -> None:
     scrub = Scrubber(homes=("/home/alice smith",), users=("alice smith",))
     line = "MIIEpAIBAAKCAQEAx0Jd8sSpCq2" * 2
     block = f"{line}\n" * 30 + "-----END RSA PRIVATE KEY-----"
-    for begin in range(3 * 1024, 4 * 1024 + 100, 11):
-        before = "a " * (begin // 2)
-        for secret in (
-            block,
-            "alice smith",
-            "password: hunter2hunter2",
-            "https://someone:hunter2hunter2@example.com",
-            "Authorization: Bearer aGVsbG8gd29ybGQgaHVudGVyMg==",
-            "hunter2" * 1000 + " token",
-        ):
-            event = telemetry.ToolEvent("call", error=f"{before}{secret} b. " * 9)
+    for secret in (
+        block,
+        "alice smith",
+        "password: hunter2hunter2",
+        "https://someone:hunter2hunter2@example.com",
+        "Authorization: Bearer aGVsbG8gd29ybGQgaHVudGVyMg==",
+        "hunter2" * 1000 + " token",
+    ):
+        for begin in _begins_at_the_cut(secret):
+            text = f"{_words(begin)}{secret} b. " * 9
+            event = telemetry.ToolEvent("call", error=text)
             sealed = envelope(scrub=scrub).seal(event)
             for trace in (
                 b"0Jd8sS",

@@ -173,14 +173,18 @@ READS = {
 }
 
 
-def leaks(part: int) -> list[tuple[str, str, str]]:
-    """Canaries that come out: in all surroundings undisguised, and of each disguise in a
-    different `part`th of them."""
+def leaks(part: int, undisguised_part: int = 1) -> list[tuple[str, str, str]]:
+    """Canaries that come out: of each disguise in a different `part`th of all
+    surroundings, undisguised in a different `undisguised_part`th for each canary."""
     found = []
-    for canary in CANARIES:
+    for turn, canary in enumerate(CANARIES):
         for number, (name, disguise) in enumerate(DISGUISES.items()):
             planted = disguise(canary.text)
-            some = SURROUNDINGS[number % part :: part] if number else SURROUNDINGS
+            some = (
+                SURROUNDINGS[number % part :: part]
+                if number
+                else SURROUNDINGS[turn % undisguised_part :: undisguised_part]
+            )
             for around in some:
                 text = around.format(planted)
                 for scrub in (SCRUBBER.text, SCRUBBER.free_text)[canary.free :]:
@@ -193,9 +197,10 @@ def leaks(part: int) -> list[tuple[str, str, str]]:
 def test_what_was_planted_never_comes_out() -> None:
     """One leak is one too many, and no escape makes it another secret.
 
-    A third of all surroundings is tried in `proofs/test_privacy_time.py`.
+    A third of all surroundings, and all of them undisguised, are tried in
+    `proofs/test_privacy_time.py`.
     """
-    assert leaks(18) == []
+    assert leaks(18, undisguised_part=6) == []
 
 
 def test_ordinary_text_comes_through() -> None:

@@ -287,7 +287,7 @@ def test_megabytes_without_a_record_are_passed_in_linear_time(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk gave back zeros, or a file of separators: the flusher has one minute."""
-    rubbish = b"\0" * (8 << 20) + b"\x1e" * (1 << 20) + b"\n" * (1 << 20)
+    rubbish = b"\0" * (2 << 20) + b"\x1e" * (1 << 19) + b"\n" * (1 << 19)
     reader = opened(home, rubbish + segment_of(EVENTS[0]))
     items: list[Record | Damage] = []
     reads = counted_reads(lambda: items.extend(take_all(reader)), monkeypatch)
