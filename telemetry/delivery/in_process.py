@@ -102,10 +102,11 @@ class InProcessFlusher:
                 while mode != "exit" and not (
                     self._leaving.is_set() or self._stopped.is_set()
                 ):
-                    self._flush_if_due(self.config.flusher_lifetime_s)
+                    self._flush_if_due(mode, self.config.flusher_lifetime_s)
                     self._leaving.wait(self.config.flush_interval_s)
                 self._leaving.wait()
                 self._flush_if_due(
+                    mode,
                     self.config.exit_timeout_s,
                     is_start=mode == "launch",
                     after_failure_only=mode == "exit",
@@ -138,6 +139,7 @@ class InProcessFlusher:
 
     def _flush_if_due(
         self,
+        mode: str,
         timeout_s: float,
         *,
         is_start: bool = False,
@@ -157,8 +159,17 @@ class InProcessFlusher:
                 self._logger.debug("no flush began: %s; everything is kept", error)
             return
         if lock is not None:
+            progress = Progress()
             with lock:
-                self._flush(deadline, lock=lock, ends=lambda: self._ends)
+                report = self._flush(
+                    deadline, lock=lock, progress=progress, ends=lambda: self._ends
+                )
+            # In `launch` mode detached flushers are counted, and none of these.
+            if mode != "launch":
+                if progress.is_concluded or report.stopped != "disk":
+                    schedule.note_finished(self._home)
+                else:
+                    schedule.note_unfinished(self._home)
         elif self._logger is not None:
             self._logger.debug(
                 "no flush began: not due (`status` says), or one is at work"

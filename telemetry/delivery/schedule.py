@@ -8,7 +8,8 @@ of the next flush for the destination in its first line. Each line has 23 bytes:
     <destination> <failures> <not before>    one line for each recent destination
 
 destination   CRC-32 of endpoint, header, key and format: each has its own backoff
-starts        flushers that were started since the last one that finished
+starts        flushers that were started since the last one that finished, and
+              flushes in a program's own process that could not write what came of them
 last          when a flush last began or ended, seconds since 1970
 failures      flushes in a row that delivered nothing
 
@@ -323,8 +324,13 @@ def claim(
 
 
 def note_finished(home: Home) -> None:
-    """A detached flusher came to an end of its own."""
+    """A flusher came to an end of its own."""
     _note(home, starts=0)
+
+
+def note_unfinished(home: Home) -> None:
+    """A flush in a program's own process could not write what came of it."""
+    _note(home, starts=None)
 
 
 def note_failed_start(home: Home, now: float) -> None:
@@ -332,16 +338,24 @@ def note_failed_start(home: Home, now: float) -> None:
     _note(home, starts=STARTS_MAX, at=now)
 
 
-def _note(home: Home, *, starts: int, at: float | None = None) -> None:
-    """Where another process has the flush lock nothing changes: it says so itself."""
+def _note(home: Home, *, starts: int | None, at: float | None = None) -> None:
+    """`starts` is how many have not finished; None is one more than before.
+
+    Where another process has the flush lock nothing changes: it says so itself.
+    """
     try:
         lock = take_flush_lock(home)
         if lock is None:
             return
         with lock:
             plan = load(home.next_flush)
-            if plan.starts != starts or at is not None:
-                plan.starts, plan.at = starts, plan.at if at is None else at
-                store(home.next_flush, plan)
+            if starts is None:
+                plan.count_start()
+            elif plan.starts == starts and at is None:
+                return
+            else:
+                plan.starts = starts
+            plan.at = plan.at if at is None else at
+            store(home.next_flush, plan)
     except OSError:
         pass  # a count that is one too high costs one flush at exit

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.bad_places import COMMANDS, NOBODY, all_ran_in, ended, ran_in
 from tests.support.delivering import KEY, client_of
+from tests.support.launching import PROGRAM, environment_of
+from tests.support.loopback import Server
 from tests.support.tooling import Ran, tool
 
 
@@ -153,3 +158,34 @@ def test_a_python_without_descriptions_says_that_they_are_missing(home: Path) ->
     assert "without -OO" in done.err
     codes, _ = all_ran_in(*COMMANDS, home=home, python=bare)
     assert codes == CODES
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limits")
+@pytest.mark.parametrize("mode", ["exit", "thread"])
+def test_a_flush_in_the_program_that_cannot_write_is_named(
+    mode: str, tmp_path: Path
+) -> None:
+    """A job under `ulimit -f` sends nothing, run after run, and nobody knows why."""
+    with Server() as server:
+        environment = environment_of(tmp_path, server.url)
+
+        def run(limit: str = "") -> dict[str, Any]:
+            if (tmp_path / "app").exists():
+                os.utime(tmp_path / "app" / "next-flush", (0, 0))
+            settings = {"flush": mode, "exit_timeout_s": 60.0}
+            code = f"{limit}\n{PROGRAM}"
+            command = [sys.executable, "-c", code, repr(settings), "tool"]
+            subprocess.run(
+                command, env=environment, check=True, stdout=subprocess.DEVNULL
+            )
+            found: dict[str, Any] = tool("status", home=tmp_path / "app").line
+            return found
+
+        few = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000,) * 2)"
+        run(few)
+        run(few)
+        found = run(few)
+        assert (found["pending"], found["why_code"]) == (3, "flusher_unfinished")
+        found = run()
+        assert (found["pending"], found["delivered"]) == (0, 4)
+        assert run()["why_code"] == "nothing_pending"
