@@ -193,8 +193,9 @@ def _facts(
     since = _refused_since(home, spool.snapshot.totals)
     problem_here = recording_problem(home)
     unusable = "" if problem_here else _unusable(home)
-    # Where it belongs to another user, that one's programs record: somebody else looks.
-    is_others = problem_here.startswith(f"{home.root} belongs to")
+    # Root looks at the homes of others, whose programs record there.
+    is_root = sys.platform != "win32" and os.geteuid() == 0
+    is_others = is_root and problem_here.startswith(f"{home.root} belongs to")
     now = time.time()
     next_flush = schedule.read(home.next_flush)
     if next_flush is not None and plan.is_ahead(now):
@@ -241,6 +242,8 @@ def recording_problem(home: Home) -> str:
             problem += (
                 "; put the directory back, or set TELEMETRY_HOME to another place"
             )
+        elif problem.startswith("belongs to"):
+            problem += "; give it back with `chown`, or set TELEMETRY_HOME to another"
         if problem:
             return f"{path} {problem}"
     return ""

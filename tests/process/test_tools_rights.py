@@ -208,6 +208,27 @@ def test_nothing_of_somebody_else_is_changed(home: Path) -> None:
     assert fingerprint(home) == before
 
 
+def test_who_finds_a_home_of_somebody_else_is_told_that_nothing_is_recorded(
+    home: Path,
+) -> None:
+    """A container's volume, or `sudo`: its programs refuse it, and nothing counts that."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give it away")
+    os.chown(home, 0, 0)
+    home.chmod(0o755)
+
+    def look() -> None:
+        line = json.loads(tool("status", home=home).out)
+        assert line["why_code"] == "home"
+        assert "belongs to user 0, not to user" in line["why"]
+        assert "give it back with `chown`" in line["why"]
+
+    as_nobody(look)
+    os.chown(home, NOBODY, NOBODY)
+    line = json.loads(tool("status", home=home).out)
+    assert line["why_code"] != "home", "root looks at somebody's"
+
+
 @pytest.mark.parametrize("command", ["disable", "enable", "purge"])
 def test_a_directory_that_is_no_home_is_left_as_it_is(
     command: str, tmp_path: Path
