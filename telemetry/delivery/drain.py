@@ -575,8 +575,11 @@ class Drain:
         return pending in {1, len(aside)}
 
     def _halted(self, verdict: Verdict) -> Halted:
-        """Waiting or paused. For a few flushes it is not paused where ranges were set aside
-        for this answer, and what has come since may be of their kind."""
+        """The flush is over; after a refusal delivery is paused.
+
+        Not for some flushes where ranges were set aside for this very answer: what came
+        since may be of their kind.
+        """
         is_wait = verdict.action is Action.WAIT
         was_accepting = self._evidence.is_accepting and verdict.action is Action.SPLIT
         has_doubt = self._failed_before < DOUBT_FLUSHES and any(

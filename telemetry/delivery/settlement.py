@@ -182,7 +182,7 @@ class Desk(NamedTuple):
             if count < len(others):
                 letter = msgspec.structs.replace(letter, event=NO_EVENT)
             letters.append(letter)
-        self._settle(batch, letters)
+        self._settle(batch.parts, letters)
         return batch.events - len(letters)
 
     def bury(self, part: Part, verdict: Verdict) -> None:
@@ -195,14 +195,14 @@ class Desk(NamedTuple):
             reply=verdict.detail,
             attempts=part.known.windows + part.known.refusals,
         )
-        self._settle(Batch([part], Request(b"", "", "")), [letter])
+        self._settle([part], [letter])
 
-    def _settle(self, batch: Batch, letters: list[DeadLetter]) -> None:
+    def _settle(self, parts: Sequence[Part], letters: list[DeadLetter]) -> None:
         dead_at = {(each.segment, each.offset) for each in letters}
         dead: Counter[str] = Counter()
         delivered: Counter[str] = Counter()
         entries: dict[str, SegmentEntry] = {}
-        for name, known, records in batch.parts:
+        for name, known, records in parts:
             buried = [each for each in records if (name, each.start) in dead_at]
             entry = entries.get(name) or self.books.entry(name)
             entries[name] = settle(entry, known, dead=len(buried))
