@@ -10,18 +10,62 @@ from telemetry.wire.formats.protobuf import decode, encode
 
 
 LONG = "x" * 300
+PAIR: dict[str, Any] = {"key": "k", "value": {"stringValue": "v"}}
+PAIR_BYTES = b"\x0a\x01k\x12\x03\x0a\x01v"
 # tag = number << 3 | wire type, then what it holds.
 KNOWN: list[tuple[str, dict[str, Any], bytes]] = [
     ("Scope", {"name": "a"}, b"\x0a\x01a"),
     ("Scope", {"name": "a", "version": "é"}, b"\x0a\x01a\x12\x02\xc3\xa9"),
     # 300 is 0b10_0101100: seven bits a byte, the lowest first.
     ("Scope", {"name": LONG}, b"\x0a\xac\x02" + b"x" * 300),
-    (
-        "KeyValue",
-        {"key": "k", "value": {"stringValue": "v"}},
-        b"\x0a\x01k\x12\x03\x0a\x01v",
-    ),
+    ("Scope", {"name": "x" * 128}, b"\x0a\x80\x01" + b"x" * 128),
+    ("KeyValue", PAIR, PAIR_BYTES),
     ("AnyValue", {"boolValue": True}, b"\x10\x01"),
+    ("AnyValue", {"boolValue": False}, b"\x10\x00"),
+    ("AnyValue", {"intValue": 0}, b"\x18\x00"),
+    ("AnyValue", {"intValue": -1}, b"\x18" + b"\xff" * 9 + b"\x01"),
+    ("AnyValue", {"doubleValue": 1.0}, b"\x21\0\0\0\0\0\0\xf0\x3f"),
+    (
+        "AnyValue",
+        {"arrayValue": {"values": [{"stringValue": "a"}]}},
+        b"\x2a\x05\x0a\x03\x0a\x01a",
+    ),
+    (
+        "AnyValue",
+        {"kvlistValue": {"values": [PAIR]}},
+        b"\x32\x0a\x0a\x08" + PAIR_BYTES,
+    ),
+    ("AnyValue", {"bytesValue": "YWI="}, b"\x3a\x02ab"),
+    (
+        "LogRecord",
+        {
+            "attributes": [PAIR, {"key": "k", "value": {"intValue": 5}}],
+            "observedTimeUnixNano": 2,
+        },
+        b"\x32\x08" + PAIR_BYTES + b"\x32\x07\x0a\x01k\x12\x02\x18\x05"
+        b"\x59\x02\0\0\0\0\0\0\0",
+    ),
+    (
+        "Request",
+        {
+            "resourceLogs": [
+                {
+                    "resource": {"attributes": [PAIR]},
+                    "scopeLogs": [
+                        {"scope": {"name": "a"}, "logRecords": [{"eventName": "e"}]}
+                    ],
+                }
+            ]
+        },
+        b"\x0a\x18\x0a\x0a\x0a\x08" + PAIR_BYTES + b"\x12\x0a"
+        b"\x0a\x03\x0a\x01a\x12\x03\x62\x01e",
+    ),
+    (
+        "Response",
+        {"partialSuccess": {"rejectedLogRecords": 2, "errorMessage": "no"}},
+        b"\x0a\x06\x08\x02\x12\x02no",
+    ),
+    ("Status", {"code": 3, "message": "no"}, b"\x08\x03\x12\x02no"),
     (
         "LogRecord",
         {"timeUnixNano": 1, "severityNumber": 9, "eventName": "e"},
