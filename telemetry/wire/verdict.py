@@ -224,8 +224,8 @@ def _proof(
         "unsent": not reply.is_sent,
         "unlisted": bool(accept_statuses) and reply.status not in accept_statuses,
     }
-    # Nothing may follow a 205; where something does, it counts.
-    has_none = reply.status == 204 or (reply.status == 205 and not reply.body)
+    # Nothing may follow a 204 or a 205; where something does, it counts.
+    has_none = reply.status in {204, 205} and not reply.body
     if not has_none:
         doubts |= {
             "incomplete": not reply.complete,
