@@ -67,6 +67,8 @@ _EVENT_CHARS_MAX = 16 * 1024
 _SHORT_CHARS_MAX = 128
 # A key on one line is hardly longer.
 _CUT_CHARS_MAX = 1024
+# A person's name hardly has more words.
+_CUT_WORDS = 4
 # Where a block of a key ends, which has begun before the text did.
 _BLOCK_END, _BLOCK_CHARS_MAX = "-----END", 4096
 _BLOCK = "".join(filter(str.isalnum, map(chr, range(128)))) + "+/= \t\r\n\\"
@@ -429,13 +431,15 @@ class Envelope:
         size = len(text)
         bound = min(_FREE_CHARS_MAX if free else _TEXT_CHARS_MAX, left[0])
         if size > bound:
-            text = _beginning(text, bound)
+            text = _cut(text, bound)
         before = scrub.searched
         clean = scrub.free_text(text) if free else scrub.text(text)
         left[0] -= scrub.searched - before
         if len(text) == size:
             return clean
-        return f"{clean} … [{size - len(text)} more characters]".lstrip()
+        kept = _beginning(clean)
+        more = size - len(text) + len(clean) - len(kept)
+        return f"{kept} … [{more} more characters]".lstrip()
 
     def _clean_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
         left = [_EVENT_CHARS_MAX]
@@ -460,18 +464,24 @@ def _asked(event: StructuredEvent) -> tuple[object, Any]:
         raise InvalidEventError(problem) from error
 
 
-def _beginning(text: str, chars_max: int) -> str:
-    """At most so much of a text, less what the cut may have made half of a secret.
-
-    No rule knows half of a key, so the word at the cut goes, and the one before it,
-    which may be half of a name. In a word without an end all that a key could be goes.
-    """
+def _cut(text: str, chars_max: int) -> str:
+    """At most so much of a text; nothing of a block whose end is behind the cut."""
+    chars_max = max(chars_max, 0)
     if text.find(_BLOCK_END, chars_max, chars_max + _BLOCK_CHARS_MAX) >= 0:
         return text[:chars_max].rstrip(_BLOCK)
-    chars_max = max(chars_max, 0)
-    begin = max(chars_max - _CUT_CHARS_MAX, 0)
-    words = text[begin:chars_max].rsplit(maxsplit=2)
-    return text[: begin + (len(words[0]) if len(words) > 2 else 0)]
+    return text[:chars_max]
+
+
+def _beginning(clean: str) -> str:
+    """A text that was cut and then scrubbed, less what may be half of a secret.
+
+    No rule knows half of a key, so the word at the cut goes, and those before it, which
+    may be half of a name. Whole names are gone by then: dropping words divides none. In
+    a word without an end all that a key could be goes.
+    """
+    begin = max(len(clean) - _CUT_CHARS_MAX, 0)
+    words = clean[begin:].rsplit(maxsplit=_CUT_WORDS)
+    return clean[: begin + (len(words[0]) if len(words) > _CUT_WORDS else 0)]
 
 
 def parse_tags(text: str) -> dict[str, str]:

@@ -528,17 +528,19 @@ def _begins_at_the_cut(secret: str) -> range:
     Of what is longer than a line, in steps that fall on each place of a line.
     """
     begin = max(_CUT_AT - len(secret), 3 * 1024)
-    return range(begin, _CUT_AT + 3, 1 if len(secret) < 100 else 31)
+    return range(begin - 16, _CUT_AT + 3, 1 if len(secret) < 100 else 31)
 
 
 def test_what_a_cut_makes_of_other_secrets_goes_as_well() -> None:
     """A block whose end is behind the cut, a name of two words, a word without end."""
-    scrub = Scrubber(homes=("/home/alice smith",), users=("alice smith",))
+    users = ("alice smith", "maria del mar")
+    scrub = Scrubber(homes=("/home/alice smith",), users=users)
     line = "MIIEpAIBAAKCAQEAx0Jd8sSpCq2" * 2
     block = f"{line}\n" * 30 + "-----END RSA PRIVATE KEY-----"
     for secret in (
         block,
         "alice smith",
+        "maria del mar",
         "password: hunter2hunter2",
         "https://someone:hunter2hunter2@example.com",
         "Authorization: Bearer aGVsbG8gd29ybGQgaHVudGVyMg==",
@@ -551,6 +553,7 @@ def test_what_a_cut_makes_of_other_secrets_goes_as_well() -> None:
             for trace in (
                 b"0Jd8sS",
                 b"alice",
+                b"maria",
                 b"hunter2hunter2h",
                 b"someone",
                 b"aGVsb",
