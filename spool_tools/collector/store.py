@@ -158,7 +158,8 @@ class Store:
     ) -> RequestRow:
         """The request as it is stored, with its id and the numbers of its events.
 
-        `ranges` say where the sender keeps them; without events they say nothing. Raises `StoreError`; then neither the request nor any of its events is stored.
+        `ranges` say where the sender keeps them; without events they say nothing. Raises
+        `StoreError`; then neither the request nor any of its events is stored.
         """
         with self._transaction():
             # Nothing is ever deleted, so the highest id counts the rows: for a whole

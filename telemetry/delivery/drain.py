@@ -56,7 +56,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from telemetry.books.entries import Announced, SegmentEntry, replace, set_aside
+from telemetry.books.entries import Announced, SegmentEntry, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
 from telemetry.delivery.evidence import FAILURES_MAX, Evidence, Place, bound, whole
@@ -287,12 +287,18 @@ class Drain:
 
     def _change(self, batch: Batch, **changes: int) -> Announced | None:
         """The range as it is in the books now, changed; None if it is no more."""
-        entry = self._books.entry(batch.segment)
-        for known in entry.announced:
-            if (known.start, known.count) == (batch.known.start, batch.known.count):
-                new = msgspec.structs.replace(known, **changes)
-                self._books.stage(batch.segment, replace(entry, known, new))
-                return new
+        known = self._now(batch.segment, batch.known)
+        if known is None:
+            return None
+        new = msgspec.structs.replace(known, **changes)
+        self._desk.change(batch.segment, new)
+        return new
+
+    def _now(self, name: str, known: Announced) -> Announced | None:
+        """The range as it is in the books now; None if not all of it is."""
+        for each in self._books.entry(name).announced:
+            if (each.start, each.count) == (known.start, known.count):
+                return each
         return None
 
     # Sending, and what is done with answers.
@@ -335,13 +341,15 @@ class Drain:
 
     def _add(self, part: Part, segment: OpenSegment) -> None:
         """It is under way on return, or gathered, or settled. Raises Halted."""
-        if not (part.known.digest or part.known.joined):
+        if part.known.joined:
+            batch = self._read(part.known, segment)
+            if batch is not None:
+                self._send(batch)
+        elif part.known.digest:
+            self._send(self._desk.batch([part]))
+        else:
             for parts in self._gathered.add(part, part.records):
                 self._send_parts(parts)
-            return
-        batch = self._read(part.known, segment)
-        if batch is not None:
-            self._send(batch)
 
     def _send_parts(self, parts: list[Part]) -> None:
         """Those that a probe has not changed meanwhile are sent. Raises Halted."""
@@ -674,7 +682,7 @@ class Drain:
             verdict = self._try(batch)
             if evidence.was_accepted(name, known) and drew not in {"", SLOW}:
                 evidence.flap(drew)
-            if verdict is None or not self._is_whole(batch):
+            if verdict is None or not all(self._now(*each) for each in batch.places):
                 return True  # settled, or a probe has cut it
         if evidence.is_tried_again(name, known, verdict):
             return True
@@ -685,16 +693,6 @@ class Drain:
             for name, known in batch.places:
                 evidence.drawn.pop((name, known.start), None)
         return is_cut
-
-    def _is_whole(self, batch: Batch) -> bool:
-        """Whether each of its ranges is in the books, with all of its events."""
-        return all(
-            any(
-                (each.start, each.count) == (known.start, known.count)
-                for each in self._books.entry(name).announced
-            )
-            for name, known in batch.places
-        )
 
     def _try(self, batch: Batch) -> Verdict | None:
         """What a range drew that was set aside; None if nothing is to be drawn from it.
@@ -762,7 +760,7 @@ class Drain:
                     continue
                 charged, is_dead = self._evidence.charge(name, known)
                 if charged != known:
-                    self._books.stage(name, replace(entry, known, charged))
+                    self._desk.change(name, charged)
                 if is_dead:
                     self._with(name, partial(self._bury, charged, verdict))
 
