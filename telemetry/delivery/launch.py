@@ -105,6 +105,8 @@ def spawn(
     """
     if sys.platform == "win32":
         raise LaunchError("launch_windows.py starts flushers here")
+    import posix  # what frameworks replace is in `os`
+
     with lock:
         # Another number than ours, so that it is inherited there and only there.
         theirs = -1 if lock.wait_s else 3 if lock.descriptor != 3 else 4
@@ -139,7 +141,8 @@ def spawn(
             raise LaunchError(f"no flusher was started: {error}") from error
     try:
         # About a millisecond: the shell only forks. Left alone it would be a child.
-        os.waitpid(shell, 0)
+        # gevent's `os.waitpid` never returns if the shell ended before it is watched.
+        posix.waitpid(shell, 0)
     except ChildProcessError:
         pass  # the host ignores its children
 

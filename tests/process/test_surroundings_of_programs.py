@@ -66,6 +66,13 @@ def one(n):
     return telemetry.track(telemetry.ToolEvent(action="call", tool_name=str(n)))
 print(all(eventlet.GreenPool().imap(one, range(20))))
 """,
+    # As gevent's, for a child that ended before it was watched.
+    "a waitpid that never returns": """
+import os, time, telemetry
+os.waitpid = lambda pid, options: time.sleep(3600)
+telemetry.configure("app", exit_timeout_s=30.0)
+print(telemetry.track(telemetry.ToolEvent(action="call", tool_name="tool")))
+""",
     "a thread that is left at exit": """
 import threading, time, telemetry
 telemetry.configure("app", exit_timeout_s=30.0)
