@@ -73,7 +73,7 @@ _CUT_WORDS = 4
 _BLOCK_END, _BLOCK_CHARS_MAX = "-----END", 4096
 _BLOCK = "".join(filter(str.isalnum, map(chr, range(128)))) + "+/= \t\r\n\\"
 _INFINITY = float("inf")
-_NO_LANGUAGE = "en-US"
+_NO_LANGUAGE, _LANGUAGE_CHARS_MAX = "en-US", 32
 _TAGS = "TELEMETRY_TAGS"
 _LANGUAGE = "LANG"
 _NAMES_MAX = 100
@@ -260,7 +260,7 @@ class Envelope:
             **self._own_tags,
             **self._clean_tags(parse_tags(unquoted(text))),
             "os": system_name(sys.platform),
-            "os_language": self._environment.get(_LANGUAGE) or _NO_LANGUAGE,
+            "os_language": language(self._environment.get(_LANGUAGE, "")),
             "user_uuid": self.user_uuid,
             "version": self.version,
             **(self._context or {}),
@@ -497,6 +497,24 @@ def parse_tags(text: str) -> dict[str, str]:
         if equals and name:
             tags[sound(name)] = sound(trim(value))
     return tags
+
+
+def language(value: str) -> str:
+    """LANG where it names a locale (`de_DE.UTF-8`, `C`), else `en-US`.
+
+    It may also be the path of one's own locale, which begins with a user's home.
+    """
+    tag, *rest = value.replace("@", ".").split(".")
+    tongue, *parts = tag.replace("-", "_").split("_")
+    words = (tongue, *parts, "".join(rest).replace("-", ""))
+    is_locale = (
+        (tongue in {"C", "POSIX"} or 2 <= len(tongue) <= 3)
+        and value.isascii()
+        and len(rest) <= 2
+        and len(value) <= _LANGUAGE_CHARS_MAX
+        and all(word.isalnum() for word in words if word)
+    )
+    return value if is_locale else _NO_LANGUAGE
 
 
 def system_name(platform: str) -> str:

@@ -46,6 +46,7 @@ _INSTALLERS = {
 }
 # The same architecture has two names.
 _ARCHITECTURES = {"amd64": "x86_64", "aarch64": "arm64"}
+_WINDOWS_ARCHITECTURES = {"amd64", "arm64", "x86"}
 
 
 def basic_context(environment: Mapping[str, str], platform: str) -> dict[str, object]:
@@ -54,6 +55,7 @@ def basic_context(environment: Mapping[str, str], platform: str) -> dict[str, ob
         version = sys.getwindowsversion()  # type: ignore[attr-defined, unused-ignore]
         release = f"{version.major}.{version.minor}.{version.build}"
         machine = environment.get("PROCESSOR_ARCHITECTURE", "").lower()
+        machine = machine if machine in _WINDOWS_ARCHITECTURES else ""
     else:
         system = os.uname()
         release, machine = system.release, system.machine

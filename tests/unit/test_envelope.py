@@ -21,7 +21,7 @@ import pytest
 
 import telemetry
 from telemetry import events, light_events
-from telemetry.envelope import FIELDS, Envelope, system_name
+from telemetry.envelope import FIELDS, Envelope, language, system_name
 from telemetry.errors import EventTooBigError, InvalidEventError
 from telemetry.machine import basic_context
 from telemetry.privacy import OwnKey, Scrubber
@@ -335,17 +335,34 @@ def test_nothing_overrides_the_system() -> None:
     assert "claimed" not in sealed.decode()
 
 
+def test_a_language_is_the_name_of_a_locale() -> None:
+    """It may be a path below a user's home, and no pattern looks at it."""
+    names = ("de_DE.UTF-8", "C", "C.UTF-8", "POSIX", "zh-Hant-TW", "sr_RS@latin", "ja")
+    names = (*names, "ja_JP.eucJP", "en_US.ISO8859-15", "fil_PH", "de_AT.utf8@euro")
+    assert [language(name) for name in names] == list(names)
+    others = (
+        "/home/anna.smith/locale/de_DE.UTF-8",
+        "",
+        " ",
+        "anna",
+        "de_DE/anna",
+        "de:x",
+    )
+    others = (*others, "de_DE.anna@example.org@corp", "de\n", "dé_DE", "de_" + "D" * 40)
+    assert {language(name) for name in others} == {"en-US"}
+
+
 def test_the_environment_is_read_for_each_event() -> None:
     """Tags and language may change while a program runs."""
     environment: dict[str, str] = {}
     sealer = envelope(environment)
     languages, tags = [], []
-    for language, text in (("", ""), ("C", "a=1"), (" ", "a=2,b=3"), ("", "")):
-        environment.update(LANG=language, TELEMETRY_TAGS=text)
+    for tongue, text in (("", ""), ("C", "a=1"), (" ", "a=2,b=3"), ("", "")):
+        environment.update(LANG=tongue, TELEMETRY_TAGS=text)
         told = msgspec.json.decode(sealer.seal(Event({})))["properties"]
         languages.append(told["os_language"])
         tags.append({name: told[name] for name in told.keys() - SYSTEM})
-    assert languages == ["en-US", "C", " ", "en-US"]
+    assert languages == ["en-US", "C", "en-US", "en-US"]
     assert tags == [{}, {"a": "1"}, {"a": "2", "b": "3"}, {}]
 
 
