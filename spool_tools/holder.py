@@ -14,10 +14,14 @@ from telemetry.paths import Home
 
 
 class Holder(NamedTuple):
-    """`none`, `running` or `unknown`; its process, where it is known."""
+    """`none`, `running` or `unknown`; its process, where it is known.
+
+    problem: why the file system cannot lock; empty: it can, or that is not known
+    """
 
     state: str
     pid: int | None = None
+    problem: str = ""
 
 
 def flush_lock_holder(home: Home) -> Holder:
@@ -31,8 +35,8 @@ def flush_lock_holder(home: Home) -> Holder:
     try:
         if try_lock(descriptor):
             return Holder("none")
-    except OSError:
-        return Holder("unknown")
+    except OSError as error:
+        return Holder("unknown", problem=error.strerror or str(error))
     finally:
         os.close(descriptor)
     return Holder("running", _holding_process(os.path.realpath(home.flush_lock)))

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import errno
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -33,6 +32,7 @@ from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
 from telemetry.delivery.opt_out import requests_waiting
+from telemetry.delivery.upkeep import is_short_of_room
 from telemetry.errors import ConfigError
 from telemetry.files import directory_problem, names_in, open_regular
 from telemetry.paths import Home
@@ -192,7 +192,7 @@ def _facts(
     plan = schedule.load(home.next_flush)
     since = _refused_since(home, spool.snapshot.totals)
     problem_here = recording_problem(home)
-    unusable = "" if problem_here else _unusable(home)
+    unusable = "" if problem_here else _unusable(home, holder)
     # Root looks at the homes of others, whose programs record there.
     is_root = sys.platform != "win32" and os.geteuid() == 0
     is_others = is_root and problem_here.startswith(f"{home.root} belongs to")
@@ -207,9 +207,10 @@ def _facts(
         home_problem="" if is_others else problem_here,
         unusable=unusable,
         began=plan.last,
+        # A home that was made on a full disk has no file to count refusals in, and a
+        # file system that copies what is overwritten cannot count them.
         refused=tuple(name for name, count in since.items() if count)
-        # A home that was made on a full disk has no file to count refusals in.
-        or (("disk_error",) if not shutil.disk_usage(home.root).free else ()),
+        or (("no_room",) if is_short_of_room(home.root) else ()),
         pending=census.pending,
         is_flushing=holder.state == "running",
         next_flush=next_flush,
@@ -249,8 +250,13 @@ def recording_problem(home: Home) -> str:
     return ""
 
 
-def _unusable(home: Home) -> str:
+def _unusable(home: Home, holder: Holder) -> str:
     """What keeps each flush of this home away, and what to do; empty if nothing does."""
+    if holder.problem:
+        return (
+            f"the file system of {home.root} cannot lock files ({holder.problem}); set "
+            "TELEMETRY_HOME to a directory of a local disk"
+        )
     for path in (home.flush_lock, home.next_flush):
         if problem := _problem_of(path):
             advice = "remove it, and the program's next run makes it anew"

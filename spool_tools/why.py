@@ -40,7 +40,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     home_problem: why no program records in this home; empty: they do
     unusable: what keeps every flush away, and what to do; empty: nothing is known
     began: when a flush last began or ended, as `next-flush` has it; 0: none did
-    refused: reasons for which events were refused since the last flush
+    refused: reasons for which events were refused since the last flush; `no_room`: none
+        is counted, and the disk has hardly any room
     unfinished: flushers that were started since one finished
     set_aside: events whose batch the server does not accept while it accepts others
     ledgers_aside: names of the damaged ledgers that were set aside
@@ -75,8 +76,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 # What keeps events from being recorded, and ends once a flush makes room.
 _FULL = {
-    "spool_full": "the spool is full",
-    "disk_error": "the disk is full, or cannot be written",
+    "spool_full": "new events are refused, as the spool is full",
+    "disk_error": "new events are refused, as the disk is full, or cannot be written",
+    "no_room": "new events may be refused, as the disk is full or nearly so",
 }
 
 
@@ -89,8 +91,7 @@ def why(facts: Facts) -> Why:
     found = _why(facts)
     for reason, said in _FULL.items():
         if reason in facts.refused:
-            sentence = f"new events are refused, as {said}; {found.sentence}"
-            found = Why(found.code, sentence)
+            found = Why(found.code, f"{said}; {found.sentence}")
     return found
 
 

@@ -16,6 +16,7 @@ waits but `move_over`.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -29,6 +30,8 @@ else:
 
 TEMPORARY = ".tmp-"
 _SHORT_BYTES = 4096
+# What a file system says that has no room, or none for this user.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 # (path, flags): a descriptor of the regular file; a link, FIFO or directory is an
 # OSError. One that is made is 0600, whatever the umask.
@@ -92,6 +95,15 @@ directory_problem = _system.directory_problem
 # (path): raises HomeError where we are root and a directory above is another user's:
 # whatever root makes in a user's home shuts that user's programs out.
 refuse_below_others = _system.refuse_below_others
+
+
+def lock_if_possible(descriptor: int) -> bool:
+    """As `try_lock`, and True where the file system cannot lock at all."""
+    try:
+        return try_lock(descriptor)
+    except OSError as error:
+        raise_the_hosts(error)
+        return True
 
 
 def make_home(root: str) -> bool:

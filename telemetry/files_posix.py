@@ -144,8 +144,10 @@ def is_erased(descriptor: int) -> bool:
 def overwrite(path: str, content: bytes, mtime_ns: int) -> None:
     descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
     try:
-        os.pwrite(descriptor, content, 0)
-        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+        try:
+            os.pwrite(descriptor, content, 0)
+        finally:
+            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
     finally:
         os.close(descriptor)
 

@@ -18,7 +18,7 @@ import time
 from itertools import count
 
 from telemetry.errors import raise_the_hosts
-from telemetry.files import open_regular, read_small, try_lock, write_whole
+from telemetry.files import lock_if_possible, open_regular, read_small, write_whole
 from telemetry.text import decode, trim
 
 
@@ -151,7 +151,7 @@ def _replace_empty(path: str, fresh: str) -> str:
     descriptor = open_regular(path, os.O_RDONLY)
     try:
         for _ in range(_TRIES):
-            is_ours = try_lock(descriptor)
+            is_ours = lock_if_possible(descriptor)
             # The holder before us may have written while we opened the old file.
             found = _read(path)
             if found:

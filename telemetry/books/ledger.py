@@ -200,12 +200,31 @@ def open_ledger(directory: str, *, power: bool = True) -> Ledger:
 
     Raises LedgerError for any fault but malformed content.
     """
+    try:
+        return _opened(directory, power=power)
+    except LedgerError:
+        _remove_unborn(f"{directory}/{view.DB_NAME}")
+        raise
+
+
+def _opened(directory: str, *, power: bool) -> Ledger:
     # SQLite calls it malformed as well where the device fails one read: look twice.
     for _ in range(2):
         with contextlib.suppress(LedgerMalformedError):
             return Ledger(directory, power=power)
     _set_aside(directory)
     return Ledger(directory, power=power)
+
+
+def _remove_unborn(path: str) -> None:
+    """What a birth has left that failed: on a full disk an event has room there.
+
+    Killed between the two, a journal without a database is overwritten by the next.
+    """
+    with contextlib.suppress(OSError):
+        if os.lstat(path).st_size == 0:
+            os.unlink(path)
+            os.unlink(path + view.JOURNAL_SUFFIX)
 
 
 def _set_aside(directory: str) -> None:

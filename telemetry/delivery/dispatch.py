@@ -54,7 +54,7 @@ class Dispatcher:
         logger: TelemetryLogger | None,
         release: Callable[[], None] | None = None,
     ) -> None:
-        """`release` gives up the segment that this process has; it may take another."""
+        """`release` is the `release` of `InProcessFlusher`."""
         self.config = config
         self.pid = os.getpid()
         self._home = home
@@ -103,6 +103,7 @@ class Dispatcher:
                 allowed=self._is_allowed,
                 http=self._http,
                 logger=self._logger,
+                release=self._release,
             )
         return self._in_process
 
@@ -124,10 +125,6 @@ class Dispatcher:
         """
         try:
             if self._in_process is not None:
-                if self._release is not None:
-                    # On a full disk a ledger is born where a deleted segment was, and
-                    # nobody deletes one that is in use.
-                    self._release()
                 self._in_process.leave()
             elif time.time() >= self._not_before:
                 self._start_flusher()

@@ -31,8 +31,8 @@ _EXIT_SHARE = 0.9
 class InProcessFlusher:
     """Runs the flushes of one client in threads of this process.
 
-    `allowed` is asked before each request. Safe for threads; a forked child
-    makes its own.
+    `allowed` is asked before each request. `release` gives up the segment that this
+    process has; it may take another. Safe for threads; a forked child makes its own.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class InProcessFlusher:
         allowed: Callable[[], bool],
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self.config = config
         self._home = home
@@ -51,6 +52,9 @@ class InProcessFlusher:
         self._allowed = allowed
         self._http = http
         self._logger = logger
+        self._release = release
+        # Whether the last flush has written what came of it.
+        self._is_saved = False
         self._leaving = threading.Event()
         self._ended = threading.Event()
         self._stopped = threading.Event()
@@ -179,8 +183,8 @@ class InProcessFlusher:
         self,
         deadline: float,
         *,
+        progress: Progress,
         lock: schedule.FlushLock | None = None,
-        progress: Progress | None = None,
         ends: Callable[[], float] = lambda: math.inf,
     ) -> FlushReport:
         """One flush in this thread until `deadline` of `time.monotonic()`.
@@ -190,7 +194,11 @@ class InProcessFlusher:
         try:
             from telemetry.delivery.flush import flush
 
-            return flush(
+            if self._release is not None and not self._is_saved:
+                # On a full disk only what is deleted stays settled, and nobody deletes
+                # a segment that is in use.
+                self._release()
+            report = flush(
                 self.config,
                 self._home,
                 timeout_s=deadline - time.monotonic(),
@@ -202,7 +210,9 @@ class InProcessFlusher:
                 progress=progress,
                 ends=ends,
             )
+            self._is_saved = progress.is_concluded
+            return report
         except Exception as error:  # noqa: BLE001 - see above
             if self._logger is not None:
                 self._logger.debug("flush: %s; everything is kept", error)
-            return (progress or Progress()).report(self._home, "disk")
+            return progress.report(self._home, "disk")

@@ -31,7 +31,7 @@ import os
 from zlib import crc32
 
 from telemetry.errors import raise_the_hosts
-from telemetry.files import open_regular, overwrite, try_lock
+from telemetry.files import FULL, open_regular, overwrite, try_lock
 from telemetry.spool.segment import above_stdio, has_its_name
 
 
@@ -315,7 +315,14 @@ def claim(
         plan.begin(destination, now, wait_s=lock.wait_s)
         if is_start:
             plan.count_start()
-        store(home.next_flush, plan)
+        try:
+            store(home.next_flush, plan)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # A full file system that copies what is overwritten. What is delivered
+            # makes room; until then each launch flushes, if no time could be set.
+            lock.wait_s = 0.0
         lock.next_flush = plan.at
     except BaseException:
         lock.close()

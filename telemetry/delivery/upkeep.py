@@ -7,7 +7,6 @@ It sends nothing.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from telemetry.books.view import read_snapshot
 from telemetry.delivery.dead_letters import finish_moves, learn_files
 from telemetry.delivery.opt_out import directories_set_aside
 from telemetry.errors import LedgerError, SpoolError
-from telemetry.files import TEMPORARY, free_bytes, sync_directory, write_whole
+from telemetry.files import FULL, TEMPORARY, free_bytes, sync_directory, write_whole
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
@@ -34,7 +33,6 @@ _PROBE_BYTES = 2 * RESERVE_BYTES
 _PROBE = "probe"
 # Nobody takes so long between making a temporary file and renaming it.
 _OLD_S = 3600.0
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def tidy(home: Home, books: Books) -> None:
@@ -137,8 +135,13 @@ def is_full(root: str) -> bool:
         write_whole(probe, b"\0" * _PROBE_BYTES)
         os.unlink(probe)
     except OSError as error:
-        return error.errno in _FULL
+        return error.errno in FULL
     return False
+
+
+def is_short_of_room(root: str) -> bool:
+    """The same by what its file system says, which may be too much. Raises OSError."""
+    return free_bytes(root) < _PROBE_BYTES
 
 
 def keep_reserve(home: Home) -> None:

@@ -12,7 +12,13 @@ from __future__ import annotations
 
 import os
 
-from telemetry.files import open_regular, read_at, read_small, try_lock, write_at
+from telemetry.files import (
+    lock_if_possible,
+    open_regular,
+    read_at,
+    read_small,
+    write_at,
+)
 
 
 TYPE_CHECKING = False
@@ -73,7 +79,7 @@ def make(path: str) -> None:
     try:
         # Another thread may have counted in it already: only the rest is filled. If
         # the lock is taken, the file stays short and grows with its counts.
-        if any(try_lock(descriptor) for _ in range(_TRIES)):
+        if any(lock_if_possible(descriptor) for _ in range(_TRIES)):
             there = os.fstat(descriptor).st_size
             write_at(descriptor, b" " * (FILE_BYTES - there), there)
     finally:
@@ -84,7 +90,7 @@ def add(path: str, counts: dict[str, int]) -> bool:
     """Whether `counts` were added to those in the file. Raises OSError."""
     descriptor = open_regular(path, os.O_RDWR)
     try:
-        if not any(try_lock(descriptor) for _ in range(_TRIES)):
+        if not any(lock_if_possible(descriptor) for _ in range(_TRIES)):
             return False
         content = read_at(descriptor, FILE_BYTES, 0)
         for reason, count in counts.items():

@@ -28,6 +28,7 @@ from telemetry.errors import DiskError, raise_the_hosts
 from telemetry.files import (
     end_of_ours,
     give_file_to_owner,
+    lock_if_possible,
     open_segment,
     read_at,
     try_lock,
@@ -158,12 +159,8 @@ def create(path: str) -> Segment | None:
     """
     descriptor = above_stdio(open_segment(path, is_new=True))
     try:
-        try:
-            locked = try_lock(descriptor)
-        except OSError as error:
-            raise_the_hosts(error)
-            # No locks here at all: then no writer adopts, and no flusher deletes.
-            locked = True
+        # Without locks no writer adopts, and no flusher deletes.
+        locked = lock_if_possible(descriptor)
         found = os.fstat(descriptor)
         give_file_to_owner(descriptor, found)
         # One that is not empty was adopted and closed between our open and our lock.

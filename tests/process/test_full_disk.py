@@ -21,9 +21,15 @@ from telemetry.paths import Home
 from telemetry.spool import frame, refusals
 from telemetry.spool.reader import segment_names
 from tests.support.delivering import KEY, census_of, client_of, record
+from tests.support.launching import await_no_flusher
 from tests.support.loopback import Server
 from tests.support.tooling import tool
-from tests.support.writers import event, home_at, spool_writer, spooled_events
+from tests.support.writers import (
+    event,
+    home_at,
+    spool_writer,
+    spooled_events,
+)
 
 
 SIZE_KIB = 2048
@@ -72,6 +78,18 @@ def _fill(disk: Path, name: str = "filler") -> None:
                 file.writelines(itertools.repeat(b"x" * size))
 
 
+def run_program(home: Path, endpoint: str, mode: str) -> None:
+    """A program that tracks one event and ends."""
+    code = (
+        "import telemetry\n"
+        f"telemetry.configure('frob', home={str(home)!r}, flush={mode!r}, "
+        f"endpoint={endpoint!r}, api_key={KEY!r}, exit_timeout_s=60.0)\n"
+        "telemetry.track('ran')\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "TELEMETRY_HOME": str(home)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
 @pytest.mark.parametrize("had_a_ledger", [False, True])
 def test_a_full_disk_is_drained_and_gets_its_space_back(
     had_a_ledger: bool, small_disk: Path
@@ -107,6 +125,42 @@ def test_a_full_disk_is_drained_and_gets_its_space_back(
         assert (census.delivered, census.pending) == (total + recorded, 0)
 
 
+def test_a_program_that_goes_on_drains_a_full_disk(small_disk: Path) -> None:
+    """Else each of its flushes sends everything again, and nothing new is recorded."""
+    home = small_disk / "home"
+    with Server() as server, client_of(home, server.url, events=5) as client:
+        _fill(small_disk)
+        recorded = []
+        for _ in range(3):
+            event = telemetry.ToolEvent(action="call", tool_name="it")
+            recorded.append(client.track(event))
+            assert client.flush(timeout_s=60).stopped == "drained"
+        assert recorded[1:] == [True, True]
+        assert census_of(home).pending == 0
+        sent = b"".join(each.plain_body for each in server.requests)
+    ids = re.findall(rb'"event_id":"([^"]+)"', sent)
+    assert len(set(ids)) == len(ids) == 5 + sum(recorded)
+
+
+@pytest.mark.parametrize("mode", ["launch", "exit", "thread"])
+def test_a_time_that_cannot_be_written_holds_back_no_flush(
+    mode: str, small_disk: Path
+) -> None:
+    """A full file system that copies what is overwritten; here the file has a hole."""
+    home = small_disk / "home"
+    with Server() as server:
+        with client_of(home, server.url, events=2, flush="manual"):
+            pass
+        size = (home / "next-flush").stat().st_size
+        os.truncate(home / "next-flush", 0)
+        os.truncate(home / "next-flush", size)
+        _fill(small_disk)
+        os.utime(home / "next-flush", (0, 0))  # it is due
+        run_program(home, server.url, mode)
+        await_no_flusher(home)
+        assert census_of(home).pending == 0
+
+
 @pytest.mark.parametrize("mode", ["exit", "thread"])
 def test_a_program_that_flushes_by_itself_drains_a_full_disk(
     mode: str, small_disk: Path
@@ -116,16 +170,9 @@ def test_a_program_that_flushes_by_itself_drains_a_full_disk(
     with Server() as server:
         with client_of(home, server.url, events=2, flush="manual"):
             _fill(small_disk)
-        code = (
-            "import telemetry\n"
-            f"telemetry.configure('frob', home={str(home)!r}, flush={mode!r}, "
-            f"endpoint={server.url!r}, api_key={KEY!r}, exit_timeout_s=60.0)\n"
-            "telemetry.track('ran')\n"
-        )
-        environment = {"PATH": os.environ["PATH"], "HOME": str(small_disk)}
         for _ in range(2):
             os.utime(home / "next-flush", (0, 0))  # it is due
-            subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+            run_program(home, server.url, mode)
         assert census_of(home).pending == 0
         sent = b"".join(each.plain_body for each in server.requests)
         ids = re.findall(rb'"event_id":"([^"]+)"', sent)

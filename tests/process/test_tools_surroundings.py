@@ -189,3 +189,40 @@ def test_a_flush_in_the_program_that_cannot_write_is_named(
         found = run()
         assert (found["pending"], found["delivered"]) == (0, 4)
         assert run()["why_code"] == "nothing_pending"
+
+
+# A filter of system calls (seccomp): `flock` fails, as on NFS or Lustre without locks.
+NO_LOCKS = """
+import ctypes, errno, os, struct
+number = {"x86_64": 73, "aarch64": 32}[os.uname().machine]
+program = struct.pack(
+    "=HBBIHBBIHBBIHBBI",
+    0x20, 0, 0, 0,  # load the number of the call
+    0x15, 0, 1, number,
+    0x06, 0, 0, 0x00050000 | errno.ENOLCK,
+    0x06, 0, 0, 0x7FFF0000,
+)
+memory = ctypes.create_string_buffer(program)
+filter = struct.pack("HL", 4, ctypes.addressof(memory))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, filter, 0, 0) == 0, "no filter"
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="seccomp is Linux's")
+@pytest.mark.parametrize("mode", ["launch", "exit", "thread"])
+def test_a_file_system_without_locks_is_named(mode: str, tmp_path: Path) -> None:
+    """Nothing can be sent from there; from its first event on, everything is kept."""
+    environment = environment_of(tmp_path, "http://127.0.0.1:9/")
+    command = [sys.executable, "-c", NO_LOCKS + PROGRAM, repr({"flush": mode}), "tool"]
+    for _ in range(3):
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert (done.stdout, done.stderr) == (b"True\n", b"")
+    home = tmp_path / "app"
+    source = NO_LOCKS + "from spool_tools.cli import main\nmain()"
+    arguments = ["status", "--home", str(home)]
+    ran = ended([sys.executable, "-c", source, *arguments], variables={})
+    assert (ran.line["pending"], ran.line["refused"]) == (3, {})
+    assert ran.line["why_code"] == "unusable"
+    assert "cannot lock files (No locks available); set TELEM" in ran.line["why"]

@@ -172,7 +172,7 @@ def test_made_by_two_at_once_it_has_its_size(
             Path(path).write_bytes(b"busy            000000000000010\n")
         return True
 
-    monkeypatch.setattr(refusals, "try_lock", counted_meanwhile)
+    monkeypatch.setattr(refusals, "lock_if_possible", counted_meanwhile)
     refusals.make(path)
     assert os.path.getsize(path) == refusals.FILE_BYTES
     assert refusals.read(path) == {"busy": 10}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from telemetry import files
 from telemetry.errors import DiskError
 from telemetry.files import try_lock
 from telemetry.spool import frame, segment
@@ -171,7 +172,13 @@ def with_lock_hook(
         before_lock()
         return try_lock(descriptor)
 
-    monkeypatch.setattr(segment, "try_lock", hooked)
+    replace_lock(monkeypatch, hooked)
+
+
+def replace_lock(monkeypatch: pytest.MonkeyPatch, lock: Callable[[int], bool]) -> None:
+    """Of segments that are adopted, and of new ones."""
+    monkeypatch.setattr(segment, "try_lock", lock)
+    monkeypatch.setattr(files, "try_lock", lock)
 
 
 def test_unlinked_between_open_and_lock(
@@ -263,7 +270,7 @@ def test_where_nothing_locks_nothing_is_adopted(
     def no_locks(_: int) -> bool:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(segment, "try_lock", no_locks)
+    replace_lock(monkeypatch, no_locks)
     not_adopted(written)
     ours = made(str(tmp_path / "new"))
     assert ours.append(b"{}")
@@ -583,7 +590,7 @@ def test_what_cannot_be_kept_of_a_new_segment_is_closed(
     """A descriptor that stays open keeps its lock until the program ends."""
     before = open_files()
     with monkeypatch.context() as patch:
-        patch.setattr(segment, "try_lock", lambda _: False)
+        replace_lock(patch, lambda _: False)
         assert create(path) is None
     assert open_files() == before
     os.unlink(path)

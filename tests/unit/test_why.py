@@ -38,6 +38,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"refused": ("spool_full",)}, "due", "refused, as the spool is full; events wait"),
     ({"refused": ("disk_error",)}, "due", "refused, as the disk is full"),
+    ({"refused": ("no_room",)}, "due", "may be refused, as the disk is full or nearly"),
     ({"refused": ("too_big",)}, "due", "events wait"),
     ({"is_flushing": True}, "flushing", "at work"),
     ({"is_ledger_unreadable": True}, "ledger", "what was sent is not known"),
