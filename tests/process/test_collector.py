@@ -28,6 +28,7 @@ from spool_tools.collector.body import checked, inflate
 from spool_tools.collector.formats import records
 from spool_tools.collector.server import Limits, Refusal
 from spool_tools.collector.store import RequestRow, Store, StoreError
+from tests.support.examples import examples
 
 
 ROOT = str(Path(__file__).parent.parent.parent)
@@ -498,7 +499,7 @@ def test_a_second_address_can_be_named(pool):
             Collector(host="0.0.0.0", port=collector.address[1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=200) | st.sampled_from(NO_BATCH[:-1]), st.integers(0, 300))
 def test_no_body_raises_anything_but_a_refusal(content, cut):
     """What a stranger sends ends in an answer, never in a traceback."""

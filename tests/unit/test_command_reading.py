@@ -17,6 +17,7 @@ from telemetry.integrations import argparse as for_argparse
 from telemetry.integrations.command import build_command_info
 from telemetry.integrations.recording import long_name
 from telemetry.light_events import CommandInfo
+from tests.support.examples import examples
 
 
 # Tells whatever can be told, so that a test sees what was understood.
@@ -114,7 +115,7 @@ WORDS = ["-v", "-q", "-vq", "-ox", "-o", "--out", "--num", "--num=-3", "-3", "--
 WORDS += ["--x", "--opt", "--", "-", "a", "b c", "-n", "sub", "s", "--ver", "--unknown"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=7), st.booleans())
 def test_argparse_itself_agrees_on_what_was_given(argv, abbreviations):
     """One flag more than argparse saw would be an event about another command."""

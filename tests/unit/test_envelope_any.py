@@ -27,6 +27,7 @@ from telemetry.envelope import Envelope, parse_tags
 from telemetry.errors import EventTooBigError, InvalidEventError
 from telemetry.privacy import Scrubber
 from telemetry.text import sound, trim
+from tests.support.examples import examples
 
 
 BOUND = 256 * 1024
@@ -178,7 +179,7 @@ NAMES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(VALUES, NAMES, TEXTS)
 @example({"a": {"b": "\ud800"}, "\udc80": 1}, "custom", "k=\udcff")
 @example({"a": msgspec.Raw(b"{not json")}, "custom", "")
@@ -211,7 +212,7 @@ def test_a_scrubbed_payload_is_sealed_or_refused(
     assert_sound(sealed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.dictionaries(
         st.text(max_size=8).filter(lambda key: key not in SYSTEM),

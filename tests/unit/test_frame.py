@@ -25,6 +25,7 @@ from telemetry.spool.frame import (
     last_record,
     scan,
 )
+from tests.support.examples import examples
 from tests.support.surroundings import REPOSITORY
 
 
@@ -334,7 +335,7 @@ contents = st.lists(pieces, max_size=12).map(b"".join)
 
 @given(contents, st.lists(st.integers(0, 600), max_size=6), st.integers(1, 700))
 @example(EXAMPLE + b"\x1e" + SHORT, [63, 64], 1)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_any_bytes_any_looks_any_chunks(
     content: bytes, looks: list[int], size: int
 ) -> None:

@@ -19,6 +19,7 @@ from tests.support.canaries import (
     own_key_leaks,
     windows,
 )
+from tests.support.examples import examples
 
 
 # Readable, drawn, in digits, with what is escaped everywhere, and beyond ASCII.
@@ -88,7 +89,7 @@ def test_a_short_key_is_removed_where_it_is_a_word() -> None:
     assert OwnKey("abc").without("abc") == "abc"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     key=st.text(st.characters(codec="utf-8"), min_size=8, max_size=40),
     before=st.text(max_size=20),

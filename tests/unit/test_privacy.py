@@ -20,6 +20,7 @@ from tests.support.canaries import (
     USERS,
     undisguised,
 )
+from tests.support.examples import examples
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -360,7 +361,7 @@ PIECES = st.one_of(
 TEXTS = st.lists(PIECES, max_size=8).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(text=TEXTS)
 def test_scrubbing_twice_is_scrubbing_once(text: str) -> None:
     """A tag is scrubbed alone, then with its event; a retry must say the same."""

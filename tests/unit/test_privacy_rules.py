@@ -17,6 +17,7 @@ from telemetry.privacy.plain import SECRET_WORDS, is_plain
 from telemetry.privacy.rules import DRAWN, SECRET_KEY, Rule
 from telemetry.privacy.scrub import Identity, as_searched, scrub
 from tests.support.canaries import CANARIES, DISGUISES
+from tests.support.examples import examples
 
 
 BY_NAME = {rule.name: rule for rule in IN_FREE_TEXT}
@@ -51,7 +52,7 @@ def test_each_rule_has_a_name_of_its_own_a_source_and_something_to_look_for() ->
 
 
 @settings(
-    max_examples=250,
+    max_examples=examples(250),
     deadline=None,
     # In place of the profile's list: a pause of the machine is no finding here either.
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
@@ -89,7 +90,7 @@ def assert_clean_if_it_looks_clean(text: str) -> None:
             assert out == text, (free, text, out)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(pieces=st.lists(PIECES, max_size=4))
 def test_what_is_called_clean_at_a_glance_is_clean(pieces: list[str]) -> None:
     """The glance may be wrong one way only."""
@@ -107,7 +108,7 @@ PLAIN = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(text=PLAIN)
 def test_no_rule_matches_plain_words(text: str) -> None:
     """They are told without the rules, so no rule's own words speak for it."""

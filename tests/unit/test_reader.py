@@ -21,6 +21,7 @@ from telemetry.spool import reader as reader_module
 from telemetry.spool.frame import Damage, Record, encode, scan
 from telemetry.spool.reader import Checked, SegmentReader, segment_names
 from telemetry.spool.segment import adopt
+from tests.support.examples import examples
 from tests.support.writers import (
     Peer,
     child,
@@ -86,7 +87,7 @@ def test_no_spool_has_no_segments(tmp_path: Path) -> None:
 
 
 @given(contents, st.integers(1, 5), st.integers(1, 200), st.integers(20, 300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_whatever_stands_there_is_read_once_and_in_order(
     tmp_path_factory: pytest.TempPathFactory,
     content: bytes,
@@ -612,7 +613,7 @@ def test_nothing_stays_open(home: Home) -> None:
 
 
 @given(contents, st.integers(0, 300), st.integers(16, 200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_last_record_is_found_behind_whatever_follows(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, cut: int, chunk: int
 ) -> None:

@@ -16,6 +16,7 @@ from telemetry.client import Client
 from telemetry.events import ToolEvent
 from telemetry.spool import refusals
 from tests.support.delivering import client_of
+from tests.support.examples import examples
 from tests.support.writers import Peer, child, holding
 
 
@@ -130,7 +131,7 @@ def test_damaged_file_counts_on(path: str, content: bytes) -> None:
 
 
 @given(st.binary(max_size=5000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_no_content_raises(content: bytes) -> None:
     """It is read at each flush, whatever stands there."""
     for reason, count in refusals.parse(content).items():
