@@ -516,3 +516,16 @@ def _stand_in(name: str, error: ImportError) -> "Any":
 def _after_fork(client: "Client | None") -> None:
     if client is not None:
         client.after_fork()
+
+
+def _unload_unfinished() -> None:
+    """In a forked child, before its clients go on."""
+    # Python's locks of the modules that are being loaded: nearly always none.
+    if getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None):
+        from telemetry.unfinished_modules import unload_unfinished
+
+        unload_unfinished()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unload_unfinished)

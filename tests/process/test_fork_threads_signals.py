@@ -20,6 +20,7 @@ from telemetry.client import Client
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
+from tests.support.surroundings import bare_environment, run_python
 from tests.support.writers import (
     PATIENCE_S,
     Numbered,
@@ -403,3 +404,37 @@ def test_child_that_outlives_its_parent_keeps_nothing_locked(home: Home) -> None
         [name] = segment_names(home)
         wait_until(lambda: is_free(home, name))
         peer.tell("end")
+
+
+FORKING = """
+import os, sys, threading, time, telemetry
+telemetry.configure("app", home=sys.argv[1], flush=sys.argv[2])
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        telemetry.track("it", {"ran": True})
+        telemetry.flush(timeout_s=0.1)
+thread = threading.Thread(target=work)
+thread.start()
+children = []
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        recorded = telemetry.track("it", {"ran": True})
+        telemetry.flush(timeout_s=0.1)
+        os._exit(0 if recorded else 3)
+    children.append(child)
+    time.sleep(0.01)
+stop.set()
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+
+
+@pytest.mark.parametrize("mode", ["manual", "launch", "thread"])
+def test_children_that_are_forked_beside_a_first_event_record(
+    mode: str, tmp_path: Path
+) -> None:
+    """A server records in a thread, which still loads modules as its children begin."""
+    environment = bare_environment(tmp_path, PYTHONWARNINGS="ignore")
+    ran = run_python(FORKING, str(tmp_path / "h"), mode, environment=environment)
+    assert (ran.stdout, ran.stderr, ran.returncode) == (f"{[0] * 8}\n", "", 0)
