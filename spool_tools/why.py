@@ -19,6 +19,8 @@ from telemetry.wire.verdict import SLOW
 
 # One that was started is given its window; from two on, something ends them.
 _STARTS_SUSPECT = 2
+# The schedule is written right behind the ledger, in whole seconds.
+_SAME_TIME_S = 2
 # A flush in the program itself leaves no count of those that did not finish.
 _UNKNOWN_END = (
     "it was ended from outside, or could not write (a limit of open files or of file "
@@ -168,7 +170,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     """What kept the last flush from delivering, if it did."""
     state, following = facts.state, _next(facts)
     where = state.endpoint or "the endpoint"
-    if facts.unfinished >= _STARTS_SUSPECT or (facts.unfinished and _is_due(facts)):
+    is_suspect = facts.unfinished >= _STARTS_SUSPECT or _is_due(facts)
+    if facts.unfinished and is_suspect and not _has_an_answer(facts):
         return Why(
             "flusher_unfinished",
             f"{many(facts.unfinished, 'flusher')} in a row did not finish: they are "
@@ -184,7 +187,7 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             "the disk or the ledger cannot be written, or a segment cannot be read; "
             f"{following}",
         )
-    if facts.set_aside:
+    if facts.set_aside and not _is_refused_altogether(facts):
         return Why(
             "set_aside",
             f"{many(facts.set_aside, 'event')} set aside: {where} accepts others, "
@@ -197,6 +200,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
         said = detail or state.last_error
         hints = (hint for part, hint in _HINTS.get(code, {}).items() if part in said)
         said += f" ({hint})" if (hint := next(hints, "")) else ""
+        if facts.set_aside:
+            said += f"; {many(facts.set_aside, 'event')} set aside before"
         return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
         kind, _, said = state.last_error.partition(": ")
@@ -212,6 +217,25 @@ def _refused_or_failed(facts: Facts) -> Why | None:
                 problem = f"{where} gave {said}"
         return Why("deadline", f"{problem}; {following}; {advice}")
     return None
+
+
+def _has_an_answer(facts: Facts) -> bool:
+    """Whether the last flush that began ended on what a server or the network said.
+
+    Where flushers never finish, the program's own flushes at exit do.
+    """
+    ended = facts.state.last_error_ms / 1000
+    is_last = ended and ended >= facts.began - _SAME_TIME_S
+    return bool(is_last) and facts.state.stopped in {"waiting", "paused"}
+
+
+def _is_refused_altogether(facts: Facts) -> bool:
+    """Whether the last flush failed on more than what had been set aside."""
+    state = facts.state
+    kind = state.last_error.partition(": ")[0]
+    has_others = facts.pending > facts.set_aside or kind != facts.set_aside_reason
+    has_failed = state.stopped == "waiting"
+    return has_failed and has_others and state.last_success_ms < state.last_error_ms
 
 
 def _paused(facts: Facts) -> Why:

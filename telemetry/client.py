@@ -157,6 +157,9 @@ class Client:
 
     def _renew_locks(self) -> None:
         self._lock, self._session_lock = RLock(), RLock()
+        self._is_making = False
+        # Events inside of the first one, which are counted behind it.
+        self._busy = 0
 
     @property
     def logger(self) -> "TelemetryLogger | None":
@@ -215,6 +218,45 @@ class Client:
         Raises:
             RefusedError: only with `Config(strict=True)`.
         """
+        pipeline = self._pipeline
+        if pipeline is not None and pipeline.is_started:
+            return self._track(event, properties)
+        if self._is_opening():
+            return False
+        lock = self._lock
+        try:  # not `with`, see `holding`
+            lock.acquire()
+            recorded = self._track(event, properties)
+            self._count_busy()
+            return recorded
+        finally:
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # a signal's handler raised before it was acquired
+
+    def _is_opening(self) -> bool:
+        """Whether this is a signal's handler inside of the first event; it is counted.
+
+        Nothing may be loaded here: the frame that was interrupted may have the lock of
+        all imports, for which another thread waits that has a module's.
+        """
+        if not self._lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - see SpoolWriter.append
+            return False
+        self._busy += 1
+        return True
+
+    def _count_busy(self) -> None:
+        try:
+            while self._busy and self._pipeline is not None:
+                self._busy -= 1
+                self._pipeline.refuse("busy")
+        except Exception as error:
+            self._fail(error, is_loss=False, may_raise=False)
+
+    def _track(
+        self, event: "StructuredEvent | str", properties: "Mapping[str, Any] | None"
+    ) -> bool:
         try:
             pipeline = self._pipeline or self._open()
             if pipeline is None or is_switched_off():
@@ -327,6 +369,8 @@ class Client:
 
     def _track_made(self, make: "Callable[[], StructuredEvent | None]") -> None:
         """Track the event that `make` answers, if it does. One thread makes at a time."""
+        if self._is_opening():
+            return
         try:
             with self._session_lock:
                 event = make()
@@ -402,38 +446,45 @@ class Client:
         self._off = environment_decision(os.environ)
         if self._off is not None:
             return None
+        with self._lock:
+            if self._is_making:
+                from telemetry.errors import BusyError
+
+                raise BusyError("inside the first event; nothing was done")
+            if self._pipeline is None:
+                self._is_making = True
+                try:
+                    self._pipeline = self._make_pipeline()
+                finally:
+                    self._is_making = False
+            return self._pipeline
+
+    def _make_pipeline(self) -> "Pipeline | None":
         from telemetry.pipeline import Pipeline, decide_for
 
-        if self._lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - see SpoolWriter.append
-            from telemetry.errors import BusyError
+        decision = decide_for(self.config, os.environ, sys.platform)
+        if decision.on:
+            return Pipeline(
+                self.config,
+                mistakes=self._mistakes,
+                own_key=self._own_key(),
+                http=self._http,
+                logger=self.logger,
+                environment=os.environ,
+                platform=sys.platform,
+            )
+        self._off = decision
+        if decision.asks:
+            from telemetry.pipeline import ask_to_delete
 
-            raise BusyError("an event inside the first event; it was not recorded")
-        with self._lock:
-            if self._pipeline is None:
-                decision = decide_for(self.config, os.environ, sys.platform)
-                if not decision.on:
-                    self._off = decision
-                    if decision.asks:
-                        from telemetry.pipeline import ask_to_delete
-
-                        self._asking = ask_to_delete(
-                            self.config,
-                            http=self._http,
-                            logger=self.logger,
-                            environment=os.environ,
-                            platform=sys.platform,
-                        )
-                    return None
-                self._pipeline = Pipeline(
-                    self.config,
-                    mistakes=self._mistakes,
-                    own_key=self._own_key(),
-                    http=self._http,
-                    logger=self.logger,
-                    environment=os.environ,
-                    platform=sys.platform,
-                )
-            return self._pipeline
+            self._asking = ask_to_delete(
+                self.config,
+                http=self._http,
+                logger=self.logger,
+                environment=os.environ,
+                platform=sys.platform,
+            )
+        return None
 
     def _introduce(self, *, is_debug: bool) -> None:
         """What is wrong with the settings is told, and in debug mode what holds."""

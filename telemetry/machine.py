@@ -97,7 +97,9 @@ def install(environment: Mapping[str, str], prefix: str) -> str:
     """How the program was installed, as its interpreter's directory `prefix` tells."""
     if hasattr(sys, "frozen") or "__compiled__" in vars(sys.modules["__main__"]):
         return "frozen"
-    if (sys.argv[0] if sys.argv else "").endswith((".pyz", ".pex")):
+    # A program that is embedded may have none, or what is no text.
+    arguments = getattr(sys, "argv", None) or [""]
+    if str(arguments[0]).endswith((".pyz", ".pex")):
         return "zipapp"
     for part, installer in _INSTALLERS.items():
         if part in prefix:

@@ -59,16 +59,21 @@ class Pipeline:
         self._dispatcher: Dispatcher | None = None
         self.is_started = False
         try:
-            prepare(self.home)
-        except DiskError as error:
+            self._make_parts(mistakes, own_key, platform)
+        except Exception as error:
             # There is no client that could count it later.
             from telemetry.spool import refusals
 
             # The file is there, or there was no room for it; after an opt-out none is made.
-            refusals.count(
-                self.home.refused, [(error.reason, 1)], may_make=lambda: False
-            )
+            reason = getattr(error, "reason", "internal")
+            refusals.count(self.home.refused, [(reason, 1)], may_make=lambda: False)
             raise
+
+    def _make_parts(
+        self, mistakes: Sequence[ConfigError], own_key: OwnKey, platform: str
+    ) -> None:
+        config, environment = self.config, self._environment
+        prepare(self.home)
         # The first segment is taken right after, and finds all of it done: its client
         # has just asked for consent, too.
         self._is_prepared = True

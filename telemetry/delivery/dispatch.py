@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # What is left to do when the process ends, one for each home: a program that makes
 # many clients keeps the last of them, and waits once.
 _at_exit: dict[str, Dispatcher] = {}
+# The first frame of a program: a script, or `-m`.
+_BEGINS = frozenset({"<module>", "_run_module_as_main"})
 
 
 class Dispatcher:
@@ -224,8 +226,7 @@ def _is_ending() -> bool:
     frame: FrameType | None = sys._getframe()  # noqa: SLF001
     while frame is not None and frame.f_back is not None:
         frame = frame.f_back
-    begins = {"<module>", "_run_module_as_main"}
-    return frame is not None and frame.f_code.co_name not in begins
+    return frame is not None and frame.f_code.co_name not in _BEGINS
 
 
 def _leave() -> None:
@@ -239,3 +240,22 @@ def _leave() -> None:
     deadline = time.monotonic() + bound_s
     for each in ours:
         each.wait(deadline)
+    if _ends_by_interrupt():
+        # Python remembers that until a text of code is evaluated, as modules that a
+        # flush here has loaded did; so it is told again.
+        try:
+            exec("raise KeyboardInterrupt")  # noqa: S102
+        except KeyboardInterrupt:
+            pass
+
+
+def _ends_by_interrupt() -> bool:
+    """Whether Ctrl-C ends this program, whose exit code has to say so."""
+    frame = getattr(getattr(sys, "last_traceback", None), "tb_frame", None)
+    return (
+        getattr(sys, "last_type", None) is KeyboardInterrupt
+        and not hasattr(sys, "ps1")
+        and frame is not None
+        and frame.f_code.co_name in _BEGINS
+        and frame.f_code.co_filename != "<console>"
+    )

@@ -19,6 +19,7 @@ from telemetry.delivery import schedule
 from telemetry.delivery.report import FlushReport, Progress
 from telemetry.logs import TelemetryLogger
 from telemetry.paths import Home
+from telemetry.threads import start_thread
 from telemetry.wire.endpoint import HTTPClient
 
 
@@ -82,7 +83,7 @@ class InProcessFlusher:
                 ended.set()
 
         try:
-            threading.Thread(target=run, name="telemetry-flush", daemon=True).start()
+            start_thread(run, "telemetry-flush")
         except RuntimeError:
             run()  # the interpreter is ending and starts no thread any more
         ended.wait(timeout_s + _GRACE_S)
@@ -119,7 +120,7 @@ class InProcessFlusher:
                 self._ended.set()
 
         try:
-            threading.Thread(target=work, name="telemetry-exit", daemon=True).start()
+            start_thread(work, "telemetry-exit")
         except RuntimeError:
             self._at_exit = work  # the program is ending: from Python 3.12 on
 

@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from telemetry.threads import start_thread
+
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -188,10 +190,7 @@ class _Worker(Generic[S]):
         self._make = make
         self._close = close
         self.tasks: queue.SimpleQueue[Callable[[S], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(
-            target=self._work, name="telemetry-post", daemon=True
-        )
-        self._thread.start()
+        self._thread = start_thread(self._work, "telemetry-post")
 
     @property
     def alive(self) -> bool:

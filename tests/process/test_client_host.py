@@ -312,3 +312,94 @@ def test_an_event_of_a_finalizer_at_the_very_end_is_quiet(
         environment=bare_environment(tmp_path),
     )
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+
+
+BEGINNING = """
+import pathlib, signal, sys, threading, telemetry
+telemetry.configure("app", flush=sys.argv[1], endpoint=sys.argv[2], api_key="k-12345678")
+"""
+
+
+def host(mode: str, endpoint: str, source: str, home: Path) -> tuple[int, str, str]:
+    """What a program came to that does `source` behind its `configure`."""
+    environment = bare_environment(home, TELEMETRY_HOME=str(home))
+    ran = run_python(BEGINNING + source, mode, endpoint, environment=environment)
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal is no exit code there")
+@pytest.mark.parametrize("mode", ["exit", "thread", "manual"])
+def test_ctrl_c_ends_the_program_as_without_us(mode: str, tmp_path: Path) -> None:
+    """A shell goes on with its next command, if it is not told of the interrupt."""
+    source = "telemetry.track('it')\nsignal.raise_signal(signal.SIGINT)"
+    code, _, err = host(mode, "http://127.0.0.1:9/", source, tmp_path)
+    assert code == -signal.SIGINT
+    assert err.endswith("KeyboardInterrupt\n")
+
+
+def test_the_least_stacks_of_threads_are_enough(tmp_path: Path) -> None:
+    """A program with thousands of threads gives each 32 KiB; urllib3 needs more."""
+    source = """
+threading.stack_size(32 * 1024)
+telemetry.track("it")
+print(telemetry.flush(timeout_s=60.0).delivered, threading.stack_size())
+"""
+    with Server() as server:
+        came_to = host("exit", server.url, source, tmp_path)
+    assert came_to == (0, "1 32768\n", "")
+
+
+def test_odd_arguments_cost_no_event(tmp_path: Path) -> None:
+    """A runner puts a path there, or nothing; an embedding program has none."""
+    source = """
+for odd in ([pathlib.Path("/opt/tool.py")], [b"tool"], [None], []):
+    sys.argv = odd
+    telemetry.configure("app", flush="manual")
+    assert telemetry.track("it")
+del sys.argv
+telemetry.configure("app", flush="manual")
+print(telemetry.track("it"))
+"""
+    assert host("manual", "", source, tmp_path) == (0, "True\n", "")
+
+
+def test_what_keeps_a_client_from_opening_is_counted(tmp_path: Path) -> None:
+    """An event that nobody counts was never lost, as far as `status` knows."""
+    source = """
+telemetry.track("it")
+telemetry.configure("app", flush="manual")
+sys.prefix = None
+print(telemetry.track("it"))
+"""
+    assert host("manual", "", source, tmp_path) == (0, "False\n", "")
+    assert refusals.read(str(tmp_path / "app" / "refused")) == {"internal": 1}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGALRM")
+def test_a_handler_inside_of_the_first_event_is_never_waited_for(
+    tmp_path: Path,
+) -> None:
+    """It loads modules, as another thread's first event does, and each has a lock."""
+    source = """
+came_to = []
+signal.signal(signal.SIGALRM, lambda *_: came_to.append(telemetry.track("handler")))
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.001)
+def work():
+    for _ in range(50):
+        came_to.append(telemetry.track("it"))
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+work()
+for thread in threads:
+    thread.join()
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(came_to.count(False))
+"""
+    for number in range(3):
+        home = tmp_path / str(number)
+        code, refused, err = host("manual", "", source, home)
+        assert (code, err) == (0, "")
+        assert sum(refusals.read(str(home / "app" / "refused")).values()) == int(
+            refused
+        )

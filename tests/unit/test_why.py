@@ -131,6 +131,48 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "set_aside",
         "7 events set aside",
     ),
+    (
+        {
+            "pending": 31,
+            "set_aside": 1,
+            "set_aside_reason": "400",
+            "state": state(
+                last_error="refused: no", last_error_ms=2, last_success_ms=1
+            ),
+        },
+        "connection",
+        "is refused: no; 1 event set aside before; a flush is due",
+    ),
+    (
+        {
+            "pending": 31,
+            "set_aside": 1,
+            "set_aside_reason": "400",
+            "state": state(last_error="400: x", last_error_ms=2, last_success_ms=2),
+        },
+        "set_aside",
+        "1 event set aside",
+    ),
+    (
+        {
+            "unfinished": 10,
+            "began": 1001,
+            "state": state(
+                last_error="401: HTTP 401", last_error_ms=1_000_000, stopped="paused"
+            ),
+        },
+        "paused",
+        "refuses the key",
+    ),
+    (
+        {
+            "unfinished": 3,
+            "began": 1100,
+            "state": state(last_error="503: HTTP 503", last_error_ms=1_000_000),
+        },
+        "flusher_unfinished",
+        "3 flushers in a row",
+    ),
     ({"next_flush": NOW + 7200, **after("", "drained")}, "scheduled", "in 2 hours"),
     ({"next_flush": NOW + 10**9, **after("", "drained")}, "due", "is due"),
     ({"mode": "manual", **after("", "drained")}, "due", "only a flush that is asked"),

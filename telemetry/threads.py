@@ -1,0 +1,31 @@
+"""Threads of the library's own in the host's process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+# A program with thousands of threads may give each 32 KiB, in which urllib3 crashes.
+_STACK_BYTES_MIN = 512 * 1024
+_sizing = threading.Lock()
+
+
+def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
+    """A daemon thread that does `work`, with room enough for it.
+
+    The size of stacks is set for the whole process: a thread that the host starts just
+    now gets more than it asked for. Raises RuntimeError where none can be started.
+    """
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    with _sizing:
+        hosts = threading.stack_size()
+        is_small = 0 < hosts < _STACK_BYTES_MIN
+        if is_small:
+            threading.stack_size(_STACK_BYTES_MIN)
+        try:
+            thread.start()
+        finally:
+            if is_small:
+                threading.stack_size(hosts)
+    return thread
