@@ -63,16 +63,14 @@ def test_delivery_can_be_tried(telemetry_events, telemetry_collector):
 """
 
 
-def _run(directory: Path, suite: str, sink: str) -> tuple[str, str]:
-    """What pytest said of a suite, and the system calls that mattered."""
+def _run(directory: Path, suite: str, *around: str) -> str:
+    """What pytest said of a suite; `around` is a command that runs it."""
     (directory / "test_theirs.py").write_text(suite)
     (directory / "home").mkdir()
-    trace = directory / "trace"
     ours = plugins("spool_tools.pytest_plugin")
     done = subprocess.run(
         [
-            *("strace", "-f", "-qq", "-o", str(trace), "-e"),
-            "trace=connect,openat,mkdir,rename,unlink",
+            *around,
             *(sys.executable, "-m", "pytest", "-q", *ours, "-p", "no:cacheprovider"),
             "test_theirs.py",
         ],
@@ -81,7 +79,7 @@ def _run(directory: Path, suite: str, sink: str) -> tuple[str, str]:
             "PATH": os.environ["PATH"],
             "HOME": str(directory / "home"),
             "PYTHONPATH": os.pathsep.join([ROOT, str(directory)]),
-            "SINK": sink,
+            "SINK": "http://127.0.0.1:9/",
             # Whatever was set outside must not get through.
             "TELEMETRY_ENABLED": "true",
             "TELEMETRY_FLUSH": "exit",
@@ -91,15 +89,25 @@ def _run(directory: Path, suite: str, sink: str) -> tuple[str, str]:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, trace.read_text()
+    return done.stdout
 
 
 def test_the_plugin_alone_keeps_a_suite_from_writing_and_sending(
     tmp_path: Path,
 ) -> None:
     """Nobody wants their test suite in their own statistics."""
-    out, trace = _run(tmp_path, SUITE, "http://127.0.0.1:9/")
-    assert "3 passed" in out
+    calls = tmp_path / "calls"
+    tracing = (
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        str(calls),
+        "-e",
+        "trace=connect,openat,mkdir",
+    )
+    assert "3 passed" in _run(tmp_path, SUITE, *tracing)
+    trace = calls.read_text()
     inet = [line for line in trace.splitlines() if "AF_INET" in line]
     assert inet == []
     assert list((tmp_path / "home").rglob("*")) == []
@@ -108,8 +116,7 @@ def test_the_plugin_alone_keeps_a_suite_from_writing_and_sending(
 
 def test_the_fixtures_say_what_was_recorded(tmp_path: Path) -> None:
     """Also by subprocesses, and one test does not see the events of another."""
-    out, _ = _run(tmp_path, SUITE + RECORDING, "http://127.0.0.1:9/")
-    assert "6 passed" in out
+    assert "6 passed" in _run(tmp_path, SUITE + RECORDING)
     assert list((tmp_path / "home").rglob("*")) == []
 
 
