@@ -226,7 +226,7 @@ def _has_an_answer(facts: Facts) -> bool:
     """
     ended = facts.state.last_error_ms / 1000
     is_last = ended and ended >= facts.began - _SAME_TIME_S
-    return bool(is_last) and facts.state.stopped in {"waiting", "paused"}
+    return bool(is_last) and facts.state.stopped in {"waiting", "paused", "deadline"}
 
 
 def _is_refused_altogether(facts: Facts) -> bool:

@@ -13,7 +13,7 @@ reaches the host (`interrupts.py`), as KeyboardInterrupt and SystemExit do.
 import os
 import sys
 import time
-from _thread import RLock
+from _thread import RLock, get_ident
 from _weakref import ref
 
 from telemetry.switches import Decision, environment_decision, is_set, is_switched_off
@@ -158,8 +158,9 @@ class Client:
     def _renew_locks(self) -> None:
         self._lock, self._session_lock = RLock(), RLock()
         self._is_making = False
-        # Events inside of the first one, which are counted behind it.
-        self._busy = 0
+        # Threads that are in their first event, and the events inside of those.
+        self._inside: set[int] = set()
+        self._busy: list[None] = []
 
     @property
     def logger(self) -> "TelemetryLogger | None":
@@ -221,36 +222,34 @@ class Client:
         pipeline = self._pipeline
         if pipeline is not None and pipeline.is_started:
             return self._track(event, properties)
-        if self._is_opening():
+        if self._is_inside_first():
             return False
-        lock = self._lock
-        try:  # not `with`, see `holding`
-            lock.acquire()
+        inside, me = self._inside, get_ident()
+        try:
+            inside.add(me)
             recorded = self._track(event, properties)
             self._count_busy()
             return recorded
         finally:
-            try:
-                lock.release()
-            except RuntimeError:
-                pass  # a signal's handler raised before it was acquired
+            inside.discard(me)
 
-    def _is_opening(self) -> bool:
+    def _is_inside_first(self) -> bool:
         """Whether this is a signal's handler inside of the first event; it is counted.
 
         Nothing may be loaded here: the frame that was interrupted may have the lock of
         all imports, for which another thread waits that has a module's.
         """
-        if not self._lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - see SpoolWriter.append
+        if get_ident() not in self._inside:
             return False
-        self._busy += 1
+        self._busy.append(None)
         return True
 
     def _count_busy(self) -> None:
         try:
-            while self._busy and self._pipeline is not None:
-                self._busy -= 1
-                self._pipeline.refuse("busy")
+            while self._busy:
+                self._busy.pop()
+                if self._pipeline is not None:
+                    self._pipeline.refuse("busy")
         except Exception as error:
             self._fail(error, is_loss=False, may_raise=False)
 
@@ -369,7 +368,7 @@ class Client:
 
     def _track_made(self, make: "Callable[[], StructuredEvent | None]") -> None:
         """Track the event that `make` answers, if it does. One thread makes at a time."""
-        if self._is_opening():
+        if self._is_inside_first():
             return
         try:
             with self._session_lock:
