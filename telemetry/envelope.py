@@ -73,7 +73,7 @@ _CUT_WORDS = 4
 _BLOCK_END, _BLOCK_CHARS_MAX = "-----END", 4096
 _BLOCK = "".join(filter(str.isalnum, map(chr, range(128)))) + "+/= \t\r\n\\"
 _INFINITY = float("inf")
-_NO_LANGUAGE, _LANGUAGE_CHARS_MAX = "en-US", 32
+_NO_LANGUAGE = "en-US"
 _TAGS = "TELEMETRY_TAGS"
 _LANGUAGE = "LANG"
 _NAMES_MAX = 100
@@ -500,21 +500,13 @@ def parse_tags(text: str) -> dict[str, str]:
 
 
 def language(value: str) -> str:
-    """LANG where it names a locale (`de_DE.UTF-8`, `C`), else `en-US`.
+    """LANG as it stands, or `en-US` where there is none.
 
-    It may also be the path of one's own locale, which begins with a user's home.
+    So it is where LANG is no name but the path of a user's own locale, which begins
+    with the home directory.
     """
-    tag, *rest = value.replace("@", ".").split(".")
-    tongue, *parts = tag.replace("-", "_").split("_")
-    words = (tongue, *parts, "".join(rest).replace("-", ""))
-    is_locale = (
-        (tongue in {"C", "POSIX"} or 2 <= len(tongue) <= 3)
-        and value.isascii()
-        and len(rest) <= 2
-        and len(value) <= _LANGUAGE_CHARS_MAX
-        and all(word.isalnum() for word in words if word)
-    )
-    return value if is_locale else _NO_LANGUAGE
+    is_path = "/" in value or "\\" in value
+    return value if value and not is_path else _NO_LANGUAGE
 
 
 def system_name(platform: str) -> str:

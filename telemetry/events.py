@@ -43,7 +43,7 @@ class SystemProperties(msgspec.Struct, frozen=True):
 
     event_id: a UUIDv7 (RFC 9562) that stays with the event for life
     os: linux, darwin or windows
-    os_language: the variable LANG where it names a locale, else en-US
+    os_language: the variable LANG as it stands, or en-US where it is empty or a path
     user_uuid: a random id of this installation; a UUIDv8 that begins with c1000000 if
         it was made in continuous integration, where each run may be a new one
     version: the program's version

@@ -54,9 +54,9 @@ class Dispatcher:
         environment: Mapping[str, str],
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
-        release: Callable[[], None] | None = None,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
-        """`release` is the `release` of `InProcessFlusher`."""
+        """`release` gives up the segment that this process has; it may take another."""
         self.config = config
         self.pid = os.getpid()
         self._home = home

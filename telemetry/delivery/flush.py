@@ -57,14 +57,17 @@ def flush(
     lock: int | None = None,
     progress: Progress | None = None,
     ends: Callable[[], float] = lambda: math.inf,
+    release: Callable[[], None] = lambda: None,
 ) -> FlushReport:
     """Drain the spool for at most `timeout_s` seconds and say what came of it.
 
     `ends` is a time of `time.monotonic()` before which it ends as well; another thread
     may bring it forward.
     `lock` is a descriptor that holds the flush lock already; without one it is
-    taken here, and `busy` is the answer where somebody has it. Raises nothing
-    for what network, server or disk do.
+    taken here, and `busy` is the answer where somebody has it.
+    `release` gives up the segment of this process, where the disk is full: only what is
+    deleted stays settled there, and nobody deletes a segment that is in use. Raises
+    nothing for what network, server or disk do.
     """
     progress = progress or Progress()
     own_key = own_key_of(config, environment)
@@ -78,6 +81,7 @@ def flush(
         discreet(logger, own_key),
         own_key,
         progress,
+        release,
     )
     held = lock
     try:
@@ -120,6 +124,7 @@ class _Flush(NamedTuple):
     logger: TelemetryLogger | None
     own_key: OwnKey
     progress: Progress
+    release: Callable[[], None]
 
     def say(self, message: str, *args: object) -> None:
         """One line for whoever develops."""
@@ -131,7 +136,7 @@ class _Flush(NamedTuple):
         config, home, progress = self.config, self.home, self.progress
         books = Books(
             home.ledger,
-            relieve=lambda: relieve(home),
+            relieve=lambda: relieve(home, self.release),
             is_full=lambda: is_full(home.root),
             power=config.durability == "power",
         )

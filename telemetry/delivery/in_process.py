@@ -32,8 +32,7 @@ _EXIT_SHARE = 0.9
 class InProcessFlusher:
     """Runs the flushes of one client in threads of this process.
 
-    `allowed` is asked before each request. `release` gives up the segment that this
-    process has; it may take another. Safe for threads; a forked child makes its own.
+    `allowed` is asked before each request. `release` is that of `flush`. Safe for threads; a forked child makes its own.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class InProcessFlusher:
         allowed: Callable[[], bool],
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
-        release: Callable[[], None] | None = None,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self._home = home
@@ -54,8 +53,6 @@ class InProcessFlusher:
         self._http = http
         self._logger = logger
         self._release = release
-        # Whether the last flush has written what came of it.
-        self._is_saved = False
         self._leaving = threading.Event()
         self._ended = threading.Event()
         self._stopped = threading.Event()
@@ -195,11 +192,7 @@ class InProcessFlusher:
         try:
             from telemetry.delivery.flush import flush
 
-            if self._release is not None and not self._is_saved:
-                # On a full disk only what is deleted stays settled, and nobody deletes
-                # a segment that is in use.
-                self._release()
-            report = flush(
+            return flush(
                 self.config,
                 self._home,
                 timeout_s=deadline - time.monotonic(),
@@ -210,9 +203,8 @@ class InProcessFlusher:
                 lock=None if lock is None else lock.detach(),
                 progress=progress,
                 ends=ends,
+                release=self._release,
             )
-            self._is_saved = progress.is_concluded
-            return report
         except Exception as error:  # noqa: BLE001 - see above
             if self._logger is not None:
                 self._logger.debug("flush: %s; everything is kept", error)

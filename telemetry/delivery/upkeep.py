@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -101,8 +101,9 @@ def _sweep_old_temporaries(root: str) -> None:
                 pass  # the next flush tries again
 
 
-def relieve(home: Home) -> None:
+def relieve(home: Home, release: Callable[[], None] = lambda: None) -> None:
     """Make space: delete segments that are settled for good, then the reserve."""
+    release()
     try:
         snapshot = read_snapshot(home.ledger)
     except (LedgerError, OSError):
