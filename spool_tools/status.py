@@ -28,6 +28,7 @@ from spool_tools.target import NoSuchSpoolError, add_target, destination, target
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
 from telemetry.books.entries import Totals
+from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
@@ -264,14 +265,26 @@ def _unusable(home: Home, holder: Holder) -> str:
                 advice = "set TELEMETRY_HOME to a directory that can be written"
             return f"{path} cannot be used ({problem}); {advice}"
     if sys.platform != "win32":
+        database = f"{home.ledger}/{DB_NAME}"
+        for path in (home.ledger, database, database + JOURNAL_SUFFIX):
+            # The mode of a file of one's own is mended by each flush.
+            if _is_anothers(path) and not os.access(path, os.W_OK):
+                return f"{path} belongs to another user; give it back with `chown`"
         # SQLite resolves links first.
-        ledger = os.fsencode(os.path.realpath(f"{home.ledger}/cache.db-journal"))
+        ledger = os.fsencode(os.path.realpath(database + JOURNAL_SUFFIX))
         if len(ledger) > _SQLITE_PATH_MAX:
             beyond = f"{len(ledger) - _SQLITE_PATH_MAX} bytes too long for the ledger"
             return (
                 f"the path of the home is {beyond}; set TELEMETRY_HOME to a shorter one"
             )
     return ""
+
+
+def _is_anothers(path: str) -> bool:
+    try:
+        return os.lstat(path).st_uid != os.geteuid()
+    except OSError:
+        return False
 
 
 def _problem_of(path: str) -> str:

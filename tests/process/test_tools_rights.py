@@ -229,6 +229,23 @@ def test_who_finds_a_home_of_somebody_else_is_told_that_nothing_is_recorded(
     assert line["why_code"] != "home", "root looks at somebody's"
 
 
+@pytest.mark.parametrize("name", ["", "cache.db", "cache.db-journal"])
+def test_a_ledger_of_somebody_else_is_named(home: Path, name: str) -> None:
+    """No flush can write what came of it, so nothing is sent; and nobody else says so."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give it away")
+    path = home / "ledger" / name
+    os.chown(path, 0, 0)
+    path.chmod(0o755)
+
+    def look() -> None:
+        line = json.loads(tool("status", home=home).out)
+        assert line["why_code"] == "unusable"
+        assert f"{path} belongs to another user; give it back" in line["why"]
+
+    as_nobody(look)
+
+
 @pytest.mark.parametrize("command", ["disable", "enable", "purge"])
 def test_a_directory_that_is_no_home_is_left_as_it_is(
     command: str, tmp_path: Path
