@@ -266,10 +266,9 @@ def _unusable(home: Home, holder: Holder) -> str:
             return f"{path} cannot be used ({problem}); {advice}"
     if sys.platform != "win32":
         database = f"{home.ledger}/{DB_NAME}"
-        for path in (home.ledger, database, database + JOURNAL_SUFFIX):
-            # The mode of a file of one's own is mended by each flush.
-            if _is_anothers(path) and not os.access(path, os.W_OK):
-                return f"{path} belongs to another user; give it back with `chown`"
+        for path in (database, database + JOURNAL_SUFFIX, home.next_flush):
+            if problem := _protected(path, is_timed=path == home.next_flush):
+                return f"{path} {problem}"
         # SQLite resolves links first.
         ledger = os.fsencode(os.path.realpath(database + JOURNAL_SUFFIX))
         if len(ledger) > _SQLITE_PATH_MAX:
@@ -280,11 +279,22 @@ def _unusable(home: Home, holder: Holder) -> str:
     return ""
 
 
-def _is_anothers(path: str) -> bool:
+def _protected(path: str, *, is_timed: bool) -> str:
+    """What keeps a flush from writing this file, and what to do; empty if nothing does.
+
+    Its mode does not, if it is one's own: each flush mends it. Of another user's file
+    nobody but root may set the time.
+    """
     try:
-        return os.lstat(path).st_uid != os.geteuid()
-    except OSError:
-        return False
+        found, user = os.lstat(path), os.geteuid()
+    except FileNotFoundError:
+        return ""
+    if found.st_uid != user:
+        is_shut = _problem_of(path) or (is_timed and user != 0)
+        advice = "belongs to another user; give it back with `chown`"
+        return advice if is_shut else ""
+    is_shut = bool(found.st_mode & 0o200 and _problem_of(path))
+    return "cannot be written, whatever its mode says; see `lsattr`" if is_shut else ""
 
 
 def _problem_of(path: str) -> str:

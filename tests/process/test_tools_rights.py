@@ -229,14 +229,21 @@ def test_who_finds_a_home_of_somebody_else_is_told_that_nothing_is_recorded(
     assert line["why_code"] != "home", "root looks at somebody's"
 
 
-@pytest.mark.parametrize("name", ["", "cache.db", "cache.db-journal"])
-def test_a_ledger_of_somebody_else_is_named(home: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("ledger/cache.db", 0o644),
+        ("ledger/cache.db-journal", 0o644),
+        ("next-flush", 0o666),
+    ],
+)
+def test_a_file_of_somebody_else_is_named(home: Path, name: str, mode: int) -> None:
     """No flush can write what came of it, so nothing is sent; and nobody else says so."""
     if os.geteuid() != 0:
         pytest.skip("only root may give it away")
-    path = home / "ledger" / name
+    path = home / name
     os.chown(path, 0, 0)
-    path.chmod(0o755)
+    path.chmod(mode)
 
     def look() -> None:
         line = json.loads(tool("status", home=home).out)
@@ -244,6 +251,24 @@ def test_a_ledger_of_somebody_else_is_named(home: Path, name: str) -> None:
         assert f"{path} belongs to another user; give it back" in line["why"]
 
     as_nobody(look)
+    assert json.loads(tool("status", home=home).out)["why_code"] != "unusable"
+
+
+@pytest.mark.parametrize("attribute", ["i", "a"])
+def test_a_ledger_that_is_protected_is_named(home: Path, attribute: str) -> None:
+    """By `chattr`, as tools that harden a machine do."""
+    path = home / "ledger" / "cache.db"
+    for each in (home, *home.rglob("*")):
+        os.chown(each, os.geteuid(), os.getegid())
+    set_it = subprocess.run(["chattr", f"+{attribute}", path], check=False)
+    if set_it.returncode:
+        pytest.skip("the file system has no such attribute, or only root may set it")
+    try:
+        line = json.loads(tool("status", home=home).out)
+    finally:
+        subprocess.run(["chattr", f"-{attribute}", path], check=True)
+    assert line["why_code"] == "unusable"
+    assert f"{path} " in line["why"]
 
 
 @pytest.mark.parametrize("command", ["disable", "enable", "purge"])
