@@ -60,11 +60,23 @@ def refusing(refused: Iterable[int], verdict: Verdict | Halted) -> Answers:
     return lambda numbers: verdict if bad & set(numbers) else OK
 
 
+def in_turn(
+    *verdicts: Verdict | Halted | None, then: Answers = lambda _: OK
+) -> Answers:
+    """These, one after the other, and `then` what follows; None is `then` as well."""
+    left = list(verdicts)
+    return lambda numbers: (left.pop(0) if left else None) or then(numbers)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that is not in the ledger is written any more."""
+
+
 class Server:
     """A poster that answers at once, and looks at what is in the ledger by then.
 
     `during(numbers)` is called as each request is sent; to raise Halted is its answer
-    to a flush that may send no more.
+    to a flush that may send no more, and to raise Killed ends the process there.
     """
 
     at_once = 4
@@ -200,9 +212,13 @@ class Spool:
                 self.verdict = self.drained.run()
             except Halted as halted:
                 self.stopped, self.verdict = halted.stopped, halted.verdict
+            except Killed:
+                assert books._ledger is not None
+                books._ledger.close()
+                raise
             finally:
                 self.drained.close()
-                books.close()
+            books.close()
         assert desk.letters._file is None, "a file of letters is left open"
         self.turn = self.drained.turn
         is_over = self.stopped == "" and self.verdict is None

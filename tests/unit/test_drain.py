@@ -25,6 +25,7 @@ from tests.support.draining import (
     OFF,
     OK,
     Answers,
+    Killed,
     Server,
     Spool,
     naming,
@@ -303,17 +304,6 @@ def test_a_server_that_fails_now_and_then_costs_no_event(tmp_path: Path) -> None
             if not spool.left()[1]:
                 break
         assert spool.left() == (120, 0, 0), name
-
-
-def test_no_event_dies_once_its_user_has_said_no(spool: Spool) -> None:
-    """A dead letter would be written after the choice."""
-    for segment in range(2, 6):
-        spool.drain(refusing([3, 5], status(400)))
-        spool.write(segment, 1)
-    refusals = {3: OFF, 5: status(400)}
-    spool.drain(lambda numbers: refusals.get(numbers[0], OK))
-    assert (spool.stopped, spool.left()) == ("off", (29, 3, 0))
-    assert {each.windows for each in spool.announced()} == {4}
 
 
 def test_the_only_event_there_is_dies_of_five_refusals_and_of_no_failures(
@@ -772,9 +762,6 @@ def test_a_drain_that_is_killed_at_any_request_loses_nothing_and_sends_the_same_
 ) -> None:
     """What was announced is announced; a batch keeps its key and its bytes."""
 
-    class Killed(BaseException):
-        pass
-
     def run(root: Path, at: int, *, kills: bool) -> dict[str, bytes]:
         spool = Spool(root, [25, 3, 12])
         keys: dict[str, bytes] = {}
@@ -807,9 +794,6 @@ def test_a_flush_that_begins_with_what_was_set_aside_may_be_killed_at_any_reques
     verdict: Verdict, at: int, spool: Spool
 ) -> None:
     """The event is dead once, in the end, and all others arrive."""
-
-    class Killed(BaseException):
-        pass
 
     poison = refusing([3], verdict)
     for segment in range(2, 6):

@@ -25,6 +25,7 @@ from tests.support.draining import (
     DOWN,
     OK,
     Answers,
+    Killed,
     Server,
     Spool,
     naming,
@@ -146,10 +147,6 @@ def _number(letter: DeadLetter) -> int:
 def _damage(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content.replace(b"tool", b"tOOl"))
-
-
-class Killed(BaseException):
-    """The process is gone."""
 
 
 def test_a_drain_of_small_segments_may_be_killed_at_any_request(tmp_path: Path) -> None:

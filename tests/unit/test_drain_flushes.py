@@ -1,0 +1,326 @@
+"""What one flush of a drain leaves to the next: what it counts, sets aside, and repeats.
+
+The segments and the books are real; the server is a function of the events in a request.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from telemetry.delivery import search
+from telemetry.wire.retry import Halted
+from telemetry.wire.verdict import SLOW, Action, Verdict
+from tests.support.draining import (
+    DEADLINE,
+    DOWN,
+    OFF,
+    OK,
+    Killed,
+    Spool,
+    in_turn,
+    naming,
+    refusing,
+    status,
+)
+
+
+# The flush's time is up; with `narrow` there was time enough for an answer.
+UNHEARD = Halted("deadline", Verdict(Action.WAIT, SLOW, narrow=True))
+CUT_SHORT = Halted("deadline", Verdict(Action.WAIT, SLOW))
+
+
+def spent(root: Path, events: int) -> Spool:
+    """Events that were refused alone in four flushes, in a segment of their own."""
+    spool = Spool(root, [events])
+    for segment in range(1, 5):
+        spool.write(segment, 1)
+        refused = refusing(range(events), status(400))
+        spool.drain(refused, batch_events_max=1, failures=0)
+    assert [each.windows for each in spool.announced()] == [4] * events
+    return spool
+
+
+@pytest.mark.parametrize("at", ["first", "begun", "narrowed"])
+def test_a_flush_that_is_killed_over_one_event_counts_it_first(
+    tmp_path: Path, at: str
+) -> None:
+    """Whatever ends each flush on that event, all others arrive."""
+    spool = Spool(tmp_path / "home", [10, 1])
+    if at != "first":
+        # As a whole the range was refused; the server was gone before it was cut.
+        spool.drain(in_turn(status(503), OK, then=lambda _: DOWN))
+    seen: list[Counter[int]] = []
+
+    def during(numbers: list[int]) -> None:
+        seen[-1].update(numbers)
+        if 3 in numbers:
+            raise Killed
+
+    for _ in range(12):
+        seen.append(Counter())
+        try:
+            spool.drain(during=during, failures={"begun": 1}.get(at, 0))
+        except Killed:
+            continue
+    assert spool.left() == (10, 1, 0)
+
+
+def test_no_event_is_dead_of_a_flush_that_its_user_ended(tmp_path: Path) -> None:
+    """The last failure that counts came before the no, the letter would come behind it."""
+    spool = spent(tmp_path / "home", 2)
+    spool.write(9, 1)
+    halts = in_turn(*[None] * 7, OFF, then=refusing([0, 1], status(400)))
+    server = spool.drain(halts, failures=1)
+    assert server.posted == ["0 400", "1 400", "6 ok", *["0 400"] * 4, "1 off"]
+    assert (spool.left()[1:], spool.letters()) == ((2, 0), [])
+
+
+def test_a_server_that_is_gone_is_asked_once_about_what_was_set_aside(
+    tmp_path: Path,
+) -> None:
+    """There is nothing else to send, and nothing that was sent."""
+    spool = Spool(tmp_path / "home", [3])
+    spool.drain(refusing([1], status(503)), batch_events_max=1)
+    assert spool.drain(lambda _: DOWN).posted == ["1 refused"]
+    assert (spool.stopped, spool.verdict) == ("waiting", DOWN)
+    assert not spool.drained.says_nothing
+
+
+def test_what_came_too_soon_is_one_request_with_what_came_since(tmp_path: Path) -> None:
+    """One request for each of them would come too soon again."""
+    spool = Spool(tmp_path / "home", [1, 1, 1, 1])
+    spool.drain(refusing([1, 2], status(429)))
+    assert spool.left() == (2, 2, 0)
+    assert spool.drain(batch_segments_max=9).posted == ["1-2 ok"]
+
+
+def test_every_other_flush_begins_elsewhere_after_one_that_was_not_answered(
+    tmp_path: Path,
+) -> None:
+    """More such probes would be requests for nothing, fewer would hold others back."""
+    spool = Spool(tmp_path / "home", [10, 1])
+    posted = [spool.drain(lambda _: DEADLINE).posted for _ in range(6)]
+    first, other = ["0-9 deadline"], ["10 deadline"]
+    assert posted == [first, first, other, first, other, first]
+
+
+def test_what_was_set_aside_is_not_taken_for_what_was_never_answered(
+    tmp_path: Path,
+) -> None:
+    """No probe goes to a server that is down: it sees four requests of a flush."""
+    spool = Spool(tmp_path / "home", [3])
+    spool.drain(refusing([1], status(503)), batch_events_max=1)
+    spool.write(1, 1)
+    requests = [spool.drain(lambda _: DOWN).requests for _ in range(6)]
+    assert requests == [4] * 6
+    (known,) = [each for each in spool.announced() if each.reason]
+    assert known.tries == 2
+
+
+def test_ranges_that_were_not_answered_are_tried_once_more_each(tmp_path: Path) -> None:
+    """They failed as batches of their own, and each has one more try before it is cut."""
+    spool = Spool(tmp_path / "home", [30, 1])
+    answers = {10: DEADLINE, 20: DEADLINE}
+    spool.drain(lambda numbers: answers.get(numbers[0], OK))
+    spool.drain(lambda _: DOWN)
+    spool.write(2, 1)
+    server = spool.drain(refusing([13, 23], status(503)), failures=0)
+    once = [server.posted.count(f"{each} 503") for each in ("10-19", "20-29")]
+    assert once == [1, 1]
+
+
+def test_a_server_that_breaks_down_behind_a_probe_is_compared_as_any(
+    tmp_path: Path,
+) -> None:
+    """That it accepted the probe is no answer to what it says since."""
+    spool = Spool(tmp_path / "home", [40, 1])
+    for _ in range(2):
+        spool.drain(lambda _: DEADLINE)
+    server = spool.drain(in_turn(OK, then=lambda _: status(503)))
+    batches = ["10-19 503", "20-29 503", "30-39 503"]
+    assert server.posted == ["40 ok", *batches, "4 503"]
+
+
+def test_a_range_that_was_not_tried_since_is_posted_as_it_was(tmp_path: Path) -> None:
+    """The same bytes under the same key; refused as a whole, it is cut at once."""
+    for verdict, counts in ((status(503), [10]), (status(413), [5, 5])):
+        spool = Spool(tmp_path / verdict.reason, [25, 3])
+        spool.drain(refusing(range(10), status(503)))
+        assert [(each.count, each.tries) for each in spool.announced()] == [(10, 0)]
+        server = spool.drain(in_turn(verdict, then=lambda _: status(503, asked_s=9)))
+        assert server.posted[0] == f"0-9 {verdict.reason}"
+        assert [each.count for each in spool.announced()] == counts
+
+
+@pytest.mark.parametrize("failed", [range(3, 4), range(10)])
+@pytest.mark.parametrize("halt", [OFF, DEADLINE, CUT_SHORT, UNHEARD], ids=str)
+def test_only_an_event_that_had_its_time_alone_is_counted_as_not_answered(
+    tmp_path: Path, failed: range, halt: Halted
+) -> None:
+    """What is not answered twice may die of it."""
+    spool = Spool(tmp_path / "home", [25, 3])
+    spool.drain(refusing(failed, status(503)))
+    spool.drain(lambda _: halt)
+    (known,) = spool.announced()
+    assert known.count == len(failed)
+    counts = len(failed) == 1 and halt.verdict is not None
+    assert known.unanswered == counts
+
+
+@pytest.mark.parametrize("failures", [None, 3])
+def test_two_events_of_which_one_is_not_answered_are_cut(
+    tmp_path: Path, failures: int | None
+) -> None:
+    """Tried once since they were set aside, they are two requests from then on."""
+    spool = Spool(tmp_path / "home", [2])
+    for flush in range(5):
+        spool.drain(refusing([1], UNHEARD), failures=failures)
+        assert spool.drained.says_nothing == (flush > 0)
+    assert spool.left() == (1, 1, 0)
+
+
+def test_what_failed_and_was_accepted_as_it_was_speaks_for_all_that_fail_so(
+    tmp_path: Path,
+) -> None:
+    """The reason is the server's: it is held against no event in that flush."""
+    spool = Spool(tmp_path / "home", [3])
+    spool.drain(refusing([1], status(503)), batch_events_max=1)
+    spool.write(1, 1)
+    server = spool.drain(
+        in_turn(status(503), OK, then=refusing([1], status(503))), failures=0
+    )
+    assert server.posted == ["3 503", "3 ok", *["1 503"] * 5]
+    assert [each.windows for each in spool.announced()] == [1]
+    # One that an earlier flush set aside, and this one posts as it was.
+    spool = Spool(tmp_path / "range", [12, 1])
+    spool.drain(in_turn(status(400), OK, DEADLINE, DEADLINE), batch_events_max=4)
+    assert [each.reason for each in spool.announced()] == ["400", "", ""]
+    server = spool.drain(refusing([11], status(400)), batch_events_max=4)
+    begun = ["4-7 ok", "8-11 400", "0-3 ok", "8-9 ok"]
+    assert server.posted == [*begun, *["10-11 400"] * 5, "10 ok", *["11 400"] * 5]
+    assert [each.windows for each in spool.announced()] == [0]
+
+
+def test_a_refusal_of_what_was_set_aside_alone_pauses_nothing(tmp_path: Path) -> None:
+    """The server took others beside it; what comes next may not wait for six hours."""
+    spool = Spool(tmp_path / "home", [3])
+    spool.drain(refusing([1], status(503)), batch_events_max=1)
+    spool.drain(lambda _: status(403))
+    assert (spool.stopped, spool.verdict) == ("waiting", status(403))
+
+
+def test_an_event_that_came_beside_a_refused_one_begins_at_nothing(
+    tmp_path: Path,
+) -> None:
+    """The first is known to be refused alone; the other may be good."""
+    spool = Spool(tmp_path / "home", [1])
+    for segment in (1, 2):
+        spool.drain(lambda _: status(400))
+        (known, *others) = spool.announced()
+        assert (known.reason, known.refusals) == ("400", 1)
+        assert not any(each.reason or each.refusals for each in others)
+        spool.write(segment, 1)
+
+
+def test_what_stands_behind_a_range_that_failed_is_not_held_to_have_failed(
+    tmp_path: Path,
+) -> None:
+    """It is posted whole: good, it is one request."""
+    spool = Spool(tmp_path / "home", [20])
+    server = spool.drain(refusing([12], status(400)))
+    assert server.posted[:4] == ["0-9 ok", "10-19 400", "10-14 400", "10-11 ok"]
+    assert "15-19 ok" in server.posted
+
+
+def test_new_ranges_go_before_events_that_failed_alone(tmp_path: Path) -> None:
+    """Where nothing was accepted yet before all of them, else before all but four."""
+    spool = Spool(tmp_path / "home", [6])
+    spool.drain(refusing(range(6), status(400)), batch_events_max=1)
+    spool.write(0, 1)
+    spool.drain(refusing(range(6), status(400)), batch_events_max=1)
+    spool.write(1, 10)
+    spool.write(2, 1)
+    server = spool.drain(refusing([*range(6), 12], status(400)), failures=0)
+    assert server.posted[:2] == ["7-16 400", "17 ok"]
+    assert server.posted[2:7] == ["0 400", "1 400", "2 400", "3 400", "12-16 400"]
+    assert server.posted[-2:] == ["4 400", "5 400"]
+
+
+def test_of_events_that_may_not_die_now_one_is_posted_and_the_last(
+    tmp_path: Path,
+) -> None:
+    """Their failure cannot count, so more requests would tell nothing."""
+    spool = spent(tmp_path / "home", 4)
+    spool.write(9, 1)
+    server = spool.drain(refusing(range(4), status(400)), failures=1)
+    judged = [*["0 400"] * 4, *["1 400"] * 4]
+    assert server.posted == ["0 400", "1 400", "8 ok", *judged, "2 400"]
+    assert spool.left()[1:] == (2, 2)
+
+
+def test_an_event_that_may_not_die_now_is_posted_behind_others_that_fail(
+    tmp_path: Path,
+) -> None:
+    """The server may take it by now."""
+    spool = spent(tmp_path / "home", 1)
+    spool.write(8, 1)
+    bad = spool.count - 1
+    spool.write(9, 1)
+    spool.drain(refusing([0, bad], status(400)), failures=0)
+    spool.write(10, 1)
+    server = spool.drain(refusing([bad], status(400)), failures=0)
+    assert 0 in server.received
+
+
+def test_what_a_probe_leaves_of_new_events_goes_out_in_the_same_flush(
+    tmp_path: Path,
+) -> None:
+    """They came while what was set aside was narrowed."""
+    spool = Spool(tmp_path / "home", [1, 2])
+
+    def during(_: list[int]) -> None:
+        if spool.count == 3 and spool.left()[0]:
+            spool.write(1, 2)
+
+    spool.drain(refusing([2], status(429, asked_s=60)), during=during)
+    assert spool.left() == (4, 1, 0)
+
+
+def test_a_set_aside_event_that_is_damaged_costs_itself(tmp_path: Path) -> None:
+    """The flush that finds it so ends as any."""
+    spool = Spool(tmp_path / "home", [3])
+    spool.drain(refusing([1], status(400)), batch_events_max=1)
+    path = Path(spool.home.segment(spool.name(0)))
+    path.write_bytes(path.read_bytes().replace(b"tool", b"tOOl"))
+    spool.drain(failures=0)
+    assert (spool.stopped, spool.verdict, spool.left()) == ("", None, (2, 0, 0))
+
+
+def test_a_range_that_cannot_be_cut_is_what_a_flush_tells_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` says why it waits, and not why another one did before."""
+    monkeypatch.setattr(search, "SINGLES_MAX", 1)
+    spool = Spool(tmp_path / "home", [3])
+    spool.drain(refusing([0], status(400)), batch_events_max=1)
+    spool.write(0, 2)
+    spool.write(1, 1)
+    answers = refusing([3, 4], status(413))
+    server = spool.drain(
+        lambda each: status(400) if 0 in each else answers(each), failures=1
+    )
+    assert server.posted == ["0 400", "3-4 413", "3 413", "5 ok", "0 400"]
+    assert spool.verdict == status(413)
+
+
+def test_a_segment_whose_letters_cannot_be_stored_is_not_probed(
+    tmp_path: Path,
+) -> None:
+    """What it holds was accepted once already in this flush."""
+    spool = Spool(tmp_path / "home", [2, 1, 1, 1])
+    Path(spool.home.dead).touch()
+    server = spool.drain(in_turn(naming(0), then=refusing([2, 3, 4], status(503))))
+    assert server.posted == ["0-1 ok", "2 503", "3 503", "4 503", "4 503"]
