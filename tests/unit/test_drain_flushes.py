@@ -5,6 +5,7 @@ The segments and the books are real; the server is a function of the events in a
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -281,8 +282,10 @@ def test_what_a_probe_leaves_of_new_events_goes_out_in_the_same_flush(
     """They came while what was set aside was narrowed."""
     spool = Spool(tmp_path / "home", [1, 2])
 
+    requests = itertools.count(1)
+
     def during(_: list[int]) -> None:
-        if spool.count == 3 and spool.left()[0]:
+        if next(requests) == 3:
             spool.write(1, 2)
 
     spool.drain(refusing([2], status(429, asked_s=60)), during=during)
@@ -294,7 +297,7 @@ def test_a_set_aside_event_that_is_damaged_costs_itself(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "home", [3])
     spool.drain(refusing([1], status(400)), batch_events_max=1)
     path = Path(spool.home.segment(spool.name(0)))
-    path.write_bytes(path.read_bytes().replace(b"tool", b"tOOl"))
+    path.write_bytes(path.read_bytes().replace(b'"n":1', b'"n":7'))
     spool.drain(failures=0)
     assert (spool.stopped, spool.verdict, spool.left()) == ("", None, (2, 0, 0))
 
@@ -324,3 +327,32 @@ def test_a_segment_whose_letters_cannot_be_stored_is_not_probed(
     Path(spool.home.dead).touch()
     server = spool.drain(in_turn(naming(0), then=refusing([2, 3, 4], status(503))))
     assert server.posted == ["0-1 ok", "2 503", "3 503", "4 503", "4 503"]
+
+
+def test_a_segment_that_grows_while_it_is_drained_is_not_read_from_its_beginning(
+    tmp_path: Path,
+) -> None:
+    """It is deleted by whoever has read it to its end, and sent once."""
+    spool = Spool(tmp_path / "home", [10, 10, 10])
+
+    def during(numbers: list[int]) -> None:
+        if numbers[0] == 20 and spool.count == 30:
+            spool.write(1, 3)
+
+    server = spool.drain(refusing([20], status(400)), during=during)
+    assert sorted(server.received) == [n for n in range(33) if n != 20]
+
+
+def test_the_rest_of_a_full_segment_waits_while_what_was_set_aside_is_narrowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each event of it that is refused would be one range more."""
+    monkeypatch.setattr(search, "SINGLES_MAX", 2)
+    monkeypatch.setattr(search, "PARTS_MAX", 4)
+    spool = Spool(tmp_path / "home", [12])
+    busy = status(400, asked_s=60)
+    spool.drain(refusing([1, 2, 3, 5], busy), batch_events_max=1)
+    spool.write(2, 3)
+    server = spool.drain(refusing([1, 2, 3, 5, 9, 10], busy), batch_events_max=1)
+    assert 11 in server.received  # a probe
+    assert [each.count for each in spool.announced() if each.reason] == [1] * 4

@@ -20,7 +20,8 @@ from spool_tools.reading import Spool as SeenSpool
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.gathering import SEGMENTS_MAX
 from telemetry.wire.batch import Request
-from telemetry.wire.verdict import Verdict
+from telemetry.wire.retry import Halted
+from telemetry.wire.verdict import SLOW, Action, Verdict
 from tests.support.draining import (
     DOWN,
     OK,
@@ -74,6 +75,14 @@ def test_a_request_says_which_numbers_of_which_segments_it_holds(
     assert len(seen[0].spool_range) < SEGMENTS_MAX * 60
 
 
+def test_what_was_posted_alone_is_not_gathered(tmp_path: Path) -> None:
+    """The server may have stored it under its key, and would store it again."""
+    spool = Spool(tmp_path / "home", [1])
+    drain(spool, lambda _: DOWN)
+    spool.write(1, 1)
+    assert drain(spool).posted == ["0 ok", "1 ok"]
+
+
 @pytest.mark.parametrize("verdict", [DOWN, status(503), status(403), status(400)])
 def test_what_was_posted_together_is_posted_so_again(
     tmp_path: Path, verdict: Verdict
@@ -115,6 +124,23 @@ def test_a_batch_of_several_segments_is_cut_until_the_bad_event_is_alone(
     assert spool.left() == (38, 0, 1)
     assert [_number(each) for each in spool.letters()] == [13]
     assert spool.files() == []
+
+
+def test_a_batch_that_begins_within_a_segment_is_cut_as_any(tmp_path: Path) -> None:
+    """The good events of all its segments arrive in the same flush."""
+    spool = Spool(tmp_path / "home", [12, 1, 1])
+    drain(spool, refusing([11], status(400)))
+    assert spool.left() == (13, 1, 0)
+
+
+def test_a_segment_that_is_not_answered_is_parted_from_the_other(
+    tmp_path: Path,
+) -> None:
+    """Once the two went unanswered as one batch, each is a request of its own."""
+    spool = Spool(tmp_path / "home", [1, 1])
+    unheard = Halted("deadline", Verdict(Action.WAIT, SLOW, narrow=True))
+    posted = [drain(spool, refusing([1], unheard)).posted for _ in range(3)]
+    assert posted == [["0-1 deadline"], ["0-1 deadline"], ["0 ok", "1 deadline"]]
 
 
 def test_named_events_of_several_segments_are_dead_letters_of_their_own(
