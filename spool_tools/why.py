@@ -176,7 +176,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             "flusher_unfinished",
             f"{many(facts.unfinished, 'flusher')} in a row did not finish: they are "
             "ended from outside (a container or job that ends with its command), "
-            "cannot start, or cannot write (a limit of open files, file sizes or memory); "
+            "cannot start, have too little time at a program's end (`exit_timeout_s`), or "
+            "cannot write (a limit of open files, file sizes or memory); "
             f"{following}",
         )
     if state.stopped == "paused":

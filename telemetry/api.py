@@ -124,6 +124,9 @@ def configure(
         before, _process.client = _process.client, client
     if before is not None:
         before.close()
+        if not client.decision().on:
+            # What the program was told meanwhile holds for what waits, too.
+            before.switch_off()
     return client
 
 

@@ -416,6 +416,18 @@ class Client:
         except Exception as error:
             self._fail(error, is_loss=False)
 
+    def switch_off(self) -> None:
+        """Record and send nothing any more, as with `Config(enabled=False)`."""
+        if not self._config:
+            return  # it is off, or cannot be loaded
+        import msgspec
+
+        self._config = msgspec.structs.replace(self._config, enabled=False)
+        self._off = Decision("program", "the program has turned it off", on=False)
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            pipeline.set_config(self._config)
+
     def __enter__(self) -> "Self":
         return self
 

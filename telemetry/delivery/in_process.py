@@ -110,7 +110,6 @@ class InProcessFlusher:
                 self._flush_if_due(
                     mode,
                     self.config.exit_timeout_s,
-                    is_start=mode == "launch",
                     after_failure_only=mode == "exit",
                 )
             finally:
@@ -144,7 +143,6 @@ class InProcessFlusher:
         mode: str,
         timeout_s: float,
         *,
-        is_start: bool = False,
         after_failure_only: bool = False,
     ) -> None:
         deadline = time.monotonic() + timeout_s
@@ -153,7 +151,8 @@ class InProcessFlusher:
                 self.config,
                 self._home,
                 time.time(),
-                is_start=is_start,
+                # One that the program's end cuts short is counted, as one that is killed.
+                is_start=True,
                 after_failure_only=after_failure_only,
             )
         except Exception as error:  # noqa: BLE001 - Python would print it
@@ -166,12 +165,9 @@ class InProcessFlusher:
                 report = self._flush(
                     deadline, lock=lock, progress=progress, ends=lambda: self._ends
                 )
-            # In `launch` mode detached flushers are counted, and none of these.
-            if mode != "launch":
-                if progress.is_concluded or report.stopped != "disk":
-                    schedule.note_finished(self._home)
-                else:
-                    schedule.note_unfinished(self._home)
+            # In `launch` mode these do not end the count of detached ones.
+            if mode != "launch" and (progress.is_concluded or report.stopped != "disk"):
+                schedule.note_finished(self._home)
         elif self._logger is not None:
             self._logger.debug(
                 "no flush began: not due (`status` says), or one is at work"

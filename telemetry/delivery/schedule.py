@@ -8,8 +8,8 @@ of the next flush for the destination in its first line. Each line has 23 bytes:
     <destination> <failures> <not before>    one line for each recent destination
 
 destination   CRC-32 of endpoint, header, key and format: each has its own backoff
-starts        flushers that were started since the last one that finished, and
-              flushes in a program's own process that could not write what came of them
+starts        flushes that began by themselves since the last one that finished; those
+              of a program in `launch` mode count, and do not finish
 last          when a flush last began or ended, seconds since 1970
 failures      flushes in a row that delivered nothing
 
@@ -335,18 +335,13 @@ def note_finished(home: Home) -> None:
     _note(home, starts=0)
 
 
-def note_unfinished(home: Home) -> None:
-    """A flush in a program's own process could not write what came of it."""
-    _note(home, starts=None)
-
-
 def note_failed_start(home: Home, now: float) -> None:
     """None could be started: a flush at exit takes over, which is due at once."""
     _note(home, starts=STARTS_MAX, at=now)
 
 
-def _note(home: Home, *, starts: int | None, at: float | None = None) -> None:
-    """`starts` is how many have not finished; None is one more than before.
+def _note(home: Home, *, starts: int, at: float | None = None) -> None:
+    """`starts` is how many have not finished.
 
     Where another process has the flush lock nothing changes: it says so itself.
     """
@@ -356,12 +351,9 @@ def _note(home: Home, *, starts: int | None, at: float | None = None) -> None:
             return
         with lock:
             plan = load(home.next_flush)
-            if starts is None:
-                plan.count_start()
-            elif plan.starts == starts and at is None:
+            if plan.starts == starts and at is None:
                 return
-            else:
-                plan.starts = starts
+            plan.starts = starts
             plan.at = plan.at if at is None else at
             store(home.next_flush, plan)
     except OSError:

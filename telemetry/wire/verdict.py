@@ -97,6 +97,11 @@ _CONTENT_KINDS = frozenset({"reset", "protocol", "timeout", "other"})
 _KEY_REFUSED = frozenset({401, 403, 407})
 _SPLITS = frozenset({400, 413, 422})
 # Only for the reason that is told: what looks like it is refused without this as well.
+# How the id of an event stands in a body, in JSON, in OTLP's JSON and in its messages.
+_EVENT_ID = re.compile(
+    rb'event_id(?:":"|","value":\{"stringValue":")([^"\\]{1,200})"'
+    rb"|event_id\x12&\n\$([0-9a-fA-F-]{36})"
+)
 _MARKUP = re.compile(rb"[\s\0\xef\xbb\xbf\xff\xfe]*<")
 _DETAIL_MAX = 200
 # With what stands before it.
@@ -186,8 +191,8 @@ def judge(
 
     `now` is seconds since 1970; it counts only for a date in Retry-After of a reply that
     has no Date of its own. An empty `accept_statuses` lists every 2xx. `form` is the
-    format that the batch was posted in, and `posted` its body: a refused event that is
-    not in it is a name that was damaged.
+    format that the batch was posted in, and `posted` its body: a refused event whose id
+    no event in it has is a name that was damaged, or the server's own.
     """
     if isinstance(outcome, Failure):
         reason = outcome.kind if outcome.kind in KINDS else "other"
@@ -241,8 +246,11 @@ def _proof(
     refused = form.refusals(reply.body, reply.headers)
     if refused is None:
         return "html" if _MARKUP.match(reply.body) else "unreadable"
-    if posted is not None and any(r.event_id.encode() not in posted for r in refused):
-        return "unreadable"
+    if refused and posted is not None:
+        # One without a name is counted instead.
+        ids = {b"", *(each[0] or each[1] for each in _EVENT_ID.findall(posted))}
+        if not ids.issuperset(each.event_id.encode() for each in refused):
+            return "unreadable"
     if reply.tells_key:
         refused = tuple(msgspec.structs.replace(each, reason="") for each in refused)
     return refused

@@ -19,6 +19,7 @@ import pytest
 import telemetry
 from telemetry.paths import Home
 from telemetry.spool import refusals
+from tests.support.launching import await_no_flusher
 from tests.support.loopback import Server
 from tests.support.surroundings import (
     REPOSITORY,
@@ -403,3 +404,28 @@ print(came_to.count(False))
         assert sum(refusals.read(str(home / "app" / "refused")).values()) == int(
             refused
         )
+
+
+@pytest.mark.parametrize("mode", ["exit", "thread", "launch"])
+def test_a_program_that_turns_it_off_sends_nothing_any_more(
+    mode: str, tmp_path: Path
+) -> None:
+    """It reads its user's wish a moment later; what was recorded until then waits."""
+    source = """
+client = telemetry.configure("app", flush="manual", endpoint="http://127.0.0.1:9/")
+if sys.argv[1] != "launch":  # else a flusher starts before it is turned off
+    assert client.track("it")
+telemetry.configure("app", flush=sys.argv[1], endpoint=sys.argv[2], api_key="k-12345678",
+    flush_interval_s=3600.0)
+if sys.argv[1] != "thread":
+    assert telemetry.track("it")
+before = telemetry.get_global_telemetry_client()
+telemetry.configure("app", enabled=False)
+print(before.track("it"), telemetry.track("it"))
+"""
+    with Server() as server:
+        assert host(mode, server.url, source, tmp_path) == (0, "False False\n", "")
+        await_no_flusher(tmp_path)
+        assert server.requests == []
+    recorded = spooled(tmp_path / "app")
+    assert len(recorded) == (2 if mode == "exit" else 1)

@@ -191,6 +191,23 @@ def test_a_flush_in_the_program_that_cannot_write_is_named(
         assert run()["why_code"] == "nothing_pending"
 
 
+@pytest.mark.parametrize("mode", ["exit", "thread"])
+def test_a_flush_that_the_programs_end_cuts_short_is_named(
+    mode: str, tmp_path: Path
+) -> None:
+    """A slow disk, run after run: each sets the time of the next one, and sends nothing."""
+    environment = environment_of(tmp_path, "http://127.0.0.1:9/")
+    settings = {"flush": mode, "exit_timeout_s": 0.001}
+    command = [sys.executable, "-c", PROGRAM, repr(settings), "tool"]
+    for _ in range(2):
+        if (tmp_path / "app").exists():
+            os.utime(tmp_path / "app" / "next-flush", (0, 0))
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    found = tool("status", home=tmp_path / "app").line
+    assert (found["pending"], found["why_code"]) == (2, "flusher_unfinished")
+    assert "too little time at a program's end" in found["why"]
+
+
 # A filter of system calls (seccomp): `flock` fails, as on NFS or Lustre without locks.
 NO_LOCKS = """
 import ctypes, errno, os, struct

@@ -257,8 +257,33 @@ def test_a_refused_event_that_was_not_posted_settles_nothing() -> None:
     for posted, action in (
         (b'{"event_id":"0190-a"}', Action.ACCEPTED),
         (b'{"event_id":"0190-b"}', Action.WAIT),
+        (b'{"event_id":"0190-ab"}', Action.WAIT),
+        (b'{"session_id":"0190-a","event_id":"0190-b"}', Action.WAIT),
     ):
         assert judge(reply, now=0.0, posted=posted).action is action
+
+
+def test_a_refused_id_is_that_of_an_event_in_every_format() -> None:
+    """A server's own number, or the first digits of an id, stands somewhere in a body."""
+    ours = "0190b6a2-1111-7222-8333-444455556666"
+    sent = (
+        b'{"event":"it","event_timestamp":1790000000000,"properties":{"n":"2","event_id":'
+        b'"%b","user_uuid":"11111111-2222-4333-8444-555555555555"},"source":"app"}'
+    )
+    for name in FORMATS:
+        form = format_of(name)
+        posted = form.body_of([sent % ours.encode()])
+        for refused, action in (
+            (ours, Action.ACCEPTED),
+            ("2", Action.WAIT),
+            (ours[:8], Action.WAIT),
+            ("11111111-2222-4333-8444-555555555555", Action.WAIT),
+        ):
+            reply = answer(200, b'{"rejected":[{"event_id":"%b"}]}' % refused.encode())
+            told = judge(reply, now=0.0, form=form, posted=posted)
+            # ClickHouse names no event.
+            expected = Action.WAIT if name == "clickhouse" else action
+            assert told.action is expected, (name, refused)
 
 
 def test_of_an_answer_that_repeats_the_key_only_ids_are_kept() -> None:
