@@ -124,8 +124,8 @@ def configure(
         before, _process.client = _process.client, client
     if before is not None:
         before.close()
-        if not client.decision().on:
-            # What the program was told meanwhile holds for what waits, too.
+        if client.decision().rule == "program":
+            # It is off by the program's own word, which holds for what waits as well.
             before.switch_off()
     return client
 

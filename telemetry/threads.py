@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
 
 # A program with thousands of threads may give each 32 KiB, in which urllib3 crashes.
 _STACK_BYTES_MIN = 512 * 1024
-_sizing = threading.Lock()
+_sizing = threading.RLock()  # a signal's handler may flush in here
 
 
 def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
@@ -29,3 +30,13 @@ def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
             if is_small:
                 threading.stack_size(hosts)
     return thread
+
+
+def _after_fork() -> None:
+    """In a child: another thread may have had the lock."""
+    global _sizing  # noqa: PLW0603 - as the size is, one for the process
+    _sizing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,8 @@
 """Which segments go into one batch, where each holds little. Pure.
 
 Programs that run side by side begin a segment each. Ten thousand segments of one event
-would be as many requests; so what follows is posted with what came before it, while both are small.
+would be as many requests; so what follows is posted with what came before it, while both
+are small.
 
     small     neither bound of a batch is half reached: more is waited for
     enough    one is, or SEGMENTS_MAX segments are in it: the batch is posted

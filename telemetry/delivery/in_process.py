@@ -32,7 +32,8 @@ _EXIT_SHARE = 0.9
 class InProcessFlusher:
     """Runs the flushes of one client in threads of this process.
 
-    `allowed` is asked before each request. `release` is that of `flush`. Safe for threads; a forked child makes its own.
+    `allowed` is asked before each request. `release` is that of `flush`. Safe for
+    threads; a forked child makes its own.
     """
 
     def __init__(
