@@ -287,8 +287,8 @@ def _protected(path: str, *, is_timed: bool) -> str:
     """
     try:
         found, user = os.lstat(path), os.geteuid()
-    except FileNotFoundError:
-        return ""
+    except OSError:
+        return ""  # it is made when it is needed, or the ledger cannot be read at all
     if found.st_uid != user:
         is_shut = _problem_of(path) or (is_timed and user != 0)
         advice = "belongs to another user; give it back with `chown`"

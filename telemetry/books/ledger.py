@@ -20,6 +20,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
 import time
 from typing import NoReturn
 
@@ -222,7 +223,8 @@ def _remove_unborn(path: str) -> None:
     Killed between the two, a journal without a database is overwritten by the next.
     """
     with contextlib.suppress(OSError):
-        if os.lstat(path).st_size == 0:
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode) and not found.st_size:
             os.unlink(path)
             os.unlink(path + view.JOURNAL_SUFFIX)
 
