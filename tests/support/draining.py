@@ -140,6 +140,8 @@ class Spool:
         self.home = Home(str(root))
         self.count = 0
         self.turn = self.failures = 0
+        # How many events were left by the last drain.
+        self.pending = 0
         self.stopped = ""
         self.verdict: Verdict | None = None
         self.drained: Drain
@@ -213,14 +215,16 @@ class Spool:
             finally:
                 self.drained.close()
             books.close()
+        assert books.is_saved
         assert desk.letters._file is None, "a file of letters is left open"
         self.turn = self.drained.turn
         is_over = self.stopped == "" and self.verdict is None
         if self.stopped == "deadline" and not self.drained.says_nothing:
             is_over = poster.received != []
         self.failures = 0 if is_over else (0 if poster.received else known) + 1
-        census = self.census()
+        census = take_census(self.home, books.snapshot)
         assert census.holds(), census
+        self.pending = census.pending
         return poster
 
     @property

@@ -301,7 +301,7 @@ def test_a_server_that_fails_now_and_then_costs_no_event(tmp_path: Path) -> None
                 count = itertools.count()
             server = spool.drain(lambda _, t=takes, no=refusal: OK if t() else no)  # type: ignore[misc]
             assert server.requests < 150, (name, flush)
-            if not spool.left()[1]:
+            if not spool.pending:
                 break
         assert spool.left() == (120, 0, 0), name
 
@@ -384,7 +384,7 @@ def test_a_server_that_takes_few_requests_of_a_flush_kills_no_good_event(
             return refusal if is_amiss(numbers) else OK
 
         received.update(spool.drain(answers, batch_events_max=40).received)
-        if not spool.left()[1]:
+        if not spool.pending:
             break
         spool.write(flush, 1)  # the program is started once more
     bad = set() if amiss == "too many" else {3, 9}
@@ -599,7 +599,7 @@ def test_a_segment_of_bad_events_comes_to_its_end(
     bad = refusing(range(20), status(400))
     for flush in range(1, 100):
         spool.drain(bad, batch_events_max=24)
-        if not spool.left()[1]:
+        if not spool.pending:
             break
         spool.write(flush, 1)
     assert spool.left() == (spool.count - 20, 0, 20)
