@@ -91,10 +91,20 @@ class Drain:
     """One drain of one spool.
 
     `turn` is the number of the next probe. `failures` is how many flushes to this
-    destination delivered nothing, in a row, before this one.
+    destination delivered nothing, in a row, before this one. With `begins_new` nothing
+    that was set aside is posted before new events: whatever ended the last flushes may
+    end each one there.
     """
 
-    def __init__(self, desk: Desk, poster: Poster, *, turn: int, failures: int) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        poster: Poster,
+        *,
+        turn: int,
+        failures: int,
+        begins_new: bool = False,
+    ) -> None:
         self.turn = turn
         # Whether the disk kept something from being settled.
         self.is_blocked = False
@@ -104,6 +114,7 @@ class Drain:
         self._books = desk.books
         self._poster = poster
         self._failed_before = failures
+        self._begins_new = begins_new
         self._delivered = 0
         entries = desk.books.snapshot.segments.values()
         self._evidence = Evidence(
@@ -239,7 +250,7 @@ class Drain:
         Events whose next failure would be their last, or else one range. If two in a row
         delivered nothing, the next flush begins with new events.
         """
-        if not 1 <= self._failed_before <= BEGIN_FLUSHES:
+        if self._begins_new or not 1 <= self._failed_before <= BEGIN_FLUSHES:
             return
         aside = [each for each in self._waiting() if each[1].reason]
         first = search.first_ranges(aside, count_max=BEGIN_MAX)
@@ -272,8 +283,6 @@ class Drain:
             self._accept(batch, verdict)
             return
         self._evidence.begin(batch.segment, batch.known, verdict)
-        if verdict.retry_after_s:
-            self._compared = verdict  # no other probe before that time
         if verdict.narrow:
             self._begun = batch, verdict
         if verdict.action is Action.SPLIT and self._cut(batch, segment):
@@ -450,6 +459,8 @@ class Drain:
             for name in names:
                 self._leave_alone(name)
         self.says_nothing = False
+        # What a probe drew before this says nothing of what fails from here on.
+        self._compared = None
         self._hold_against()
         self._before.clear()
         self._evidence.accept(batch.places)
@@ -686,8 +697,6 @@ class Drain:
                 return True  # settled, or a probe has cut it
         if evidence.is_tried_again(name, known, verdict):
             return True
-        if known.count == 1:
-            return False
         is_cut = bool(self._cut(batch, segment))
         if is_cut:
             for name, known in batch.places:

@@ -158,7 +158,9 @@ class _Flush(NamedTuple):
                 return "off"
             poster = self._poster(transport, allowed)
             progress.poster = poster
-            drain = self._drain_of(books, poster, failures)
+            # Flushes that do not finish may all end on what they begin with.
+            begins_new = plan.starts > 1 and plan.starts % 2 == 1
+            drain = self._drain_of(books, poster, failures, begins_new=begins_new)
             stopped, verdict = _drained(drain)
             progress.verdict = verdict
             if stopped != "off":
@@ -260,7 +262,9 @@ class _Flush(NamedTuple):
             own_key=self.own_key,
         )
 
-    def _drain_of(self, books: Books, poster: Poster, failures: int) -> Drain:
+    def _drain_of(
+        self, books: Books, poster: Poster, failures: int, *, begins_new: bool
+    ) -> Drain:
         config, home = self.config, self.home
         bytes_max = config.spool_bytes_max // 4
         desk = Desk(
@@ -275,7 +279,7 @@ class _Flush(NamedTuple):
             full_bytes=config.segment_bytes_max - config.event_bytes_max,
         )
         turn = books.snapshot.state.probe
-        return Drain(desk, poster, turn=turn, failures=failures)
+        return Drain(desk, poster, turn=turn, failures=failures, begins_new=begins_new)
 
     def _concluded(
         self,

@@ -174,6 +174,7 @@ class Spool:
         batch_events_max: int = 10,
         batch_segments_max: int = 1,
         failures: int | None = None,
+        begins_new: bool = False,
         server: type[Server] | None = None,
     ) -> Server:
         """One drain. `stopped` is why it ended, "" where it came to its own end.
@@ -203,7 +204,13 @@ class Spool:
         with connected(path, mode="ro", busy_s=PATIENCE_S) as ledger:
             poster = (server or Server)(ledger, answers, during)
             poster.at_once = at_once
-            self.drained = Drain(desk, poster, turn=self.turn, failures=known)  # type: ignore[arg-type]
+            self.drained = Drain(
+                desk,
+                poster,  # type: ignore[arg-type]
+                turn=self.turn,
+                failures=known,
+                begins_new=begins_new,
+            )
             try:
                 self.verdict = self.drained.run()
             except Halted as halted:

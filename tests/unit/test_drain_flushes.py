@@ -356,3 +356,34 @@ def test_the_rest_of_a_full_segment_waits_while_what_was_set_aside_is_narrowed(
     server = spool.drain(refusing([1, 2, 3, 5, 9, 10], busy), batch_events_max=1)
     assert 11 in server.received  # a probe
     assert [each.count for each in spool.announced() if each.reason] == [1] * 4
+
+
+@pytest.mark.parametrize("way", ["a probe", "what was set aside"])
+def test_what_was_drawn_before_an_acceptance_is_no_answer_behind_it(
+    tmp_path: Path, way: str
+) -> None:
+    """Three events that a server never takes would hold back all behind them."""
+    spool = Spool(tmp_path / "home", [2])
+    if way == "a probe":
+        for _ in range(2):
+            spool.drain(lambda _: DEADLINE)
+    else:
+        spool.drain(refusing([0], status(503)), batch_events_max=1)
+    spool.write(1, 15)
+    answers = in_turn(status(503, asked_s=60.0), then=refusing([3, 4, 5], status(503)))
+    server = spool.drain(answers, at_once=1, batch_events_max=1)
+    assert server.posted[0].endswith("503")
+    assert spool.left()[1] == 3
+
+
+def test_a_flush_that_begins_with_new_events_posts_no_old_one_first(
+    tmp_path: Path,
+) -> None:
+    """Flushes that are killed over what they begin with never came to new events."""
+    spool = Spool(tmp_path / "home", [2])
+    spool.drain(refusing([0], status(503)), batch_events_max=1)
+    spool.write(1, 3)
+    old = spool.drain(lambda _: DOWN, failures=1)
+    assert old.posted[0] == "0 refused"
+    new = spool.drain(refusing([0], status(503)), failures=1, begins_new=True)
+    assert new.posted[0] == "2-4 ok"
