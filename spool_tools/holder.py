@@ -5,6 +5,7 @@ A program that is launched in them finds it taken, and leaves the flush to the n
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import NamedTuple
@@ -27,7 +28,11 @@ class Holder(NamedTuple):
 def flush_lock_holder(home: Home) -> Holder:
     """Whether the flush lock is held, and on Linux by which process."""
     try:
-        descriptor = open_regular(home.flush_lock, os.O_RDONLY)
+        try:
+            # Where locks are those of records (NFS), a file is locked as it is opened.
+            descriptor = open_regular(home.flush_lock, os.O_RDWR)
+        except PermissionError:
+            descriptor = open_regular(home.flush_lock, os.O_RDONLY)
     except FileNotFoundError:
         return Holder("none")
     except OSError:
@@ -36,7 +41,9 @@ def flush_lock_holder(home: Home) -> Holder:
         if try_lock(descriptor):
             return Holder("none")
     except OSError as error:
-        return Holder("unknown", problem=error.strerror or str(error))
+        is_told = error.errno != errno.EBADF  # it could only be read
+        problem = (error.strerror or str(error)) if is_told else ""
+        return Holder("unknown", problem=problem)
     finally:
         os.close(descriptor)
     return Holder("running", _holding_process(os.path.realpath(home.flush_lock)))

@@ -282,8 +282,8 @@ def _unusable(home: Home, holder: Holder) -> str:
 def _protected(path: str, *, is_timed: bool) -> str:
     """What keeps a flush from writing this file, and what to do; empty if nothing does.
 
-    Its mode does not, if it is one's own: each flush mends it. Of another user's file
-    nobody but root may set the time.
+    A file of one's own may be read-only: each flush makes it writable. Of another
+    user's file nobody but root may set the time.
     """
     try:
         found, user = os.lstat(path), os.geteuid()

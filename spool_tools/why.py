@@ -21,7 +21,7 @@ from telemetry.wire.verdict import SLOW
 _STARTS_SUSPECT = 2
 # The schedule is written right behind the ledger, in whole seconds.
 _SAME_TIME_S = 2
-# A flush in the program itself leaves no count of those that did not finish.
+# A flush that the program asks for (`Client.flush`) is not counted.
 _UNKNOWN_END = (
     "it was ended from outside, or could not write (a limit of open files or of file "
     "sizes: see `ulimit -a`); `spool-tools flush` reports what it meets"
@@ -225,9 +225,10 @@ def _has_an_answer(facts: Facts) -> bool:
 
     Where flushers never finish, the program's own flushes at exit do.
     """
-    ended = facts.state.last_error_ms / 1000
-    is_last = ended and ended >= facts.began - _SAME_TIME_S
-    return bool(is_last) and facts.state.stopped in {"waiting", "paused", "deadline"}
+    state = facts.state
+    ended = max(state.last_error_ms, state.last_success_ms) / 1000
+    is_last = bool(ended) and ended >= facts.began - _SAME_TIME_S
+    return is_last and state.stopped in {"waiting", "paused", "deadline", "drained"}
 
 
 def _is_refused_altogether(facts: Facts) -> bool:

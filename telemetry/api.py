@@ -124,8 +124,8 @@ def configure(
         before, _process.client = _process.client, client
     if before is not None:
         before.close()
-        if client.decision().rule == "program":
-            # It is off by the program's own word, which holds for what waits as well.
+        if enabled is not None and enabled is not True:
+            # The program's own word holds for what waits as well.
             before.switch_off()
     return client
 

@@ -158,7 +158,8 @@ class Client:
     def _renew_locks(self) -> None:
         self._lock, self._session_lock = RLock(), RLock()
         self._is_making = False
-        # Threads that are in their first event, and the events inside of those.
+        # Threads that are in their first event, and the events inside of those: to put
+        # one in and to take one out is one step.
         self._inside: set[int] = set()
         self._busy: list[None] = []
 
@@ -222,7 +223,7 @@ class Client:
         pipeline = self._pipeline
         if pipeline is not None and pipeline.is_started:
             return self._track(event, properties)
-        if self._is_inside_first():
+        if self._refuse_inside_first():
             return False
         inside, me = self._inside, get_ident()
         try:
@@ -233,10 +234,10 @@ class Client:
         finally:
             inside.discard(me)
 
-    def _is_inside_first(self) -> bool:
-        """Whether this is a signal's handler inside of the first event; it is counted.
+    def _refuse_inside_first(self) -> bool:
+        """Whether this is inside of the first event, in a handler of signals or of logs.
 
-        Nothing may be loaded here: the frame that was interrupted may have the lock of
+        It is refused as busy, and counted behind that event. Nothing may be loaded here: the frame that was interrupted may have the lock of
         all imports, for which another thread waits that has a module's.
         """
         if get_ident() not in self._inside:
@@ -266,6 +267,8 @@ class Client:
                 event = NamedEvent(event, properties or {})  # type: ignore[arg-type]
             sealed = pipeline.record(event)
         except Exception as error:
+            if self._is_making:
+                self._busy.append(None)  # inside of a first flush
             self._fail(error)
             return False
         if self._debug is not None:
@@ -368,7 +371,7 @@ class Client:
 
     def _track_made(self, make: "Callable[[], StructuredEvent | None]") -> None:
         """Track the event that `make` answers, if it does. One thread makes at a time."""
-        if self._is_inside_first():
+        if self._refuse_inside_first():
             return
         try:
             with self._session_lock:
@@ -392,6 +395,7 @@ class Client:
         """
         try:
             pipeline = self._pipeline or self._open()
+            self._count_busy()
             if pipeline is not None:
                 return pipeline.flush(timeout_s=timeout_s)
             if self._asking is not None:
@@ -418,15 +422,17 @@ class Client:
 
     def switch_off(self) -> None:
         """Record and send nothing any more, as with `Config(enabled=False)`."""
-        if not self._config:
-            return  # it is off, or cannot be loaded
-        import msgspec
+        try:
+            with self._lock:
+                self._off = Decision("program", "the program turned it off", on=False)
+                pipeline, self._pipeline = self._pipeline, None
+            if pipeline is not None:
+                import msgspec
 
-        self._config = msgspec.structs.replace(self._config, enabled=False)
-        self._off = Decision("program", "the program has turned it off", on=False)
-        pipeline, self._pipeline = self._pipeline, None
-        if pipeline is not None:
-            pipeline.set_config(self._config)
+                off = msgspec.structs.replace(pipeline.config, enabled=False)
+                pipeline.set_config(off)
+        except Exception as error:
+            self._fail(error, is_loss=False, may_raise=False)
 
     def __enter__(self) -> "Self":
         return self
@@ -465,10 +471,15 @@ class Client:
             if self._pipeline is None:
                 self._is_making = True
                 try:
-                    self._pipeline = self._make_pipeline()
+                    pipeline = self._make_pipeline()
                 finally:
                     self._is_making = False
+                if not self._is_off():  # a signal's handler may have turned it off
+                    self._pipeline = pipeline
             return self._pipeline
+
+    def _is_off(self) -> bool:
+        return self._off is not None
 
     def _make_pipeline(self) -> "Pipeline | None":
         from telemetry.pipeline import Pipeline, decide_for
@@ -584,9 +595,12 @@ def _unload_unfinished() -> None:
     """In a forked child, before its clients go on."""
     # Python's locks of the modules that are being loaded: nearly always none.
     if getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None):
-        from telemetry.unfinished_modules import unload_unfinished
+        try:
+            from telemetry.unfinished_modules import unload_unfinished
 
-        unload_unfinished()
+            unload_unfinished()
+        except (ImportError, OSError):
+            pass  # Python would print it: no descriptor is left to load that with
 
 
 if hasattr(os, "register_at_fork"):

@@ -86,7 +86,8 @@ erase = _system.erase
 is_erased = _system.is_erased
 
 # (path, content, time): written in place, with this time of modification in ns since
-# 1970. Killed in between, its time is that of the write.
+# 1970. Killed in between, its time is that of the write. A full disk may take the time
+# and not the content, which raises OSError all the same.
 overwrite = _system.overwrite
 # (path): what its file system has left for us.
 free_bytes = _system.free_bytes

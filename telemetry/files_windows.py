@@ -244,11 +244,13 @@ def is_erased(descriptor: int) -> bool:
 def overwrite(path: str, content: bytes, mtime_ns: int) -> None:
     descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
     try:
-        os.write(descriptor, content)
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
     finally:
-        os.close(descriptor)
-    # Closing a file that was written sets its time.
-    os.utime(path, ns=(mtime_ns, mtime_ns))
+        # Closing a file that was written sets its time.
+        os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
 def free_bytes(path: str) -> int:

@@ -99,7 +99,9 @@ def install(environment: Mapping[str, str], prefix: str) -> str:
         return "frozen"
     # A program that is embedded may have none, or what is no text.
     arguments = getattr(sys, "argv", None) or [""]
-    if str(arguments[0]).endswith((".pyz", ".pex")):
+    name = arguments[0]
+    is_name = isinstance(name, (str, os.PathLike))
+    if is_name and os.fspath(name).endswith((".pyz", ".pex")):
         return "zipapp"
     for part, installer in _INSTALLERS.items():
         if part in prefix:

@@ -13,7 +13,13 @@ from collections.abc import Mapping, Sequence
 from telemetry.config import Config
 from telemetry.consent import consent, stored_choice
 from telemetry.envelope import Envelope
-from telemetry.errors import ConfigError, DiskError, HomeError, OffError
+from telemetry.errors import (
+    ConfigError,
+    DiskError,
+    HomeError,
+    OffError,
+    RefusedError,
+)
 from telemetry.files import make_directory, make_empty, make_home
 from telemetry.identity import user_uuid
 from telemetry.paths import Home, home_of
@@ -60,12 +66,14 @@ class Pipeline:
         self.is_started = False
         try:
             self._make_parts(mistakes, own_key, platform)
+        except HomeError:
+            raise  # nothing is written into a home that was refused
         except Exception as error:
             # There is no client that could count it later.
             from telemetry.spool import refusals
 
             # The file is there, or there was no room for it; after an opt-out none is made.
-            reason = getattr(error, "reason", "internal")
+            reason = error.reason if isinstance(error, RefusedError) else "internal"
             refusals.count(self.home.refused, [(reason, 1)], may_make=lambda: False)
             raise
 

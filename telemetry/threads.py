@@ -19,16 +19,20 @@ def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
     now gets more than it asked for. Raises RuntimeError where none can be started.
     """
     thread = threading.Thread(target=work, name=name, daemon=True)
-    with _sizing:
+    sizing, hosts = _sizing, 0
+    try:  # not `with`, see `holding`
+        sizing.acquire()
         hosts = threading.stack_size()
-        is_small = 0 < hosts < _STACK_BYTES_MIN
-        if is_small:
+        if 0 < hosts < _STACK_BYTES_MIN:
             threading.stack_size(_STACK_BYTES_MIN)
+        thread.start()
+    finally:
+        if hosts:
+            threading.stack_size(hosts)
         try:
-            thread.start()
-        finally:
-            if is_small:
-                threading.stack_size(hosts)
+            sizing.release()
+        except RuntimeError:
+            pass  # a signal's handler raised before it was acquired
     return thread
 
 

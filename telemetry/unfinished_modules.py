@@ -19,8 +19,8 @@ _OURS = "telemetry."
 def unload_unfinished() -> None:
     """In a child: what the thread was loading that loaded a module of ours, is unloaded.
 
-    That may be any module, of the library or of others, which ours needs. Modules that
-    other threads load for the host are the host's.
+    That may be any module, of the library or of others, which ours needs. What other
+    threads load is left alone.
     """
     importing: Any = sys.modules.get("_frozen_importlib")
     locks = getattr(importing, "_module_locks", {})

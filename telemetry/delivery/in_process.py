@@ -152,8 +152,8 @@ class InProcessFlusher:
                 self.config,
                 self._home,
                 time.time(),
-                # One that the program's end cuts short is counted, as one that is killed.
-                is_start=True,
+                # One that the program's end cuts short counts, as one that is killed.
+                is_start=mode != "launch" or self._leaving.is_set(),
                 after_failure_only=after_failure_only,
             )
         except Exception as error:  # noqa: BLE001 - Python would print it

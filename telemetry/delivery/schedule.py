@@ -8,8 +8,8 @@ of the next flush for the destination in its first line. Each line has 23 bytes:
     <destination> <failures> <not before>    one line for each recent destination
 
 destination   CRC-32 of endpoint, header, key and format: each has its own backoff
-starts        flushes that began by themselves since the last one that finished; those
-              of a program in `launch` mode count, and do not finish
+starts        flushes that began by themselves since one finished; what a program in
+              `launch` mode flushes itself, at its end, does not end the count
 last          when a flush last began or ended, seconds since 1970
 failures      flushes in a row that delivered nothing
 
@@ -292,7 +292,7 @@ def claim(
 ) -> FlushLock | None:
     """The flush lock, if a flush is due at `now` and no other process is at it.
 
-    The next flush is one window ahead on return. `is_start` counts a flusher that has
+    The next flush is one window ahead on return, if that can be written. `is_start` counts a flusher that has
     to finish. After a failure the owner waits a random part of `spread_s` seconds, so
     that a fleet that launches by the clock does not arrive by the clock; the next
     flush is moved behind that wait. Raises OSError.

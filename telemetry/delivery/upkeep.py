@@ -103,7 +103,8 @@ def _sweep_old_temporaries(root: str) -> None:
 
 def relieve(home: Home, release: Callable[[], None] = lambda: None) -> None:
     """Make space: delete segments that are settled for good, then the reserve."""
-    release()
+    if is_full(home.root):
+        release()
     try:
         snapshot = read_snapshot(home.ledger)
     except (LedgerError, OSError):

@@ -96,12 +96,12 @@ _CONTENT_KINDS = frozenset({"reset", "protocol", "timeout", "other"})
 # Answers to a refused key: they often repeat it, in a spelling of their own.
 _KEY_REFUSED = frozenset({401, 403, 407})
 _SPLITS = frozenset({400, 413, 422})
-# Only for the reason that is told: what looks like it is refused without this as well.
 # How the id of an event stands in a body, in JSON, in OTLP's JSON and in its messages.
 _EVENT_ID = re.compile(
-    rb'event_id(?:":"|","value":\{"stringValue":")([^"\\]{1,200})"'
+    rb'event_id(?:":"|","value":\{"stringValue":")([0-9a-fA-F-]{36})"'
     rb"|event_id\x12&\n\$([0-9a-fA-F-]{36})"
 )
+# Only for the reason that is told: what looks like it is refused without this as well.
 _MARKUP = re.compile(rb"[\s\0\xef\xbb\xbf\xff\xfe]*<")
 _DETAIL_MAX = 200
 # With what stands before it.

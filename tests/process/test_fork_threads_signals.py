@@ -16,10 +16,12 @@ from types import FrameType
 import pytest
 
 from telemetry import pipeline as pipeline_module
+from telemetry import threads
 from telemetry.client import Client
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
+from telemetry.threads import start_thread
 from tests.support.surroundings import bare_environment, run_python
 from tests.support.writers import (
     PATIENCE_S,
@@ -407,8 +409,9 @@ def test_child_that_outlives_its_parent_keeps_nothing_locked(home: Home) -> None
 
 
 FORKING = """
-import os, sys, threading, time, telemetry
-telemetry.configure("app", home=sys.argv[1], flush=sys.argv[2])
+import os, sys, threading, telemetry
+telemetry.configure("app", home=sys.argv[1], flush=sys.argv[2], api_key="k-12345678",
+    endpoint="http://127.0.0.1:9/")
 stop = threading.Event()
 def work():
     while not stop.is_set():
@@ -424,7 +427,6 @@ for _ in range(8):
         telemetry.flush(timeout_s=0.1)
         os._exit(0 if recorded else 3)
     children.append(child)
-    time.sleep(0.01)
 stop.set()
 print([os.waitpid(child, 0)[1] for child in children])
 """
@@ -438,3 +440,25 @@ def test_children_that_are_forked_beside_a_first_event_record(
     environment = bare_environment(tmp_path, PYTHONWARNINGS="ignore")
     ran = run_python(FORKING, str(tmp_path / "h"), mode, environment=environment)
     assert (ran.stdout, ran.stderr, ran.returncode) == (f"{[0] * 8}\n", "", 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_starts_threads_whatever_its_parent_was_at() -> None:
+    """Another thread of the parent may just have had the lock of the stacks' size."""
+    with threads._sizing:
+        began = threading.Event()
+
+        def other(peer: Peer) -> None:
+            start_thread(began.set, "it").join(PATIENCE_S)
+            peer.tell(str(began.is_set()))
+
+        forked: list[str] = []
+
+        def fork_elsewhere() -> None:
+            with child(other) as peer:
+                forked.append(peer.hear())
+
+        forking = threading.Thread(target=fork_elsewhere)
+        forking.start()
+        forking.join(PATIENCE_S)
+    assert forked == ["True"]

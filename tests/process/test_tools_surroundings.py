@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.support import misbehaving
 from tests.support.bad_places import COMMANDS, NOBODY, all_ran_in, ended, ran_in
 from tests.support.delivering import KEY, client_of
 from tests.support.launching import PROGRAM, environment_of
 from tests.support.loopback import Server
 from tests.support.tooling import Ran, tool
+from tests.support.writers import wait_until
 
 
 CODES = [1 if command[0] == "flush" else 0 for command in COMMANDS]
@@ -196,13 +198,18 @@ def test_a_flush_that_the_programs_end_cuts_short_is_named(
     mode: str, tmp_path: Path
 ) -> None:
     """A slow disk, run after run: each sets the time of the next one, and sends nothing."""
-    environment = environment_of(tmp_path, "http://127.0.0.1:9/")
-    settings = {"flush": mode, "exit_timeout_s": 0.001}
-    command = [sys.executable, "-c", PROGRAM, repr(settings), "tool"]
-    for _ in range(2):
-        if (tmp_path / "app").exists():
-            os.utime(tmp_path / "app" / "next-flush", (0, 0))
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+    settings = repr({"flush": mode, "exit_timeout_s": 60.0})
+    command = [sys.executable, "-c", PROGRAM, settings, "tool"]
+    with Server(misbehaving.silent_after(b"")) as server:
+        environment = environment_of(tmp_path, server.url)
+        for number in range(1, 3):
+            if (tmp_path / "app").exists():
+                os.utime(tmp_path / "app" / "next-flush", (0, 0))
+            with subprocess.Popen(
+                command, env=environment, stdout=subprocess.DEVNULL
+            ) as running:
+                wait_until(lambda number=number: len(server.requests) == number)  # type: ignore[misc]
+                running.kill()
     found = tool("status", home=tmp_path / "app").line
     assert (found["pending"], found["why_code"]) == (2, "flusher_unfinished")
     assert "too little time at a program's end" in found["why"]
@@ -211,7 +218,7 @@ def test_a_flush_that_the_programs_end_cuts_short_is_named(
 # A filter of system calls (seccomp): `flock` fails, as on NFS or Lustre without locks.
 NO_LOCKS = """
 import ctypes, errno, os, struct
-number = {"x86_64": 73, "aarch64": 32}[os.uname().machine]
+number = {"x86_64": 73, "aarch64": 32}.get(os.uname().machine) or os._exit(77)
 program = struct.pack(
     "=HBBIHBBIHBBIHBBI",
     0x20, 0, 0, 0,  # load the number of the call
@@ -223,7 +230,7 @@ memory = ctypes.create_string_buffer(program)
 filter = struct.pack("HL", 4, ctypes.addressof(memory))
 libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, filter, 0, 0) == 0, "no filter"
+libc.prctl(22, 2, filter, 0, 0) == 0 or os._exit(77)
 """
 
 
@@ -234,8 +241,12 @@ def test_a_file_system_without_locks_is_named(mode: str, tmp_path: Path) -> None
     environment = environment_of(tmp_path, "http://127.0.0.1:9/")
     command = [sys.executable, "-c", NO_LOCKS + PROGRAM, repr({"flush": mode}), "tool"]
     for _ in range(3):
-        done = subprocess.run(command, env=environment, capture_output=True, check=True)
-        assert (done.stdout, done.stderr) == (b"True\n", b"")
+        done = subprocess.run(
+            command, env=environment, capture_output=True, check=False
+        )
+        if done.returncode == 77:
+            pytest.skip("this system, or this kind of machine, has no such filter here")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"True\n", b"")
     home = tmp_path / "app"
     source = NO_LOCKS + "from spool_tools.cli import main\nmain()"
     arguments = ["status", "--home", str(home)]

@@ -65,8 +65,11 @@ def run(environment: dict[str, str], tool: str = "tool", **settings: object) -> 
     assert (process.returncode, out, err) == (0, "True\n", ""), err
 
 
-def flushers(directory: Path) -> list[int]:
-    """The pids of the detached flushers whose home is below `directory`."""
+def flushers(directory: Path, *, also_starting: bool = False) -> list[int]:
+    """The pids of the detached flushers whose home is below `directory`.
+
+    `also_starting`: and of those that are still the shell which becomes one.
+    """
     found = []
     mark = os.fsencode(f"TELEMETRY_HOME={directory}\0")
     for name in filter(str.isdecimal, os.listdir("/proc")):
@@ -76,7 +79,7 @@ def flushers(directory: Path) -> list[int]:
         except OSError:
             continue
         # The shell that starts one has the same arguments; it is gone at once.
-        is_shell = command.startswith(b"/bin/sh")
+        is_shell = command.startswith(b"/bin/sh") and not also_starting
         if mark in environ + b"\0" and b"\0-I\0-c\0" in command and not is_shell:
             found.append(int(name))
     return found
@@ -85,6 +88,6 @@ def flushers(directory: Path) -> list[int]:
 def await_no_flusher(directory: Path, timeout_s: float = 60.0) -> None:
     """Return once no flusher runs; fails after `timeout_s` seconds."""
     until = time.monotonic() + timeout_s
-    while flushers(directory):
+    while flushers(directory, also_starting=True):
         assert time.monotonic() < until, "a flusher runs on"
         time.sleep(0.02)
