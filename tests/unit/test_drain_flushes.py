@@ -387,3 +387,104 @@ def test_a_flush_that_begins_with_new_events_posts_no_old_one_first(
     assert old.posted[0] == "0 refused"
     new = spool.drain(refusing([0], status(503)), failures=1, begins_new=True)
     assert new.posted[0] == "2-4 ok"
+
+
+def test_events_that_failed_in_earlier_flushes_are_no_word_of_the_server(
+    tmp_path: Path,
+) -> None:
+    """One that it may take by now is posted; after five failures in a row none is."""
+    spool = Spool(tmp_path / "home", [4, 1])
+    spool.drain(refusing(range(4), status(400)), batch_events_max=1)
+    spool.write(2, 1)
+    down = status(503)
+    asked = status(503, asked_s=60)
+    answers = in_turn(OK, down, down, down, asked, then=lambda _: down)
+    server = spool.drain(answers, batch_events_max=1, failures=0)
+    assert server.posted == ["5 ok", *["0 503"] * 2, *["1 503"] * 2, "2 503"]
+    assert (spool.stopped, spool.verdict) == ("waiting", down)
+    assert [each.windows for each in spool.announced()] == [2, 2, 2, 1]
+
+
+def test_sixteen_refusals_end_no_flush_if_one_of_the_next_four_probes_is_accepted(
+    tmp_path: Path,
+) -> None:
+    """The first probe may be a bad event too; good ones wait for no other flush."""
+    spool = Spool(tmp_path / "home", [32, 1])
+    no = status(400)
+    answers = in_turn(no, OK, *[no] * 17, no, OK)
+    server = spool.drain(answers, batch_events_max=32)
+    assert server.posted[18:22] == ["26-27 400", "14 400", "0 ok", "1 ok"]
+    assert spool.left() == (33, 0, 0)
+
+
+def test_what_fails_last_of_what_was_set_aside_asks_for_no_pause(
+    tmp_path: Path,
+) -> None:
+    """The server takes new events before the time that it named for a bad one."""
+    spool = Spool(tmp_path / "home", [10, 1])
+
+    def during(numbers: list[int]) -> None:
+        if 9 in numbers and len(numbers) < 10:
+            raise DEADLINE
+
+    spool.drain(refusing([9], status(503, asked_s=60)), during=during)
+    assert (spool.stopped, spool.verdict) == ("deadline", status(503))
+    assert spool.drained.says_nothing
+
+
+def test_a_server_that_breaks_down_over_what_was_set_aside_says_so(
+    tmp_path: Path,
+) -> None:
+    """It would be taken for one that works, and asked again too soon."""
+    spool = Spool(tmp_path / "home", [8, 1])
+    answers = in_turn(status(503), OK, then=lambda _: status(503))
+    spool.drain(answers)
+    assert spool.stopped == "waiting"
+    assert not spool.drained.says_nothing
+
+
+def test_a_segment_whose_file_is_put_back_in_a_flush_is_counted_once(
+    tmp_path: Path,
+) -> None:
+    """What was set aside of it is not taken back: `status` would count each event twice."""
+    spool = Spool(tmp_path / "home", [18, 8])
+    path = Path(spool.home.segment(spool.name(0)))
+    requests = itertools.count(1)
+
+    def during(numbers: list[int]) -> None:
+        if numbers[0] == 10 and next(requests) == 2:
+            path.write_bytes(path.read_bytes().rpartition(b"\x1e")[0])
+
+    spool.drain(in_turn(OK, then=lambda _: status(503)), during=during)
+    assert (spool.stopped, spool.left()) == ("waiting", (10, 25, 0))
+    spool.drain()
+    assert spool.left() == (35, 0, 0)
+
+
+def test_events_that_failed_last_are_not_blamed_for_a_server_that_fails_for_all(
+    tmp_path: Path,
+) -> None:
+    """Good events would come closer to a dead letter with each flush of that kind."""
+    spool = Spool(tmp_path / "home", [3, 1])
+    answers = in_turn(status(503), OK, then=lambda _: status(503))
+    spool.drain(answers, batch_events_max=1)
+    assert [each.windows for each in spool.announced()] == [0, 0, 0]
+
+
+def test_an_event_that_is_damaged_before_it_is_buried_ends_no_flush(
+    tmp_path: Path,
+) -> None:
+    """There is no letter of what cannot be read; it counts as damaged."""
+    spool = spent(tmp_path / "home", 2)
+    spool.write(9, 1)
+    path = Path(spool.home.segment(spool.name(0)))
+    requests = itertools.count(1)
+
+    def during(numbers: list[int]) -> None:
+        if numbers == [0] and next(requests) == 5:
+            path.write_bytes(path.read_bytes().replace(b'"n":0', b'"n":9'))
+
+    spool.drain(refusing([0, 1], status(400)), during=during, failures=1)
+    assert spool.census().damaged == 1
+    assert [letter.reason for letter in spool.letters()] == ["400"]
+    assert spool.left() == (5, 0, 1)
