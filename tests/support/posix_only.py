@@ -84,6 +84,7 @@ TESTS: dict[str, tuple[str, ...]] = {
 WINE = {
     "a file that is listed as a directory is error 123 there, and 267 on Windows": (
         "test_a_letter_that_cannot_be_stored_settles_nothing_and_holds_back_no_other",
+        "test_a_segment_whose_letters_cannot_be_stored_is_not_probed",
     ),
     "a ledger is opened ten times a second, and what damage does to it is SQLite's": (
         "test_a_flipped_bit_costs_an_entry_or_a_ledger_never_the_truth",
