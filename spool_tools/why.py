@@ -221,7 +221,7 @@ def _refused_or_failed(facts: Facts) -> Why | None:
 
 
 def _has_an_answer(facts: Facts) -> bool:
-    """Whether the last flush that began ended on what a server or the network said.
+    """Whether the last flush that began delivered, or ended on what it was told.
 
     Where flushers never finish, the program's own flushes at exit do.
     """

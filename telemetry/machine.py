@@ -97,11 +97,10 @@ def install(environment: Mapping[str, str], prefix: str) -> str:
     """How the program was installed, as its interpreter's directory `prefix` tells."""
     if hasattr(sys, "frozen") or "__compiled__" in vars(sys.modules["__main__"]):
         return "frozen"
-    # A program that is embedded may have none, or what is no text.
-    arguments = getattr(sys, "argv", None) or [""]
-    name = arguments[0]
-    is_name = isinstance(name, (str, os.PathLike))
-    if is_name and os.fspath(name).endswith((".pyz", ".pex")):
+    # A program that is embedded may have none, or what is no name.
+    name, *_ = getattr(sys, "argv", None) or [""]
+    is_name = isinstance(name, (str, bytes, os.PathLike))
+    if is_name and os.fsdecode(name).endswith((".pyz", ".pex")):
         return "zipapp"
     for part, installer in _INSTALLERS.items():
         if part in prefix:

@@ -292,10 +292,10 @@ def claim(
 ) -> FlushLock | None:
     """The flush lock, if a flush is due at `now` and no other process is at it.
 
-    The next flush is one window ahead on return, if that can be written. `is_start` counts a flusher that has
-    to finish. After a failure the owner waits a random part of `spread_s` seconds, so
-    that a fleet that launches by the clock does not arrive by the clock; the next
-    flush is moved behind that wait. Raises OSError.
+    The next flush is one window ahead on return, if that can be written. `is_start`
+    counts a flush that has to finish. After a failure the owner waits a random part of
+    `spread_s` seconds, so that a fleet that launches by the clock does not arrive by the
+    clock; the next flush is moved behind that wait. Raises OSError.
     """
     destination = destination_of(config)
     lock = take_flush_lock(home)

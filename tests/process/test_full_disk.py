@@ -78,6 +78,12 @@ def _fill(disk: Path, name: str = "filler") -> None:
                 file.writelines(itertools.repeat(b"x" * size))
 
 
+def sent_ids(server: Server) -> list[bytes]:
+    """The ids of the events that came, as often as they came."""
+    sent = b"".join(each.plain_body for each in server.requests)
+    return re.findall(rb'"event_id":"([^"]+)"', sent)
+
+
 def run_program(home: Path, endpoint: str, mode: str) -> None:
     """A program that tracks one event and ends."""
     code = (
@@ -137,8 +143,7 @@ def test_a_program_that_goes_on_drains_a_full_disk(small_disk: Path) -> None:
             assert client.flush(timeout_s=60).stopped == "drained"
         assert recorded[1:] == [True, True]
         assert census_of(home).pending == 0
-        sent = b"".join(each.plain_body for each in server.requests)
-    ids = re.findall(rb'"event_id":"([^"]+)"', sent)
+        ids = sent_ids(server)
     assert len(set(ids)) == len(ids) == 5 + sum(recorded)
 
 
@@ -174,8 +179,7 @@ def test_a_program_that_flushes_by_itself_drains_a_full_disk(
             os.utime(home / "next-flush", (0, 0))  # it is due
             run_program(home, server.url, mode)
         assert census_of(home).pending == 0
-        sent = b"".join(each.plain_body for each in server.requests)
-        ids = re.findall(rb'"event_id":"([^"]+)"', sent)
+        ids = sent_ids(server)
         assert len(set(ids)) == len(ids) >= 2
 
 
