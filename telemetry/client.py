@@ -237,8 +237,9 @@ class Client:
     def _refuse_inside_first(self) -> bool:
         """Whether this is inside of the first event, in a handler of signals or of logs.
 
-        It is refused as busy, and counted behind that event. Nothing may be loaded here: the frame that was interrupted may have the lock of
-        all imports, for which another thread waits that has a module's.
+        It is refused as busy, and counted behind that event. Nothing may be loaded here:
+        the frame that was interrupted may have the lock of all imports, for which another
+        thread waits that has a module's.
         """
         if get_ident() not in self._inside:
             return False

@@ -136,12 +136,11 @@ class _Seen:
 class Envelope:
     """Makes envelopes for one program on one machine.
 
-    `scrub` is None where strings go as they are, less `own_key`. `event_bytes_max` bounds the
-    result, in bytes. `tags` are the program's own; `context` is None where an event has
-    no more of the system's fields than the wire format names. `version` and `user_uuid`
-    may be set anew at any time. `warnings`
-    grows by a sentence for each change that was made to keep an event; who reads them
-    clears it.
+    `scrub` is None where strings go as they are, less `own_key`. `event_bytes_max` bounds
+    the result, in bytes. `tags` are the program's own; `context` is None where an event
+    has no more of the system's fields than the wire format names. `version` and
+    `user_uuid` may be set anew at any time. `warnings` grows by a sentence for each
+    change that was made to keep an event; who reads them clears it.
     """
 
     def __init__(

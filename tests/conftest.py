@@ -26,8 +26,8 @@ hypothesis.settings.load_profile("patient")
 def pytest_configure() -> None:
     """Signals mean something: a shell's background jobs begin with Ctrl-C ignored.
 
-    Those of `nohup` begin with SIGHUP ignored. What is ignored stays so in every process that a test starts, and those that
-    are to be interrupted would never notice.
+    Those of `nohup` begin with SIGHUP ignored. What is ignored stays so in every process
+    that a test starts, and those that are to be interrupted would never notice.
     """
     switches.tests_may_send = True  # these tests try what others are kept from
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -25,7 +25,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         yield left_out(WHAT, "the dependency group `tests` is not installed")
         return
     taken = run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "3"],
+        [sys.executable, *["-m", "pytest", "-q", "-n", "3", "--dist", "worksteal"]],
         environment=dict(os.environ),
         directory=str(REPOSITORY),
         patience_s=900,
@@ -33,7 +33,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     last = taken.output.strip().splitlines()[-1].partition(" in ")[0].strip("= ")
     yield at_most(
         WHAT,
-        "wall time of `pytest -n 3`",
+        "wall time of `pytest -n 3 --dist worksteal`",
         spread([taken.wall_s]),
         BAR_S,
         unit=" s",
