@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
-from telemetry.spool.frame import Record
+from telemetry.spool.frame import OVERHEAD, Record
 
 
 # Each costs 55 bytes in the header X-Spool-Range. Servers take 4 to 8 KiB of headers.
@@ -39,8 +39,9 @@ class Gathering(Generic[T]):
 
     def add(self, part: T, records: Sequence[Record]) -> Iterator[list[T]]:
         """One more part, which holds these records. Batches that are to be posted now."""
-        # The event, and the comma behind it.
-        size = sum(len(record.event) + 1 for record in records)
+        # Each event, and the comma behind it.
+        size = sum([each.end - each.start for each in records])
+        size -= (OVERHEAD - 1) * len(records)
         if (
             self._events + len(records) > self._events_max
             or self._bytes + size > self._bytes_max

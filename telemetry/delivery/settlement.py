@@ -41,7 +41,7 @@ from telemetry.delivery.gathering import SEGMENTS_MAX
 from telemetry.delivery.unfinished import tell_unfinished
 from telemetry.files import sync_directory
 from telemetry.paths import Home
-from telemetry.spool.frame import Damage, Record
+from telemetry.spool.frame import EVENT_AT, Damage, Record
 from telemetry.spool.reader import SegmentReader
 from telemetry.spool.writer import size_of
 from telemetry.wire.batch import Rejection, Request, event_id_of
@@ -203,7 +203,9 @@ class Desk(NamedTuple):
         delivered: Counter[str] = Counter()
         entries: dict[str, SegmentEntry] = {}
         for name, known, records in parts:
-            buried = [each for each in records if (name, each.start) in dead_at]
+            buried = [
+                each for each in records if dead_at and (name, each.start) in dead_at
+            ]
             entry = entries.get(name) or self.books.entry(name)
             entries[name] = settle(entry, known, dead=len(buried))
             dead += _names(buried)
@@ -247,7 +249,7 @@ _NAME = re.compile(rb'\{"event":"([^"\\]{1,60})"')
 
 def _names(records: list[Record]) -> Counter[str]:
     """How many events of each name there are."""
-    matches = [_NAME.match(each.event) for each in records]
+    matches = [_NAME.match(each.text, EVENT_AT) for each in records]
     counts: Counter[str] = Counter()
     for name, count in Counter([each and each[1] for each in matches]).items():
         counts[name.decode("utf-8", "replace") if name else OTHER] += count

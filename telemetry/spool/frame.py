@@ -19,7 +19,8 @@ MARK = b'\x1e{"crc":"'
 # Where the parts stand behind the RS of {"crc":"e8ab4401","seq":"0000002a","rec":…}LF
 _CRC = slice(8, 16)
 _SEQ = slice(25, 33)
-_EVENT = slice(41, -2)
+EVENT_AT = 41
+_EVENT = slice(EVENT_AT, -2)
 # What a record costs besides its event.
 OVERHEAD = 44
 # No record is longer: a reader need not hold more to know that it is not whole.
