@@ -179,9 +179,7 @@ class Dialler:
         answered in time.
         """
         bounds.address = None
-        waiting = self._in_turns(
-            socket.getaddrinfo(host, port, family=0, type=socket.SOCK_STREAM)
-        )
+        waiting = self._in_turns(addresses_of(host, port))
         connect_s = bounds.connect_s()
         now = time.monotonic()
         until, next_start = now + connect_s, now
@@ -238,6 +236,21 @@ class Dialler:
         turns = turns[first:] + turns[:first]
         turns.sort(key=lambda each: (self._failures[each], each != self._last))
         return turns
+
+
+def addresses_of(host: str, port: int) -> list[tuple[Any, ...]]:
+    """The addresses of a name, as `getaddrinfo` gives them. Raises OSError, UnicodeError.
+
+    No resolver is asked for localhost (RFC 6761, 6.3): one that leads elsewhere would be
+    sent in the clear what is meant for this machine.
+    """
+    stream = socket.SOCK_STREAM
+    if host != "localhost":
+        return socket.getaddrinfo(host, port, family=0, type=stream)
+    return [
+        (socket.AF_INET, stream, 0, "", ("127.0.0.1", port)),
+        (socket.AF_INET6, stream, 0, "", ("::1", port, 0, 0)),
+    ]
 
 
 def _begun(family: int, kind: int, protocol: int, address: Any) -> socket.socket:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from telemetry.wire import connection
 from telemetry.wire.connection import Dialler, UnconnectedError
 from telemetry.wire.deadline import Bounds
 from telemetry.wire.verdict import Action, Reply, judge
@@ -41,13 +42,35 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
         (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
         for port in ports
     ]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
+    monkeypatch.setattr(connection, "addresses_of", lambda *_: found)
 
 
 def bounds(*, request_s: float, connect_s: float = 60.0) -> Bounds:
     made = Bounds(connect_timeout_s=connect_s, read_timeout_s=60.0)
     made.begin(deadline=time.monotonic() + request_s, reply_bytes_max=1024)
     return made
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_localhost_is_this_machine_whatever_a_resolver_says(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """In the clear nothing goes to where a search domain or /etc/hosts leads it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        try:
+            listener.bind((host, 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        listener.listen()
+        port = listener.getsockname()[1]
+
+        def mislead(*asked: object, **_named: object) -> list[object]:
+            raise AssertionError(f"a resolver was asked: {asked}")
+
+        monkeypatch.setattr(socket, "getaddrinfo", mislead)
+        with Dialler().dial("localhost", port, bounds(request_s=60.0)) as sock:
+            assert sock.getpeername()[:2] == (host, port)
 
 
 def test_dead_addresses_leave_time_for_a_good_one(
@@ -64,7 +87,7 @@ def test_dead_addresses_leave_time_for_a_good_one(
             assert sock.getpeername()[1] == good
             # Headers and body are two writes: with Nagle's delay, 40 ms a post.
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        first = dialler._in_turns(socket.getaddrinfo("host", 443))[0]
+        first = dialler._in_turns(connection.addresses_of("host", 443))[0]
         assert first[3] == ("127.0.0.1", good), "what worked last is tried first"
 
 
