@@ -20,6 +20,7 @@ from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
 from spool_tools.wording import many
 from telemetry.errors import LedgerError
+from telemetry.files import names_in
 from telemetry.paths import Home
 
 
@@ -42,6 +43,11 @@ def run(args: argparse.Namespace) -> int:
             open_books(home) as books,
         ):
             done = purge(home, books)
+            left = [
+                f"{directory}/{name} cannot be removed; what it held counts no more"
+                for directory in (home.dead, home.quarantine)
+                for name in names_in(directory)
+            ]
     except (LedgerError, OSError) as error:
         complain("purge", f"{problem_of(error)}; what is left is kept, run it again")
         return 1
@@ -50,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         f"removed, and counted as purged: {many(done.events, 'pending event')} and "
         f"{many(done.letters, 'letter')}; {many(done.stretches, 'damaged file')} removed",
     )
-    left = Spool(home, "purge").unreadable()
+    left += Spool(home, "purge").unreadable()
     for each in left:
         complain("purge", f"left alone: {each}")
     return 1 if left else 0

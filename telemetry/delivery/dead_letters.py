@@ -260,7 +260,8 @@ class DeadLetterWriter:
 def drop(home: Home, books: Books, chosen: Collection[str]) -> int:
     """Remove letters by name and count them as purged; how many there were.
 
-    Raises LedgerError and OSError; killed or failed on the way, all or none is done.
+    Raises LedgerError and OSError; killed or failed on the way, all or none is done. If
+    it is the file that cannot be removed, they count no more all the same.
     """
     return _take_out(home, books, chosen, retry=False)
 
@@ -302,7 +303,9 @@ def _take_out(home: Home, books: Books, chosen: Collection[str], *, retry: bool)
         name = _write_moved(home, home.spool, events)
         segments[name] = SegmentEntry(offset=0, retried=len(events))
     books.commit(segments=segments, totals=totals, dead_files=files)
-    finish_moves(home, books)
+    problem = finish_moves(home, books)
+    if problem is not None:
+        raise problem
     return len(events)
 
 
@@ -349,8 +352,12 @@ def _rewritten(
     return files
 
 
-def finish_moves(home: Home, books: Books) -> None:
-    """Finish what `drop` or `retry` has committed. Raises LedgerError and OSError."""
+def finish_moves(home: Home, books: Books) -> OSError | None:
+    """Finish what `drop` or `retry` has committed. Raises LedgerError and OSError.
+
+    Why a file that counts no more could not be removed, if one could not: its row goes
+    on to say so, and holds back nothing else.
+    """
     snapshot = books.snapshot
     moved = [
         *(
@@ -368,10 +375,14 @@ def finish_moves(home: Home, books: Books) -> None:
         for name, each in snapshot.dead_files.items()
         if not each.letters or not os.path.lexists(f"{home.dead}/{name}")
     }
-    for name in gone:
-        # It is gone if a kill came between the unlink and the commit that forgets it.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{home.dead}/{name}")
+    problem = None
+    for name in list(gone):
+        # None to remove: a kill came between the unlink and the commit that forgets it.
+        try:
+            _remove_if_there(f"{home.dead}/{name}")
+        except OSError as error:  # noqa: PERF203 - each has to be tried
+            problem = error
+            del gone[name]
     if gone:
         # Renamed and unlinked is not yet synced, and the rows are what knows of it.
         for directory in (home.spool, home.dead):
@@ -382,6 +393,12 @@ def finish_moves(home: Home, books: Books) -> None:
         totals = snapshot.totals
         totals = msgspec.structs.replace(totals, damaged=totals.damaged + lost)
         books.commit(totals=totals, dead_files=dict.fromkeys(gone))
+    return problem
+
+
+def _remove_if_there(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _size_of(path: str) -> int:

@@ -71,7 +71,9 @@ def purge(home: Home, books: Books) -> Purged:
     remove_files(home.dead)
     stretches = remove_files(home.quarantine)
     sync_directories(home)
-    books.commit(dead_files=dict.fromkeys(books.snapshot.dead_files))
+    # A file that could not be removed keeps its row, or its letters would count again.
+    gone = set(books.snapshot.dead_files) - set(names_in(home.dead))
+    books.commit(dead_files=dict.fromkeys(gone))
     return Purged(events=events, letters=letters, stretches=stretches)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -86,7 +87,8 @@ def _sweep_temporaries(directory: str) -> None:
     for name in names:
         path = f"{directory}/{name}"
         if TEMPORARY in name and not os.path.isdir(path):
-            os.unlink(path)
+            with suppress(OSError):  # the next flush tries again
+                os.unlink(path)
 
 
 def _sweep_old_temporaries(root: str) -> None:

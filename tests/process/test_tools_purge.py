@@ -209,6 +209,43 @@ def test_what_a_killed_purge_set_aside_is_purged_by_the_next_flush(
     assert (home / "spool" / "theirs").is_dir()
 
 
+@pytest.mark.parametrize("action", ["purge --yes", "dead drop --all"])
+def test_a_letter_whose_file_cannot_be_removed_counts_no_more(
+    home: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """Its file is named, nothing of it is sent, and other events are (`chattr +i`)."""
+    before = census_of(home)
+    there = Home(str(home))
+    (name,) = segment_names(there, there.dead)
+    unlink = os.unlink
+
+    def refuse(path: str, **kwargs: int | None) -> None:
+        if str(path).startswith((there.dead, there.quarantine)):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        unlink(path, **kwargs)
+
+    with monkeypatch.context() as patch, Server() as server:
+        patch.setattr(os, "unlink", refuse)
+        done = tool(*action.split(), home=home)
+        assert (done.code, name in done.err) == (1, True)
+        first = census_of(home)
+        assert (first.dead, first.holds()) == (0, True)
+        assert first.purged - before.purged in (2, 2 + before.pending)
+        # Again, and what follows it.
+        tool(*action.split(), home=home)
+        tool("dead", "retry", "--all", home=home)
+        with client_of(home, server.url, events=1) as client:
+            assert client.flush(timeout_s=20).stopped == "drained"
+        assert census_of(home).dead == 0
+        assert census_of(home).holds()
+    with Server() as server, client_of(home, server.url) as client:
+        client.flush(timeout_s=20)
+        assert server.requests == []
+    assert names_in(there.dead) == []
+    assert census_of(home).recorded == before.recorded + 1
+    assert census_of(home).holds()
+
+
 def test_what_a_purge_cannot_remove_is_counted_once(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
