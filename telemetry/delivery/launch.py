@@ -20,8 +20,8 @@ are those of POSIX; `launch_windows.py` has the same for Windows.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found] # without its enumerations
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -225,7 +225,7 @@ def check_surroundings() -> None:
     for program in (SHELL, sys.executable):
         if not os.access(program, os.X_OK, effective_ids=effective):
             raise LaunchError(f"{program} cannot be run")
-    # SIG_DFL and SIG_IGN are enum members, which cannot be called.
+    # SIG_DFL and SIG_IGN are numbers.
     if callable(signal.getsignal(signal.SIGCHLD)) or _waits_for_children():
         raise LaunchError("this program reaps every child itself")
     if _adopts_orphans():
