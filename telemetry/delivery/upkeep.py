@@ -39,7 +39,10 @@ _OLD_S = 3600.0
 def tidy(home: Home, books: Books) -> None:
     """Finish what a crash left: nothing of it is lost, only not yet written up."""
     finish_moves(home, books)
-    orphans = learn_files(home, books)
+    orphans = 0
+    with suppress(OSError):
+        # A `dead/` that cannot be written now holds back no delivery.
+        orphans = learn_files(home, books)
     totals = books.snapshot.totals
     if orphans and not totals.recorded:
         # The totals began anew: the letters' own segments were folded into the old ones.

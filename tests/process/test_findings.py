@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.books.view import read_snapshot
-from telemetry.delivery import schedule
+from telemetry.delivery import dead_letters, schedule
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
@@ -130,6 +131,27 @@ def test_a_letter_of_an_event_that_was_accepted_after_a_kill_counts_once(
         assert client.flush(timeout_s=5).delivered == 3
         census = census_of(home)
         assert census.holds(), census
+
+
+def test_letters_that_cannot_be_tidied_hold_back_no_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dead/` is another user's, or immutable: it is tidied once it can be."""
+    home = tmp_path / "home"
+
+    def refuse(path: str, *_args: object, **_named: object) -> bool:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+    with Server(FINE) as server, client_of(home, server.url, events=3) as client:
+        letter = write_early_letter(home, "00000000000000000001-00000001.v1.jseq")
+        with monkeypatch.context() as patch:
+            patch.setattr(dead_letters, "write_whole", refuse)
+            patch.setattr(dead_letters.os, "unlink", refuse)
+            assert client.flush(timeout_s=5).delivered == 3
+        assert letter.exists()
+        record(client, 1, first=10)
+        assert client.flush(timeout_s=5).delivered == 1
+        assert not letter.exists()
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
