@@ -97,10 +97,14 @@ class BoundedReader(io.RawIOBase):
 
 
 class _Lines(io.BufferedReader):
-    """Lines of a header block. Remembers the last one: `b""` at the connection's end."""
+    """Lines of a header block. Remembers the last one: `b""` at the connection's end.
+
+    In a body they are the sizes of chunks: one that is cut is no size, or the first zero
+    of `00000049` would say that the body is whole.
+    """
 
     last_line = b""
-    is_in_headers = False
+    is_in_headers = is_in_body = False
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
@@ -109,6 +113,8 @@ class _Lines(io.BufferedReader):
             while line[:1] in {b" ", b"\t"}:  # the rest of a folded line
                 line = super().readline(size)
         self.last_line = line
+        if self.is_in_body and line and not line.endswith(b"\n"):
+            raise http.client.IncompleteRead(line)
         return line
 
     def _has_no_meaning(self, line: bytes) -> bool:
@@ -144,6 +150,7 @@ class BoundedResponse(http.client.HTTPResponse):
         self.lines.is_in_headers = False
         if self.lines.last_line not in {b"\r\n", b"\n"}:
             raise MalformedError("the header block breaks off")
+        self.lines.is_in_body = True
         # What is left over shows as a payload, or where the type says that a payload
         # has parts, as the defect alone.
         found = map(type, self.headers.defects)

@@ -64,6 +64,10 @@ PROMPT = [
         + b"2\r\n{}\r\n"), [(200, "cut")]),
     ("chunked", raw(head(200, {"Transfer-Encoding": "chunked"})
         + b"2\r\n{}\r\n0\r\n\r\n", keep=True), [(200, "whole")]),
+    *(("a chunk's size is cut", raw(head(200, {"Transfer-Encoding": "chunked"})
+        + b"2\r\n{}\r\n" + size), [(200, "cut")]) for size in (b"0", b"000", b"0;", b"0\r")),
+    ("a last chunk without the empty line", raw(head(200, {"Transfer-Encoding": "chunked"})
+        + b"2\r\n{}\r\n0\r\n"), [(200, "whole")]),
     ("a chunk's size is no number", raw(head(200, {"Transfer-Encoding": "chunked"})
         + b"zz\r\n{}\r\n0\r\n\r\n"), [(200, "cut")]),
     ("a chunk's size is negative", raw(head(200, {"Transfer-Encoding": "chunked"})
