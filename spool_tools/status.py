@@ -28,7 +28,7 @@ from spool_tools.target import NoSuchSpoolError, add_target, destination, target
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
 from telemetry.books.entries import Totals
-from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX
+from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX, lock_problem
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
@@ -276,6 +276,23 @@ def _unusable(home: Home, holder: Holder) -> str:
             return (
                 f"the path of the home is {beyond}; set TELEMETRY_HOME to a shorter one"
             )
+    # What flushes now may well hold it.
+    return _held(home) if holder.state == "none" else ""
+
+
+def _held(home: Home) -> str:
+    """Why the ledger cannot be locked, and what to do; empty if it can."""
+    problem = lock_problem(home.ledger)
+    if "locked" in problem:
+        return (
+            f"another program holds the ledger ({problem}): a database browser, or a "
+            f"backup; end it, or have it close {home.ledger}"
+        )
+    if problem:
+        return (
+            f"{home.ledger} cannot be locked ({problem}); set TELEMETRY_HOME to a "
+            "directory of a local disk"
+        )
     return ""
 
 

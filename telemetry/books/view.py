@@ -60,6 +60,8 @@ ASIDE_INFIX = ".malformed-"
 # How long a tool waits for commits under way. One takes milliseconds, but a flusher
 # that commits without pause leaves SQLite's readers few moments in between.
 _BUSY_S = 5.0
+# Another tool reads for milliseconds.
+_BRIEFLY_BUSY_S = 1.0
 
 # https://www.sqlite.org/fileformat2.html#the_database_header: what is the same in every
 # ledger, by offset: the magic; "rollback journal" for writing and reading; no
@@ -223,6 +225,28 @@ def connected(path: str, *, mode: str, busy_s: float) -> Iterator[sqlite3.Connec
         for pragma in ("trusted_schema = 0", "cell_size_check = 1", "mmap_size = 0"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         yield connection
+
+
+def lock_problem(directory: str) -> str:
+    """Why no flush can lock the ledger just now, in SQLite's words; empty if one can.
+
+    It is locked for a moment, and nothing is written. One with a hot journal is left
+    alone: SQLite would roll it back.
+    """
+    path = f"{os.path.abspath(directory)}/{DB_NAME}"
+    if sqlite3 is None:
+        return ""
+    try:
+        if is_standing(directory) and not is_hot(path):
+            with connected(path, mode="rw", busy_s=_BRIEFLY_BUSY_S) as connection:
+                connection.execute("BEGIN EXCLUSIVE")
+                connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        problem = str(error)
+        return problem if "locked" in problem or "I/O" in problem else ""
+    except (OSError, LedgerError, sqlite3.Error):
+        pass  # that it cannot be read is told elsewhere
+    return ""
 
 
 def read_rows(connection: sqlite3.Connection, path: str) -> tuple[Snapshot, list[int]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -239,6 +241,27 @@ def test_a_clock_that_was_wrong_is_no_reason_to_wait(home: Path) -> None:
     line = tool("status", home=home).line
     assert line["why_code"] == "paused"
     assert "paused until endpoint, key, header or format change" in line["why"]
+
+
+@pytest.mark.parametrize(
+    "held", [["BEGIN IMMEDIATE"], ["BEGIN EXCLUSIVE"], ["BEGIN", "SELECT * FROM Cache"]]
+)
+def test_a_ledger_that_another_program_holds_is_told(
+    home: Path, held: list[str]
+) -> None:
+    """A browser of databases that was left open keeps every flush from its books."""
+    with Server() as server, client_of(home, server.url, events=5) as client:
+        client.flush(timeout_s=60)
+        record(client, 1)
+    holding = sqlite3.connect(home / "ledger" / "cache.db", isolation_level=None)
+    with contextlib.closing(holding):
+        read = [holding.execute(each) for each in held][-1]
+        read.fetchone()
+        told = tool("status", "--json", home=home).line
+        assert told["why_code"] == "unusable"
+        assert "another program holds the ledger (database is locked)" in told["why"]
+        read.close()
+    assert tool("status", "--json", home=home).line["why_code"] != "unusable"
 
 
 def test_without_a_spool_it_says_what_turned_it_off(tmp_path: Path) -> None:
