@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 import threading
+from typing import Any
 
 from spool_tools.cli import INTERRUPTED
 from spool_tools.progress import Bar
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
     """The settings to send with. Raises WrongUsageError where they cannot be used."""
-    named = {"app": args.app or "telemetry", "endpoint": args.endpoint}
+    named: dict[str, Any] = {"app": args.app or "telemetry", "endpoint": args.endpoint}
     try:
         config = destination(named, os.environ)
         if not config.endpoint and last.url:
@@ -104,6 +105,8 @@ def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
         for bound in ("batch_events_max", "batch_bytes_max"):
             named[bound] = getattr(last, bound) or None
         named["format"] = args.format or last.format
+        if named["format"] == last.format:
+            named["gzip"] = last.gzip
         config = destination(named, os.environ)
         if not config.endpoint:
             raise WrongUsageError("no endpoint; set TELEMETRY_ENDPOINT or --endpoint")

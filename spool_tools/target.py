@@ -16,6 +16,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
@@ -169,9 +170,7 @@ def known_apps() -> list[str]:
     return [name for name, spool in spools.items() if os.path.isdir(spool)]
 
 
-def destination(
-    named: Mapping[str, str | None], environment: Mapping[str, str]
-) -> Config:
+def destination(named: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     """The settings that say where to send: named, else the environment's, the build's.
 
     Raises ConfigError.

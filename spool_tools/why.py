@@ -14,6 +14,7 @@ import msgspec
 from spool_tools.wording import age, many, moment
 from telemetry.books.entries import DeliveryState
 from telemetry.delivery import schedule
+from telemetry.wire.formats import is_compressed
 from telemetry.wire.verdict import SLOW
 
 
@@ -245,12 +246,15 @@ def _paused(facts: Facts) -> Why:
     state, following = facts.state, _next(facts)
     status, _, said = state.last_error.partition(": ")
     problem, advice = _PAUSES.get(status[:3], ("refuses", "read its answer"))
+    if status[:3] in _UNREAD and is_compressed(state.format, state.gzip):
+        advice += ", or send without compression (`gzip=False`)"
     if 0 < facts.pending <= facts.set_aside:
         problem = "took others before, and refuses what still waits"
         advice = "look at it with `spool-tools dump`, and read the answer"
     if not _is_due(facts) and facts.mode != "manual":
         following = (
-            f"paused until endpoint, key, header or format change; else {following}"
+            "paused until endpoint, key, header, format or gzip change; "
+            f"else {following}"
         )
     where = state.endpoint or "the endpoint"
     return Why("paused", f"{where} {problem} ({said or status}): {advice}; {following}")
@@ -289,6 +293,8 @@ _HINTS = {
 }
 _KEY = ("refuses the key", "correct TELEMETRY_API_KEY, or the header's name")
 _PLACE = ("takes no events at this address", "correct the endpoint's path")
+# Of a server that does not understand what it is sent.
+_UNREAD = ("400", "413", "415", "422")
 # What a server means that refuses everything, by its status, and what to do.
 _PAUSES = {
     **dict.fromkeys(("401", "403"), _KEY),
@@ -299,7 +305,7 @@ _PAUSES = {
     ),
     "407": ("is behind a proxy that wants credentials", "add them to HTTPS_PROXY"),
     **dict.fromkeys(
-        ("400", "413", "422"),
+        _UNREAD,
         ("does not understand the events", "compare `format` with what it takes"),
     ),
 }

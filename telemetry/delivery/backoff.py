@@ -6,7 +6,7 @@ deadline   with something delivered: the next may go on at once, unless it was s
 waiting    what the server asked for, spread over 1 to 2 times that; else backoff
            that doubles with each flush that delivered nothing, to six hours
            on what was set aside alone: the same, to ten minutes
-paused     six hours, or until endpoint, key, header or format change
+paused     six hours, or until endpoint, key, header, format or gzip change
 disk       backoff, as for waiting
 off        nothing changes
 

@@ -155,7 +155,9 @@ class Dispatcher:
             if wait_s and plan.failures(destination):
                 when += ": the last flush failed, and `status` says why"
             elif wait_s and plan.last and plan.destination != destination:
-                when += ": the last flush had another endpoint, key, header or format"
+                when += (
+                    ": the last flush had another endpoint, key, header, format or gzip"
+                )
             self._say("a flusher starts as a program ends%s", when)
             return True  # nearly every launch: nothing more is loaded
         self._not_before = now + schedule.WINDOW_S

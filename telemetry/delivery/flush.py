@@ -39,7 +39,7 @@ from telemetry.logs import TelemetryLogger, discreet
 from telemetry.paths import Home
 from telemetry.privacy import OwnKey, own_key_of
 from telemetry.wire.endpoint import HTTPClient, redact
-from telemetry.wire.formats import format_of
+from telemetry.wire.formats import format_of, is_compressed
 from telemetry.wire.retry import Halted, Poster
 from telemetry.wire.transport import Transport
 from telemetry.wire.verdict import Action, Stopped, Verdict
@@ -238,7 +238,7 @@ class _Flush(NamedTuple):
             read_timeout_s=config.read_timeout_s,
             request_timeout_s=config.request_timeout_s,
             reply_bytes_max=config.reply_bytes_max,
-            gzip=form.gzip if config.gzip is None else config.gzip,
+            gzip=is_compressed(config.format, config.gzip),
             environment=self.environment,
             http=self.http,
             form=form,
@@ -306,7 +306,7 @@ class _Flush(NamedTuple):
             random=random.SystemRandom().random,
         )
 
-    def _where(self) -> dict[str, str | int]:
+    def _where(self) -> dict[str, str | int | None]:
         """Where events go, as `status` shows it."""
         config, without = self.config, self.own_key.without
         shown = without(redact(config.endpoint))
@@ -315,6 +315,7 @@ class _Flush(NamedTuple):
             "url": shown if shown == config.endpoint else "",
             "header": without(config.header),
             "format": config.format,
+            "gzip": config.gzip,
             "batch_events_max": config.batch_events_max,
             "batch_bytes_max": config.batch_bytes_max,
             "deletion_endpoint": without(redact(config.deletion_endpoint)),

@@ -145,20 +145,24 @@ def _fields(content: bytes, start: int) -> tuple[str, int, int]:
 
 
 def destination_crc(
-    endpoint: str, header: str, api_key: str, format_name: str = "records"
+    endpoint: str,
+    header: str,
+    api_key: str,
+    format_name: str = "records",
+    gzip: object = None,
 ) -> str:
-    """8 hex digits that change when one of the four does. It tells no secret.
+    """8 hex digits that change when one of the five does. It tells no secret.
 
     Keys are long random strings: 32 bits of checksum do not narrow one down.
     """
-    parts = f"{endpoint}\0{header}\0{api_key}\0{format_name}"
+    parts = f"{endpoint}\0{header}\0{api_key}\0{format_name}\0{gzip}"
     return f"{crc32(parts.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def destination_of(config: Config) -> str:
     """What a time for the next flush is set for."""
     return destination_crc(
-        config.endpoint, config.header, config.api_key, config.format
+        config.endpoint, config.header, config.api_key, config.format, config.gzip
     )
 
 

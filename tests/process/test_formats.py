@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
+from telemetry.delivery import schedule
 from tests.support import misbehaving as bad
-from tests.support.delivering import KEY, census_of, client_of, letters_of
-from tests.support.loopback import Server
+from tests.support.delivering import KEY, census_of, client_of, letters_of, record
+from tests.support.loopback import Received, Server
+from tests.support.tooling import tool
 
 
 def test_a_change_of_format_voids_the_batch_in_flight(tmp_path: Path) -> None:
@@ -84,3 +87,31 @@ def test_an_exception_behind_the_status_line_is_no_acceptance(tmp_path: Path) ->
         assert request.headers["x-clickhouse-key"] == KEY
         token = f"insert_deduplication_token={request.headers['idempotency-key']}"
         assert token in request.target
+
+
+def test_a_server_that_takes_no_compression_is_named_and_gzip_lifts_the_pause(
+    tmp_path: Path,
+) -> None:
+    """The format's receivers take gzip; one behind a proxy may answer 400 to it."""
+
+    def choose(request: Received) -> bad.Behaviour:
+        return bad.reply(400 if "content-encoding" in request.headers else 200)
+
+    next_flush = str(tmp_path / "next-flush")
+    with Server(choose=choose) as server:
+        with client_of(tmp_path, server.url, format="otlp-json", events=2) as client:
+            assert client.flush(timeout_s=60).stopped == "paused"
+            with_gzip = schedule.destination_of(client.config)
+        where = {"TELEMETRY_ENDPOINT": server.url, "TELEMETRY_API_KEY": KEY}
+        assert "(`gzip=False`)" in tool("status", home=tmp_path, **where).line["why"]
+        settings = {"format": "otlp-json", "gzip": False}
+        with client_of(tmp_path, server.url, **settings) as client:
+            now = time.time()
+            plan, without = schedule.load(next_flush), client.config
+            hour_s = 3600.0
+            assert plan.not_before(with_gzip, now) > now + hour_s
+            assert plan.not_before(schedule.destination_of(without), now) < now + hour_s
+            assert client.flush(timeout_s=60).delivered == 2
+            record(client, 1)
+        # By hand it is sent as the program sends it.
+        assert tool("flush", home=tmp_path, **where).line["delivered"] == 1

@@ -240,7 +240,7 @@ def test_a_clock_that_was_wrong_is_no_reason_to_wait(home: Path) -> None:
         client.flush(timeout_s=60)
     line = tool("status", home=home).line
     assert line["why_code"] == "paused"
-    assert "paused until endpoint, key, header or format change" in line["why"]
+    assert "paused until endpoint, key, header, format or gzip change" in line["why"]
 
 
 @pytest.mark.parametrize(

@@ -157,14 +157,14 @@ def test_damage_costs_one_early_flush(content: bytes, tmp_path: Path) -> None:
     assert schedule.load(path).not_before(OURS, NOW) == NOW + HOUR_S
 
 
-def test_a_destination_is_all_four() -> None:
+def test_a_destination_is_all_five() -> None:
     """A time that was set for one says nothing of another."""
-    parts = ["https://a/", "x-api-key", "key", "records"]
+    parts = ["https://a/", "x-api-key", "key", "records", "None"]
     made = {schedule.destination_crc(*parts)}
     for number in range(len(parts)):
         changed = [*parts[:number], "other", *parts[number + 1 :]]
         made.add(schedule.destination_crc(*changed))
-    assert len(made) == 5
+    assert len(made) == 6
     assert all(len(each) == 8 for each in made)
 
 

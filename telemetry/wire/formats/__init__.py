@@ -124,6 +124,11 @@ _OTHERS = (
 FORMATS: Mapping[str, Format] = {each.name: each for each in (RECORDS, *_OTHERS)}
 
 
+def is_compressed(name: str, gzip: bool | None) -> bool:
+    """Whether bodies of this format are: as a config says, else as receivers take it."""
+    return name in FORMATS and FORMATS[name].gzip if gzip is None else gzip
+
+
 def format_of(name: str) -> Format:
     """The format of this name. Raises KeyError if there is none."""
     return FORMATS[name]
