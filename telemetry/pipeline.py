@@ -246,7 +246,8 @@ class Pipeline:
                 self.home,
                 environment=self._environment,
                 http=self._http,
-                logger=self._logger,
+                # A handler of the host's that takes its time would hold up its end.
+                logger=self._logger if self.config.debug else None,
                 release=self.writer.close,
             )
         return self._dispatcher
@@ -319,7 +320,11 @@ def ask_to_delete(
         config.app, home=config.home, environment=environment, platform=platform
     )
     dispatcher = Dispatcher(
-        sound, home, environment=environment, http=http, logger=logger
+        sound,
+        home,
+        environment=environment,
+        http=http,
+        logger=logger if sound.debug else None,
     )
     dispatcher.begin(others_wait=True)
     return dispatcher

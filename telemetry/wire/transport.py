@@ -15,8 +15,6 @@
   alone.
 - Certificates are those of SSL_CERT_FILE and SSL_CERT_DIR if either is set, and then no
   others; else the system's. No TLS keys are logged: SSLKEYLOGFILE is not read.
-
-A program that turns on urllib3's DEBUG log finds paths and queries there, never headers.
 """
 
 from __future__ import annotations
@@ -47,6 +45,7 @@ from telemetry.wire.failure import TrustError, failure
 from telemetry.wire.formats import RECORDS, Format
 from telemetry.wire.reply import read_reply
 from telemetry.wire.request import RequestForm
+from telemetry.wire.unnoticed import hush, unnoticed
 from telemetry.wire.verdict import Failure, Outcome, Reply
 
 
@@ -56,6 +55,7 @@ _GRACE_S = 0.05
 # Connections, and so requests under way. Browsers keep to six; four drain 64 MiB in 4 s
 # where each answer takes 50 ms.
 CONNECTIONS_MAX = 4
+hush(urllib3.__name__)
 
 
 class Transport:
@@ -198,7 +198,8 @@ class Transport:
         deadline: float,
     ) -> Outcome:
         """One request and its answer, on the thread that `client` belongs to."""
-        outcome = self._posted(client, url, body, headers, deadline)
+        with unnoticed():
+            outcome = self._posted(client, url, body, headers, deadline)
         if isinstance(client, _Wire) and client.bounds.address is not None:
             # Another address of the same name may be one that serves.
             has_served = isinstance(outcome, Reply) and outcome.status // 100 == 2

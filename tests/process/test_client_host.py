@@ -8,6 +8,7 @@ import math
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import weakref
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import pytest
 import telemetry
 from telemetry.paths import Home
 from telemetry.spool import refusals
+from tests.support import misbehaving as bad
 from tests.support.launching import await_no_flusher
 from tests.support.loopback import Server
 from tests.support.surroundings import (
@@ -220,6 +222,74 @@ client.track(None)
         source, str(tmp_path / "home"), environment=bare_environment(tmp_path)
     )
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("mode", ["launch", "exit", "thread"])
+def test_no_handler_of_the_hosts_hears_of_a_flush(mode: str, tmp_path: Path) -> None:
+    """One that waits (a pipe that nobody reads, a server of logs) would hold up the end.
+
+    What urllib3 logs names paths and queries besides. What the host logs of requests of
+    its own is heard.
+    """
+    source = """
+        import logging, sys, urllib3
+
+        class Heard(logging.Handler):
+            def emit(self, record):
+                print(record.getMessage(), file=sys.stderr)
+
+        logging.basicConfig(level=logging.DEBUG, handlers=[Heard()])
+        import telemetry
+        telemetry.configure("app", endpoint=sys.argv[1] + "ours", api_key="key",
+            flush=sys.argv[2], home=sys.argv[3])
+        assert telemetry.track("run")
+        telemetry.flush(timeout_s=60)
+        telemetry.track("run")
+        assert urllib3.PoolManager().request("GET", sys.argv[1] + "theirs").status == 200
+        """
+    with Server() as server:
+        done = run_python(
+            textwrap.dedent(source),
+            f"{server.url}/",
+            mode,
+            str(tmp_path / "home"),
+            environment=bare_environment(tmp_path),
+        )
+        await_no_flusher(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "[Telemetry]" not in done.stderr
+    assert "ours" not in done.stderr
+    assert "theirs HTTP/1.1" in done.stderr
+    assert "POST" in {request.method for request in server.requests}
+
+
+@pytest.mark.parametrize("mode", ["manual", "exit", "thread"])
+def test_a_broken_connection_ends_no_program_that_wants_sigpipe(
+    mode: str, tmp_path: Path
+) -> None:
+    """`program | head` ends quietly where SIGPIPE is the system's, and many set it so."""
+    source = """
+        import signal, sys, telemetry
+
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        telemetry.configure("app", endpoint=sys.argv[1], api_key="key",
+            flush=sys.argv[2], home=sys.argv[3])
+        telemetry.track("run")
+        for _ in range(3 if sys.argv[2] == "manual" else 0):
+            telemetry.flush(timeout_s=5)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+        sys.exit(3)
+        """
+    with Server(at_accept=bad.close_at_once) as server:
+        done = run_python(
+            textwrap.dedent(source),
+            server.url,
+            mode,
+            str(tmp_path / "home"),
+            environment=bare_environment(tmp_path),
+        )
+        assert server.connections
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_the_hosts_descriptors_are_left_alone(tmp_path: Path) -> None:
