@@ -102,7 +102,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {"next_flush": NOW + 7200, **after("401: HTTP 401", "paused")},
         "paused",
-        "or format change; else the next flush may begin in 2 hours",
+        "format or gzip change; else the next flush may begin in 2 hours",
     ),
     (after("tls: wrong version number"), "certificate", "does not speak TLS"),
     (
