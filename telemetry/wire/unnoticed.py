@@ -53,4 +53,4 @@ def unnoticed() -> Iterator[None]:
         if _BROKEN_PIPE and not _BROKEN_PIPE & blocked:
             if _BROKEN_PIPE & signal.sigpending():
                 signal.sigwait(_BROKEN_PIPE)  # ours; it is taken, and not waited for
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _BROKEN_PIPE)
