@@ -25,6 +25,9 @@ from telemetry.wire.verdict import Failure, Outcome, Reply
 
 
 _READ_BYTES = 16 * 1024
+# Of an answer that accepts nothing a person reads the beginning. To look for the key in
+# a megabyte of it takes a second, in which a flush with little time notes nothing.
+_REFUSAL_BYTES = 16 * 1024
 # What every urllib3 removes. It could read others where their libraries are installed.
 _CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 
@@ -40,7 +43,7 @@ def read_reply(
 ) -> Outcome:
     """The Reply that `response` holds; gives its connection back, or closes it.
 
-    `bytes_max` bounds the body, decoded. `is_ours` says that urllib3 made the response
+    `bytes_max` bounds the body of a 2xx, decoded. `is_ours` says that urllib3 made the response
     and has not removed a coding; a client of the program's own does that itself. Of an
     answer that repeats the key no text is kept, unless it may name refused events. A body
     that breaks off makes an incomplete Reply; this raises only what the client's own
@@ -55,6 +58,8 @@ def read_reply(
         _finish(response, reusable=False)
         return Failure("protocol", problem)
     coding = headers.get("content-encoding", "").strip().lower()
+    is_accepting = 200 <= status <= 299
+    bytes_max = bytes_max if is_accepting else min(bytes_max, _REFUSAL_BYTES)
     body, complete, truncated = b"", True, False
     # A final 1xx hands the connection over to another protocol; nothing is read.
     if status >= 200:
@@ -68,11 +73,13 @@ def read_reply(
     if not is_decoded:
         # One without content may have been cut before its first byte came out.
         is_decoded = coding in _CODINGS if body else not response.tell()
+    if truncated or not complete:
+        body = body[:_REFUSAL_BYTES]
     is_told = tells_key(body.decode("utf-8", "replace"))
     return Reply(
         status=status,
         headers={name: each for name, each in headers.items() if not tells_key(each)},
-        body=b"" if is_told and not 200 <= status <= 299 else body,
+        body=b"" if is_told and not is_accepting else body,
         complete=complete,
         truncated=truncated,
         redirected=_is_redirected(response, url),
