@@ -89,7 +89,8 @@ def sync(descriptor: int, full: int | None = _FULL_SYNC) -> None:
 
 
 def sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # What stands in its place, a FIFO for example, would be waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -268,9 +268,10 @@ def _name_aside(home: Home) -> str:
 
 def directories_set_aside(home: Home) -> list[str]:
     """The directories that `set_aside` made and that are still there."""
-    return [
+    paths = [
         f"{home.root}/{name}" for name in names_in(home.root) if name.startswith(_ASIDE)
     ]
+    return [path for path in paths if os.path.isdir(path) and not os.path.islink(path)]
 
 
 def remove_files(directory: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,18 @@ def test_a_letter_whose_file_cannot_be_removed_counts_no_more(
         assert server.requests == []
     assert names_in(there.dead) == []
     assert census_of(home).recorded == before.recorded + 1
+    assert census_of(home).holds()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc")])
+def test_what_only_has_the_name_of_a_purge_is_waited_for_by_none(
+    home: Path, make: Callable[[Path], object]
+) -> None:
+    """Whatever it is, it is no work of a purge, and events go out beside it."""
+    make(home / "spool.removed-0123abcd")
+    with Server() as server, client_of(home, server.url, events=1) as client:
+        assert client.flush(timeout_s=60).stopped == "drained"
+    assert tool("purge", "--yes", home=home).code == 0
     assert census_of(home).holds()
 
 
