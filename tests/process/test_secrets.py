@@ -78,7 +78,7 @@ def test_the_key_is_in_no_file_argument_list_log_or_dump(
             server.url.replace("://", f"://collector:{quote(OWN_KEY, safe='')}@"),
             TELEMETRY_API_KEY=OWN_KEY,
             PLANTING_LOG=str(tmp_path / "log"),
-            PLANTING_FLUSHES="12",
+            PLANTING_FLUSHES="6",
             PLANTING_SETTINGS=json.dumps({"scrub": scrub, "source": f"a {OWN_KEY}"}),
         )
         planting = [sys.executable, "-m", "tests.support.planting_program"]
