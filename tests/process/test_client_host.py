@@ -241,7 +241,7 @@ def test_no_handler_of_the_hosts_hears_of_a_flush(mode: str, tmp_path: Path) -> 
         logging.basicConfig(level=logging.DEBUG, handlers=[Heard()])
         import telemetry
         telemetry.configure("app", endpoint=sys.argv[1] + "ours", api_key="key",
-            flush=sys.argv[2], home=sys.argv[3])
+            flush=sys.argv[2], home=sys.argv[3], exit_timeout_s=30)
         assert telemetry.track("run")
         telemetry.flush(timeout_s=60)
         telemetry.track("run")
@@ -273,10 +273,10 @@ def test_a_broken_connection_ends_no_program_that_wants_sigpipe(
 
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         telemetry.configure("app", endpoint=sys.argv[1], api_key="key",
-            flush=sys.argv[2], home=sys.argv[3])
+            flush=sys.argv[2], home=sys.argv[3], exit_timeout_s=30)
         telemetry.track("run")
         for _ in range(3 if sys.argv[2] == "manual" else 0):
-            telemetry.flush(timeout_s=5)
+            telemetry.flush(timeout_s=60)
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
         sys.exit(3)
         """

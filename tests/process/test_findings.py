@@ -147,10 +147,10 @@ def test_letters_that_cannot_be_tidied_hold_back_no_event(
         with monkeypatch.context() as patch:
             patch.setattr(dead_letters, "write_whole", refuse)
             patch.setattr(dead_letters.os, "unlink", refuse)
-            assert client.flush(timeout_s=5).delivered == 3
+            assert client.flush(timeout_s=60).delivered == 3
         assert letter.exists()
         record(client, 1, first=10)
-        assert client.flush(timeout_s=5).delivered == 1
+        assert client.flush(timeout_s=60).delivered == 1
         assert not letter.exists()
 
 
