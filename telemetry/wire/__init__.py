@@ -9,6 +9,7 @@
     transport    one POST, and how many at once; the only user of urllib3's connections
     connection   how it is dialled, and the time and bytes it may take
     deadline     a request that can be abandoned
+    unnoticed    what a request does not do to the program it is made in
     reply        what a client answered, read no further than the bound
     failure      what an exception of the network means
     verdict      what an answer, or none, means for the batch; Retry-After
