@@ -276,13 +276,15 @@ def _unusable(home: Home, holder: Holder) -> str:
             return (
                 f"the path of the home is {beyond}; set TELEMETRY_HOME to a shorter one"
             )
-    # What flushes now may well hold it.
     return _held(home) if holder.state == "none" else ""
 
 
 def _held(home: Home) -> str:
     """Why the ledger cannot be locked, and what to do; empty if it can."""
     problem = lock_problem(home.ledger)
+    # A flush that has begun meanwhile may well hold it.
+    if problem and flush_lock_holder(home).state != "none":
+        return ""
     if "locked" in problem:
         return (
             f"another program holds the ledger ({problem}): a database browser, or a "
