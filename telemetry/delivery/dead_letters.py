@@ -25,11 +25,10 @@ files. Killed behind it, the next flush goes on at the rename (`finish_moves`).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -303,17 +302,19 @@ def _take_out(home: Home, books: Books, chosen: Collection[str], *, retry: bool)
         name = _write_moved(home, home.spool, events)
         segments[name] = SegmentEntry(offset=0, retried=len(events))
     books.commit(segments=segments, totals=totals, dead_files=files)
-    problem = finish_moves(home, books)
-    if problem is not None:
-        raise problem
+    problems = finish_moves(home, books)
+    for file in leave:
+        if file in problems:
+            raise problems[file]
     return len(events)
 
 
-def learn_files(home: Home, books: Books) -> int:
+def learn_files(home: Home, books: Books) -> None:
     """Every file holds what counts and nothing else on return, and the ledger knows it.
 
-    How many letters the ledger did not know: it was lost with what it knew. Letters that
-    a killed flusher had not settled go. Raises LedgerError and OSError.
+    Letters that it did not know are there where it was lost with what it knew: the totals
+    began anew then, without the segments that these stood in. Letters that a killed
+    flusher had not settled go. Raises LedgerError and OSError.
     """
     snapshot = books.snapshot
     known = snapshot.dead_files
@@ -325,17 +326,21 @@ def learn_files(home: Home, books: Books) -> int:
         if name not in known or _size_of(f"{home.dead}/{name}") > known[name].end > 0
     }
     if not odd:
-        return 0
+        return
     letters: dict[str, list[DeadLetter]] = {name: [] for name in odd}
     for file, letter in read_letters(home, snapshot):
         if file in odd and letter is not None:
             letters[file].append(letter)
     gone = [known[file].letters - len(letters[file]) for file in odd & known.keys()]
     totals = snapshot.totals
-    totals = msgspec.structs.replace(totals, damaged=totals.damaged + sum(gone))
+    unknown = sum(len(letters[file]) for file in odd - known.keys())
+    totals = msgspec.structs.replace(
+        totals,
+        damaged=totals.damaged + sum(gone),
+        recorded=totals.recorded or unknown,
+    )
     books.commit(dead_files=_rewritten(home, letters), totals=totals)
     finish_moves(home, books)
-    return sum(len(letters[file]) for file in odd - known.keys())
 
 
 def _rewritten(
@@ -352,11 +357,11 @@ def _rewritten(
     return files
 
 
-def finish_moves(home: Home, books: Books) -> OSError | None:
-    """Finish what `drop` or `retry` has committed. Raises LedgerError and OSError.
+def finish_moves(home: Home, books: Books) -> dict[str, OSError]:
+    """Finish what `drop` or `retry` has committed. Raises LedgerError.
 
-    Why a file that counts no more could not be removed, if one could not: its row goes
-    on to say so, and holds back nothing else.
+    Which files could not be renamed or removed, and why. Their rows stay as they are,
+    so these count as they do now, and the next flush tries again.
     """
     snapshot = books.snapshot
     moved = [
@@ -367,22 +372,18 @@ def finish_moves(home: Home, books: Books) -> OSError | None:
         ),
         *(f"{home.dead}/{name}" for name in snapshot.dead_files),
     ]
+    problems: dict[str, OSError] = {}
     for path in moved:
         if os.path.lexists(path + _MOVED) and not os.path.lexists(path):
-            os.rename(path + _MOVED, path)
+            _try(os.rename, path + _MOVED, path, problems=problems)
     gone = {
         name: each
         for name, each in snapshot.dead_files.items()
-        if not each.letters or not os.path.lexists(f"{home.dead}/{name}")
+        if not each.letters or not _stands(f"{home.dead}/{name}")
     }
-    problem = None
-    for name in list(gone):
-        # None to remove: a kill came between the unlink and the commit that forgets it.
-        try:
-            _remove_if_there(f"{home.dead}/{name}")
-        except OSError as error:  # noqa: PERF203 - each has to be tried
-            problem = error
-            del gone[name]
+    for name in gone:
+        _try(os.unlink, f"{home.dead}/{name}", problems=problems)
+    gone = {name: each for name, each in gone.items() if name not in problems}
     if gone:
         # Renamed and unlinked is not yet synced, and the rows are what knows of it.
         for directory in (home.spool, home.dead):
@@ -393,12 +394,23 @@ def finish_moves(home: Home, books: Books) -> OSError | None:
         totals = snapshot.totals
         totals = msgspec.structs.replace(totals, damaged=totals.damaged + lost)
         books.commit(totals=totals, dead_files=dict.fromkeys(gone))
-    return problem
+    return problems
 
 
-def _remove_if_there(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+def _try(
+    change: Callable[..., object], *paths: str, problems: dict[str, OSError]
+) -> None:
+    """Change the file, or put why it cannot be into `problems` under its final name."""
+    try:
+        change(*paths)
+    except FileNotFoundError:
+        pass  # a kill came between this and the commit that forgets it
+    except OSError as error:
+        problems[os.path.basename(paths[-1])] = error
+
+
+def _stands(path: str) -> bool:
+    return os.path.lexists(path) or os.path.lexists(path + _MOVED)
 
 
 def _size_of(path: str) -> int:
@@ -406,6 +418,14 @@ def _size_of(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
+
+
+def is_move(name: str, snapshot: Snapshot) -> bool:
+    """Whether a temporary name is that of a file which counts, and is to be renamed."""
+    final = name.removesuffix(_MOVED)
+    return final != name and (
+        final in snapshot.dead_files or final in snapshot.segments
+    )
 
 
 def moved_segments(home: Home, snapshot: Snapshot) -> dict[str, str]:

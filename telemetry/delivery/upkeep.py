@@ -17,7 +17,12 @@ import msgspec
 from telemetry.books.books import Books
 from telemetry.books.entries import Snapshot, Totals
 from telemetry.books.view import read_snapshot
-from telemetry.delivery.dead_letters import finish_moves, learn_files
+from telemetry.delivery.dead_letters import (
+    finish_moves,
+    is_move,
+    learn_files,
+    moved_segments,
+)
 from telemetry.delivery.opt_out import directories_set_aside
 from telemetry.errors import LedgerError, SpoolError
 from telemetry.files import FULL, TEMPORARY, free_bytes, sync_directory, write_whole
@@ -39,15 +44,12 @@ _OLD_S = 3600.0
 def tidy(home: Home, books: Books) -> None:
     """Finish what a crash left: nothing of it is lost, only not yet written up."""
     finish_moves(home, books)
-    orphans = 0
     with suppress(OSError):
         # A `dead/` that cannot be written now holds back no delivery.
-        orphans = learn_files(home, books)
-    totals = books.snapshot.totals
-    if orphans and not totals.recorded:
-        # The totals began anew: the letters' own segments were folded into the old ones.
-        books.commit(totals=msgspec.structs.replace(totals, recorded=orphans))
-    gone = books.snapshot.segments.keys() - set(segment_names(home))
+        learn_files(home, books)
+    snapshot = books.snapshot
+    gone = snapshot.segments.keys() - set(segment_names(home))
+    gone -= moved_segments(home, snapshot).keys()
     for directory in directories_set_aside(home):
         # A purge could not remove these. Their entries say that they are counted.
         gone -= set(segment_names(home, directory))
@@ -58,7 +60,7 @@ def tidy(home: Home, books: Books) -> None:
     for name in gone:
         books.gone(name)
     for directory in (home.spool, home.dead, home.quarantine):
-        _sweep_temporaries(directory)
+        _sweep_temporaries(directory, snapshot)
     _sweep_old_temporaries(home.root)
     before = books.snapshot.totals
     totals = fold_refusals(before, refusals.read(home.refused))
@@ -81,15 +83,20 @@ def fold_refusals(totals: Totals, counts: Mapping[str, int]) -> Totals:
     return msgspec.structs.replace(totals, refused=refused, refused_marks=marks)
 
 
-def _sweep_temporaries(directory: str) -> None:
-    """Remove files that were never renamed; only a flush writes here."""
+def _sweep_temporaries(directory: str, snapshot: Snapshot) -> None:
+    """Remove files that were never renamed; only a flush writes here.
+
+    One that counts under its final name already is the only copy of what it holds.
+    """
     try:
         names = os.listdir(directory)
     except OSError:
         return
     for name in names:
         path = f"{directory}/{name}"
-        if TEMPORARY in name and not os.path.isdir(path):
+        if is_move(name, snapshot) or os.path.isdir(path):
+            continue
+        if TEMPORARY in name:
             with suppress(OSError):  # the next flush tries again
                 os.unlink(path)
 

@@ -154,6 +154,42 @@ def test_letters_that_cannot_be_tidied_hold_back_no_event(
         assert not letter.exists()
 
 
+@pytest.mark.parametrize("refused", [("rename",), ("rename", "unlink")])
+def test_letters_that_cannot_be_renamed_are_kept_and_hold_back_no_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
+) -> None:
+    """Between their new file's commit and its rename that file is the only one."""
+    home = tmp_path / "home"
+    rename, unlink = os.rename, os.unlink
+
+    def refuse(path: str, *others: str, **named: int | None) -> None:
+        if "/dead/" in str(path):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        (rename if others else unlink)(path, *others, **named)
+
+    with Server(choose=rejecting("tool-0", "tool-1")) as server:
+        with client_of(home, server.url, events=4) as client:
+            assert client.flush(timeout_s=60).dead == 2
+        with client_of(home, server.url) as client:
+            client.flush(timeout_s=60)
+        assert segment_names(Home(str(home))) == []
+        shutil.rmtree(home / "ledger")
+        with monkeypatch.context() as patch:
+            for name in refused:
+                patch.setattr(os, name, refuse)
+            for number in range(3):
+                with client_of(home, server.url) as client:
+                    record(client, 1, first=10 + number)
+                    assert client.flush(timeout_s=60).delivered == 1
+                census = census_of(home)
+                assert (census.dead, census.holds()) == (2, True)
+        with client_of(home, server.url) as client:
+            client.flush(timeout_s=60)
+        census = census_of(home)
+        assert (census.dead, census.damaged, census.holds()) == (2, 0, True)
+        assert not [each for each in (home / "dead").iterdir() if ".tmp-" in each.name]
+
+
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 def test_the_equation_holds_after_a_ledger_is_lost_beside_dead_letters(
     how: str, tmp_path: Path
