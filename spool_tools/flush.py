@@ -46,7 +46,7 @@ _WHAT_TO_DO = {
     "drained": "everything is delivered",
     "deadline": "the time was up; run it again, or give it more with --timeout",
     "waiting": "the server or the network is not ready; what is left is kept",
-    "paused": "the server refuses this endpoint, key or header; correct them",
+    "paused": "the server refuses all that was sent; `status` says what to correct",
     "busy": "another flusher is at work; `status` names its process",
     "off": "telemetry was turned off meanwhile; nothing more was sent",
     "disk": "the disk or the ledger said no; `status` and `verify` say more",

@@ -290,11 +290,12 @@ _HINTS = {
         "handshake failure": "it may ask for a client's certificate; there is none here",
     },
     "proxy": {"": "correct HTTPS_PROXY, or name the host in NO_PROXY"},
+    "server": {"HTTP 415": "it may not take this `format`, or compression: see `gzip`"},
 }
 _KEY = ("refuses the key", "correct TELEMETRY_API_KEY, or the header's name")
 _PLACE = ("takes no events at this address", "correct the endpoint's path")
-# Of a server that does not understand what it is sent.
-_UNREAD = ("400", "413", "415", "422")
+# What a server answers that does not understand what it is sent.
+_UNREAD = ("400", "413", "422")
 # What a server means that refuses everything, by its status, and what to do.
 _PAUSES = {
     **dict.fromkeys(("401", "403"), _KEY),

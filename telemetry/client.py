@@ -51,7 +51,7 @@ class Client:
         config: the settings; see `Config`.
         http: used instead of a `urllib3.PoolManager`. With it, `launch` mode becomes
             `thread`, since it cannot be handed to another process.
-        logger: used instead of the library's own.
+        logger: used instead of the library's own. It hears of flushes in debug mode.
 
     Example:
         >>> config = telemetry.Config(app="frobnicate", flush="manual")

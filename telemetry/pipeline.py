@@ -246,7 +246,8 @@ class Pipeline:
                 self.home,
                 environment=self._environment,
                 http=self._http,
-                # A handler of the host's that takes its time would hold up its end.
+                # Flushes speak in debug mode alone: in a handler that takes its time
+                # they would hold up the program's end.
                 logger=self._logger if self.config.debug else None,
                 release=self.writer.close,
             )

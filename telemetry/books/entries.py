@@ -136,7 +136,7 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the header that the key goes into."""
     format: str = "records"
     gzip: bool | None = None
-    """As the program's config says it."""
+    """Whether the program compresses; None: where the format's receivers take it."""
     batch_events_max: Number = 0
     batch_bytes_max: Number = 0
     """The program's bounds of a batch; 0 if no flush has said them yet."""

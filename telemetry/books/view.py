@@ -26,6 +26,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from binascii import crc32
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -60,8 +61,9 @@ ASIDE_INFIX = ".malformed-"
 # How long a tool waits for commits under way. One takes milliseconds, but a flusher
 # that commits without pause leaves SQLite's readers few moments in between.
 _BUSY_S = 5.0
-# Another tool reads for milliseconds.
-_BRIEFLY_BUSY_S = 1.0
+# How long it is looked whether another program goes on holding the ledger: other tools
+# read it for milliseconds. Nothing is held between two tries.
+_TRIES, _PAUSE_S = 20, 0.05
 
 # https://www.sqlite.org/fileformat2.html#the_database_header: what is the same in every
 # ledger, by offset: the magic; "rollback journal" for writing and reading; no
@@ -230,15 +232,26 @@ def connected(path: str, *, mode: str, busy_s: float) -> Iterator[sqlite3.Connec
 def lock_problem(directory: str) -> str:
     """Why no flush can lock the ledger just now, in SQLite's words; empty if one can.
 
-    It is locked for a moment, and nothing is written. One with a hot journal is left
-    alone: SQLite would roll it back.
+    It is locked for a moment, and nothing is written. One whose journal is hot or no
+    rollback journal is left alone: SQLite would write to it.
     """
-    path = f"{os.path.abspath(directory)}/{DB_NAME}"
     if sqlite3 is None:
         return ""
+    problem = ""
+    for _ in range(_TRIES):
+        problem = _lock_problem(directory)
+        if "locked" not in problem:
+            break
+        time.sleep(_PAUSE_S)
+    return problem
+
+
+def _lock_problem(directory: str) -> str:
+    path = f"{os.path.abspath(directory)}/{DB_NAME}"
     try:
-        if is_standing(directory) and not is_hot(path):
-            with connected(path, mode="rw", busy_s=_BRIEFLY_BUSY_S) as connection:
+        begins = read_small(path, 20) if is_standing(directory) else None
+        if begins and begins[18:] == b"\x01\x01" and not is_hot(path):
+            with connected(path, mode="rw", busy_s=0) as connection:
                 connection.execute("BEGIN EXCLUSIVE")
                 connection.execute("ROLLBACK")
     except sqlite3.OperationalError as error:

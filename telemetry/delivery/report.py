@@ -24,7 +24,7 @@ class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
     requests: requests that were made
     stopped: why it ended: `drained` nothing is left; `deadline` its time was up;
         `waiting` the server or the network is not ready; `paused` the server refuses
-        this endpoint, key or header; `busy` another flusher is at work; `off`
+        all that was sent; `busy` another flusher is at work; `off`
         telemetry is off, or there is nowhere to send; `disk` the disk said no
     next_attempt: the earliest time of the next one by itself, seconds since 1970;
         None where it may be at once

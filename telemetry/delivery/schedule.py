@@ -153,9 +153,12 @@ def destination_crc(
 ) -> str:
     """8 hex digits that change when one of the five does. It tells no secret.
 
+    `gzip` is None where requests are compressed as the format's receivers take it.
+
     Keys are long random strings: 32 bits of checksum do not narrow one down.
     """
-    parts = f"{endpoint}\0{header}\0{api_key}\0{format_name}\0{gzip}"
+    parts = f"{endpoint}\0{header}\0{api_key}\0{format_name}"
+    parts += "" if gzip is None else f"\0{gzip}"
     return f"{crc32(parts.encode('utf-8', 'surrogatepass')):08x}"
 
 

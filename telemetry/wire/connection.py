@@ -29,6 +29,7 @@ import os
 import re
 import selectors
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -43,6 +44,7 @@ from telemetry.wire.deadline import Bounds
 WRITE_BYTES = 16 * 1024
 # Between the starts of two attempts (RFC 8305 §5).
 ATTEMPT_DELAY_S = 0.25
+_SO_NOSIGPIPE = 0x1022  # of macOS, <sys/socket.h>
 
 # http.client reads the number with int(), which takes `2_00` for 200.
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9][ \t]+[0-9]{3}(?:[ \t].*)?\r?\n", re.DOTALL)
@@ -266,6 +268,8 @@ def _begun(family: int, kind: int, protocol: int, address: Any) -> socket.socket
     try:
         # Headers and body are two writes; the second would wait for an ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sys.platform == "darwin":
+            sock.setsockopt(socket.SOL_SOCKET, _SO_NOSIGPIPE, 1)
         sock.setblocking(False)
         failed = sock.connect_ex(address)
     except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -262,6 +263,27 @@ def test_a_ledger_that_another_program_holds_is_told(
         assert "another program holds the ledger (database is locked)" in told["why"]
         read.close()
     assert tool("status", "--json", home=home).line["why_code"] != "unusable"
+
+
+def test_a_ledger_with_another_kind_of_journal_is_looked_at_and_left(
+    home: Path, tmp_path: Path
+) -> None:
+    """Somebody's browser of databases changed it; to open it for writing would as well."""
+    with Server() as server, client_of(home, server.url, events=5) as client:
+        client.flush(timeout_s=60)
+    ledger, browsed = home / "ledger", tmp_path / "browsed"
+    browsing = sqlite3.connect(ledger / "cache.db", isolation_level=None)
+    with contextlib.closing(browsing):
+        browsing.execute("PRAGMA journal_mode = wal")
+        browsing.execute("CREATE TABLE theirs (row)")
+        shutil.copytree(ledger, browsed)
+    shutil.rmtree(ledger)
+    shutil.copytree(browsed, ledger)
+    files = ledger / "cache.db", ledger / "cache.db-wal"
+    before = [file.read_bytes() for file in files]
+    assert all(before)
+    tool("status", home=home)
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_without_a_spool_it_says_what_turned_it_off(tmp_path: Path) -> None:

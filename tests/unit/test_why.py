@@ -104,6 +104,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "paused",
         "format or gzip change; else the next flush may begin in 2 hours",
     ),
+    (after("415: HTTP 415"), "server", "or compression: see `gzip`"),
     (after("tls: wrong version number"), "certificate", "does not speak TLS"),
     (
         after(

@@ -125,7 +125,10 @@ FORMATS: Mapping[str, Format] = {each.name: each for each in (RECORDS, *_OTHERS)
 
 
 def is_compressed(name: str, gzip: bool | None) -> bool:
-    """Whether bodies of this format are: as a config says, else as receivers take it."""
+    """Whether a body is compressed: as `gzip` says, or as the format's receivers take it.
+
+    `gzip` is None where nobody said.
+    """
     return name in FORMATS and FORMATS[name].gzip if gzip is None else gzip
 
 
