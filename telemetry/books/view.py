@@ -69,6 +69,7 @@ _TRIES, _PAUSE_S = 20, 0.05
 # ledger, by offset: the magic; "rollback journal" for writing and reading; no
 # auto-vacuum and text in UTF-8. With one bit of these flipped, SQLite calls the file
 # read-only, or of a future format, for ever.
+_HEADER_BYTES = 100
 _HEADER = (
     (0, b"SQLite format 3\0"),
     (18, b"\x01\x01"),
@@ -232,8 +233,8 @@ def connected(path: str, *, mode: str, busy_s: float) -> Iterator[sqlite3.Connec
 def lock_problem(directory: str) -> str:
     """Why no flush can lock the ledger just now, in SQLite's words; empty if one can.
 
-    It is locked for a moment, and nothing is written. One whose journal is hot or no
-    rollback journal is left alone: SQLite would write to it.
+    It is locked for a moment, and nothing is written. One whose journal is hot, or whose
+    header says another kind of journal, is left alone: SQLite would write to it.
     """
     if sqlite3 is None:
         return ""
@@ -249,8 +250,8 @@ def lock_problem(directory: str) -> str:
 def _lock_problem(directory: str) -> str:
     path = f"{os.path.abspath(directory)}/{DB_NAME}"
     try:
-        begins = read_small(path, 20) if is_standing(directory) else None
-        if begins and begins[18:] == b"\x01\x01" and not is_hot(path):
+        header = read_small(path, _HEADER_BYTES) if is_standing(directory) else b""
+        if not _damaged_at(header or b"") and not is_hot(path):
             with connected(path, mode="rw", busy_s=0) as connection:
                 connection.execute("BEGIN EXCLUSIVE")
                 connection.execute("ROLLBACK")
@@ -260,6 +261,15 @@ def _lock_problem(directory: str) -> str:
     except (OSError, LedgerError, sqlite3.Error):
         pass  # that it cannot be read is told elsewhere
     return ""
+
+
+def _damaged_at(header: bytes) -> list[int]:
+    """Where the beginning of a database is not what that of each ledger is."""
+    return [
+        offset
+        for offset, fixed in _HEADER
+        if header[offset : offset + len(fixed)] != fixed
+    ]
 
 
 def read_rows(connection: sqlite3.Connection, path: str) -> tuple[Snapshot, list[int]]:
@@ -272,12 +282,12 @@ def read_rows(connection: sqlite3.Connection, path: str) -> tuple[Snapshot, list
     ((finding,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
     # To close the file again releases this process's POSIX locks on it, and no
     # connection holds one now.
-    header = read_small(path, 100)
+    header = read_small(path, _HEADER_BYTES)
     if not header:  # a birth that was killed is rolled back to nothing
         return Snapshot(), []
-    for offset, fixed in _HEADER:
-        if header[offset : offset + len(fixed)] != fixed:
-            finding = f"its header is damaged at byte {offset}"
+    damaged = _damaged_at(header)
+    if damaged:
+        finding = f"its header is damaged at byte {damaged[-1]}"
     if finding != "ok":
         raise LedgerMalformedError(path, finding)
     values: dict[str, dict[str, Any]] = {kind: {} for kind in _DECODERS}

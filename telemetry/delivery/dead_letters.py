@@ -260,7 +260,7 @@ def drop(home: Home, books: Books, chosen: Collection[str]) -> int:
     """Remove letters by name and count them as purged; how many there were.
 
     Raises LedgerError and OSError; killed or failed on the way, all or none is done. If
-    it is the file that cannot be removed, they count no more all the same.
+    it is a file that cannot be renamed or removed, the next flush goes on with it.
     """
     return _take_out(home, books, chosen, retry=False)
 
@@ -303,9 +303,9 @@ def _take_out(home: Home, books: Books, chosen: Collection[str], *, retry: bool)
         segments[name] = SegmentEntry(offset=0, retried=len(events))
     books.commit(segments=segments, totals=totals, dead_files=files)
     problems = finish_moves(home, books)
-    for file in leave:
-        if file in problems:
-            raise problems[file]
+    for name in (*files, *segments):
+        if name in problems:
+            raise problems[name]
     return len(events)
 
 

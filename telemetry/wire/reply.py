@@ -43,11 +43,11 @@ def read_reply(
 ) -> Outcome:
     """The Reply that `response` holds; gives its connection back, or closes it.
 
-    `bytes_max` bounds the body of a 2xx, decoded. `is_ours` says that urllib3 made the response
-    and has not removed a coding; a client of the program's own does that itself. Of an
-    answer that repeats the key no text is kept, unless it may name refused events. A body
-    that breaks off makes an incomplete Reply; this raises only what the client's own
-    attributes raise.
+    `bytes_max` bounds the body of a 2xx, decoded. `is_ours` says that urllib3 made the
+    response and has not removed a coding; a client of the program's own does that itself.
+    Of an answer that repeats the key no text is kept, unless it may name refused events.
+    A body that breaks off makes an incomplete Reply; this raises only what the client's
+    own attributes raise.
     """
     status = getattr(response, "status", getattr(response, "status_code", None))
     if not isinstance(status, int):
