@@ -540,10 +540,9 @@ class Client:
             return  # a finalizer at the very end: nothing can be loaded or counted
         try:
             from telemetry.errors import OffError, RefusedError
-            from telemetry.interrupts import pass_on
         except (ImportError, OSError):
-            # A signal handler that records, inside of these very imports; or no
-            # descriptor is left to load them with.
+            # A signal handler that records, inside of this very import; or no
+            # descriptor is left to load it with.
             try:
                 if is_loss and self._pipeline is not None:
                     self._pipeline.refuse("busy")
@@ -551,7 +550,7 @@ class Client:
                 pass  # not counted either
             return
         if not isinstance(error, RefusedError) or error.__context__ is not None:
-            pass_on(error)  # else it is ours, and was made from no other
+            _pass_on(error)  # else it is ours, and was made from no other
         if isinstance(error, OffError):
             self._off = Decision("remembered", str(error), on=False)
             return
@@ -560,7 +559,7 @@ class Client:
             try:
                 self._pipeline.refuse(reason)
             except Exception as another:
-                pass_on(another)  # it is counted, but no flush begins here
+                _pass_on(another)  # it is counted, but no flush begins here
         self._say_refusal(error, reason, is_loss=is_loss)
         if may_raise and self._config is not None and self._config.strict is True:
             raise error
@@ -578,6 +577,15 @@ class Client:
             from telemetry.mistakes import tell
 
             tell([f"{what}: {error}"], self.logger)
+
+
+def _pass_on(error: "Exception") -> None:
+    """Raise it if it is the host's own."""
+    try:
+        from telemetry.interrupts import pass_on
+    except (ImportError, OSError):
+        return  # as with its errors: it cannot be loaded just now
+    pass_on(error)
 
 
 def _stand_in(name: str, error: ImportError) -> "Any":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import inspect
 import signal
 import sys
@@ -23,13 +24,17 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Signals mean something: a shell's background jobs begin with Ctrl-C ignored.
 
     Those of `nohup` begin with SIGHUP ignored. What is ignored stays so in every process
     that a test starts, and those that are to be interrupted would never notice.
     """
     switches.tests_may_send = True  # these tests try what others are kept from
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        # Tests start a thousand processes, and each would compile the package anew.
+        for package in ("telemetry", "spool_tools"):
+            compileall.compile_dir(config.rootpath / package, quiet=2)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     hangup = getattr(signal, "SIGHUP", None)

@@ -79,7 +79,7 @@ def make(path: str) -> None:
     try:
         # Another thread may have counted in it already: only the rest is filled. If
         # the lock is taken, the file stays short and grows with its counts.
-        if any(lock_if_possible(descriptor) for _ in range(_TRIES)):
+        if lock_if_possible(descriptor) or _is_locked_soon(descriptor):
             there = os.fstat(descriptor).st_size
             write_at(descriptor, b" " * (FILE_BYTES - there), there)
     finally:
@@ -90,24 +90,26 @@ def add(path: str, counts: dict[str, int]) -> bool:
     """Whether `counts` were added to those in the file. Raises OSError."""
     descriptor = open_regular(path, os.O_RDWR)
     try:
-        if not any(lock_if_possible(descriptor) for _ in range(_TRIES)):
+        if not (lock_if_possible(descriptor) or _is_locked_soon(descriptor)):
             return False
-        content = read_at(descriptor, FILE_BYTES, 0)
         for reason, count in counts.items():
             name = _padded(reason)
+            content = read_at(descriptor, FILE_BYTES, 0)
             at = _line_of(content, name)
             if at is None:
                 continue  # 128 reasons are in it; more are not made here
-            line = content[at : at + _LINE_BYTES]
             # What stands in a line without a name is no count of this reason.
-            known = (_count_in(line) if line.startswith(name) else None) or 0
+            known = content.startswith(name, at) and _count_in(content, at) or 0
             total = min(known + count, _COUNT_MAX)
-            line = b"%b %015d\n" % (name, total)
-            write_at(descriptor, line, at)
-            content = content[:at] + line + content[at + _LINE_BYTES :]
+            write_at(descriptor, b"%b %015d\n" % (name, total), at)
         return True
     finally:
         os.close(descriptor)
+
+
+def _is_locked_soon(descriptor: int) -> bool:
+    """Tried again: the lock is held for microseconds."""
+    return any(lock_if_possible(descriptor) for _ in range(_TRIES - 1))
 
 
 def read(path: str) -> dict[str, int]:
@@ -124,26 +126,27 @@ def parse(content: bytes) -> dict[str, int]:
     counts: dict[str, int] = {}
     for at in range(0, len(content) - _LINE_BYTES + 1, _LINE_BYTES):
         reason = content[at : at + _REASON_BYTES].decode("ascii", "replace").strip()
-        number = _count_in(content[at : at + _LINE_BYTES])
+        number = _count_in(content, at)
         if number is not None and reason.replace("_", "a").isalnum():
             # A reason has two lines if damage freed one before its own.
             counts[reason] = counts.get(reason, 0) + number
     return counts
 
 
-def _count_in(line: bytes) -> int | None:
-    """The count in a line; None where it is free or damaged."""
-    digits = line[_REASON_BYTES + 1 : -1]
+def _count_in(content: bytes, at: int) -> int | None:
+    """The count in the line that begins there; None where it is free or damaged."""
+    digits = content[at + _REASON_BYTES + 1 : at + _LINE_BYTES - 1]
     # Short, or without its end, it would count once another line stands behind it.
-    is_whole = len(line) == _LINE_BYTES and line[-1:] == b"\n"
+    is_whole = content[at + _LINE_BYTES - 1 : at + _LINE_BYTES] == b"\n"
     return int(digits) if is_whole and digits.isdigit() else None
 
 
 def _line_of(content: bytes, name: bytes) -> int | None:
     """Where the line of a reason stands, or the first free one."""
     for at in range(0, FILE_BYTES, _LINE_BYTES):
-        there = content[at : at + _REASON_BYTES]
-        if there == name or not there.strip(b" \0"):
+        if content.startswith(name, at):
+            return at
+        if not content[at : at + _REASON_BYTES].strip(b" \0"):
             return at
     return None
 
