@@ -38,6 +38,8 @@ FRAGMENT_MIN = 8
 # The same where other characters may stand between its letters and digits; a key of
 # words without a digit reads like a text then.
 _SCATTERED_MIN, _SCATTERED_WORDS_MIN = 12, 16
+# Half as many characters of the key: two of them are as common as zeros and threes.
+_WIDE_MIN = 16
 # A key below this many characters is a word of a test, not a key.
 _KEY_MIN = 4
 # No header is longer.
@@ -74,9 +76,12 @@ class OwnKey:
         plain = {form.lower() for key in long for form in _plain_forms(key)}
         coded = {form for key in long for form in _coded_forms(key)}
         self._forms = plain | coded
+        # UTF-16 in hexadecimal: four digits a character.
+        self._wide = {form for key in long for form in _wide_forms(key)}
         self._scattered = {*map(_squeezed, plain), *coded}
-        self._pieces = _parts(self._forms | self._scattered, _PIECE, _STEP)
+        self._pieces = _parts(self._forms | self._scattered | self._wide, _PIECE, _STEP)
         self._fragments: set[str] = set()
+        self._wide_fragments: set[str] = set()
         self._scattered_fragments: set[str] = set()
         # Only then can it hide in a number.
         self.has_number = any(
@@ -180,10 +185,12 @@ class OwnKey:
             return
         if not self._fragments:
             self._fragments = _parts(self._forms, FRAGMENT_MIN)
-            self._scattered_fragments = {
+            self._wide_fragments = _parts(self._wide, _WIDE_MIN)
+            self._scattered_fragments = self._wide_fragments | {
                 part for form in self._scattered for part in _scattered_parts(form)
             }
         yield from _stretches(low, self._fragments, FRAGMENT_MIN)
+        yield from _stretches(low, self._wide_fragments, _WIDE_MIN)
         for kept in (str.isalnum, _DIGITS.__contains__):
             at = [i for i, c in enumerate(low.replace("0x", "  ")) if kept(c)]
             squeezed = "".join([low[i] for i in at])
@@ -271,9 +278,8 @@ def _plain_forms(key: str) -> Iterator[str]:
         yield form[::-1]
 
 
-def _coded_forms(key: str) -> Iterator[str]:
+def _wide_forms(key: str) -> Iterator[str]:
     content = key.encode("utf-8", "surrogatepass")
-    yield content.hex()
     # Of `U+0073`, and of a dump of what Windows calls Unicode. Python's codecs for it
     # would cost a start two imports.
     if key.isascii():
@@ -282,6 +288,11 @@ def _coded_forms(key: str) -> Iterator[str]:
     else:
         yield key.encode("utf-16-be", "surrogatepass").hex()
         yield key.encode("utf-16-le", "surrogatepass").hex()
+
+
+def _coded_forms(key: str) -> Iterator[str]:
+    content = key.encode("utf-8", "surrogatepass")
+    yield content.hex()
     yield "".join(f"{ord(c):x}" for c in key)
     yield "".join(map(str, content))
     # MIME's: a sign alone is coded.

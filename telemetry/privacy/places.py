@@ -101,7 +101,9 @@ ADDRESSES = (
     Rule("query", _RFC, r"\?(?P<value>[\w.%\[\]~\-]{1,64}=(?:[^\s<>\"']*[^\s<>\"'.,;:!?)\]}`])?)",
         holds=("?",), also=("=",), label=QUERY),
     # Any run of characters, so that no run is looked at twice, and the domain.
-    Rule("e-mail", "RFC 5322", rf"[^{ENDS}@()\[\]{{}},;:/\\=&?#]+"
+    # A name with blanks is quoted.
+    Rule("e-mail", "RFC 5322", rf"(?:\"[^\"@\r\n]{{1,64}}\"(?=@)"
+        rf"|[^{ENDS}@()\[\]{{}},;:/\\=&?#]+)"
         r"(?P<domain>@(?:(?:[\w\-]+\.)+[^\W\d_]{2,}|localhost(?![\w.])"
         r"|\[[0-9A-Fa-f:.]+\]|\d{1,3}(?:\.\d{1,3}){3}|[\w\-]+(?=:[/~:])))?",
         holds=("@",), label=EMAIL),

@@ -77,9 +77,10 @@ def has_word(text: str, size_min: int) -> bool:
 # -- Keys that start with something of their own ------------------------------
 
 # maker | starts with | then | source.  Then: `u8` is eight letters, digits, `_`, `-` at
-# least. A capital wants the beginning of a word: `U` the same, `A` letters and digits,
-# `B` base64, `C` capitals and digits, `H` hexadecimal digits. Eight suffice where
-# nothing else starts so: keys cut short in a message are found too.
+# least, and twenty within a word: `configd_20261129` is no key of Figma's. A capital
+# wants the beginning of a word: `U` the same, `A` letters and digits, `B` base64, `C`
+# capitals and digits, `H` hexadecimal digits. Eight suffice where nothing else starts
+# so: keys cut short in a message are found too.
 # Sources: a page of the maker, or the rule sets of `gitleaks` and `trufflehog`.
 _KEYS = """
 GitHub|ghp_ gho_ ghu_ ghs_ ghr_ github_pat_|u8|docs.github.com/authentication
@@ -119,6 +120,8 @@ AWS Bedrock|ABSK|B16|docs.aws.amazon.com/bedrock
 Google API|AIza|U16|cloud.google.com/docs/authentication/api-keys
 Google OAuth|ya29. GOCSPX-|u8|developers.google.com/identity
 Google refresh|1//0|U20|developers.google.com/identity
+Gemini|AQ.Ab8R|U16|ai.google.dev/gemini-api/docs
+AWS session|FwoGZXIvYXdzE IQoJb3JpZ2lu|B16|docs.aws.amazon.com/IAM
 DigitalOcean|dop_v1_ doo_v1_ dor_v1_|u8|docs.digitalocean.com
 Alibaba|LTAI|B16|gitleaks
 Tencent, Volcengine|AKID AKLT|B16|trufflehog
@@ -127,7 +130,8 @@ PyPI|pypi-|u8|pypi.org/help
 RubyGems|rubygems_|u8|guides.rubygems.org
 Packagist|packagist_|u8|packagist.com/docs
 Clojars|CLOJARS_|u8|gitleaks
-JFrog|AKCp|B16|gitleaks
+crates.io|cio|A32|doc.rust-lang.org/cargo
+JFrog|AKCp cmVmdGtu|B16|gitleaks
 Docker|dckr_pat_ dckr_oat_|u8|docs.docker.com/security
 Docker Swarm|SWMTKN-|u8|docs.docker.com/engine/swarm
 OpenShift|sha256~|U40|gitleaks
@@ -153,12 +157,15 @@ Shopify|shpat_ shpca_ shppa_ shpss_|u8|shopify.dev/docs
 Linear|lin_api_ lin_oauth_|u8|linear.app/developers
 Notion|ntn_ secret_|A16|developers.notion.com
 Figma|figd_|u8|figma.com/developers
+Frame.io|fio-u-|U32|gitleaks
 Atlassian|ATATT3 ATCTT3 ATBB|U16|support.atlassian.com
 Postman|PMAK-|u8|learning.postman.com
 ReadMe|rdme_|A16|docs.readme.com
 Zapier|zpka_|A16|gitleaks
 Typeform|tfp_|A16|typeform.com/developers
 Contentful|CFPAT-|u8|contentful.com/developers
+HubSpot|pat-na1- pat-na2- pat-eu1- pat-ap1-|U16|developers.hubspot.com
+Snyk|snyk_uat. snyk_sat.|U16|docs.snyk.io
 Apify|apify_api_|u8|docs.apify.com
 Sentry|sntrys_ sntryu_|u8|docs.sentry.io
 New Relic|NRAK- NRJS- NRII- NRAL-|u8|docs.newrelic.com
@@ -174,16 +181,22 @@ CircleCI|CCIPAT_|u8|circleci.com/docs
 Buildkite|bkua_|u8|buildkite.com/docs
 Sourcegraph|sgp_|A16|sourcegraph.com/docs
 Prefect|pnu_|A16|docs.prefect.io
+Infracost|ico-|A32|gitleaks
+Scalingo|tk-us-|U32|gitleaks
+Adafruit|aio_|A20|io.adafruit.com/api/docs
+Yandex|t1.9euelZ y0_Ag|U16|yandex.cloud/docs
 SendGrid|SG.|u8|docs.sendgrid.com
 Brevo|xkeysib- xsmtpsib-|u8|developers.brevo.com
 Mailgun|key-|H32|documentation.mailgun.com
-Resend|re_|A16|resend.com/docs
+Resend|re_|U16|resend.com/docs
 Twilio|SK AC|H32|twilio.com/docs
 Flutterwave|FLWSECK|u8|developer.flutterwave.com
 Razorpay|rzp_live_ rzp_test_|u8|razorpay.com/docs
 Shippo|shippo_live_ shippo_test_|u8|docs.goshippo.com
 Duffel|duffel_live_ duffel_test_|u8|duffel.com/docs
-EasyPost, eSecret|esecret_|A16|trufflehog
+eSecret|esecret_|A16|trufflehog
+EasyPost|EZAK EZTK|A40|gitleaks
+Plaid|access-production- access-development- access-sandbox-|U16|plaid.com/docs
 Facebook|EAA|A40|developers.facebook.com
 Dropbox|sl.|U40|dropbox.com/developers
 JSON Web Token|eyJ|u9|RFC 7519
@@ -206,9 +219,11 @@ def _key_rules() -> Iterator[Rule]:
     for line in _KEYS.strip().split("\n"):
         maker, starts, body, source = line.split("|")
         literals = tuple(starts.split())
-        inside = "" if body[0] == "u" else _NOT_INSIDE
-        head = "|".join(literals).replace(".", r"\.")
-        pattern = f"{inside}(?:{head}){_BODIES[body[0].upper()] % body[1:]}"
+        head = "(?:{})".format("|".join(literals).replace(".", r"\."))
+        kind = _BODIES[body[0].upper()]
+        pattern = f"{_NOT_INSIDE}{head}{kind % body[1:]}"
+        if body[0] == "u":
+            pattern += f"|{head}{kind % 20}"
         yield Rule(maker, source, pattern, literals, also=DRAWN)
 
 
@@ -232,6 +247,14 @@ _SHAPES = (
     Rule("Microsoft Entra", "learn.microsoft.com/purview",
         _NOT_INSIDE + r"[A-Za-z0-9_.~\-]{3}8Q~[A-Za-z0-9_.~\-]{28,40}",
         holds=("8Q~",)),
+    Rule("Azure DevOps", "learn.microsoft.com/azure/devops",
+        _NOT_INSIDE + r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}(?![A-Za-z0-9])",
+        holds=("AZDO",), word_min=84),
+    Rule("Harness", "gitleaks", _NOT_INSIDE
+        + r"[ps]at\.[A-Za-z0-9_\-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}",
+        holds=("pat.", "sat."), word_min=72),
+    Rule("MaxMind", "dev.maxmind.com",
+        _NOT_INSIDE + r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk", holds=("_mmk",)),
     Rule("Airtable", "airtable.com/developers",
         _NOT_INSIDE + r"pat[A-Za-z0-9]{14}\.(?=[a-f]{0,63}[0-9])[0-9a-f]{64}",
         holds=("pat",), word_min=82),

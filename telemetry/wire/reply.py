@@ -17,8 +17,12 @@ It decides nothing about the batch.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import Any
+
+from urllib3 import HTTPResponse
 
 from telemetry.wire.endpoint import URL, is_same_place
 from telemetry.wire.verdict import Failure, Outcome, Reply
@@ -30,6 +34,7 @@ _READ_BYTES = 16 * 1024
 _REFUSAL_BYTES = 16 * 1024
 # What every urllib3 removes. It could read others where their libraries are installed.
 _CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def read_reply(
@@ -63,16 +68,20 @@ def read_reply(
     body, complete, truncated = b"", True, False
     # A final 1xx hands the connection over to another protocol; nothing is read.
     if status >= 200:
-        pieces = _pieces(response, bytes_max + 1, decode=is_ours and coding in _CODINGS)
-        body, complete, truncated = _body(pieces, bytes_max)
+        body, complete, truncated = _body(_pieces(response, bytes_max + 1), bytes_max)
         if not (is_ours or coding or truncated or status in (204, 304)):
             complete = complete and len(body) >= int(headers.get("content-length", 0))
     reusable = complete and is_sent and not truncated and status >= 200
     _finish(response, reusable=reusable)
     is_decoded = not is_ours or coding in ("", "identity")
-    if not is_decoded:
+    if not is_decoded and coding in _CODINGS:
+        coded, pieces = body, _decoded(body, coding, bytes_max + 1)
+        body, is_sound, is_longer = _body(pieces, bytes_max)
+        complete, truncated = complete and is_sound, truncated or is_longer
         # One without content may have been cut before its first byte came out.
-        is_decoded = coding in _CODINGS if body else not response.tell()
+        is_decoded = bool(body) or _is_whole_and_empty(coded)
+    elif not is_decoded:
+        is_decoded = not body
     if truncated or not complete:
         body = body[:_REFUSAL_BYTES]
     is_told = tells_key(body.decode("utf-8", "replace"))
@@ -128,10 +137,31 @@ def _body(pieces: Iterator[bytes], bytes_max: int) -> tuple[bytes, bool, bool]:
     return bytes(body), True, False
 
 
-def _pieces(response: Any, enough: int, *, decode: bool) -> Iterator[bytes]:
+def _decoded(body: bytes, coding: str, enough: int) -> Iterator[bytes]:
+    """The content in pieces, as urllib3 decodes it, and not much beyond `enough`."""
+    headers = {"content-encoding": coding}
+    return _pieces(
+        HTTPResponse(BytesIO(body), headers, preload_content=False),
+        enough,
+        decode_content=True,
+    )
+
+
+def _is_whole_and_empty(body: bytes) -> bool:
+    """Whether a compressed body comes to its end, with nothing in it."""
+    for window in (_GZIP_OR_ZLIB, -zlib.MAX_WBITS):
+        decoder = zlib.decompressobj(window)
+        try:
+            if not decoder.decompress(body, 1) and decoder.eof:
+                return True
+        except zlib.error:
+            pass  # it is none of these; or raw deflate, which has no header
+    return not body
+
+
+def _pieces(response: Any, enough: int, **options: bool) -> Iterator[bytes]:
     """The body in pieces. What is beyond `enough` bytes stays unread if it can."""
     if hasattr(response, "read"):
-        options = {"decode_content": True} if decode else {}
         while piece := response.read(min(_READ_BYTES, max(enough, 1)), **options):
             enough -= len(piece)
             yield bytes(piece)

@@ -192,6 +192,27 @@ def test_deflate_is_read_with_and_without_its_frame() -> None:
             assert outcome.is_decoded
 
 
+def test_nothing_may_be_compressed_too() -> None:
+    """A middleware that compresses all it passes on makes this of an empty acceptance."""
+    bare = zlib.compressobj(wbits=-15)
+    for coding, body in (
+        ("gzip", gzip.compress(b"")),
+        ("deflate", zlib.compress(b"")),
+        ("deflate", bare.compress(b"") + bare.flush()),
+        ("gzip", gzip.compress(b"")[:-1]),
+        ("gzip", gzip.compress(b"{}")[:11]),
+    ):
+        is_whole = not body.startswith(b"\x1f") or len(body) == 20
+        with (
+            Server(reply(200, body, {"Content-Encoding": coding})) as server,
+            transport(server.url) as to,
+        ):
+            outcome = post(to)
+            assert isinstance(outcome, Reply)
+            assert outcome.body == b""
+            assert (outcome.complete and outcome.is_decoded) == is_whole, body
+
+
 def test_a_coding_that_is_not_known_is_told() -> None:
     """Such a body may be a login page: nobody here can read it."""
     for coding in ("br", "gzip, gzip", "zstd"):

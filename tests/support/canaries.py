@@ -14,6 +14,7 @@ import quopri
 import random
 import re
 import string
+import uuid
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
@@ -178,7 +179,27 @@ KEYS = (
     key("zapier", "zpka_", drawn(_ALNUM, 42)),
     key("sourcegraph", "sgp_", drawn(_HEX, 16) + "_" + drawn(_HEX, 40)),
     key("1password", "ops_eyJ", drawn(_URLSAFE, 200)),
-    key("resend", "re_", drawn(_ALNUM, 8) + "1" + drawn(_ALNUM, 24)),
+    key("resend", "re_", drawn(_ALNUM, 8) + "_" + drawn(_ALNUM, 24)),
+    key("gemini", "AQ.Ab8RN6", drawn(_URLSAFE, 44)),
+    key("aws session", "IQoJb3JpZ2lu", drawn(_BASE64, 300)),
+    key("crates.io", "cio", drawn(_ALNUM, 32)),
+    key("frame.io", "fio-u-", drawn(_URLSAFE, 64)),
+    key("snyk", "snyk_uat.", drawn(_HEX, 8) + "." + drawn(_ALNUM, 40)),
+    key("easypost", "EZAK", drawn(_ALNUM, 54)),
+    key("infracost", "ico-", drawn(_ALNUM, 32)),
+    key("scalingo", "tk-us-", drawn(_URLSAFE, 48)),
+    key("adafruit", "aio_", drawn(_ALNUM, 28)),
+    key("yandex", "y0_Ag", drawn(_URLSAFE, 50)),
+    key("hubspot", "pat-na1-", str(uuid.UUID(drawn(_HEX, 32)))),
+    key("plaid", "access-production-", str(uuid.UUID(drawn(_HEX, 32)))),
+    key(
+        "harness",
+        "pat.",
+        drawn(_URLSAFE, 22) + "." + drawn(_HEX, 24) + ".",
+        drawn(_ALNUM, 20),
+    ),
+    key("maxmind", drawn(_ALNUM, 6) + "_", drawn(_ALNUM, 29), "_mmk"),
+    key("azure devops", "", drawn(_ALNUM, 76), "AZDO" + drawn(_ALNUM, 4)),
     key("fireworks", "fw_", "3Z" + drawn(_ALNUM, 22)),
     key("prefect", "pnu_", drawn(_ALNUM, 36)),
     key("typeform", "tfp_", drawn(_ALNUM, 44) + "_" + drawn(_ALNUM, 14)),

@@ -81,6 +81,16 @@ def test_fewer_than_eight_characters_of_it_stay() -> None:
         assert OwnKey(key).without(text) == out, text
 
 
+def test_two_characters_of_it_in_utf_16_stay() -> None:
+    """Their digits are most of an ordinary number; four characters are a fragment."""
+    key = "phc_Aq00zT7Lm9Xw4Tb1V"
+    own = OwnKey(key)
+    for text in ("build 30003000", "300030001", "order-00300030", "54374c"):
+        assert own.without(text) == text
+    for order in ("utf-16-le", "utf-16-be"):
+        assert own.without(f"x {key[5:9].encode(order).hex()}") == "x <secret>"
+
+
 def test_a_short_key_is_removed_where_it_is_a_word() -> None:
     """A key of three characters is a test's."""
     assert OwnKey("hunter2").without("key hunter2, HUNTER2! hunter22") == (

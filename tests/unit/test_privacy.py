@@ -28,6 +28,8 @@ SCRUBBER = Scrubber(homes=HOMES, users=USERS)
 
 # What a session really says. `free` changes none of it either.
 ORDINARY = (
+    # The beginning of a token within a word.
+    *("configd_2026112917", "weighp_1234567890", "blogho_0000000001"),
     *("shell", "root", "call", "run", "start", "end", "", " ", "-1", "n/a", "a/b", "/"),
     *("//", "// note", "1 / 2", "and/or", "24/7", "text/html", "*/*", "I/O", "km/h"),
     *("config.yaml", "agents/dev.yaml", "./x.py", "../x", "a//b", "s/foo/bar/", "src/"),
