@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import os
 
+import msgspec
+
 from spool_tools.changing import add_wait
 from spool_tools.disable import is_turned_off
 from spool_tools.reading import Spool
 from spool_tools.screen import Screen
 from spool_tools.target import add_target, destination, seconds, target_home
+from telemetry.books.entries import DeliveryState
 from telemetry.config import Config
 from telemetry.consent import consent
 from telemetry.delivery.flush import flush
@@ -41,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     home = target_home(args, changes=True, must_exist=False)
     config = destination({"app": args.app or "telemetry"}, os.environ)
-    asks = bool(config.deletion_endpoint) or _program_asks(home)
+    if os.path.isdir(home.root):
+        config = _as_known(config, Spool(home, "forget").snapshot.state)
+    asks = bool(config.deletion_endpoint) or bool(requests_waiting(home))
     if not is_turned_off(args, home, "forget", asks=asks):
         return 1
     server, problem = "not asked", ""
@@ -50,30 +55,37 @@ def run(args: argparse.Namespace) -> int:
         server = "waiting" if problem else "deleted"
         said = "the server has accepted to delete what it has"
         if problem:
-            said = f"the server is still to be asked to delete what it has: {problem}"
+            said = f"the server has not accepted to delete what it has: {problem}"
     elif asks:
         said = "no id was kept under which a server could delete anything"
     else:
         said = "nothing was sent, as the program names no deletion_endpoint"
     Screen().tell(
-        {"telemetry": "off", "consent": home.consent, "server": server},
+        {"telemetry": "off", "consent": home.consent, "server": server, "why": said},
         f"telemetry is off, and everything that was kept here is removed; {said}",
     )
     return 1 if problem else 0
 
 
-def _program_asks(home: Home) -> bool:
-    """Whether the program named an address when it last sent something."""
-    return os.path.isdir(home.root) and bool(
-        Spool(home, "forget").snapshot.state.deletion_endpoint
-    )
+def _as_known(config: Config, state: DeliveryState) -> Config:
+    """The config with what the program's last flush knew of the addresses."""
+    if config.deletion_endpoint or not state.deletion_endpoint:
+        return config
+    changes = {"deletion_endpoint": state.deletion_endpoint}
+    if not config.endpoint and state.url:
+        changes |= {"endpoint": state.url, "format": state.format}
+        if "TELEMETRY_HEADER" not in os.environ:
+            changes["header"] = state.header
+    return msgspec.structs.replace(config, **changes)
 
 
 def _ask(config: Config, home: Home, timeout_s: float) -> str:
     """Post the request if that is possible here; why it still waits, or empty."""
     later = "the program asks at its next run"
-    if config.lacks() or not config.deletion_endpoint:
-        return later
+    if lacks := config.lacks():
+        return f"no {lacks} is known here (TELEMETRY_{lacks.upper()}); {later}"
+    if not config.deletion_endpoint:
+        return f"no address is known here (TELEMETRY_DELETION_ENDPOINT); {later}"
     decision = consent(home, os.environ)
     if not decision.asks:
         return f"{decision.reason} holds it back; {later} without that"

@@ -30,5 +30,9 @@ def run(args: argparse.Namespace) -> int:
     except (HomeError, OSError) as error:
         complain("reset", f"{problem_of(error)}; the id is the one it was")
         return 1
-    Screen().tell({"user_uuid": user_uuid}, f"the id is {user_uuid} from now on")
+    Screen().tell(
+        {"user_uuid": user_uuid},
+        f"the id is {user_uuid} from now on; a program that runs keeps the old one until "
+        "it ends, or takes another file for its events",
+    )
     return 0

@@ -32,6 +32,7 @@ from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX, lock_problem
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
+from telemetry.delivery.forgetting import last_answer
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.upkeep import is_short_of_room
 from telemetry.errors import ConfigError
@@ -57,6 +58,7 @@ class Status(msgspec.Struct, kw_only=True):
     flusher: `none`, `running` or `unknown`
     ledgers_set_aside: damaged ledgers, beside the one that took their place
     deletions_waiting: ids that were given up, and that a server is still to delete
+    deletion_answer: what came of the last try to have them deleted; null: none was made
     foreign: names in `spool/` that are of another version, or not ours
     unreadable: what stands in the place of ours and cannot be read, and why
     mistakes: what was wrong with the program's settings at its last launch, and
@@ -95,6 +97,7 @@ class Status(msgspec.Struct, kw_only=True):
     flusher_pid: int | None
     ledgers_set_aside: list[str]
     deletions_waiting: int
+    deletion_answer: str | None
     foreign: list[str]
     unreadable: list[str]
     mistakes: list[str]
@@ -175,7 +178,8 @@ def status_of(home: Home) -> Status:
         flusher=holder.state,
         flusher_pid=holder.pid,
         ledgers_set_aside=list(facts.ledgers_aside),
-        deletions_waiting=len(requests_waiting(home)),
+        deletions_waiting=facts.deletions,
+        deletion_answer=facts.deletion_answer or None,
         foreign=spool.foreign(),
         unreadable=_unreadable(spool),
         mistakes=mistakes,
@@ -216,6 +220,9 @@ def _facts(
         is_flushing=holder.state == "running",
         next_flush=next_flush,
         unfinished=plan.starts,
+        within=plan.never_ended_within,
+        deletions=len(requests_waiting(home)),
+        deletion_answer=last_answer(home),
         set_aside=sum(each.count for each in aside),
         set_aside_reason=aside[0].reason if aside else "",
         ledgers_aside=tuple(

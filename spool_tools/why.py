@@ -46,6 +46,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     refused: reasons for which events were refused since the last flush; `no_room`: none
         is counted, and the disk has hardly any room
     unfinished: flushers that were started since one finished
+    within: flushes within programs in a row that never came to an end
+    deletions, deletion_answer: requests that a server delete what it has, which wait, and
+        what came of the last try
     set_aside: events whose batch the server does not accept while it accepts others
     ledgers_aside: names of the damaged ledgers that were set aside
     endpoint, key, mode: what the environment (or the build) of this tool says; the
@@ -65,6 +68,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     is_flushing: bool = False
     next_flush: float | None = None
     unfinished: int = 0
+    within: int = 0
+    deletions: int = 0
+    deletion_answer: str = ""
     set_aside: int = 0
     set_aside_reason: str = ""
     ledgers_aside: tuple[str, ...] = ()
@@ -87,6 +93,20 @@ _FULL = {
 
 def why(facts: Facts) -> Why:
     """What is wrong now, the strongest reason first; else what happens next."""
+    found = _strongest(facts)
+    if not facts.deletions:
+        return found
+    said = "no server was asked yet to delete what it has: the program's next run does"
+    if facts.deletion_answer:
+        said = (
+            "the server was asked to delete what it has, and does not accept "
+            f"({facts.deletion_answer}); runs of the program ask again, ever more "
+            "rarely, and so does `spool-tools forget`"
+        )
+    return Why(found.code, f"{found.sentence}; {said}")
+
+
+def _strongest(facts: Facts) -> Why:
     if facts.off:
         return Why("off", f"telemetry is off: {facts.off}")
     if facts.home_problem:
@@ -121,6 +141,7 @@ def _why(facts: Facts) -> Why:
         return aside or Why("nothing_pending", "nothing waits to be sent")
     return (
         _misconfigured(facts)
+        or _never_ended_within(facts)
         or _refused_or_failed(facts)
         or _set_aside_ledger(facts)
         or Why("due" if _is_due(facts) else "scheduled", f"events wait: {_next(facts)}")
@@ -165,6 +186,19 @@ def _untried(field: str) -> Why:
         f"TELEMETRY_{field.upper()}), or its run was killed or had too few open files "
         "(`ulimit -n`); TELEMETRY_DEBUG=1 shows which",
     )
+
+
+def _never_ended_within(facts: Facts) -> Why | None:
+    """Whether flushes seem to end the programs that they run in."""
+    if facts.within >= _STARTS_SUSPECT:
+        return Why(
+            "flush_ends_program",
+            f"{many(facts.within, 'flush')} in a row within the program did not come to "
+            "an end: the program is killed in them (a limit of memory or of processor "
+            "time), or right behind; the next ones wait ever longer, up to six hours; "
+            "`spool-tools flush` outside of that limit sends what waits",
+        )
+    return None
 
 
 def _refused_or_failed(facts: Facts) -> Why | None:

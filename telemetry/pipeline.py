@@ -14,6 +14,7 @@ from telemetry.config import Config
 from telemetry.consent import consent, stored_choice
 from telemetry.envelope import Envelope
 from telemetry.errors import (
+    BusyError,
     ConfigError,
     DiskError,
     HomeError,
@@ -106,8 +107,8 @@ class Pipeline:
             allowed=self.is_allowed,
         )
 
-    def _prepare(self) -> None:
-        """What a segment needs, each time that one is taken.
+    def _prepare(self) -> str:
+        """What a segment needs, each time that one is taken; whose events it takes.
 
         A home that was forgotten and made anew has another user's id, too.
         """
@@ -115,6 +116,7 @@ class Pipeline:
             prepare(self.home)
             self.envelope.user_uuid = self._user_uuid()
         self._is_prepared = False
+        return self.envelope.user_uuid
 
     def _user_uuid(self) -> str:
         is_ci = bool(ci_variable(self._environment))
@@ -127,8 +129,17 @@ class Pipeline:
         if self.writer.was_full:
             self.writer.refuse_while_full(self.envelope.bytes_min)
         try:
+            user = self.envelope.user_uuid
             sealed = self.envelope.seal(event)
-            self.writer.append(sealed)
+            try:
+                self.writer.append(sealed, user)
+            except BusyError:
+                if self.envelope.user_uuid == user:
+                    raise
+                # It was forgotten, and telemetry turned on again: the old id would
+                # bring back to a server what that has deleted.
+                sealed = self.envelope.seal(event)
+                self.writer.append(sealed, self.envelope.user_uuid)
         except OffError:
             self._remove_late_id()
             raise
@@ -326,6 +337,7 @@ def ask_to_delete(
         environment=environment,
         http=http,
         logger=logger if sound.debug else None,
+        asks=True,
     )
     dispatcher.begin(others_wait=True)
     return dispatcher

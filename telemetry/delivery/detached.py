@@ -55,7 +55,13 @@ def main(values: dict[str, Any], end_after: Callable[[int], object]) -> None:
             break
         end_after(int(wait_s) + arguments.lifetime_s)
         time.sleep(wait_s)
-        claimed = schedule.claim(arguments.config, home, time.time(), is_start=True)
+        claimed = schedule.claim(
+            arguments.config,
+            home,
+            time.time(),
+            is_start=True,
+            asks=not consent(home, os.environ, arguments.config).on,
+        )
         lock = None if claimed is None else claimed.detach()
     sys.exit(0)
 

@@ -55,8 +55,12 @@ class Dispatcher:
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
         release: Callable[[], None] = lambda: None,
+        asks: bool = False,
     ) -> None:
-        """`release` gives up the segment that this process has; it may take another."""
+        """`release` gives up the segment that this process has; it may take another.
+
+        With `asks` telemetry is off, and a server is to be asked to delete.
+        """
         self.config = config
         self.pid = os.getpid()
         self._home = home
@@ -64,6 +68,7 @@ class Dispatcher:
         self._http = http
         self._logger = logger
         self._release = release
+        self._asks = asks
         self._in_process: InProcessFlusher | None = None
         # At exit before this time there is nothing to look at.
         self._not_before = 0.0
@@ -106,6 +111,7 @@ class Dispatcher:
                 http=self._http,
                 logger=self._logger,
                 release=self._release,
+                asks=self._asks,
             )
         return self._in_process
 
@@ -147,7 +153,7 @@ class Dispatcher:
         if plan.flushers_never_finish:
             self._say("no flusher is started: the last ones did not finish")
             return False
-        destination = schedule.destination_of(self.config)
+        destination = schedule.destination_of(self.config, asks=self._asks)
         self._not_before = plan.not_before(destination, now)
         if not others_wait or self._not_before > now:
             wait_s = max(self._not_before - now, 0.0)
@@ -184,6 +190,7 @@ class Dispatcher:
                 self._home,
                 time.time(),
                 is_start=True,
+                asks=not decision.on,
                 spread_s=self.config.failure_spread_s,
             )
             if lock is not None:

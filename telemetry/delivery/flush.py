@@ -98,7 +98,8 @@ def flush(
             finish_opt_out(home, lock=held)
         if report.stopped in {"drained", "off"}:
             with suppress(OSError):
-                this.ask()  # the request is kept, or the next flush finds it gone
+                # The request is kept, or the next flush finds it gone.
+                this.ask(is_asked_for=lock is None)
         return report
     except (LedgerError, OSError) as error:
         this.say("%s; everything is kept", error)
@@ -182,12 +183,15 @@ class _Flush(NamedTuple):
             books.close()
             keep_reserve(home)
 
-    def ask(self) -> None:
-        """Post the requests that a server delete what it has, if any wait.
+    def ask(self, *, is_asked_for: bool) -> None:
+        """Post the requests that a server delete what it has, if any wait and are due.
 
-        What came of it, and the time of the next flush, are on disk on return.
+        What came of it, and when it may be asked again, are on disk on return: beside
+        the requests, as the ledger may be gone. A flush that is asked for does not wait.
         """
         config, home = self.config, self.home
+        destination = schedule.destination_of(config, asks=True)
+        plan = schedule.load(home.next_flush)
 
         def may_ask() -> bool:
             decision = consent(home, self.environment, config)
@@ -196,7 +200,10 @@ class _Flush(NamedTuple):
         if not requests_waiting(home):
             note_asked(home)  # killed behind the last answer, the choice still says so
             return
-        if not may_ask():
+        now = time.time()
+        if not may_ask() or (
+            plan.wait_ends(destination, now) > now and not is_asked_for
+        ):
             return
         stopped: Stopped = "waiting"
         try:
@@ -210,6 +217,7 @@ class _Flush(NamedTuple):
             stopped, verdict = halted.stopped, halted.verdict
         except ConfigError as error:
             self.say("%s; the request for deletion is kept", error)
+            forgetting.note_answer(home, self.own_key.without(str(error)))
             return
         if verdict is None:
             return
@@ -220,9 +228,16 @@ class _Flush(NamedTuple):
             note_asked(home)
         elif verdict.action is Action.PAUSE:
             stopped = "paused"
+        forgetting.note_answer(home, verdict.detail or verdict.reason)
+        state = self._concluded(
+            DeliveryState(), plan, stopped, verdict, destination=destination
+        )
+        until = state.next_attempt_ms / 1000
         plan = schedule.load(home.next_flush)
-        # The ledger is gone, or knows better how events fare.
-        _store(home, plan, self._concluded(DeliveryState(), plan, stopped, verdict))
+        plan.end_deletion(
+            destination, time.time(), failures=state.failures, until=until
+        )
+        schedule.store(home.next_flush, plan)
 
     def _transport(self, config: Config, *, turn: int = 0) -> Transport:
         """What posts to the endpoint. Raises ConfigError if there is no usable one."""
@@ -288,10 +303,12 @@ class _Flush(NamedTuple):
         stopped: Stopped,
         verdict: Verdict | None,
         says_nothing: bool = False,
+        *,
+        destination: str = "",
     ) -> DeliveryState:
         """How delivery fares now, with the time of the next flush."""
         config, progress = self.config, self.progress
-        destination = schedule.destination_of(config)
+        destination = destination or schedule.destination_of(config)
         return conclude(
             before,
             stopped=stopped,

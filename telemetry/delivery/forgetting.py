@@ -11,6 +11,8 @@ Rules:
 - It is kept like an event: in `forgotten-<CRC-32>`, written before the id is removed
   (`opt_out.py`). An answer that accepts it, as answers accept events, removes the file.
   Anything else is waited for under the backoff of the endpoint, without an end.
+- Behind the id stands what came of the last try, for `status`; padded, so that it is
+  written in place.
 - Each try has the same bytes, as long as the program keeps its name. Killed between the
   answer and the removal, the server is asked twice.
 - It is posted by a flush, behind the opt-out's removal and under the flush lock: no
@@ -24,6 +26,7 @@ Rules:
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from hashlib import sha256
 
 import msgspec
@@ -31,9 +34,10 @@ import msgspec
 from telemetry.config import Config
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.errors import ConfigError
-from telemetry.files import read_small, sync_directory
+from telemetry.files import overwrite, read_small, sync_directory
 from telemetry.identity import new_uuid4, parse_id
 from telemetry.paths import Home
+from telemetry.wire.batch import printable
 from telemetry.wire.formats import Format
 from telemetry.wire.retry import Poster
 from telemetry.wire.verdict import Action, Verdict
@@ -43,6 +47,7 @@ EVENT = "deletion_request"
 # As often as that within one flush; the rest is the schedule's.
 _TRIES = 4
 _ID_BYTES_MAX = 1024
+_ANSWER_BYTES = 400
 
 
 def addressed(config: Config) -> Config:
@@ -75,8 +80,36 @@ def ask(config: Config, home: Home, poster: Poster, form: Format) -> Verdict | N
     return verdict
 
 
+def note_answer(home: Home, said: str) -> None:
+    """Each request that waits says why on return, if that can be written.
+
+    Killed between the two steps of `overwrite`, a request has another time than before.
+    """
+    line = b"\n" + printable(said, _ANSWER_BYTES).encode()[:_ANSWER_BYTES]
+    for path in requests_waiting(home):
+        with suppress(OSError):
+            user_uuid, _ = _content(path)
+            content = (user_uuid + line).ljust(len(user_uuid) + 1 + _ANSWER_BYTES)
+            overwrite(path, content, os.stat(path).st_mtime_ns)
+
+
+def last_answer(home: Home) -> str:
+    """Why a request for deletion still waits; empty where none was made yet."""
+    for path in requests_waiting(home):
+        with suppress(OSError):
+            if said := _content(path)[1].decode("utf-8", "replace").strip():
+                return said
+    return ""
+
+
+def _content(path: str) -> tuple[bytes, bytes]:
+    """The id, and what came of the last try."""
+    user_uuid, _, said = (read_small(path, _ID_BYTES_MAX) or b"").partition(b"\n")
+    return user_uuid, said
+
+
 def _event(path: str, source: str) -> bytes:
-    user_uuid = parse_id(read_small(path, _ID_BYTES_MAX) or b"")
+    user_uuid = parse_id(_content(path)[0])
     # The same for each try: a server that counts by it counts one request.
     event_id = new_uuid4(sha256(f"{EVENT} {user_uuid}".encode()).digest()[:16])
     return msgspec.json.encode(

@@ -46,7 +46,9 @@ class InProcessFlusher:
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
         release: Callable[[], None] = lambda: None,
+        asks: bool = False,
     ) -> None:
+        """With `asks` telemetry is off, and a server is to be asked to delete."""
         self.config = config
         self._home = home
         self._environment = environment
@@ -54,6 +56,7 @@ class InProcessFlusher:
         self._http = http
         self._logger = logger
         self._release = release
+        self._asks = asks
         self._leaving = threading.Event()
         self._ended = threading.Event()
         self._stopped = threading.Event()
@@ -154,6 +157,8 @@ class InProcessFlusher:
                 time.time(),
                 # One that the program's end cuts short counts, as one that is killed.
                 is_start=mode != "launch" or self._leaving.is_set(),
+                is_within=True,
+                asks=self._asks,
                 after_failure_only=after_failure_only,
             )
         except Exception as error:  # noqa: BLE001 - Python would print it
@@ -169,6 +174,8 @@ class InProcessFlusher:
             # In `launch` mode these do not end the count of detached ones.
             if mode != "launch" and (progress.is_concluded or report.stopped != "disk"):
                 schedule.note_finished(self._home)
+            else:
+                schedule.note_ended_within(self._home)
         elif self._logger is not None:
             self._logger.debug(
                 "no flush began: not due (`status` says), or one is at work"

@@ -7,17 +7,21 @@ of the next flush for the destination in its first line. Each line has 23 bytes:
     <destination> <starts> <last>            8 hex digits, 2 digits, 10 digits
     <destination> <failures> <not before>    one line for each recent destination
 
-destination   CRC-32 of endpoint, header, key and format: each has its own backoff
+destination   CRC-32 of endpoint, header, key and format: each has its own backoff, and
+              so has the address for deletions
 starts        flushes that began by themselves since one finished; what a program in
               `launch` mode flushes itself, at its end, does not end the count
 last          when a flush last began or ended, seconds since 1970
-failures      flushes in a row that delivered nothing
+failures      flushes in a row that delivered nothing; under `programs`, flushes within
+              programs that never came to an end
 
 Rules:
 
 - A flush waits for its own destination's time. A change of destination ends a wait
   once WINDOW_S have passed since the last flush, so two keys that take turns make
   no more requests than one.
+- A flush within a program may be what ends the program (a limit of memory): as long as
+  none comes to an end the next one waits six times longer, to WITHIN_MAX_S.
 - A time more than HORIZON_S ahead counts as due: a clock was changed. So does any time
   where the last flush was later than now.
 - A damaged line counts as absent, which costs one early flush.
@@ -48,6 +52,10 @@ if TYPE_CHECKING:
 WINDOW_S = 60.0
 # The longest that anything may hold a flush back, a server's wish included.
 HORIZON_S = 24 * 3600.0
+# What a flush that kills its program costs in the end: four programs a day.
+WITHIN_MAX_S = 6 * 3600.0
+_WITHIN_FACTOR = 6
+_WITHIN = "programs"
 # After so many starts in a row that no flusher finished, programs flush by
 # themselves at exit. Every tenth time a detached flusher is tried once more.
 STARTS_MAX = 3
@@ -85,13 +93,24 @@ class Schedule:
         """Flushes in a row that delivered nothing there."""
         return self.waits.get(destination, (0, 0))[0]
 
+    def wait_ends(self, destination: str, now: float) -> float:
+        """When what failed there may be tried again; not above `now` where it may now."""
+        until = float(self.waits.get(destination, (0, 0))[1])
+        return until if not self.is_ahead(now) and until <= now + HORIZON_S else 0.0
+
     def not_before(
-        self, destination: str, now: float, *, after_failure_only: bool = False
+        self,
+        destination: str,
+        now: float,
+        *,
+        after_failure_only: bool = False,
+        is_within: bool = False,
     ) -> float:
         """The earliest time of the next flush there; not above `now` where it is due.
 
         With `after_failure_only` the interval after a success does not count: a
-        machine in CI is gone after the program.
+        machine in CI is gone after the program. `is_within` asks for a flush within a
+        program.
         """
         if self.is_ahead(now):
             return 0.0
@@ -103,6 +122,8 @@ class Schedule:
         other_counts = not after_failure_only or self.failures(self.destination)
         if not is_ours and other_counts and self.at > now >= self.last:
             until = max(until, self.last + WINDOW_S)
+        if is_within:
+            until = max(until, self.wait_ends(_WITHIN, now))
         return until if until <= now + HORIZON_S else 0.0
 
     def is_ahead(self, now: float) -> bool:
@@ -114,12 +135,28 @@ class Schedule:
         """Whether a program has to flush by itself at exit (STARTS_MAX)."""
         return self.starts >= STARTS_MAX and self.starts % _TRY_AGAIN_EVERY != 0
 
-    def begin(self, destination: str, now: float, *, wait_s: float = 0.0) -> None:
+    @property
+    def never_ended_within(self) -> int:
+        """Flushes within programs in a row that did not come to an end."""
+        return self.failures(_WITHIN)
+
+    def begin(
+        self,
+        destination: str,
+        now: float,
+        *,
+        wait_s: float = 0.0,
+        is_within: bool = False,
+    ) -> None:
         """A flush begins in `wait_s` seconds; no other one before a window has passed."""
         if self.is_ahead(now):
             self.waits.clear()
         self.destination, self.last = destination, int(now)
         self.at = now + wait_s + WINDOW_S
+        if is_within:
+            longer = _WITHIN_FACTOR ** min(self.never_ended_within, 9)
+            until = now + min(WINDOW_S * longer, WITHIN_MAX_S)
+            self._note_wait(_WITHIN, self.never_ended_within + 1, until)
 
     def count_start(self) -> None:
         """One more flusher that has not finished yet."""
@@ -129,6 +166,27 @@ class Schedule:
     def end(self, destination: str, now: float, *, failures: int, until: float) -> None:
         """A flush ended; the next one there may begin at `until`."""
         self.destination, self.last, self.at = destination, int(now), until
+        self.end_within()
+        self._note_wait(destination, failures, until)
+
+    def end_within(self) -> bool:
+        """Whether a flush within a program was thought not to have ended."""
+        return self.waits.pop(_WITHIN, None) is not None
+
+    def end_deletion(
+        self, destination: str, now: float, *, failures: int, until: float
+    ) -> None:
+        """A server was asked to delete what it has; it may be asked again at `until`.
+
+        Events do not wait for that.
+        """
+        if self.destination == destination:
+            self.destination, self.last, self.at = "", int(now), now + WINDOW_S
+        self.waits.pop(destination, None)
+        if failures:
+            self._note_wait(destination, failures, until)
+
+    def _note_wait(self, destination: str, failures: int, until: float) -> None:
         self.waits.pop(destination, None)
         while len(self.waits) >= _DESTINATIONS_MAX:
             del self.waits[next(iter(self.waits))]
@@ -162,10 +220,11 @@ def destination_crc(
     return f"{crc32(parts.encode('utf-8', 'surrogatepass')):08x}"
 
 
-def destination_of(config: Config) -> str:
-    """What a time for the next flush is set for."""
+def destination_of(config: Config, *, asks: bool = False) -> str:
+    """What a time for the next flush is set for; `asks` for a request for deletion."""
+    endpoint = f"deletion {config.deletion_endpoint}" if asks else config.endpoint
     return destination_crc(
-        config.endpoint, config.header, config.api_key, config.format, config.gzip
+        endpoint, config.header, config.api_key, config.format, config.gzip
     )
 
 
@@ -294,32 +353,38 @@ def claim(
     now: float,
     *,
     is_start: bool = False,
+    is_within: bool = False,
+    asks: bool = False,
     spread_s: float = 0.0,
     after_failure_only: bool = False,
 ) -> FlushLock | None:
     """The flush lock, if a flush is due at `now` and no other process is at it.
 
     The next flush is one window ahead on return, if that can be written. `is_start`
-    counts a flush that has to finish. After a failure the owner waits a random part of
+    counts a flush that has to finish, `is_within` that it is one within a program, `asks`
+    that nothing but a request for deletion is sent. After a failure the owner waits a random part of
     `spread_s` seconds, so that a fleet that launches by the clock does not arrive by the
     clock; the next flush is moved behind that wait. Raises OSError.
     """
-    destination = destination_of(config)
+    destination = destination_of(config, asks=asks)
     lock = take_flush_lock(home)
     if lock is None:
         return None
     try:
         # Between our look and our lock another launch may have had its turn.
         plan = load(home.next_flush)
-        if (
-            plan.not_before(destination, now, after_failure_only=after_failure_only)
-            > now
-        ):
+        not_before = plan.not_before(
+            destination,
+            now,
+            after_failure_only=after_failure_only,
+            is_within=is_within,
+        )
+        if not_before > now:
             lock.close()
             return None
         if spread_s and plan.failures(destination):
             lock.wait_s = spread_s * int.from_bytes(os.urandom(4), "big") / 2**32
-        plan.begin(destination, now, wait_s=lock.wait_s)
+        plan.begin(destination, now, wait_s=lock.wait_s, is_within=is_within)
         if is_start:
             plan.count_start()
         try:
@@ -342,13 +407,18 @@ def note_finished(home: Home) -> None:
     _note(home, starts=0)
 
 
+def note_ended_within(home: Home) -> None:
+    """A flush within a program is over, and the program is still there."""
+    _note(home)
+
+
 def note_failed_start(home: Home, now: float) -> None:
     """None could be started: a flush at exit takes over, which is due at once."""
     _note(home, starts=STARTS_MAX, at=now)
 
 
-def _note(home: Home, *, starts: int, at: float | None = None) -> None:
-    """`starts` is how many have not finished.
+def _note(home: Home, *, starts: int | None = None, at: float | None = None) -> None:
+    """`starts` is how many have not finished, None if that does not change.
 
     Where another process has the flush lock nothing changes: it says so itself.
     """
@@ -358,7 +428,8 @@ def _note(home: Home, *, starts: int, at: float | None = None) -> None:
             return
         with lock:
             plan = load(home.next_flush)
-            if plan.starts == starts and at is None:
+            starts = plan.starts if starts is None else starts
+            if not plan.end_within() and plan.starts == starts and at is None:
                 return
             plan.starts = starts
             plan.at = plan.at if at is None else at

@@ -99,7 +99,7 @@ def add(path: str, counts: dict[str, int]) -> bool:
             if at is None:
                 continue  # 128 reasons are in it; more are not made here
             # What stands in a line without a name is no count of this reason.
-            known = content.startswith(name, at) and _count_in(content, at) or 0
+            known = (content.startswith(name, at) and _count_in(content, at)) or 0
             total = min(known + count, _COUNT_MAX)
             write_at(descriptor, b"%b %015d\n" % (name, total), at)
         return True

@@ -56,7 +56,8 @@ _FULL_FOR_NS = 1_000_000_000
 class SpoolWriter:
     """Appends events to the spool of `home`; safe for threads, forks and signals.
 
-    `prepare` makes the home and its directories; it raises RefusedError.
+    `prepare` makes the home and its directories, and says whose events are taken from
+    then on; it raises RefusedError.
     `allowed` says whether telemetry is on; it is asked whenever a segment is opened,
     as one is after each purge and opt-out. Sizes are bytes.
     """
@@ -68,7 +69,7 @@ class SpoolWriter:
         spool_bytes_max: int,
         segment_bytes_max: int,
         power: bool,
-        prepare: Callable[[], object],
+        prepare: Callable[[], str | None],
         allowed: Callable[[], bool],
     ) -> None:
         self._home = home
@@ -78,6 +79,7 @@ class SpoolWriter:
         self._prepare = prepare
         self._allowed = allowed
         self._segment: Segment | None = None
+        self._owner: str | None = None
         self._shared_sync: SharedSync | None = None
         # What was found when the spool was full: its change time, when, and bytes.
         self._full: tuple[int, int, int] | None = None
@@ -92,19 +94,20 @@ class SpoolWriter:
         """Whether the spool was full when a segment was last looked for."""
         return self._full is not None
 
-    def append(self, event: bytes) -> None:
+    def append(self, event: bytes, owner: str | None = None) -> None:
         """The event is in the spool on return, and survives a kill from then on.
 
-        `event` is compact JSON. With `power` it survives a power loss as well.
+        `event` is compact JSON, `owner` whose it is: BusyError where the segment that
+        takes it is another's by now. With `power` it survives a power loss as well.
         Raises a RefusedError where it was not recorded.
         """
         is_owned = self._lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001 - the only atomic way to ask
         if is_owned or (self._inside and get_ident() in self._inside):
             raise BusyError("an event inside an event; it was not recorded")
         if self._power:
-            self._append_durably(event, get_ident())
+            self._append_durably(event, owner, get_ident())
             return
-        holding(self._lock, self._append, event)
+        holding(self._lock, self._append, event, owner)
 
     def refuse_while_full(self, size: int) -> None:
         """Raise SpoolFullError if a record of `size` bytes found no room just now.
@@ -141,7 +144,7 @@ class SpoolWriter:
         if segment is not None:
             segment.close()
 
-    def _append(self, event: bytes) -> Segment:
+    def _append(self, event: bytes, owner: str | None) -> Segment:
         """The segment that the event is in. The caller holds the lock."""
         size = len(event) + frame.OVERHEAD
         if size > frame.RECORD_BYTES_MAX:
@@ -158,6 +161,8 @@ class SpoolWriter:
                 except OSError as error:
                     problem = error.strerror or str(error)
                     raise DiskError(self._home.spool, problem) from error
+            if owner != self._owner:
+                raise BusyError("the user's id has changed; it was not recorded")
             is_there = False
             try:
                 is_there = segment.append(event)
@@ -168,10 +173,10 @@ class SpoolWriter:
                 return segment
         raise DiskError(self._home.spool, "segments are taken away as they are made")
 
-    def _append_durably(self, event: bytes, ident: int) -> None:
+    def _append_durably(self, event: bytes, owner: str | None, ident: int) -> None:
         try:
             self._inside.add(ident)
-            shared, covering = holding(self._lock, self._append_to_round, event)
+            shared, covering = holding(self._lock, self._append_to_round, event, owner)
             try:
                 shared.wait(covering)
             except DiskError:
@@ -180,10 +185,12 @@ class SpoolWriter:
         finally:
             self._inside.discard(ident)
 
-    def _append_to_round(self, event: bytes) -> tuple[SharedSync, Round]:
+    def _append_to_round(
+        self, event: bytes, owner: str | None
+    ) -> tuple[SharedSync, Round]:
         from telemetry.spool.power import SharedSync
 
-        segment = self._append(event)
+        segment = self._append(event, owner)
         shared = self._shared_sync
         if shared is None:
             shared = self._shared_sync = SharedSync(segment)
@@ -208,7 +215,7 @@ class SpoolWriter:
         """
         self.refuse_while_full(size)
         self._ask()
-        self._prepare()
+        self._owner = self._prepare()
         room = self._room(size)
         names = sorted(filter(is_segment, os.listdir(self._home.spool)))
         segment = self._take(names, size)

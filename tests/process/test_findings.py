@@ -21,15 +21,17 @@ from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
 from tests.support.delivering import (
+    KEY,
     census_of,
     client_of,
     record,
     rejecting,
     write_early_letter,
 )
-from tests.support.launching import ROOT, environment_of
+from tests.support.launching import ROOT, environment_of, launch, run
 from tests.support.loopback import Behaviour, Received, Server
 from tests.support.patience import quickest_s
+from tests.support.tooling import tool
 
 
 FINE = bad.reply(200)
@@ -383,3 +385,44 @@ def test_a_file_in_a_directorys_place_refuses_no_event(tmp_path: Path) -> None:
         (home / name).touch()
     with client_of(home, "", events=2):  # it asserts that they are recorded
         pass
+
+
+def test_a_flush_that_kills_its_program_is_tried_ever_more_rarely(
+    tmp_path: Path,
+) -> None:
+    """Beyond a limit of memory each program was killed at its end, once a minute."""
+    running: list[subprocess.Popen[str]] = []
+
+    def choose(_: Received) -> Behaviour:
+        if running:
+            running.pop().kill()
+        return FINE
+
+    with Server(choose=choose) as server:
+        environment = environment_of(
+            tmp_path, server.url, TELEMETRY_API_KEY=KEY, TELEMETRY_FLUSH="exit"
+        )
+        home = Home(str(tmp_path / "home"))
+        settings = {"home": home.root, "exit_timeout_s": 30.0}
+        for killed, waits_s in ((1, 60), (2, 360)):
+            with launch(environment, **settings) as process:
+                running.append(process)
+                process.communicate(timeout=60)
+            assert process.returncode == -signal.SIGKILL
+            plan = schedule.load(home.next_flush)
+            assert plan.never_ended_within == killed
+            _, ends = plan.waits["programs"]
+            assert abs(ends - plan.last - waits_s) <= 2
+            # The window has passed, for what runs outside of the program.
+            os.utime(home.next_flush, (plan.last, plan.last))
+            run(environment, **settings)
+            assert len(server.requests) == killed
+            plan.waits["programs"] = killed, plan.last
+            plan.at = plan.last
+            schedule.store(home.next_flush, plan)
+        assert (
+            "the program is killed" in tool("status", home=Path(home.root)).line["why"]
+        )
+        run(environment, **settings)
+        assert len(server.requests) > 2
+        assert schedule.load(home.next_flush).never_ended_within == 0

@@ -12,6 +12,7 @@ from typing import Any
 import telemetry
 from telemetry.config import Config
 from telemetry.consent import read_choice
+from telemetry.delivery import schedule
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.paths import Home
 from tests.support import misbehaving as bad
@@ -20,7 +21,7 @@ from tests.support.launching import await_no_flusher, environment_of, launch
 from tests.support.loopback import Received, Server
 from tests.support.patience import PATIENCE_S
 from tests.support.tooling import tool
-from tests.support.writers import child
+from tests.support.writers import child, spooled_events
 
 
 def addresses(server: Server) -> dict[str, str]:
@@ -95,6 +96,28 @@ def test_a_tool_that_knows_the_address_asks_at_once(tmp_path: Path) -> None:
         again = tool("forget", home=Path(home.root), **addresses(server))
         assert (again.code, again.line["server"]) == (0, "not asked")
         assert len(server.requests) == sent + 1
+
+
+def test_a_program_that_runs_takes_the_new_id_with_its_next_event(
+    tmp_path: Path,
+) -> None:
+    """The server has deleted the old one, and nobody would ask it to do so again."""
+    for command in ("forget", "disable"):
+        for durability in ("process", "power"):
+            home = Home(str(tmp_path / f"{command}-{durability}"))
+            nowhere = "http://127.0.0.1:9/"
+            with client_of(
+                Path(home.root), nowhere, events=1, durability=durability
+            ) as client:
+                old = Path(home.user_uuid).read_text()
+                for done in (command, "enable"):
+                    assert tool(done, home=Path(home.root)).code == 0
+                record(client, 2)
+                told = [json.loads(each)["properties"] for each in spooled_events(home)]
+            assert [each["user_uuid"] for each in told] == [
+                Path(home.user_uuid).read_text()
+            ] * 2
+            assert old not in {each["user_uuid"] for each in told}
 
 
 def test_without_an_address_nothing_is_sent(tmp_path: Path) -> None:
@@ -173,6 +196,54 @@ def test_it_is_kept_until_a_server_accepts_and_nothing_else_is_sent(
         assert choice is not None
         assert (choice.on, choice.is_finished, choice.asks) == (False, True, False)
         assert holds(home, user_uuid) == []
+
+
+def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
+    tmp_path: Path,
+) -> None:
+    """Nobody set up that address: the tool said "waiting", and events waited for it."""
+
+    def choose(request: Received) -> Any:
+        return bad.reply(404 if request.target.endswith("/delete") else 200)
+
+    with Server(choose=choose) as server:
+        home, _ = kept_home(tmp_path, server)
+        # The addresses are those that the program's last flush knew.
+        done = tool("forget", home=Path(home.root), TELEMETRY_API_KEY=KEY)
+        assert (done.code, done.line["server"]) == (1, "waiting")
+        assert "has not accepted to delete what it has: HTTP 404" in done.line["why"]
+        assert len(wishes(server)) == 1
+        (waiting,) = requests_waiting(home)
+        made_ns = os.stat(waiting).st_mtime_ns
+        for command in ("status", "enable", "status"):
+            done = tool(command, home=Path(home.root))
+            if command == "status":
+                assert done.line["deletion_answer"] == "HTTP 404"
+                assert "does not accept (HTTP 404)" in done.line["why"]
+        sent = len(server.requests)
+        asking = f"{server.url}/delete"
+        with client_of(
+            Path(home.root), server.url, events=1, deletion_endpoint=asking
+        ) as client:
+            assert client.flush(timeout_s=PATIENCE_S).delivered == 1
+        # One event, and the request once more: a flush that was asked for does not wait.
+        assert len(server.requests) == sent + 2
+        assert os.stat(waiting).st_mtime_ns == made_ns
+        assert len({event["event_timestamp"] for event in wishes(server)}) == 1
+        plan = schedule.load(home.next_flush)
+        assert plan.at - plan.last < 2 * 3600
+        # Nor is the request made at each flush that begins by itself.
+        environment = environment_of(
+            tmp_path, server.url, TELEMETRY_API_KEY=KEY, TELEMETRY_FLUSH="exit"
+        )
+        sent = len(server.requests)
+        os.utime(home.next_flush, (0, 0))
+        with launch(
+            environment, home=home.root, deletion_endpoint=asking, exit_timeout_s=30.0
+        ) as process:
+            assert process.communicate(timeout=PATIENCE_S) == ("True\n", "")
+        assert len(others_since(server, sent)) == 1
+        assert len(server.requests) == sent + 1
 
 
 def test_a_detached_flusher_asks(tmp_path: Path) -> None:

@@ -237,3 +237,57 @@ def test_a_failed_start_is_noted_and_due_at_once(home: Home) -> None:
     plan = schedule.load(home.next_flush)
     assert plan.flushers_never_finish
     assert plan.not_before(schedule.destination_of(CONFIG), NOW) <= NOW
+
+
+def test_flushes_that_end_their_programs_come_ever_more_rarely(home: Home) -> None:
+    """A program near its limit of memory was killed at its end once a minute, for ever."""
+    now, waits = NOW, []
+    for _ in range(7):
+        lock = schedule.claim(CONFIG, home, now, is_start=True, is_within=True)
+        assert lock is not None
+        lock.close()  # killed here
+        later = now + WINDOW_S
+        plan = schedule.load(home.next_flush)
+        destination = schedule.destination_of(CONFIG)
+        # Nothing of that is a detached flusher's concern.
+        assert plan.not_before(destination, later) <= later
+        ends = plan.not_before(destination, now, is_within=True)
+        assert schedule.claim(CONFIG, home, ends - 1, is_within=True) is None
+        waits.append(round((ends - now) / WINDOW_S))
+        now = ends
+    assert waits == [1, 6, 36, 216, 360, 360, 360]
+    assert plan.never_ended_within == 7
+    schedule.note_ended_within(home)
+    plan = schedule.load(home.next_flush)
+    assert (plan.never_ended_within, plan.starts) == (0, 7)
+    plan.begin(destination, now, is_within=True)
+    plan.end(destination, now, failures=0, until=now + HOUR_S)
+    assert plan.never_ended_within == 0
+
+
+def test_a_server_that_deletes_nothing_holds_back_no_event(home: Home) -> None:
+    """It answered 404 for six hours, and the events waited as long."""
+    events = schedule.destination_of(CONFIG)
+    deletion = schedule.destination_of(CONFIG, asks=True)
+    assert deletion != events
+    # Off: nothing but the request is sent.
+    lock = schedule.claim(CONFIG, home, NOW, asks=True)
+    assert lock is not None
+    with lock:
+        plan = schedule.load(home.next_flush)
+        plan.end_deletion(deletion, NOW, failures=1, until=NOW + 6 * HOUR_S)
+        schedule.store(home.next_flush, plan)
+    assert schedule.claim(CONFIG, home, NOW + HOUR_S, asks=True) is None
+    # On again.
+    later = NOW + WINDOW_S
+    lock = schedule.claim(CONFIG, home, later)
+    assert lock is not None
+    with lock:
+        plan = schedule.load(home.next_flush)
+        assert plan.wait_ends(deletion, later) > later
+        plan.end(events, later, failures=0, until=later + HOUR_S)
+        assert plan.wait_ends(deletion, later) > later
+        plan.end_deletion(deletion, later, failures=2, until=later + 6 * HOUR_S)
+        assert plan.at == later + HOUR_S
+        plan.end_deletion(deletion, later, failures=0, until=later)
+        assert deletion not in plan.waits

@@ -44,6 +44,22 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"is_ledger_unreadable": True}, "ledger", "what was sent is not known"),
     ({"pending": 0}, "nothing_pending", "nothing waits"),
     (
+        {"within": 2, **after("timeout: none", "deadline")},
+        "flush_ends_program",
+        "the program is killed in them",
+    ),
+    ({"within": 1}, "due", "events wait"),
+    (
+        {"off": "the user turned it off", "deletions": 1},
+        "off",
+        "no server was asked yet to delete what it has",
+    ),
+    (
+        {"pending": 0, "deletions": 1, "deletion_answer": "HTTP 404"},
+        "nothing_pending",
+        "does not accept (HTTP 404); runs of the program ask again",
+    ),
+    (
         {"pending": 0, "ledgers_aside": ("ledger.malformed-1",)},
         "ledger_set_aside",
         "ledger.malformed-1",
