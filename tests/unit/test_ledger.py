@@ -275,3 +275,21 @@ def test_a_ledger_that_vanished_is_refused_and_written_again_whole(place: str) -
     books.close()
     assert read_snapshot(place).segments == {NAME: ENTRY}
     assert read_snapshot(place).totals == Totals(recorded=4)
+
+
+def test_a_birth_that_failed_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk an event has room there; a database that holds something stays."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise LedgerError("ledger", "database or disk is full")
+
+    monkeypatch.setattr(ledger, "_opened", fail)
+    database, journal = tmp_path / "cache.db", tmp_path / "cache.db-journal"
+    for content, stays in ((b"", False), (b"x", True)):
+        database.write_bytes(content)
+        journal.touch()
+        with pytest.raises(LedgerError):
+            ledger.open_ledger(str(tmp_path))
+        assert (database.exists(), journal.exists()) == (stays, stays)

@@ -281,3 +281,13 @@ def test_threads_of_one_client_that_refuse_first_count_together(
             finally:
                 sys.setswitchinterval(interval)
         assert refusals.read(str(home / "refused")) == {"too_big": counters}
+
+
+def test_a_file_that_is_gone_is_not_made_again_unless_it_may(tmp_path: Path) -> None:
+    """After an opt-out nothing of it comes back."""
+    path, waiting = str(tmp_path / "refused"), [("busy", 1), ("invalid", 2)]
+    refusals.count(path, waiting, lambda: False)
+    assert not os.path.lexists(path)
+    assert sorted(waiting) == [("busy", 1), ("invalid", 2)]
+    refusals.count(path, waiting, lambda: True)
+    assert (refusals.read(path), waiting) == ({"busy": 1, "invalid": 2}, [])

@@ -606,6 +606,25 @@ def interrupting(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_the_hosts_own_timeout_is_the_hosts_while_a_segment_is_taken(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no reason to take another segment."""
+
+    def out_of_time(*_: object, **__: object) -> None:
+        raise TimeoutError("the host's time is up")
+
+    for owner, name in (
+        (segment, "open_segment"),
+        (segment, "try_lock"),
+        (os, "lstat"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, out_of_time)
+            with pytest.raises(TimeoutError, match="the host's time is up"):
+                segment.adopt(written, 1 << 20)
+
+
 @pytest.mark.parametrize("call", ["end_of_ours", "lstat"])
 def test_the_hosts_own_timeout_is_the_hosts(
     call: str, written: str, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from telemetry.wire.verdict import (
     Failure,
     Reply,
     Verdict,
+    _is_page,
     judge,
 )
 
@@ -420,3 +421,18 @@ def test_no_answer_raises_and_acceptance_needs_proof(
         assert not accept_statuses or outcome.status in accept_statuses
     else:
         assert not found.rejected
+
+
+def test_json_that_calls_itself_a_page_is_none() -> None:
+    """Frameworks call everything text/html that nobody said anything of."""
+    for body, length, expected in (
+        (b"{}", "2", False),
+        (b" []", "", False),
+        (b"{}", "", False),
+        (b"", "0", False),
+        (b"", "", True),
+        (b"<p>", "3", True),
+    ):
+        headers = {"content_type": "text/html", "content_length": length}
+        told = {name: value for name, value in headers.items() if value}
+        assert _is_page(answer(200, body, **told)) == expected, body
