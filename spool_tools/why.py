@@ -141,7 +141,6 @@ def _why(facts: Facts) -> Why:
         return aside or Why("nothing_pending", "nothing waits to be sent")
     return (
         _misconfigured(facts)
-        or _never_ended_within(facts)
         or _refused_or_failed(facts)
         or _set_aside_ledger(facts)
         or Why("due" if _is_due(facts) else "scheduled", f"events wait: {_next(facts)}")
@@ -188,19 +187,6 @@ def _untried(field: str) -> Why:
     )
 
 
-def _never_ended_within(facts: Facts) -> Why | None:
-    """Whether flushes seem to end the programs that they run in."""
-    if facts.within >= _STARTS_SUSPECT:
-        return Why(
-            "flush_ends_program",
-            f"{many(facts.within, 'flush')} in a row within the program did not come to "
-            "an end: the program is killed in them (a limit of memory or of processor "
-            "time), or right behind; the next ones wait ever longer, up to six hours; "
-            "`spool-tools flush` outside of that limit sends what waits",
-        )
-    return None
-
-
 def _refused_or_failed(facts: Facts) -> Why | None:
     """What kept the last flush from delivering, if it did."""
     state, following = facts.state, _next(facts)
@@ -213,7 +199,7 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             "ended from outside (a container or job that ends with its command), "
             "cannot start, have too little time at a program's end (`exit_timeout_s`), or "
             "cannot write (a limit of open files, file sizes or memory); "
-            f"{following}",
+            f"{_ended_within(facts)}{following}",
         )
     if state.stopped == "paused":
         return _paused(facts)
@@ -253,6 +239,17 @@ def _refused_or_failed(facts: Facts) -> Why | None:
                 problem = f"{where} gave {said}"
         return Why("deadline", f"{problem}; {following}; {advice}")
     return None
+
+
+def _ended_within(facts: Facts) -> str:
+    """What follows where flushes within the program may be what ends it."""
+    if facts.within < _STARTS_SUSPECT:
+        return ""
+    return (
+        f"{facts.within} of them ran within the program, which may be killed by that: they "
+        "are tried ever more rarely, down to once in six hours, and "
+        "`spool-tools flush` outside of such a limit sends what waits; "
+    )
 
 
 def _has_an_answer(facts: Facts) -> bool:

@@ -421,7 +421,7 @@ def test_a_flush_that_kills_its_program_is_tried_ever_more_rarely(
             plan.at = plan.last
             schedule.store(home.next_flush, plan)
         assert (
-            "the program is killed" in tool("status", home=Path(home.root)).line["why"]
+            "may be killed by that" in tool("status", home=Path(home.root)).line["why"]
         )
         run(environment, **settings)
         assert len(server.requests) > 2

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from telemetry.delivery import schedule
 from tests.support import misbehaving
 from tests.support.bad_places import COMMANDS, NOBODY, all_ran_in, ended, ran_in
 from tests.support.delivering import KEY, client_of
@@ -204,7 +205,10 @@ def test_a_flush_that_the_programs_end_cuts_short_is_named(
         environment = environment_of(tmp_path, server.url)
         for number in range(1, 3):
             if (tmp_path / "app").exists():
-                os.utime(tmp_path / "app" / "next-flush", (0, 0))
+                path = str(tmp_path / "app" / "next-flush")
+                plan = schedule.load(path)
+                plan.at, plan.waits = 0.0, {}
+                schedule.store(path, plan)
             with subprocess.Popen(
                 command, env=environment, stdout=subprocess.DEVNULL
             ) as running:

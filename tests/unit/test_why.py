@@ -44,11 +44,10 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"is_ledger_unreadable": True}, "ledger", "what was sent is not known"),
     ({"pending": 0}, "nothing_pending", "nothing waits"),
     (
-        {"within": 2, **after("timeout: none", "deadline")},
-        "flush_ends_program",
-        "the program is killed in them",
+        {"unfinished": 4, "within": 2},
+        "flusher_unfinished",
+        "2 of them ran within the program, which may be killed by that",
     ),
-    ({"within": 1}, "due", "events wait"),
     (
         {"off": "the user turned it off", "deletions": 1},
         "off",
