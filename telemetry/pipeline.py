@@ -30,6 +30,8 @@ from telemetry.switches import Decision, ci_variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from telemetry.delivery.dispatch import Dispatcher
     from telemetry.delivery.report import FlushReport
     from telemetry.event_type import StructuredEvent
@@ -63,6 +65,7 @@ class Pipeline:
         # Refusals by reason that are not in the file of counts yet.
         self._refused: list[tuple[str, int]] = []
         self._counts_at_exit = False
+        self._count: Callable[..., None] | None = None
         self._dispatcher: Dispatcher | None = None
         self.is_started = False
         try:
@@ -241,12 +244,14 @@ class Pipeline:
     def _count_refused(self) -> None:
         if not self._refused:
             return
-        try:
-            from telemetry.spool.refusals import count
-        except ImportError:
-            return  # a signal handler inside of this very import: with the next one
+        if self._count is None:
+            try:
+                from telemetry.spool.refusals import count
+            except ImportError:
+                return  # a signal handler inside of this very import: with the next one
+            self._count = count
         # After an opt-out the file is gone and is not made again.
-        count(self.home.refused, self._refused, may_make=self.is_allowed)
+        self._count(self.home.refused, self._refused, self.is_allowed)
 
     def _dispatch(self) -> Dispatcher:
         if self._dispatcher is None:

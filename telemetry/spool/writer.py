@@ -51,6 +51,8 @@ _ATTEMPTS = 20
 # system counts it in steps of milliseconds, so a deletion in the step in which the
 # spool was found full does not show; after one second it is measured again.
 _FULL_FOR_NS = 1_000_000_000
+# Nor is it looked at more often than a file system counts.
+_LOOK_EACH_NS = 1_000_000
 
 
 class SpoolWriter:
@@ -83,6 +85,7 @@ class SpoolWriter:
         self._shared_sync: SharedSync | None = None
         # What was found when the spool was full: its change time, when, and bytes.
         self._full: tuple[int, int, int] | None = None
+        self._looked_ns = 0
         # Threads that are inside `append`, for power mode, which waits unlocked.
         self._inside: set[int] = set()
         self._lock = RLock()
@@ -112,20 +115,24 @@ class SpoolWriter:
     def refuse_while_full(self, size: int) -> None:
         """Raise SpoolFullError if a record of `size` bytes found no room just now.
 
-        Refusing must not cost more than recording: this is one system call, and none
-        where a segment is open. Called before an event is made, `size` is what no event
+        Refusing must not cost more than recording: this is one system call a
+        millisecond, and none where a segment is open. Called before an event is made, `size` is what no event
         is below.
         """
         if self._full is None or self._segment is not None:
             return
         changed_ns, found_ns, kept = self._full
-        try:
-            same = os.stat(self._home.spool).st_mtime_ns == changed_ns
-        except OSError:
-            same = False
-        if not same or time.monotonic_ns() - found_ns > _FULL_FOR_NS:
-            self._full = None
-        elif size > self._spool_bytes_max - kept:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns > _LOOK_EACH_NS:
+            self._looked_ns = now_ns
+            try:
+                same = os.stat(self._home.spool).st_mtime_ns == changed_ns
+            except OSError:
+                same = False
+            if not same or now_ns - found_ns > _FULL_FOR_NS:
+                self._full = None
+                return
+        if size > self._spool_bytes_max - kept:
             raise SpoolFullError(kept, self._spool_bytes_max)
 
     def close(self) -> None:

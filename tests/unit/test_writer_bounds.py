@@ -103,14 +103,21 @@ def test_bound_is_inclusive_and_smaller_events_still_fit(home: Home) -> None:
     assert size_of(home.spool) == BOUND
 
 
-def test_takes_events_again_once_a_segment_was_delivered(home: Home) -> None:
-    """At once, and not at the next start of a program that runs for weeks."""
+def test_takes_events_again_once_a_segment_was_delivered(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a millisecond, and not at the next start of a program that runs for weeks."""
     writer = spool_writer(home, spool_bytes_max=BOUND, segment_bytes_max=2000)
     taken = fill(writer)
     os.utime(home.spool, ns=(0, 0))  # as if the last change were long ago
     with pytest.raises(SpoolFullError):
         writer.append(event(98, size=EVENT_BYTES))
+    monkeypatch.setattr(writer_module, "_LOOK_EACH_NS", 10**15)
+    with pytest.raises(SpoolFullError):
+        writer.append(event(98, size=EVENT_BYTES))
     os.unlink(home.segment(segment_names(home)[0]))
+    assert fill(writer, first=100) == []
+    monkeypatch.setattr(writer_module, "_LOOK_EACH_NS", -1)
     more = fill(writer, first=100)
     assert len(more) == 2
     writer.close()
@@ -129,12 +136,16 @@ def test_room_that_does_not_show_is_found_after_a_moment(
     os.unlink(home.segment(segment_names(home)[0]))
     os.utime(home.spool, ns=times)
     monkeypatch.setattr(writer_module, "_FULL_FOR_NS", -1)
+    monkeypatch.setattr(writer_module, "_LOOK_EACH_NS", -1)
     assert len(fill(writer, first=100)) == 2
     writer.close()
 
 
-def test_a_full_spool_that_was_taken_away_is_none(home: Home) -> None:
+def test_a_full_spool_that_was_taken_away_is_none(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An opt-out, or `rm -rf`: what comes after it has all the room there is."""
+    monkeypatch.setattr(writer_module, "_LOOK_EACH_NS", -1)
     writer = spool_writer(home, spool_bytes_max=BOUND)
     fill(writer)
     with pytest.raises(SpoolFullError):
