@@ -247,7 +247,7 @@ def _ended_within(facts: Facts) -> str:
         return ""
     return (
         f"{facts.within} of them ran within the program, which may be killed by that: they "
-        "are tried ever more rarely, down to once in six hours, and "
+        "are tried ever more rarely, down to once in six hours, until one delivers, and "
         "`spool-tools flush` outside of such a limit sends what waits; "
     )
 

@@ -157,7 +157,7 @@ class _Flush(NamedTuple):
                 self.say("%s; everything is kept", error)
                 self._remember_problem(books, self.own_key.without(str(error)))
                 return "off"
-            poster = self._poster(transport, allowed)
+            poster = self._poster(transport, self._noting_progress(plan, allowed))
             progress.poster = poster
             # Flushes that do not finish may all end on what they begin with.
             begins_new = plan.starts > 1 and plan.starts % 2 == 1
@@ -182,6 +182,22 @@ class _Flush(NamedTuple):
                 transport.close()
             books.close()
             keep_reserve(home)
+
+    def _noting_progress(
+        self, plan: schedule.Schedule, allowed: Callable[[], bool]
+    ) -> Callable[[], bool]:
+        """`allowed`, asked before each request: once something was delivered, this
+        flush is none that does nothing but end its program.
+        """
+
+        def may_post() -> bool:
+            is_suspect = plan.never_ended_within > 0
+            if is_suspect and self.progress.delivered and plan.end_within():
+                with suppress(OSError):
+                    schedule.store(self.home.next_flush, plan)
+            return allowed()
+
+        return may_post
 
     def ask(self, *, is_asked_for: bool) -> None:
         """Post the requests that a server delete what it has, if any wait and are due.

@@ -21,7 +21,8 @@ Rules:
   once WINDOW_S have passed since the last flush, so two keys that take turns make
   no more requests than one.
 - A flush within a program may be what ends the program (a limit of memory): as long as
-  none comes to an end the next one waits six times longer, to WITHIN_MAX_S.
+  none delivers anything or comes to an end, the next one waits six times longer, to
+  WITHIN_MAX_S.
 - A time more than HORIZON_S ahead counts as due: a clock was changed. So does any time
   where the last flush was later than now.
 - A damaged line counts as absent, which costs one early flush.
@@ -123,7 +124,7 @@ class Schedule:
         if not is_ours and other_counts and self.at > now >= self.last:
             until = max(until, self.last + WINDOW_S)
         if is_within:
-            until = max(until, self.wait_ends(_WITHIN, now))
+            until = max(until, self.within_not_before(now))
         return until if until <= now + HORIZON_S else 0.0
 
     def is_ahead(self, now: float) -> bool:
@@ -137,8 +138,12 @@ class Schedule:
 
     @property
     def never_ended_within(self) -> int:
-        """Flushes within programs in a row that did not come to an end."""
+        """Flushes within programs in a row that delivered nothing and never ended."""
         return self.failures(_WITHIN)
+
+    def within_not_before(self, now: float) -> float:
+        """When the next one of these may begin; not above `now` where it may now."""
+        return self.wait_ends(_WITHIN, now)
 
     def begin(
         self,

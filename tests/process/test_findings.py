@@ -426,3 +426,33 @@ def test_a_flush_that_kills_its_program_is_tried_ever_more_rarely(
         run(environment, **settings)
         assert len(server.requests) > 2
         assert schedule.load(home.next_flush).never_ended_within == 0
+
+
+def test_a_flush_that_delivers_before_it_is_killed_is_no_suspect(
+    tmp_path: Path,
+) -> None:
+    """A container is stopped while a long backlog goes out batch by batch."""
+    running: list[subprocess.Popen[str]] = []
+
+    def choose(request: Received) -> Behaviour:
+        # By then some of those before it are settled: four are under way at most.
+        if request.number > 9 and running:
+            running.pop().kill()
+        return FINE
+
+    home = Home(str(tmp_path / "home"))
+    with client_of(Path(home.root), "", events=16):
+        pass
+    with Server(choose=choose) as server:
+        environment = environment_of(
+            tmp_path, server.url, TELEMETRY_API_KEY=KEY, TELEMETRY_FLUSH="exit"
+        )
+        with launch(
+            environment, home=home.root, exit_timeout_s=30.0, batch_events_max=1
+        ) as process:
+            running.append(process)
+            process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert census_of(Path(home.root)).delivered >= 1
+    plan = schedule.load(home.next_flush)
+    assert (plan.never_ended_within, plan.starts) == (0, 1)
