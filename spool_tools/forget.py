@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 import msgspec
 
@@ -44,9 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     home = target_home(args, changes=True, must_exist=False)
     config = destination({"app": args.app or "telemetry"}, os.environ)
+    named = False
     if os.path.isdir(home.root):
-        config = _as_known(config, Spool(home, "forget").snapshot.state)
-    asks = bool(config.deletion_endpoint) or bool(requests_waiting(home))
+        state = Spool(home, "forget").snapshot.state
+        named = bool(state.deletion_endpoint)
+        config = _as_known(config, state)
+    asks = bool(config.deletion_endpoint or requests_waiting(home)) or named
     if not is_turned_off(args, home, "forget", asks=asks):
         return 1
     server, problem = "not asked", ""
@@ -69,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _as_known(config: Config, state: DeliveryState) -> Config:
     """The config with what the program's last flush knew of the addresses."""
-    if config.deletion_endpoint or not state.deletion_endpoint:
+    if config.deletion_endpoint or not state.deletion_url:
         return config
-    changes = {"deletion_endpoint": state.deletion_endpoint}
+    changes: dict[str, Any] = {"deletion_endpoint": state.deletion_url}
     if not config.endpoint and state.url:
-        changes |= {"endpoint": state.url, "format": state.format}
+        changes |= {"endpoint": state.url, "format": state.format, "gzip": state.gzip}
         if "TELEMETRY_HEADER" not in os.environ:
             changes["header"] = state.header
     return msgspec.structs.replace(config, **changes)
@@ -81,11 +85,11 @@ def _as_known(config: Config, state: DeliveryState) -> Config:
 
 def _ask(config: Config, home: Home, timeout_s: float) -> str:
     """Post the request if that is possible here; why it still waits, or empty."""
-    later = "the program asks at its next run"
-    if lacks := config.lacks():
-        return f"no {lacks} is known here (TELEMETRY_{lacks.upper()}); {later}"
+    later = "later runs of the program try again"
     if not config.deletion_endpoint:
         return f"no address is known here (TELEMETRY_DELETION_ENDPOINT); {later}"
+    if lacks := config.lacks():
+        return f"no {lacks} is known here (TELEMETRY_{lacks.upper()}); {later}"
     decision = consent(home, os.environ)
     if not decision.asks:
         return f"{decision.reason} holds it back; {later} without that"
@@ -97,6 +101,7 @@ def _ask(config: Config, home: Home, timeout_s: float) -> str:
         environment=os.environ,
         allowed=lambda: False,
         progress=progress,
+        asks_now=True,
     )
     if not requests_waiting(home):
         return ""

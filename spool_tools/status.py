@@ -205,7 +205,7 @@ def _facts(
     next_flush = schedule.read(home.next_flush)
     if next_flush is not None and plan.is_ahead(now):
         next_flush = now
-    if plan.never_ended_within > 1:
+    if plan.never_ended_within > 1 and plan.flushers_never_finish:
         next_flush = max(next_flush or 0.0, plan.within_not_before(now))
     return Facts(
         now=now,

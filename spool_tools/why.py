@@ -96,12 +96,12 @@ def why(facts: Facts) -> Why:
     found = _strongest(facts)
     if not facts.deletions:
         return found
-    said = "no server was asked yet to delete what it has: the program's next run does"
+    said = "no server was asked yet to delete what it has: a run of the program does"
     if facts.deletion_answer:
         said = (
-            "the server was asked to delete what it has, and does not accept "
-            f"({facts.deletion_answer}); runs of the program ask again, ever more "
-            "rarely, and so does `spool-tools forget`"
+            "the last try to have the server delete what it has came to nothing "
+            f"({facts.deletion_answer}); later runs of the program try again, ever more "
+            "rarely, and `spool-tools forget` does at once"
         )
     return Why(found.code, f"{found.sentence}; {said}")
 
@@ -246,7 +246,7 @@ def _ended_within(facts: Facts) -> str:
     if facts.within < _STARTS_SUSPECT:
         return ""
     return (
-        f"{facts.within} of them ran within the program, which may be killed by that: they "
+        f"{facts.within} of them ran at the program's end, and may be what kills it: they "
         "are tried ever more rarely, down to once in six hours, until one delivers, and "
         "`spool-tools flush` outside of such a limit sends what waits; "
     )

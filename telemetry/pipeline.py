@@ -111,7 +111,7 @@ class Pipeline:
         )
 
     def _prepare(self) -> str:
-        """What a segment needs, each time that one is taken; whose events it takes.
+        """What a segment needs, each time that one is taken; the id of its events.
 
         A home that was forgotten and made anew has another user's id, too.
         """
@@ -139,8 +139,8 @@ class Pipeline:
             except BusyError:
                 if self.envelope.user_uuid == user:
                     raise
-                # It was forgotten, and telemetry turned on again: the old id would
-                # bring back to a server what that has deleted.
+                # Telemetry was turned off and on again. Under the old id the event
+                # would recreate what a server has deleted.
                 sealed = self.envelope.seal(event)
                 self.writer.append(sealed, self.envelope.user_uuid)
         except OffError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import inspect
+import py_compile
 import signal
 import sys
 from pathlib import Path
@@ -34,7 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
         # Tests start a thousand processes, and each would compile the package anew.
         for package in ("telemetry", "spool_tools"):
-            compileall.compile_dir(config.rootpath / package, quiet=2)
+            compileall.compile_dir(
+                config.rootpath / package,
+                quiet=2,
+                # By its content: a mutant may have its original's size and time.
+                invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
+            )
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     hangup = getattr(signal, "SIGHUP", None)

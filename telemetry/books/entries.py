@@ -129,8 +129,10 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     """Where the last flush sent to, or could not send to, without credentials."""
     deletion_endpoint: str = ""
     """Where the program asks for what it sent to be deleted, without credentials."""
+    deletion_url: str = ""
+    """The same, complete; empty where it holds credentials or a query."""
     url: str = ""
-    """The same, complete, for a flush that is asked for by hand; empty where the
+    """The endpoint, complete, for a flush that is asked for by hand; empty where the
     endpoint holds credentials or a query."""
     header: str = "x-api-key"
     """The name of the header that the key goes into."""

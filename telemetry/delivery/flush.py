@@ -58,6 +58,7 @@ def flush(
     progress: Progress | None = None,
     ends: Callable[[], float] = lambda: math.inf,
     release: Callable[[], None] = lambda: None,
+    asks_now: bool = False,
 ) -> FlushReport:
     """Drain the spool for at most `timeout_s` seconds and say what came of it.
 
@@ -66,8 +67,9 @@ def flush(
     `lock` is a descriptor that holds the flush lock already; without one it is
     taken here, and `busy` is the answer where somebody has it.
     `release` gives up the segment of this process, where the disk is full: only what is
-    deleted stays settled there, and nobody deletes a segment that is in use. Raises
-    nothing for what network, server or disk do.
+    deleted stays settled there, and nobody deletes a segment that is in use. With
+    `asks_now` a request for deletion is made whatever its wait. Raises nothing for what
+    network, server or disk do.
     """
     progress = progress or Progress()
     own_key = own_key_of(config, environment)
@@ -99,7 +101,7 @@ def flush(
         if report.stopped in {"drained", "off"}:
             with suppress(OSError):
                 # The request is kept, or the next flush finds it gone.
-                this.ask(is_asked_for=lock is None)
+                this.ask(at_once=asks_now)
         return report
     except (LedgerError, OSError) as error:
         this.say("%s; everything is kept", error)
@@ -186,8 +188,9 @@ class _Flush(NamedTuple):
     def _noting_progress(
         self, plan: schedule.Schedule, allowed: Callable[[], bool]
     ) -> Callable[[], bool]:
-        """`allowed`, asked before each request: once something was delivered, this
-        flush is none that does nothing but end its program.
+        """`allowed`, asked before each request.
+
+        After a delivery this flush no longer counts as one that may kill its program.
         """
 
         def may_post() -> bool:
@@ -199,11 +202,12 @@ class _Flush(NamedTuple):
 
         return may_post
 
-    def ask(self, *, is_asked_for: bool) -> None:
+    def ask(self, *, at_once: bool) -> None:
         """Post the requests that a server delete what it has, if any wait and are due.
 
         What came of it, and when it may be asked again, are on disk on return: beside
-        the requests, as the ledger may be gone. A flush that is asked for does not wait.
+        the requests, as the ledger may be gone. A person who asks (`at_once`) waits for
+        no backoff.
         """
         config, home = self.config, self.home
         destination = schedule.destination_of(config, asks=True)
@@ -217,9 +221,7 @@ class _Flush(NamedTuple):
             note_asked(home)  # killed behind the last answer, the choice still says so
             return
         now = time.time()
-        if not may_ask() or (
-            plan.wait_ends(destination, now) > now and not is_asked_for
-        ):
+        if not may_ask() or (plan.wait_ends(destination, now) > now and not at_once):
             return
         stopped: Stopped = "waiting"
         try:
@@ -233,7 +235,6 @@ class _Flush(NamedTuple):
             stopped, verdict = halted.stopped, halted.verdict
         except ConfigError as error:
             self.say("%s; the request for deletion is kept", error)
-            forgetting.note_answer(home, self.own_key.without(str(error)))
             return
         if verdict is None:
             return
@@ -244,9 +245,17 @@ class _Flush(NamedTuple):
             note_asked(home)
         elif verdict.action is Action.PAUSE:
             stopped = "paused"
-        forgetting.note_answer(home, verdict.detail or verdict.reason)
+        said = verdict.detail or verdict.reason
+        if verdict.rejected:
+            said = verdict.rejected[0].reason or "the server rejected it"
+        forgetting.note_answer(home, said)
         state = self._concluded(
-            DeliveryState(), plan, stopped, verdict, destination=destination
+            DeliveryState(),
+            plan,
+            stopped,
+            verdict,
+            destination=destination,
+            delivered=0,
         )
         until = state.next_attempt_ms / 1000
         plan = schedule.load(home.next_flush)
@@ -321,6 +330,7 @@ class _Flush(NamedTuple):
         says_nothing: bool = False,
         *,
         destination: str = "",
+        delivered: int | None = None,
     ) -> DeliveryState:
         """How delivery fares now, with the time of the next flush."""
         config, progress = self.config, self.progress
@@ -329,7 +339,7 @@ class _Flush(NamedTuple):
             before,
             stopped=stopped,
             verdict=verdict,
-            delivered=progress.delivered,
+            delivered=progress.delivered if delivered is None else delivered,
             requests=progress.poster.requests if progress.poster else 0,
             identity=destination,
             failures=plan.failures(destination),
@@ -343,6 +353,7 @@ class _Flush(NamedTuple):
         """Where events go, as `status` shows it."""
         config, without = self.config, self.own_key.without
         shown = without(redact(config.endpoint))
+        deletion = without(redact(config.deletion_endpoint))
         return {
             "endpoint": shown,
             "url": shown if shown == config.endpoint else "",
@@ -351,7 +362,8 @@ class _Flush(NamedTuple):
             "gzip": config.gzip,
             "batch_events_max": config.batch_events_max,
             "batch_bytes_max": config.batch_bytes_max,
-            "deletion_endpoint": without(redact(config.deletion_endpoint)),
+            "deletion_endpoint": deletion,
+            "deletion_url": deletion if deletion == config.deletion_endpoint else "",
         }
 
     def _remember_problem(self, books: Books, problem: str) -> None:

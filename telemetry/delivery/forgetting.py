@@ -11,8 +11,7 @@ Rules:
 - It is kept like an event: in `forgotten-<CRC-32>`, written before the id is removed
   (`opt_out.py`). An answer that accepts it, as answers accept events, removes the file.
   Anything else is waited for under the backoff of the endpoint, without an end.
-- Behind the id stands what came of the last try, for `status`; padded, so that it is
-  written in place.
+- Behind the id stands what came of the last try, for `status`, padded to one length.
 - Each try has the same bytes, as long as the program keeps its name. Killed between the
   answer and the removal, the server is asked twice.
 - It is posted by a flush, behind the opt-out's removal and under the flush lock: no
@@ -104,8 +103,10 @@ def last_answer(home: Home) -> str:
 
 def _content(path: str) -> tuple[bytes, bytes]:
     """The id, and what came of the last try."""
-    user_uuid, _, said = (read_small(path, _ID_BYTES_MAX) or b"").partition(b"\n")
-    return user_uuid, said
+    content = read_small(path, _ID_BYTES_MAX) or b""
+    # A power loss may leave the size of a note, and zeros instead of its text.
+    user_uuid, _, said = content.rstrip(b"\0").partition(b"\n")
+    return user_uuid.partition(b"\0")[0], said
 
 
 def _event(path: str, source: str) -> bytes:

@@ -62,6 +62,8 @@ class InProcessFlusher:
         self._stopped = threading.Event()
         # When a flush that runs by itself is over: the program waits no longer.
         self._ends = math.inf
+        # Whether the flush at the program's end has begun.
+        self._is_last = False
         # The last flush, where no thread could be started for it.
         self._at_exit: Callable[[], None] | None = None
 
@@ -139,8 +141,13 @@ class InProcessFlusher:
             self._at_exit()
 
     def wait(self, deadline: float) -> None:
-        """Wait for the last flush until `deadline` of `time.monotonic()`."""
-        self._ended.wait(max(deadline - time.monotonic(), 0.0))
+        """Wait for the last flush until `deadline` of `time.monotonic()`.
+
+        One that has no time left is cut by the program's end, and has not killed it.
+        """
+        is_over = self._ended.wait(max(deadline - time.monotonic(), 0.0))
+        if self._is_last and not is_over:
+            schedule.note_cut(self._home)
 
     def _flush_if_due(
         self,
@@ -157,7 +164,7 @@ class InProcessFlusher:
                 time.time(),
                 # One that the program's end cuts short counts, as one that is killed.
                 is_start=mode != "launch" or self._leaving.is_set(),
-                is_within=True,
+                is_within=self._leaving.is_set(),
                 asks=self._asks,
                 after_failure_only=after_failure_only,
             )
@@ -166,6 +173,7 @@ class InProcessFlusher:
                 self._logger.debug("no flush began: %s; everything is kept", error)
             return
         if lock is not None:
+            self._is_last = self._leaving.is_set()
             progress = Progress()
             with lock:
                 report = self._flush(

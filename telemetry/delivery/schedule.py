@@ -5,24 +5,25 @@ place, so it also works on a full disk. Its modification time is the earliest ti
 of the next flush for the destination in its first line. Each line has 23 bytes:
 
     <destination> <starts> <last>            8 hex digits, 2 digits, 10 digits
-    <destination> <failures> <not before>    one line for each recent destination
+    <destination> <failures> <not before>    one line for each recent destination, and
+                                             one for `programs`
 
 destination   CRC-32 of endpoint, header, key and format: each has its own backoff, and
               so has the address for deletions
 starts        flushes that began by themselves since one finished; what a program in
               `launch` mode flushes itself, at its end, does not end the count
 last          when a flush last began or ended, seconds since 1970
-failures      flushes in a row that delivered nothing; under `programs`, flushes within
-              programs that never came to an end
+failures      flushes in a row that delivered nothing; under `programs`, flushes at
+              programs' ends that may have killed them
 
 Rules:
 
 - A flush waits for its own destination's time. A change of destination ends a wait
   once WINDOW_S have passed since the last flush, so two keys that take turns make
   no more requests than one.
-- A flush within a program may be what ends the program (a limit of memory): as long as
-  none delivers anything or comes to an end, the next one waits six times longer, to
-  WITHIN_MAX_S.
+- A flush at a program's end may be what kills the program (a limit of memory): as long
+  as none delivers anything, comes to an end or runs out of time, the next one waits six
+  times longer, to WITHIN_MAX_S.
 - A time more than HORIZON_S ahead counts as due: a clock was changed. So does any time
   where the last flush was later than now.
 - A damaged line counts as absent, which costs one early flush.
@@ -111,7 +112,7 @@ class Schedule:
 
         With `after_failure_only` the interval after a success does not count: a
         machine in CI is gone after the program. `is_within` asks for a flush within a
-        program.
+        program's end.
         """
         if self.is_ahead(now):
             return 0.0
@@ -138,7 +139,7 @@ class Schedule:
 
     @property
     def never_ended_within(self) -> int:
-        """Flushes within programs in a row that delivered nothing and never ended."""
+        """Flushes at programs' ends in a row that may have killed them."""
         return self.failures(_WITHIN)
 
     def within_not_before(self, now: float) -> float:
@@ -194,7 +195,7 @@ class Schedule:
     def _note_wait(self, destination: str, failures: int, until: float) -> None:
         self.waits.pop(destination, None)
         while len(self.waits) >= _DESTINATIONS_MAX:
-            del self.waits[next(iter(self.waits))]
+            del self.waits[next(name for name in self.waits if name != _WITHIN)]
         self.waits[destination] = min(failures, 99), int(until) + 1 if failures else 0
 
 
@@ -366,10 +367,10 @@ def claim(
     """The flush lock, if a flush is due at `now` and no other process is at it.
 
     The next flush is one window ahead on return, if that can be written. `is_start`
-    counts a flush that has to finish, `is_within` that it is one within a program, `asks`
-    that nothing but a request for deletion is sent. After a failure the owner waits a random part of
-    `spread_s` seconds, so that a fleet that launches by the clock does not arrive by the
-    clock; the next flush is moved behind that wait. Raises OSError.
+    counts a flush that has to finish, `is_within` that it is one at a program's end,
+    `asks` that nothing but a request for deletion is sent. After a failure the owner
+    waits a random part of `spread_s` seconds, so that a fleet that launches by the clock
+    does not arrive by the clock; the next flush is moved behind that wait. Raises OSError.
     """
     destination = destination_of(config, asks=asks)
     lock = take_flush_lock(home)
@@ -413,8 +414,22 @@ def note_finished(home: Home) -> None:
 
 
 def note_ended_within(home: Home) -> None:
-    """A flush within a program is over, and the program is still there."""
+    """A flush at a program's end is over, and the program is still there."""
     _note(home)
+
+
+def note_cut(home: Home) -> None:
+    """The program ends, and its flush has no time left.
+
+    This process holds the flush lock; the flush may write at the same moment, which costs
+    an early flush at the worst.
+    """
+    plan = load(home.next_flush)
+    if plan.end_within():
+        try:
+            store(home.next_flush, plan)
+        except OSError:
+            pass  # it counts as one that may have killed the program
 
 
 def note_failed_start(home: Home, now: float) -> None:
@@ -434,7 +449,9 @@ def _note(home: Home, *, starts: int | None = None, at: float | None = None) -> 
         with lock:
             plan = load(home.next_flush)
             starts = plan.starts if starts is None else starts
-            if not plan.end_within() and plan.starts == starts and at is None:
+            # One that could not be started tells nothing of those at programs' ends.
+            is_changed = at is not None or plan.end_within() or plan.starts != starts
+            if not is_changed:
                 return
             plan.starts = starts
             plan.at = plan.at if at is None else at

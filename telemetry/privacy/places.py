@@ -102,7 +102,7 @@ ADDRESSES = (
         holds=("?",), also=("=",), label=QUERY),
     # Any run of characters, so that no run is looked at twice, and the domain.
     # A name with blanks is quoted.
-    Rule("e-mail", "RFC 5322", rf"(?:\"[^\"@\r\n]{{1,64}}\"(?=@)"
+    Rule("e-mail", "RFC 5322", rf"(?:\"[^\"@\s]{{1,32}} [^\"@\r\n]{{1,32}}\"(?=@)"
         rf"|[^{ENDS}@()\[\]{{}},;:/\\=&?#]+)"
         r"(?P<domain>@(?:(?:[\w\-]+\.)+[^\W\d_]{2,}|localhost(?![\w.])"
         r"|\[[0-9A-Fa-f:.]+\]|\d{1,3}(?:\.\d{1,3}){3}|[\w\-]+(?=:[/~:])))?",

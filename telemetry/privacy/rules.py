@@ -77,7 +77,7 @@ def has_word(text: str, size_min: int) -> bool:
 # -- Keys that start with something of their own ------------------------------
 
 # maker | starts with | then | source.  Then: `u8` is eight letters, digits, `_`, `-` at
-# least, and twenty within a word: `configd_20261129` is no key of Figma's. A capital
+# least, and twenty letters and digits within a word: `configd_20261129` is no key. A capital
 # wants the beginning of a word: `U` the same, `A` letters and digits, `B` base64, `C`
 # capitals and digits, `H` hexadecimal digits. Eight suffice where nothing else starts
 # so: keys cut short in a message are found too.
@@ -157,14 +157,13 @@ Shopify|shpat_ shpca_ shppa_ shpss_|u8|shopify.dev/docs
 Linear|lin_api_ lin_oauth_|u8|linear.app/developers
 Notion|ntn_ secret_|A16|developers.notion.com
 Figma|figd_|u8|figma.com/developers
-Frame.io|fio-u-|U32|gitleaks
+Frame.io|fio-u-|U60|gitleaks
 Atlassian|ATATT3 ATCTT3 ATBB|U16|support.atlassian.com
 Postman|PMAK-|u8|learning.postman.com
 ReadMe|rdme_|A16|docs.readme.com
 Zapier|zpka_|A16|gitleaks
 Typeform|tfp_|A16|typeform.com/developers
 Contentful|CFPAT-|u8|contentful.com/developers
-HubSpot|pat-na1- pat-na2- pat-eu1- pat-ap1-|U16|developers.hubspot.com
 Snyk|snyk_uat. snyk_sat.|U16|docs.snyk.io
 Apify|apify_api_|u8|docs.apify.com
 Sentry|sntrys_ sntryu_|u8|docs.sentry.io
@@ -182,13 +181,13 @@ Buildkite|bkua_|u8|buildkite.com/docs
 Sourcegraph|sgp_|A16|sourcegraph.com/docs
 Prefect|pnu_|A16|docs.prefect.io
 Infracost|ico-|A32|gitleaks
-Scalingo|tk-us-|U32|gitleaks
+Scalingo|tk-us-|U40|gitleaks
 Adafruit|aio_|A20|io.adafruit.com/api/docs
-Yandex|t1.9euelZ y0_Ag|U16|yandex.cloud/docs
+Yandex|t1.9euelZ|U16|yandex.cloud/docs
+Yandex OAuth|y0_Ag|U40|yandex.cloud/docs
 SendGrid|SG.|u8|docs.sendgrid.com
 Brevo|xkeysib- xsmtpsib-|u8|developers.brevo.com
 Mailgun|key-|H32|documentation.mailgun.com
-Resend|re_|U16|resend.com/docs
 Twilio|SK AC|H32|twilio.com/docs
 Flutterwave|FLWSECK|u8|developer.flutterwave.com
 Razorpay|rzp_live_ rzp_test_|u8|razorpay.com/docs
@@ -196,7 +195,6 @@ Shippo|shippo_live_ shippo_test_|u8|docs.goshippo.com
 Duffel|duffel_live_ duffel_test_|u8|duffel.com/docs
 eSecret|esecret_|A16|trufflehog
 EasyPost|EZAK EZTK|A40|gitleaks
-Plaid|access-production- access-development- access-sandbox-|U16|plaid.com/docs
 Facebook|EAA|A40|developers.facebook.com
 Dropbox|sl.|U40|dropbox.com/developers
 JSON Web Token|eyJ|u9|RFC 7519
@@ -223,7 +221,7 @@ def _key_rules() -> Iterator[Rule]:
         kind = _BODIES[body[0].upper()]
         pattern = f"{_NOT_INSIDE}{head}{kind % body[1:]}"
         if body[0] == "u":
-            pattern += f"|{head}{kind % 20}"
+            pattern += f"|{head}{_BODIES['A'] % 20}"
         yield Rule(maker, source, pattern, literals, also=DRAWN)
 
 
@@ -247,6 +245,14 @@ _SHAPES = (
     Rule("Microsoft Entra", "learn.microsoft.com/purview",
         _NOT_INSIDE + r"[A-Za-z0-9_.~\-]{3}8Q~[A-Za-z0-9_.~\-]{28,40}",
         holds=("8Q~",)),
+    Rule("Resend", "resend.com/docs",
+        _NOT_INSIDE + r"re_[A-Za-z0-9]{6,12}_[A-Za-z0-9]{16,}", holds=("re_",)),
+    Rule("HubSpot", "developers.hubspot.com",
+        _NOT_INSIDE + r"pat-[a-z]{2}\d-[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
+        holds=("pat-",), word_min=44),
+    Rule("Plaid", "plaid.com/docs",
+        _NOT_INSIDE + r"access-[a-z]{7,11}-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}",
+        holds=("access-",), word_min=51),
     Rule("Azure DevOps", "learn.microsoft.com/azure/devops",
         _NOT_INSIDE + r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}(?![A-Za-z0-9])",
         holds=("AZDO",), word_min=84),

@@ -58,8 +58,8 @@ _LOOK_EACH_NS = 1_000_000
 class SpoolWriter:
     """Appends events to the spool of `home`; safe for threads, forks and signals.
 
-    `prepare` makes the home and its directories, and says whose events are taken from
-    then on; it raises RefusedError.
+    `prepare` makes the home and its directories, and returns the user's id that events
+    carry from then on; it raises RefusedError.
     `allowed` says whether telemetry is on; it is asked whenever a segment is opened,
     as one is after each purge and opt-out. Sizes are bytes.
     """
@@ -100,8 +100,8 @@ class SpoolWriter:
     def append(self, event: bytes, owner: str | None = None) -> None:
         """The event is in the spool on return, and survives a kill from then on.
 
-        `event` is compact JSON, `owner` whose it is: BusyError where the segment that
-        takes it is another's by now. With `power` it survives a power loss as well.
+        `event` is compact JSON, `owner` the user's id in it: BusyError where another one
+        holds by now. With `power` it survives a power loss as well.
         Raises a RefusedError where it was not recorded.
         """
         is_owned = self._lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001 - the only atomic way to ask
@@ -116,8 +116,8 @@ class SpoolWriter:
         """Raise SpoolFullError if a record of `size` bytes found no room just now.
 
         Refusing must not cost more than recording: this is one system call a
-        millisecond, and none where a segment is open. Called before an event is made, `size` is what no event
-        is below.
+        millisecond, and none where a segment is open. Called before an event is made,
+        `size` is what no event is below.
         """
         if self._full is None or self._segment is not None:
             return

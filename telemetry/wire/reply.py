@@ -152,7 +152,8 @@ def _is_whole_and_empty(body: bytes) -> bool:
     for window in (_GZIP_OR_ZLIB, -zlib.MAX_WBITS):
         decoder = zlib.decompressobj(window)
         try:
-            if not decoder.decompress(body, 1) and decoder.eof:
+            content = decoder.decompress(body, 1)
+            if decoder.eof and not (content or decoder.unused_data):
                 return True
         except zlib.error:
             pass  # it is none of these; or raw deflate, which has no header

@@ -201,6 +201,7 @@ def test_nothing_may_be_compressed_too() -> None:
         ("deflate", bare.compress(b"") + bare.flush()),
         ("gzip", gzip.compress(b"")[:-1]),
         ("gzip", gzip.compress(b"{}")[:11]),
+        ("gzip", gzip.compress(b"") + b"<html>"),
     ):
         is_whole = not body.startswith(b"\x1f") or len(body) == 20
         with (

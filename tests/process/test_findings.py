@@ -32,6 +32,7 @@ from tests.support.launching import ROOT, environment_of, launch, run
 from tests.support.loopback import Behaviour, Received, Server
 from tests.support.patience import quickest_s
 from tests.support.tooling import tool
+from tests.support.writers import wait_until
 
 
 FINE = bad.reply(200)
@@ -392,9 +393,11 @@ def test_a_flush_that_kills_its_program_is_tried_ever_more_rarely(
 ) -> None:
     """Beyond a limit of memory each program was killed at its end, once a minute."""
     running: list[subprocess.Popen[str]] = []
+    kills = threading.Event()
 
     def choose(_: Received) -> Behaviour:
-        if running:
+        if kills.is_set():
+            wait_until(lambda: bool(running))
             running.pop().kill()
         return FINE
 
@@ -405,9 +408,11 @@ def test_a_flush_that_kills_its_program_is_tried_ever_more_rarely(
         home = Home(str(tmp_path / "home"))
         settings = {"home": home.root, "exit_timeout_s": 30.0}
         for killed, waits_s in ((1, 60), (2, 360)):
+            kills.set()
             with launch(environment, **settings) as process:
                 running.append(process)
                 process.communicate(timeout=60)
+            kills.clear()
             assert process.returncode != 0
             plan = schedule.load(home.next_flush)
             assert plan.never_ended_within == killed
@@ -421,7 +426,7 @@ def test_a_flush_that_kills_its_program_is_tried_ever_more_rarely(
             plan.at = plan.last
             schedule.store(home.next_flush, plan)
         assert (
-            "may be killed by that" in tool("status", home=Path(home.root)).line["why"]
+            "may be what kills it" in tool("status", home=Path(home.root)).line["why"]
         )
         run(environment, **settings)
         assert len(server.requests) > 2
@@ -436,8 +441,9 @@ def test_a_flush_that_delivers_before_it_is_killed_is_no_suspect(
 
     def choose(request: Received) -> Behaviour:
         # By then some of those before it are settled: four are under way at most.
-        if request.number > 9 and running:
-            running.pop().kill()
+        if request.number == 10:
+            wait_until(lambda: bool(running))
+            running[0].kill()
         return FINE
 
     home = Home(str(tmp_path / "home"))

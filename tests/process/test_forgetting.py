@@ -219,17 +219,16 @@ def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
             done = tool(command, home=Path(home.root))
             if command == "status":
                 assert done.line["deletion_answer"] == "HTTP 404"
-                assert "does not accept (HTTP 404)" in done.line["why"]
+                assert "came to nothing (HTTP 404)" in done.line["why"]
         sent = len(server.requests)
         asking = f"{server.url}/delete"
         with client_of(
             Path(home.root), server.url, events=1, deletion_endpoint=asking
         ) as client:
             assert client.flush(timeout_s=PATIENCE_S).delivered == 1
-        # One event, and the request once more: a flush that was asked for does not wait.
-        assert len(server.requests) == sent + 2
+        # Its own wait holds for the request alone.
+        assert len(server.requests) == sent + 1
         assert os.stat(waiting).st_mtime_ns == made_ns
-        assert len({event["event_timestamp"] for event in wishes(server)}) == 1
         plan = schedule.load(home.next_flush)
         assert plan.at - plan.last < 2 * 3600
         # Nor is the request made at each flush that begins by itself.
@@ -244,6 +243,56 @@ def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
             assert process.communicate(timeout=PATIENCE_S) == ("True\n", "")
         assert len(others_since(server, sent)) == 1
         assert len(server.requests) == sent + 1
+
+
+def test_a_server_that_fails_is_asked_ever_more_rarely(tmp_path: Path) -> None:
+    """What was delivered in the same flush says nothing of the deletion."""
+
+    def choose(request: Received) -> Any:
+        return bad.reply(503 if request.target.endswith("/delete") else 200)
+
+    with Server(choose=choose) as server:
+        home, user_uuid = kept_home(tmp_path, server)
+        assert tool("forget", home=Path(home.root)).code == 1
+        assert tool("enable", home=Path(home.root)).code == 0
+        asking = f"{server.url}/delete"
+        with client_of(
+            Path(home.root), server.url, deletion_endpoint=asking, request_timeout_s=5.0
+        ) as client:
+            destination = schedule.destination_of(client.config, asks=True)
+            for failures in (1, 2, 3):
+                record(client, 1)
+                assert client.flush(timeout_s=PATIENCE_S).delivered == 1
+                plan = schedule.load(home.next_flush)
+                assert plan.waits[destination][0] == failures
+                plan.waits[destination] = failures, plan.last - 1
+                schedule.store(home.next_flush, plan)
+        (waiting,) = requests_waiting(home)
+        # A power loss kept the size of the note, and none of it.
+        Path(waiting).write_bytes(user_uuid.encode() + b"\0" * 401)
+        asked = len(wishes(server))
+        done = tool("forget", home=Path(home.root), **addresses(server))
+        assert done.code == 1
+        assert len(wishes(server)) > asked
+        # Turned on again, it had another id: that is to be deleted as well.
+        assert user_uuid in {e["properties"]["user_uuid"] for e in wishes(server)}
+        assert all(len(e["properties"]["user_uuid"]) == 36 for e in wishes(server))
+
+
+def test_the_tool_asks_at_no_other_address(tmp_path: Path) -> None:
+    """The ledger knows the address without its query: that is another one."""
+    with Server() as server:
+        home = Home(str(tmp_path / "home"))
+        asking = f"{server.url}/delete?project=42"
+        with client_of(
+            Path(home.root), server.url, events=1, deletion_endpoint=asking
+        ) as client:
+            client.flush(timeout_s=PATIENCE_S)
+        sent = len(server.requests)
+        done = tool("forget", home=Path(home.root), TELEMETRY_API_KEY=KEY)
+        assert (done.code, done.line["server"]) == (1, "waiting")
+        assert "TELEMETRY_DELETION_ENDPOINT" in done.line["why"]
+        assert len(server.requests) == sent
 
 
 def test_a_detached_flusher_asks(tmp_path: Path) -> None:

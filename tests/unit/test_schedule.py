@@ -257,9 +257,21 @@ def test_flushes_that_end_their_programs_come_ever_more_rarely(home: Home) -> No
         now = ends
     assert waits == [1, 6, 36, 216, 360, 360, 360]
     assert plan.never_ended_within == 7
-    schedule.note_ended_within(home)
+    # That no other flusher could be started tells nothing of these.
+    schedule.note_failed_start(home, now)
+    assert schedule.load(home.next_flush).never_ended_within == 7
+    for note in (schedule.note_ended_within, schedule.note_cut):
+        note(home)
+        plan = schedule.load(home.next_flush)
+        assert plan.never_ended_within == 0
+        plan.begin(destination, now, is_within=True)
+        schedule.store(home.next_flush, plan)
+        # The other destinations have their lines; this one stays.
+        for number in range(9):
+            plan.end_deletion(f"{number:08x}", now, failures=1, until=now)
+        assert plan.never_ended_within == 1
+    schedule.note_cut(home)
     plan = schedule.load(home.next_flush)
-    assert (plan.never_ended_within, plan.starts) == (0, 7)
     plan.begin(destination, now, is_within=True)
     plan.end(destination, now, failures=0, until=now + HOUR_S)
     assert plan.never_ended_within == 0

@@ -46,7 +46,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {"unfinished": 4, "within": 2},
         "flusher_unfinished",
-        "2 of them ran within the program, which may be killed by that",
+        "2 of them ran at the program's end, and may be what kills it",
     ),
     (
         {"off": "the user turned it off", "deletions": 1},
@@ -56,7 +56,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {"pending": 0, "deletions": 1, "deletion_answer": "HTTP 404"},
         "nothing_pending",
-        "does not accept (HTTP 404); runs of the program ask again",
+        "came to nothing (HTTP 404); later runs of the program try",
     ),
     (
         {"pending": 0, "ledgers_aside": ("ledger.malformed-1",)},
