@@ -291,3 +291,31 @@ def test_a_file_that_is_gone_is_not_made_again_unless_it_may(tmp_path: Path) -> 
     assert sorted(waiting) == [("busy", 1), ("invalid", 2)]
     refusals.count(path, waiting, lambda: True)
     assert (refusals.read(path), waiting) == ({"busy": 1, "invalid": 2}, [])
+
+
+@pytest.mark.parametrize(
+    ("held", "tried", "is_counted"), [(0, 1, True), (3, 4, True), (20, 20, False)]
+)
+def test_a_lock_that_is_held_is_tried_twenty_times(
+    held: int,
+    tried: int,
+    is_counted: bool,
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever has it lets go of it in microseconds."""
+    tries: list[int] = []
+
+    def lock(descriptor: int) -> bool:
+        tries.append(descriptor)
+        return len(tries) == held + 1
+
+    monkeypatch.setattr(refusals, "lock_if_possible", lock)
+    assert refusals.add(path, {"busy": 1}) == is_counted
+    assert len(tries) == tried
+    assert refusals.read(path) == ({"busy": 1} if is_counted else {})
+    tries.clear()
+    os.unlink(path)
+    refusals.make(path)
+    assert len(tries) == tried
+    assert os.path.getsize(path) == (4096 if is_counted else 0)

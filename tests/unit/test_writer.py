@@ -590,3 +590,19 @@ def test_locked_segment_is_passed_and_taken_later(home: Home) -> None:
     writer.append(event(2))
     writer.close()
     assert spooled_events(home) == [event(0), event(1), event(2)]
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_an_event_of_another_id_than_holds_is_not_recorded(
+    power: bool, home: Home
+) -> None:
+    """It was sealed before the user's id was given up."""
+    writer = spool_writer(home, power=power)
+    for owner, is_recorded in (("old", False), (None, True), ("old", False)):
+        if is_recorded:
+            writer.append(event(1), owner)
+            continue
+        with pytest.raises(BusyError, match="id has changed"):
+            writer.append(event(0), owner)
+    writer.close()
+    assert spooled_events(home) == [event(1)]

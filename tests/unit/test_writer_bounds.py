@@ -112,12 +112,18 @@ def test_takes_events_again_once_a_segment_was_delivered(
     os.utime(home.spool, ns=(0, 0))  # as if the last change were long ago
     with pytest.raises(SpoolFullError):
         writer.append(event(98, size=EVENT_BYTES))
-    monkeypatch.setattr(writer_module, "_LOOK_EACH_NS", 10**15)
+    # Later than it was looked at, and before it is measured again.
+    now_ns = [time.monotonic_ns() + 500_000_000]
+    monkeypatch.setattr(writer_module.time, "monotonic_ns", lambda: now_ns[0])
     with pytest.raises(SpoolFullError):
         writer.append(event(98, size=EVENT_BYTES))
     os.unlink(home.segment(segment_names(home)[0]))
+    now_ns[0] += 1_000_000
     assert fill(writer, first=100) == []
-    monkeypatch.setattr(writer_module, "_LOOK_EACH_NS", -1)
+    assert writer.was_full is True
+    now_ns[0] += 1
+    writer.refuse_while_full(EVENT_BYTES)
+    assert writer.was_full is False
     more = fill(writer, first=100)
     assert len(more) == 2
     writer.close()
