@@ -45,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     home = target_home(args, changes=True, must_exist=False)
     config = destination({"app": args.app or "telemetry"}, os.environ)
-    named = False
+    named = os.path.lexists(home.deletes)
     if os.path.isdir(home.root):
         state = Spool(home, "forget").snapshot.state
-        named = bool(state.deletion_endpoint)
+        named = named or bool(state.deletion_endpoint)
         config = _as_known(config, state)
     asks = bool(config.deletion_endpoint or requests_waiting(home)) or named
     if not is_turned_off(args, home, "forget", asks=asks):

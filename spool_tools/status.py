@@ -205,8 +205,6 @@ def _facts(
     next_flush = schedule.read(home.next_flush)
     if next_flush is not None and plan.is_ahead(now):
         next_flush = now
-    if plan.never_ended_within > 1 and plan.flushers_never_finish:
-        next_flush = max(next_flush or 0.0, plan.within_not_before(now))
     return Facts(
         now=now,
         state=spool.snapshot.state,
@@ -223,6 +221,7 @@ def _facts(
         next_flush=next_flush,
         unfinished=plan.starts,
         within=plan.never_ended_within,
+        within_until=plan.within_not_before(now),
         deletions=len(requests_waiting(home)),
         deletion_answer=last_answer(home),
         set_aside=sum(each.count for each in aside),

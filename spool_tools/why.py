@@ -46,7 +46,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     refused: reasons for which events were refused since the last flush; `no_room`: none
         is counted, and the disk has hardly any room
     unfinished: flushers that were started since one finished
-    within: flushes within programs in a row that never came to an end
+    within, within_until: flushes at programs' ends in a row that may have killed them,
+        and when the next of these may begin
     deletions, deletion_answer: requests that a server delete what it has, which wait, and
         what came of the last try
     set_aside: events whose batch the server does not accept while it accepts others
@@ -69,6 +70,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     next_flush: float | None = None
     unfinished: int = 0
     within: int = 0
+    within_until: float = 0.0
     deletions: int = 0
     deletion_answer: str = ""
     set_aside: int = 0
@@ -247,9 +249,15 @@ def _ended_within(facts: Facts) -> str:
         return ""
     return (
         f"{facts.within} of them ran at the program's end, and may be what kills it: they "
-        "are tried ever more rarely, down to once in six hours, until one delivers, and "
+        "are tried ever more rarely, down to once in six hours, until one delivers "
+        f"({_when_within(facts)}), and "
         "`spool-tools flush` outside of such a limit sends what waits; "
     )
+
+
+def _when_within(facts: Facts) -> str:
+    ahead_s = facts.within_until - facts.now
+    return f"the next one in {age(ahead_s)}" if ahead_s > 0 else "one may begin now"
 
 
 def _has_an_answer(facts: Facts) -> bool:

@@ -42,6 +42,7 @@ class Home:
     __slots__ = (
         "consent",
         "dead",
+        "deletes",
         "flush_lock",
         "ledger",
         "mistakes",
@@ -63,6 +64,7 @@ class Home:
         self.refused = f"{root}/refused"
         self.reserve = f"{root}/reserve"
         self.mistakes = f"{root}/mistakes"
+        self.deletes = f"{root}/deletes"
         self.spool = f"{root}/spool"
         self.dead = f"{root}/dead"
         self.quarantine = f"{root}/quarantine"

@@ -86,6 +86,7 @@ class Pipeline:
     ) -> None:
         config, environment = self.config, self._environment
         prepare(self.home)
+        self._note_deletes()
         # The first segment is taken right after, and finds all of it done: its client
         # has just asked for consent, too.
         self._is_prepared = True
@@ -117,9 +118,21 @@ class Pipeline:
         """
         if not self._is_prepared:
             prepare(self.home)
+            self._note_deletes()
             self.envelope.user_uuid = self._user_uuid()
         self._is_prepared = False
         return self.envelope.user_uuid
+
+    def _note_deletes(self) -> None:
+        """A tool that is told to forget finds that the program has an address for that.
+
+        The ledger says so only once a flush has ended, and the id is removed meanwhile.
+        """
+        if self.config.deletion_endpoint and not os.path.lexists(self.home.deletes):
+            try:
+                make_empty(self.home.deletes)
+            except OSError:
+                pass  # no room for it: the next launch tries again
 
     def _user_uuid(self) -> str:
         is_ci = bool(ci_variable(self._environment))

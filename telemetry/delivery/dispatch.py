@@ -150,7 +150,7 @@ class Dispatcher:
             self._say("no flusher is started by a program without its own Python")
             return False
         now, plan = time.time(), schedule.load(self._home.next_flush)
-        if plan.flushers_never_finish:
+        if plan.flushers_never_finish(now):
             self._say("no flusher is started: the last ones did not finish")
             return False
         destination = schedule.destination_of(self.config, asks=self._asks)

@@ -216,7 +216,7 @@ def remove_kept(home: Home, *, with_id: bool = True) -> None:
         is_link = os.path.islink(path)
         # A ledger that was set aside as malformed holds counts, too.
         if (
-            name in {"refused", "reserve", "ledger", "mistakes"}
+            name in {"refused", "reserve", "ledger", "mistakes", "deletes"}
             or (with_id and name == "user-uuid")
             or (is_link and name in {"spool", "dead", "quarantine"})
             or TEMPORARY in name

@@ -132,10 +132,16 @@ class Schedule:
         """Whether all this was written by a clock that has been put back since."""
         return self.last > now + WINDOW_S
 
-    @property
-    def flushers_never_finish(self) -> bool:
-        """Whether a program has to flush by itself at exit (STARTS_MAX)."""
-        return self.starts >= STARTS_MAX and self.starts % _TRY_AGAIN_EVERY != 0
+    def flushers_never_finish(self, now: float) -> bool:
+        """Whether a program has to flush by itself at exit (STARTS_MAX).
+
+        Not while that may kill it: a flusher that is killed does no harm.
+        """
+        return (
+            self.starts >= STARTS_MAX
+            and self.starts % _TRY_AGAIN_EVERY != 0
+            and self.within_not_before(now) <= now
+        )
 
     @property
     def never_ended_within(self) -> int:

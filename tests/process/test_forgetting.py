@@ -279,6 +279,20 @@ def test_a_server_that_fails_is_asked_ever_more_rarely(tmp_path: Path) -> None:
         assert all(len(e["properties"]["user_uuid"]) == 36 for e in wishes(server))
 
 
+def test_it_is_kept_where_no_flush_has_told_of_the_address(tmp_path: Path) -> None:
+    """Killed in its first flush, the program may well have been heard."""
+    with Server() as server:
+        home = Home(str(tmp_path / "home"))
+        asking = f"{server.url}/delete"
+        with client_of(Path(home.root), server.url, events=1, deletion_endpoint=asking):
+            user_uuid = Path(home.user_uuid).read_text()
+        done = tool("forget", home=Path(home.root), TELEMETRY_API_KEY=KEY)
+        assert (done.code, done.line["server"]) == (1, "waiting")
+        (waiting,) = requests_waiting(home)
+        assert Path(waiting).read_text() == user_uuid
+        assert not os.path.lexists(home.deletes)
+
+
 def test_the_tool_asks_at_no_other_address(tmp_path: Path) -> None:
     """The ledger knows the address without its query: that is another one."""
     with Server() as server:

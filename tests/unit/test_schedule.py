@@ -131,7 +131,7 @@ def test_flushers_that_never_finish_are_given_up_and_tried_again() -> None:
     """A container ends with its command; the next one may not."""
     plan, given_up = Schedule(), []
     for _ in range(200):
-        given_up.append(plan.flushers_never_finish)
+        given_up.append(plan.flushers_never_finish(NOW))
         plan.count_start()
         plan = again(plan)
     assert given_up[: STARTS_MAX + 1] == [False] * STARTS_MAX + [True]
@@ -235,7 +235,7 @@ def test_a_failed_start_is_noted_and_due_at_once(home: Home) -> None:
     lock.close()
     schedule.note_failed_start(home, NOW)
     plan = schedule.load(home.next_flush)
-    assert plan.flushers_never_finish
+    assert plan.flushers_never_finish(NOW)
     assert plan.not_before(schedule.destination_of(CONFIG), NOW) <= NOW
 
 
@@ -253,6 +253,9 @@ def test_flushes_that_end_their_programs_come_ever_more_rarely(home: Home) -> No
         assert plan.not_before(destination, later) <= later
         ends = plan.not_before(destination, now, is_within=True)
         assert schedule.claim(CONFIG, home, ends - 1, is_within=True) is None
+        # Meanwhile a flusher of its own process is tried in each window again.
+        assert not plan.flushers_never_finish(ends - 1)
+        assert plan.flushers_never_finish(ends) == (plan.starts > 2)
         waits.append(round((ends - now) / WINDOW_S))
         now = ends
     assert waits == [1, 6, 36, 216, 360, 360, 360]
