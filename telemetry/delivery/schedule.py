@@ -111,7 +111,7 @@ class Schedule:
         """The earliest time of the next flush there; not above `now` where it is due.
 
         With `after_failure_only` the interval after a success does not count: a
-        machine in CI is gone after the program. `is_within` asks for a flush within a
+        machine in CI is gone after the program. `is_within` asks for a flush at a
         program's end.
         """
         if self.is_ahead(now):
