@@ -68,7 +68,9 @@ def read_reply(
     body, complete, truncated = b"", True, False
     # A final 1xx hands the connection over to another protocol; nothing is read.
     if status >= 200:
-        body, complete, truncated = _body(_pieces(response, bytes_max + 1), bytes_max)
+        raw = {"decode_content": False} if is_ours else {}
+        pieces = _pieces(response, bytes_max + 1, **raw)
+        body, complete, truncated = _body(pieces, bytes_max)
         if not (is_ours or coding or truncated or status in (204, 304)):
             complete = complete and len(body) >= int(headers.get("content-length", 0))
     reusable = complete and is_sent and not truncated and status >= 200
