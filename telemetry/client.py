@@ -574,7 +574,10 @@ class Client:
                 self.logger.debug("%s: %s", what, error)
         elif count == 1:
             # It lasts, and told ever again it would go on for ever.
-            from telemetry.mistakes import tell
+            try:
+                from telemetry.mistakes import tell
+            except (ImportError, OSError):
+                return  # no descriptor is left to load that with; it is counted
 
             tell([f"{what}: {error}"], self.logger)
 
