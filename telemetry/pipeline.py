@@ -20,6 +20,7 @@ from telemetry.errors import (
     HomeError,
     OffError,
     RefusedError,
+    raise_the_hosts,
 )
 from telemetry.files import make_directory, make_empty, make_home
 from telemetry.identity import user_uuid
@@ -131,8 +132,9 @@ class Pipeline:
         if self.config.deletion_endpoint and not os.path.lexists(self.home.deletes):
             try:
                 make_empty(self.home.deletes)
-            except OSError:
-                pass  # no room for it: the next launch tries again
+            except OSError as error:
+                raise_the_hosts(error)
+                # No room for it: the next launch tries again.
 
     def _user_uuid(self) -> str:
         is_ci = bool(ci_variable(self._environment))

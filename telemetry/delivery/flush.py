@@ -210,8 +210,6 @@ class _Flush(NamedTuple):
         no backoff.
         """
         config, home = self.config, self.home
-        destination = schedule.destination_of(config, asks=True)
-        plan = schedule.load(home.next_flush)
 
         def may_ask() -> bool:
             decision = consent(home, self.environment, config)
@@ -220,7 +218,8 @@ class _Flush(NamedTuple):
         if not requests_waiting(home):
             note_asked(home)  # killed behind the last answer, the choice still says so
             return
-        now = time.time()
+        destination = schedule.destination_of(config, asks=True)
+        now, plan = time.time(), schedule.load(home.next_flush)
         if not may_ask() or (plan.wait_ends(destination, now) > now and not at_once):
             return
         stopped: Stopped = "waiting"
