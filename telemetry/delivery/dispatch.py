@@ -132,7 +132,8 @@ class Dispatcher:
         Raises nothing: Python would print it, and other homes have their turn as well.
         """
         try:
-            if self._in_process is not None:
+            # One that only served `flush()` has no last flush: nobody would begin it.
+            if self._in_process is not None and self._in_process.is_started:
                 self._in_process.leave()
             elif time.time() >= self._not_before:
                 self._start_flusher()
@@ -141,7 +142,7 @@ class Dispatcher:
 
     def wait(self, deadline: float) -> None:
         """Wait for the last flush until `deadline` of `time.monotonic()`."""
-        if self._in_process is not None:
+        if self._in_process is not None and self._in_process.is_started:
             self._in_process.wait(deadline)
 
     def _begin_detached(self, others_wait: bool) -> bool:

@@ -59,6 +59,8 @@ class InProcessFlusher:
         self._asks = asks
         self._leaving = threading.Event()
         self._ended = threading.Event()
+        # Whether flushes begin by themselves, the last of them at the program's end.
+        self.is_started = False
         self._stopped = threading.Event()
         # When a flush that runs by itself is over: the program waits no longer.
         self._ends = math.inf
@@ -121,6 +123,7 @@ class InProcessFlusher:
             finally:
                 self._ended.set()
 
+        self.is_started = True
         try:
             start_thread(work, "telemetry-exit")
         except RuntimeError:

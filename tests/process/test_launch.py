@@ -62,6 +62,28 @@ def test_the_first_launch_delivers_what_it_recorded(tmp_path: Path) -> None:
     assert census_of(tmp_path / "app").delivered == 1
 
 
+def test_a_program_that_flushed_waits_for_nothing_at_its_end(tmp_path: Path) -> None:
+    """It waited a second for a flush that nobody began, and started no flusher."""
+    program = """
+import os, sys, telemetry
+client = telemetry.configure("app", exit_timeout_s=600)
+telemetry.track("before")
+assert telemetry.flush(timeout_s=60).delivered == 1
+telemetry.track("behind")
+os.utime(os.path.join(sys.argv[1], "app", "next-flush"), (0, 0))  # a window later
+"""
+    with Server() as server:
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            env=environment_of(tmp_path, server.url),
+            timeout=60,
+            check=True,
+        )
+        _await(lambda: len(server.requests) == 2)
+        await_no_flusher(tmp_path)
+    assert census_of(tmp_path / "app").delivered == 2
+
+
 def test_a_launch_delivers_what_the_one_before_recorded(tmp_path: Path) -> None:
     """Recorded now, flushed at the next launch: the promise of the whole library."""
     with Server() as server:
