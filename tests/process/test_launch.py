@@ -141,7 +141,7 @@ def test_many_launches_at_once_start_one_flusher(tmp_path: Path) -> None:
 
     Fifty do so in `proofs/test_tried_whole.py`.
     """
-    one_flusher_for(20, tmp_path)
+    one_flusher_for(8, tmp_path)
 
 
 def one_flusher_for(launches: int, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Every tool on every damage: an exit code and a message, and never a traceback."""
+"""Tools on damage: an exit code and a message, and never a traceback.
+
+`proofs/test_tools.py` tries every command on every damage.
+"""
 
 from __future__ import annotations
 
@@ -123,34 +126,6 @@ def changes_sensibly(command: tuple[str, ...], home: Path) -> None:
     with Server() as server:
         for each in (command, ("status",), ("verify",), command):
             _ended_sensibly(each, home, server.url)
-
-
-PLACES = sorted({name.partition(":")[0] for name in DAMAGES})
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_every_tool_ends_sensibly_on(place: str, sound: Path, tmp_path: Path) -> None:
-    """Tools are reached for when something is broken already; the page is one."""
-    for number, name in enumerate(DAMAGES):
-        if name.partition(":")[0] != place:
-            continue
-        # Each changing command meets a sixth of them here, each other one a fifth;
-        # `proofs/test_tools.py` tries all.
-        changing = CHANGING[number % len(CHANGING)]
-        inspecting = INSPECTING[number % 5 :: 5]
-        directory = tmp_path / str(number)
-
-        def work(
-            name: str = name,
-            changing: tuple[str, ...] = changing,
-            inspecting: tuple[tuple[str, ...], ...] = inspecting,
-            directory: Path = directory,
-        ) -> None:
-            looks_sensibly(inspecting, damaged(sound, name, directory / "looked at"))
-            changes_sensibly(changing, damaged(sound, name, directory / "changed"))
-
-        # In a child: what hangs on a FIFO is ended, and fails.
-        _within_patience(name, work)
 
 
 def _within_patience(name: str, work: Callable[[], object]) -> None:

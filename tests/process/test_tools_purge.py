@@ -25,7 +25,6 @@ from tests.support.delivering import (
     rejecting,
     write_early_letter,
 )
-from tests.support.going_on import writers_that_go_on
 from tests.support.loopback import Server
 from tests.support.terminals import at_terminal
 from tests.support.tooling import process, tool
@@ -144,26 +143,6 @@ def test_letter_of_an_event_that_is_not_settled_is_not_counted_twice(
         "stretches": 0,
     }
     assert census_of(home).holds()
-
-
-def test_four_writers_go_on_while_it_is_purged_again_and_again(tmp_path: Path) -> None:
-    """Each event that was promised is counted exactly once, purged or pending."""
-    home = tmp_path / "home"
-    removed = purges = 0
-    with writers_that_go_on(home, segment_bytes_max=64 * 1024) as writers:
-        while purges < 15 or removed <= 500:
-            purges += 1
-            done = tool("purge", "--yes", home=home)
-            assert done.code == 0
-            removed += done.line["events"]
-            assert census_of(home).holds()
-        writers.stop()
-    census = census_of(home)
-    assert census.holds()
-    assert census.purged == removed
-    assert census.damaged == 0
-    # One that was written to a segment with two names is written again elsewhere.
-    assert writers.acknowledged <= census.recorded <= writers.acknowledged + purges * 4
 
 
 def test_what_is_no_segment_is_left_alone_and_told(home: Path, tmp_path: Path) -> None:

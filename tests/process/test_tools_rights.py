@@ -20,7 +20,7 @@ from tests.support import misbehaving as bad
 from tests.support.delivering import KEY, census_of, client_of
 from tests.support.loopback import Server
 from tests.support.tooling import Ran, fingerprint, process, tool
-from tests.support.writers import child, within
+from tests.support.writers import within
 
 
 # Loaded before the forks, or each of them would do it again.
@@ -96,7 +96,7 @@ def as_nobody(work: Callable[[], None]) -> None:
     within(60, become)
 
 
-def _is_sensible(command: tuple[str, ...], done: Ran) -> None:
+def is_sensible(command: tuple[str, ...], done: Ran) -> None:
     told = (command, done)
     assert done.code in {0, 1, 3}, told
     assert done.code == 0 or done.err or done.out, told
@@ -137,7 +137,7 @@ def test_what_is_forbidden_is_told(name: str, mode: int, home: Path) -> None:
         with Server() as server:
             secrets = {"TELEMETRY_ENDPOINT": server.url, "TELEMETRY_API_KEY": KEY}
             for command in (*INSPECTING, *CHANGING):
-                _is_sensible(command, tool(*command, home=home, **secrets))
+                is_sensible(command, tool(*command, home=home, **secrets))
 
     as_nobody(work)
 
@@ -306,35 +306,6 @@ def test_purges_at_once_count_everything_once(tmp_path: Path) -> None:
     assert (census.recorded, census.purged, census.holds()) == (300, 300, True)
 
 
-def test_looking_beside_a_disable_ends_sensibly(tmp_path: Path) -> None:
-    """Everything is removed under the eyes of whoever looks."""
-
-    def disable(home: Path) -> None:
-        done = tool("disable", home=home)
-        assert (done.code, done.err) == (0, ""), done
-
-    def look(home: Path, command: tuple[str, ...]) -> None:
-        is_removed = False
-        while not is_removed:
-            is_removed = not (home / "ledger").exists()  # which goes last
-            _is_sensible(command, tool(*command, home=home))
-
-    for number in range(3):
-        home = tmp_path / str(number)
-        with client_of(home, "", events=300, segment_bytes_max=2000):
-            pass
-        with contextlib.ExitStack() as running:
-            children = [
-                running.enter_context(child(lambda _, h=home: disable(h))),
-                *(
-                    running.enter_context(child(lambda _, h=home, c=c: look(h, c)))
-                    for c in INSPECTING
-                ),
-            ]
-            for each in children:
-                each.finish()
-
-
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system without a free byte, and a spool on it."""
@@ -370,7 +341,7 @@ def test_a_full_disk_is_looked_at_and_mended(
     with Server() as server:
         secrets = {"TELEMETRY_ENDPOINT": server.url, "TELEMETRY_API_KEY": KEY}
         done = tool(*command, home=full_disk, **secrets)
-    _is_sensible(command, done)
+    is_sensible(command, done)
     if command in INSPECTING or command[0] in {"flush", "purge"}:
         assert done.code == 0, done
     assert census_of(full_disk).holds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from telemetry.delivery.census import take_census
 from telemetry.delivery.purge import purge
 from telemetry.files import names_in
 from telemetry.paths import Home
+from tests.process import test_tools_rights
 from tests.process.test_tools_damage import (
     CHANGING,
     INSPECTING,
@@ -149,3 +151,52 @@ def _purge_and_kill(home: Path, after_s: float) -> bool:
         time.sleep(after_s)
         os.kill(peer.pid, signal.SIGKILL)
         return peer.wait() != 0
+
+
+def test_looking_beside_a_disable_ends_sensibly(tmp_path: Path) -> None:
+    """Everything is removed under the eyes of whoever looks."""
+
+    def disable(home: Path) -> None:
+        done = tool("disable", home=home)
+        assert (done.code, done.err) == (0, ""), done
+
+    def look(home: Path, command: tuple[str, ...]) -> None:
+        is_removed = False
+        while not is_removed:
+            is_removed = not (home / "ledger").exists()  # which goes last
+            test_tools_rights.is_sensible(command, tool(*command, home=home))
+
+    for number in range(3):
+        home = tmp_path / str(number)
+        with client_of(home, "", events=300, segment_bytes_max=2000):
+            pass
+        with contextlib.ExitStack() as running:
+            children = [
+                running.enter_context(child(lambda _, h=home: disable(h))),
+                *(
+                    running.enter_context(child(lambda _, h=home, c=c: look(h, c)))
+                    for c in test_tools_rights.INSPECTING
+                ),
+            ]
+            for each in children:
+                each.finish()
+
+
+def test_four_writers_go_on_while_it_is_purged_again_and_again(tmp_path: Path) -> None:
+    """Each event that was promised is counted exactly once, purged or pending."""
+    home = tmp_path / "home"
+    removed = purges = 0
+    with writers_that_go_on(home, segment_bytes_max=64 * 1024) as writers:
+        while purges < 15 or removed <= 500:
+            purges += 1
+            done = tool("purge", "--yes", home=home)
+            assert done.code == 0
+            removed += done.line["events"]
+            assert census_of(home).holds()
+        writers.stop()
+    census = census_of(home)
+    assert census.holds()
+    assert census.purged == removed
+    assert census.damaged == 0
+    # One that was written to a segment with two names is written again elsewhere.
+    assert writers.acknowledged <= census.recorded <= writers.acknowledged + purges * 4
