@@ -244,8 +244,12 @@ def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
 def test_a_server_that_fails_is_asked_ever_more_rarely(tmp_path: Path) -> None:
     """What was delivered in the same flush says nothing of the deletion."""
 
+    # Longer than any flush, or each would try four times.
+    later = {"Retry-After": "600"}
+
     def choose(request: Received) -> Any:
-        return bad.reply(503 if request.target.endswith("/delete") else 200)
+        is_asked = request.target.endswith("/delete")
+        return bad.reply(503, headers=later) if is_asked else bad.reply(200)
 
     with Server(choose=choose) as server:
         home, user_uuid = kept_home(tmp_path, server)
