@@ -38,9 +38,12 @@ from telemetry.identity import new_uuid4, parse_id
 from telemetry.paths import Home
 from telemetry.wire.batch import printable
 from telemetry.wire.formats import Format
-from telemetry.wire.retry import Poster
 from telemetry.wire.verdict import Action, Verdict
 
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from telemetry.wire.retry import Poster  # `status` needs no tenacity
 
 EVENT = "deletion_request"
 # As often as that within one flush; the rest is the schedule's.
