@@ -70,6 +70,8 @@ class Dispatcher:
         self._release = release
         self._asks = asks
         self._in_process: InProcessFlusher | None = None
+        # Those of clients before this one that may still be at work.
+        self._before: list[InProcessFlusher] = []
         # At exit before this time there is nothing to look at.
         self._not_before = 0.0
 
@@ -94,6 +96,9 @@ class Dispatcher:
             self.in_process().start(mode)
         if all(other.pid != self.pid for other in _at_exit.values()):
             atexit.register(_leave)
+        before = _at_exit.get(self._home.root)
+        if before is not None and before.pid == self.pid:
+            self._before = before.supersede()
         _at_exit[self._home.root] = self
         if is_ending:
             _leave()
@@ -126,24 +131,33 @@ class Dispatcher:
         if self._in_process is not None:
             self._in_process.stop()
 
+    def supersede(self) -> list[InProcessFlusher]:
+        """Another client sees to the end of the program; what may be at work until then."""
+        ours = [*self._before, *self._started()]
+        return [each for each in ours if each.supersede()]
+
     def leave(self) -> None:
         """The process ends: begin the last flush, in this process or outside of it.
 
         Raises nothing: Python would print it, and other homes have their turn as well.
         """
         try:
-            # One that only served `flush()` has no last flush: nobody would begin it.
-            if self._in_process is not None and self._in_process.is_started:
-                self._in_process.leave()
-            elif time.time() >= self._not_before:
+            for each in (*self._before, *self._started()):
+                each.leave()
+            if not self._started() and time.time() >= self._not_before:
                 self._start_flusher()
         except Exception as error:  # noqa: BLE001 - see above
             self._say("no flush began: %s; everything is kept", error)
 
     def wait(self, deadline: float) -> None:
         """Wait for the last flush until `deadline` of `time.monotonic()`."""
-        if self._in_process is not None and self._in_process.is_started:
-            self._in_process.wait(deadline)
+        for each in (*self._before, *self._started()):
+            each.wait(deadline)
+
+    def _started(self) -> tuple[InProcessFlusher, ...]:
+        """The one that flushes by itself; one that only served `flush()` does not."""
+        this = self._in_process
+        return (this,) if this is not None and this.is_started else ()
 
     def _begin_detached(self, others_wait: bool) -> bool:
         """Whether detached flushers do it; one runs on return, if it is due."""

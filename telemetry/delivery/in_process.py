@@ -57,11 +57,13 @@ class InProcessFlusher:
         self._logger = logger
         self._release = release
         self._asks = asks
-        self._leaving = threading.Event()
-        self._ended = threading.Event()
         # Whether flushes begin by themselves, the last of them at the program's end.
         self.is_started = False
+        # Another client of this process flushes the same home at the program's end.
+        self._is_superseded = False
         self._stopped = threading.Event()
+        self._leaving = threading.Event()
+        self._ended = threading.Event()
         # When a flush that runs by itself is over: the program waits no longer.
         self._ends = math.inf
         # Whether the flush at the program's end has begun.
@@ -115,11 +117,12 @@ class InProcessFlusher:
                     self._flush_if_due(mode, self.config.flusher_lifetime_s)
                     self._leaving.wait(self.config.flush_interval_s)
                 self._leaving.wait()
-                self._flush_if_due(
-                    mode,
-                    self.config.exit_timeout_s,
-                    after_failure_only=mode == "exit",
-                )
+                if not self._is_superseded:
+                    self._flush_if_due(
+                        mode,
+                        self.config.exit_timeout_s,
+                        after_failure_only=mode == "exit",
+                    )
             finally:
                 self._ended.set()
 
@@ -132,6 +135,20 @@ class InProcessFlusher:
     def stop(self) -> None:
         """No further flush begins by itself before the program ends."""
         self._stopped.set()
+        self._end_if_of_no_use()
+
+    def supersede(self) -> bool:
+        """The last flush is another one's now; whether one of these may be at work.
+
+        The thread of a stopped one ends: a program may make a client for each request.
+        """
+        self._is_superseded = True
+        self._end_if_of_no_use()
+        return self.is_started and not self._ended.is_set()
+
+    def _end_if_of_no_use(self) -> None:
+        if self._is_superseded and self._stopped.is_set():
+            self._leaving.set()
 
     def leave(self) -> None:
         """The program ends: the last flush begins, if it is due; one at work hurries.

@@ -420,3 +420,44 @@ def test_thread_mode_delivers_from_a_program_that_ends_at_once(tmp_path: Path) -
         run(environment, exit_timeout_s=30)
         assert len(server.requests) == 1
     assert census_of(tmp_path / "app").delivered == 1
+
+
+def test_a_flush_that_a_replaced_client_began_is_waited_for(tmp_path: Path) -> None:
+    """A library configures, then the program does: the first flush was killed at exit."""
+    program = """
+import telemetry
+for version in ("1", "2", "3"):
+    telemetry.configure("app", version=version, exit_timeout_s=50)
+    telemetry.track("run")
+"""
+    with Server() as server:
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment_of(tmp_path, server.url, TELEMETRY_FLUSH="thread"),
+            timeout=60,
+            check=True,
+        )
+    assert census_of(tmp_path / "app").delivered == 3
+
+
+@pytest.mark.parametrize("mode", ["exit", "thread"])
+def test_clients_that_were_closed_leave_no_threads(mode: str, tmp_path: Path) -> None:
+    """A server that makes a client for each request had a thread more each time."""
+    program = """
+import sys, telemetry, threading, time
+config = telemetry.Config(
+    app="app", flush=sys.argv[1], endpoint=sys.argv[2], api_key="key"
+)
+for _ in range(30):
+    with telemetry.Client(config) as client:
+        assert client.track(telemetry.ToolEvent(action="call"))
+while threading.active_count() > 3:  # the program's, the last client's, one at work
+    time.sleep(0.01)
+"""
+    with Server(bad.reply(503)) as server:
+        subprocess.run(
+            [sys.executable, "-c", program, mode, server.url],
+            env=environment_of(tmp_path),
+            timeout=60,
+            check=True,
+        )
