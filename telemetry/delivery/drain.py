@@ -36,9 +36,10 @@ event becomes a dead letter only
 
 - if an accepting reply named it;
 - if it failed alone in five flushes (not by 429, which is about when, and not about what),
-  the last of which delivered others, and posted it first and four times in a row after
-  another one was accepted. Where it draws no answer at all, an earlier flush that posted
-  it first drew none either;
+  the last of which posted it four times in a row after another one was accepted, and had
+  posted it first. Where it draws no answer at all, an earlier flush that posted it first
+  drew none either. A refusal (400, 413, 422) counts as well where another one is accepted
+  behind it: then a server that takes a few requests of a flush is out of the question;
 - if it was refused in five flushes, of which four or all had nothing else pending but
   single events that had been set aside.
 
@@ -65,7 +66,7 @@ from telemetry.delivery.settlement import Batch, Desk, OpenSegment, Part
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
 from telemetry.wire.retry import Halted, Poster, Sent
-from telemetry.wire.verdict import SLOW, Action, Verdict
+from telemetry.wire.verdict import REFUSALS, SLOW, Action, Verdict
 
 
 T = TypeVar("T")
@@ -641,9 +642,10 @@ class Drain:
         has_failed_idly = False
         evidence = self._evidence
         while True:
-            waiting = [each for each in self._waiting() if _key(*each) not in done]
+            aside = self._waiting()
+            waiting = [each for each in aside if _key(*each) not in done]
             if not waiting:
-                return
+                break
             segments = self._books.snapshot.segments
             name, known = search.next_range(
                 waiting,
@@ -652,16 +654,23 @@ class Drain:
                 begun=evidence.began,
                 # Some of them, so that many bad events do not use up what the server
                 # bears.
-                single_first=evidence.is_accepting
-                and len(evidence.alone) < FAILURES_MAX,
+                single_first=evidence.bears_singles(),
             )
             key = name, known.start
-            cannot_count = search.is_spent(known) and key not in evidence.began
+            # An event that is refused, and not just unanswered, may die as well if
+            # others are accepted behind it.
+            evidence.has_others = any(each.count > 1 for _, each in aside)
+            may_die = evidence.has_others and known.reason in REFUSALS
+            cannot_count = (
+                search.is_spent(known) and not may_die and key not in evidence.began
+            )
             if cannot_count and has_failed_idly:
-                return  # nothing else is left
+                break  # nothing else is left
             if not self._with(name, partial(self._narrow_range, known)):
                 done.add(key)
             has_failed_idly |= cannot_count and key in evidence.alone
+        if evidence.awaits_proof():
+            self._probe(within=False)
 
     def _waiting(self) -> list[tuple[str, Announced]]:
         """The ranges that may be tried, by segment: not the rest of a full one.

@@ -42,6 +42,8 @@ class Evidence:
 
     def __init__(self, *, failures: int, aside: Iterable[Announced]) -> None:
         self.is_accepting = False
+        # Whether ranges are left that hold good events, as far as anybody knows.
+        self.has_others = False
         # What requests drew since one was accepted.
         self.row: list[Verdict] = []
         # What ranges drew that were set aside in this flush.
@@ -73,6 +75,8 @@ class Evidence:
             self.good |= {(name, known.start), (name, known.end)}
         name, known = whole(places)
         self._accepted.add((name, known.start, known.count))
+        # Accepted before them and behind them: the server was taking events all along.
+        self._proved |= {key for key in self._suspects if self._is_refused(key)}
         self._suspects.clear()
 
     def begin(self, name: str, known: Announced, verdict: Verdict) -> None:
@@ -112,11 +116,17 @@ class Evidence:
     def acquit(self, key: Key) -> None:
         """The event's failure alone does not count."""
         self.alone.pop(key, None)
+        self._suspects.discard(key)
 
     def acquit_suspects(self) -> None:
         """Nor does that of any event since the last acceptance."""
-        for key in self._suspects:
+        for key in tuple(self._suspects):
             self.acquit(key)
+
+    def _is_refused(self, key: Key) -> bool:
+        """Whether the server read the event as often as one that may die is posted."""
+        is_read = self.alone[key].action is Action.SPLIT
+        return is_read and self._tried[key] >= FAILURES_MAX
 
     # What it says.
 
@@ -174,6 +184,8 @@ class Evidence:
         one address has it once, whichever of them are broken.
         """
         key = name, known.start
+        if is_spent(known) and self.has_others and verdict.action is Action.SPLIT:
+            return self._tried[key] < FAILURES_MAX
         may_die = key in self.began and is_spent(known)
         if may_die or verdict.reason in self._flaps:
             return self._tried[key] <= FAILURES_MAX
@@ -185,6 +197,18 @@ class Evidence:
         is_bound = len(self.row) > bound(verdict)
         has_asked = bool(verdict.retry_after_s) and self._tried[name, known.start] > 1
         return is_bound or has_asked
+
+    def bears_singles(self) -> bool:
+        """Whether more events that failed alone are tried before anything else."""
+        refused = sum(each.action is Action.SPLIT for each in self.alone.values())
+        others = len(self.alone) - refused
+        return (
+            self.is_accepting and refused < 2 * FAILURES_MAX and others < FAILURES_MAX
+        )
+
+    def awaits_proof(self) -> bool:
+        """Whether an acceptance now would show of an event that it is at fault."""
+        return any(map(self._is_refused, self._suspects))
 
     def is_doubtful(self, verdict: Verdict) -> bool:
         """Whether what failed since the last acceptance is held against no range."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from telemetry.books.entries import Announced
+from telemetry.wire.verdict import REFUSALS
 
 
 # An event that failed alone in so many flushes is dead, if the last of them shows that it
@@ -22,12 +23,12 @@ WINDOWS_MAX = 5
 # Too many requests: that is about when, and never about what (RFC 6585 §4).
 NOT_NOW = "429"
 # Of one segment, single events that were set aside: with so many no range is cut.
-SINGLES_MAX = 64
+SINGLES_MAX = 192
 # From so many ranges on the smallest is cut, to come down to an event soon.
 PARTS_DEEP = 48
 # Ranges that were set aside: with so many nothing new of the segment is posted. Each
 # costs 150 bytes in its ledger row.
-PARTS_MAX = 192
+PARTS_MAX = 320
 # An event that may die goes first until so many flushes more began with it in vain than
 # with others.
 _EARLY = 3
@@ -111,18 +112,21 @@ def next_range(
 
     1. an event that the flush began with (`begun`): this failure counts
     2. with `single_first`, or where none of its segment can be cut (`segments`: all the
-       ranges of each): an event that failed alone before
+       ranges of each): an event that failed alone before. With `single_first` also one
+       whose failure would be its last, if it was refused: it counts if something is
+       accepted behind it
     3. what borders on what was accepted in this flush (`good`: segments and offsets):
        good events come in runs, before a program broke and after it was repaired. Else
        the largest range, or the smallest from PARTS_DEEP on
     4. any other event that failed alone before
-    5. one whose failure cannot count, as it would be its last
+    5. any other one whose failure would be its last
 
     Of equal ones the newest; of events that failed alone the oldest, so that new ones of
     their kind hold none of them back.
     """
     failed_alone = {name for name, known in waiting if known.windows}
     cuts = {name: can_cut(segments[name]) for name in failed_alone}
+    has_others = any(known.count > 1 for _, known in waiting)
 
     def rank(name: str, known: Announced) -> tuple[int, bool, int]:
         key = name, known.start
@@ -133,7 +137,8 @@ def next_range(
         if known.count == 1 and key in begun:
             order = 4
         elif is_spent(known):
-            order = 0
+            may_die = single_first and has_others and known.reason in REFUSALS
+            order = 3 if may_die else 0
         return (
             order,
             key in good or (name, known.end) in good,

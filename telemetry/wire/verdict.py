@@ -98,6 +98,8 @@ _CONTENT_KINDS = frozenset({"reset", "protocol", "timeout", "other"})
 # Answers to a refused key: they often repeat it, in a spelling of their own.
 _KEY_REFUSED = frozenset({401, 403, 407})
 _SPLITS = frozenset({400, 413, 422})
+# The reasons by which a server has read what it refuses.
+REFUSALS = frozenset(map(str, _SPLITS))
 # How the id of an event stands in a body, in JSON, in OTLP's JSON and in its messages.
 _EVENT_ID = re.compile(
     rb'event_id(?:":"|","value":\{"stringValue":")([0-9a-fA-F-]{36})"'

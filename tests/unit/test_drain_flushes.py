@@ -237,17 +237,45 @@ def test_what_stands_behind_a_range_that_failed_is_not_held_to_have_failed(
 
 
 def test_new_ranges_go_before_events_that_failed_alone(tmp_path: Path) -> None:
-    """Where nothing was accepted yet before all of them, else before all but four."""
-    spool = Spool(tmp_path / "home", [6])
-    spool.drain(refusing(range(6), status(400)), batch_events_max=1)
+    """Where nothing was accepted yet before all of them, else before all but eight."""
+    spool = Spool(tmp_path / "home", [10])
+    spool.drain(refusing(range(10), status(400)), batch_events_max=1)
     spool.write(0, 1)
-    spool.drain(refusing(range(6), status(400)), batch_events_max=1)
+    spool.drain(refusing(range(10), status(400)), batch_events_max=1)
     spool.write(1, 10)
     spool.write(2, 1)
-    server = spool.drain(refusing([*range(6), 12], status(400)), failures=0)
-    assert server.posted[:2] == ["7-16 400", "17 ok"]
-    assert server.posted[2:7] == ["0 400", "1 400", "2 400", "3 400", "12-16 400"]
-    assert server.posted[-2:] == ["4 400", "5 400"]
+    server = spool.drain(refusing([*range(10), 16], status(400)), failures=0)
+    assert server.posted[:2] == ["11-20 400", "21 ok"]
+    assert server.posted[2:10] == [f"{each} 400" for each in range(8)]
+    assert server.posted[10] == "16-20 400"
+    assert server.posted[-2:] == ["8 400", "9 400"]
+
+
+def test_refused_events_die_together_where_others_are_accepted_behind_them(
+    tmp_path: Path,
+) -> None:
+    """Two a flush were not enough where a program records three such events a launch."""
+    spool = spent(tmp_path / "home", 4)
+    spool.write(9, 10)
+    server = spool.drain(refusing([*range(4), 10], status(400)), failures=0)
+    assert spool.left()[2] == 4
+    first = server.posted.index("0 400")
+    assert server.posted[first : first + 4] == ["0 400"] * 4
+    assert any(each.endswith("ok") for each in server.posted[first + 16 :])
+
+
+def test_a_server_that_takes_a_few_requests_of_a_flush_kills_no_event(
+    tmp_path: Path,
+) -> None:
+    """It refuses all that follow: nothing is accepted behind them."""
+    spool = spent(tmp_path / "home", 4)
+    for number in range(9, 15):
+        spool.write(number, 10)
+        taken = itertools.count()
+        spool.drain(
+            lambda _, taken=taken: OK if next(taken) < 2 else status(400), failures=0
+        )
+        assert spool.left()[2] == 0
 
 
 def test_of_events_that_may_not_die_now_one_is_posted_and_the_last(

@@ -72,8 +72,16 @@ def test_only_what_failed_since_the_last_acceptance_is_acquitted() -> None:
 def test_a_range_is_tried_again_as_often_as_its_failure_may_be_the_servers() -> None:
     """Once where it waited, four times where it would die or the server flaps."""
 
-    def tries(known: Announced, reason: int, *, begins: bool, flaps: str = "") -> int:
+    def tries(
+        known: Announced,
+        reason: int,
+        *,
+        begins: bool,
+        flaps: str = "",
+        others: bool = False,
+    ) -> int:
         found = evidence()
+        found.has_others = others
         found.flap(flaps)
         verdict = status(reason)
         if begins:
@@ -92,6 +100,35 @@ def test_a_range_is_tried_again_as_often_as_its_failure_may_be_the_servers() -> 
     assert tries(SPENT, 400, begins=False) == 0
     assert tries(SPENT, 400, begins=True) == 4
     assert tries(EVENT, 400, begins=False, flaps="400") == 4
+    assert tries(SPENT, 400, begins=False, others=True) == 3
+    assert tries(SPENT, 503, begins=False, others=True) == 1
+
+
+def test_a_refusal_between_two_acceptances_shows_that_the_event_is_at_fault() -> None:
+    """The server took others all along. What only waits may be a server that fails."""
+    for number, tries, is_proved in ((400, 4, True), (400, 3, False), (503, 4, False)):
+        found = evidence()
+        found.accept([("a", GOOD)])
+        for _ in range(tries):
+            found.set_aside("a", SPENT, [("a", SPENT)], status(number))
+        assert found.awaits_proof() is is_proved
+        assert not found.charge("a", SPENT)[1]
+        found.accept([("a", RANGE)])
+        assert found.charge("a", SPENT)[1] is is_proved
+        assert not found.awaits_proof()
+
+
+def test_more_refused_events_than_unanswered_ones_are_tried_first() -> None:
+    """Each is one request that fails, of which a server bears more that it answers."""
+    for number, most in ((400, 8), (503, 4)):
+        found = evidence()
+        assert not found.bears_singles()
+        found.accept([("a", GOOD)])
+        for start in range(most):
+            assert found.bears_singles()
+            event = replace(EVENT, start=start)
+            found.set_aside("a", event, [("a", event)], status(number))
+        assert not found.bears_singles()
 
 
 def test_a_server_that_asked_for_time_is_asked_once_more() -> None:
