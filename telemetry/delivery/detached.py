@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -38,6 +39,7 @@ def main(values: dict[str, Any], end_after: Callable[[int], object]) -> None:
 
     `end_after` sets the seconds from now after which the process is ended.
     """
+    _go_first()
     arguments = msgspec.convert(values, FlusherArguments)
     home = Home(arguments.home)
     lock = arguments.lock if arguments.lock >= 0 else None
@@ -64,6 +66,12 @@ def main(values: dict[str, Any], end_after: Callable[[int], object]) -> None:
         )
         lock = None if claimed is None else claimed.detach()
     sys.exit(0)
+
+
+def _go_first() -> None:
+    """Where memory runs out, Linux ends this process and not the program beside it."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 def _lock_after_wait(home: Home, next_flush: float) -> int | None:

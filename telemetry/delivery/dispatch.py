@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 # What is left to do when the process ends, one for each home: a program that makes
 # many clients keeps the last of them, and waits once.
 _at_exit: dict[str, Dispatcher] = {}
+# Of programs that flush at their end, and of which none did lately, each third one does
+# so at its first event.
+_ENDS_TRUSTED = 3
 # The first frame of a program: a script, or `-m`.
 _BEGINS = frozenset({"<module>", "_run_module_as_main"})
 
@@ -80,7 +83,7 @@ class Dispatcher:
 
         `others_wait` says whether the spool held events before this one.
         """
-        mode = self.config.flush_mode(self._environment)
+        mode: str = self.config.flush_mode(self._environment)
         lacks = self.config.lacks()
         if mode == "manual" or lacks:
             why = "flush is `manual`"
@@ -92,8 +95,13 @@ class Dispatcher:
         if mode == "launch" and self._http is not None:
             mode = "thread"  # it cannot be handed to another process
         if mode != "launch" or not self._begin_detached(others_wait):
+            starts = 0
+            if others_wait and mode != "thread" and not is_ending:
+                starts = self._count_begin(mode)
+            if starts >= schedule.STARTS_MAX and starts % _ENDS_TRUSTED == 0:
+                mode = self._instead_of_the_end(mode)
             self._say("this process flushes by itself, if a flush is due: %s", mode)
-            self.in_process().start(mode)
+            self.in_process().start(mode, is_counted=bool(starts))
         if all(other.pid != self.pid for other in _at_exit.values()):
             atexit.register(_leave)
         before = _at_exit.get(self._home.root)
@@ -130,6 +138,12 @@ class Dispatcher:
         """No further flush begins by itself before the process ends."""
         if self._in_process is not None:
             self._in_process.stop()
+
+    def after_fork(self) -> None:
+        """In a child: give up what a flush of the parent holds."""
+        flushers = [*self._before, *filter(None, [self._in_process])]
+        for each in flushers:
+            each.after_fork()
 
     def supersede(self) -> list[InProcessFlusher]:
         """Another client sees to the end of the program; what may be at work until then."""
@@ -183,6 +197,28 @@ class Dispatcher:
             return True  # nearly every launch: nothing more is loaded
         self._not_before = now + schedule.WINDOW_S
         return self._start_flusher()
+
+    def _count_begin(self, mode: str) -> int:
+        """How many programs have begun since one flushed at its end, with this one.
+
+        Zero where no flush is due. A program that is killed, or replaces itself, calls no
+        exit function: counted at its end it would never be.
+        """
+        now, plan = time.time(), schedule.load(self._home.next_flush)
+        until = plan.not_before(
+            schedule.destination_of(self.config, asks=self._asks),
+            now,
+            after_failure_only=mode == "exit",
+            is_within=True,
+        )
+        return schedule.note_begin(self._home) if until <= now else 0
+
+    def _instead_of_the_end(self, mode: str) -> str:
+        """Another way to flush now, as programs here seem to end without exit functions."""
+        self._say("no program has flushed at its end lately: this one does so now")
+        if mode == "exit" and is_plain_python() and self._start_flusher():
+            return mode
+        return "thread"
 
     def _start_flusher(self) -> bool:
         """Start a detached flusher, if a flush is due and no other process is at it.
@@ -246,7 +282,10 @@ def _is_ending() -> bool:
     """Whether the program's exit functions run: one registered now is not called."""
     threading = sys.modules.get("threading")
     if threading is not None:
-        return not threading.main_thread().is_alive()
+        this = threading.current_thread()
+        # Python waits for a thread that is no daemon before it calls exit functions.
+        is_waited_for = this is not threading.main_thread() and not this.daemon
+        return not (threading.main_thread().is_alive() or is_waited_for)
     frame: FrameType | None = sys._getframe()  # noqa: SLF001
     while frame is not None and frame.f_back is not None:
         frame = frame.f_back

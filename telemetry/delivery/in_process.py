@@ -10,9 +10,11 @@ Loaded only where one of these is asked for; the heavy parts load in the thread.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from telemetry.config import Config
 from telemetry.delivery import schedule
@@ -59,6 +61,7 @@ class InProcessFlusher:
         self._asks = asks
         # Whether flushes begin by themselves, the last of them at the program's end.
         self.is_started = False
+        self._is_counted = False
         # Another client of this process flushes the same home at the program's end.
         self._is_superseded = False
         self._stopped = threading.Event()
@@ -68,6 +71,8 @@ class InProcessFlusher:
         self._ends = math.inf
         # Whether the flush at the program's end has begun.
         self._is_last = False
+        # Of the flushes at work.
+        self._progresses: set[Progress] = set()
         # The last flush, where no thread could be started for it.
         self._at_exit: Callable[[], None] | None = None
 
@@ -96,14 +101,15 @@ class InProcessFlusher:
         ended.wait(timeout_s + _GRACE_S)
         return reports[0] if reports else progress.report(self._home, "deadline")
 
-    def start(self, mode: str) -> None:
+    def start(self, mode: str, *, is_counted: bool = False) -> None:
         """Flush when the program ends, and until then as `mode` says.
 
         thread   now, and after each flush interval
         launch   after each flush interval: most programs have ended by then
         exit     not at all
 
-        Each flush is due by the shared schedule (`Schedule.not_before`). The thread is
+        Each flush is due by the shared schedule (`Schedule.not_before`). With
+        `is_counted` the next one is among those that have not finished. The thread is
         started now: from Python 3.12 on none can be once the program is ending.
         """
 
@@ -126,7 +132,7 @@ class InProcessFlusher:
             finally:
                 self._ended.set()
 
-        self.is_started = True
+        self.is_started, self._is_counted = True, is_counted
         try:
             start_thread(work, "telemetry-exit")
         except RuntimeError:
@@ -149,6 +155,13 @@ class InProcessFlusher:
     def _end_if_of_no_use(self) -> None:
         if self._is_superseded and self._stopped.is_set():
             self._leaving.set()
+
+    def after_fork(self) -> None:
+        """In a child: the flush lock is the parent's, which may end before the child."""
+        for progress in self._progresses:
+            if progress.lock is not None:
+                with suppress(OSError):
+                    os.close(progress.lock)
 
     def leave(self) -> None:
         """The program ends: the last flush begins, if it is due; one at work hurries.
@@ -183,7 +196,8 @@ class InProcessFlusher:
                 self._home,
                 time.time(),
                 # One that the program's end cuts short counts, as one that is killed.
-                is_start=mode != "launch" or self._leaving.is_set(),
+                is_start=(mode != "launch" or self._leaving.is_set())
+                and not self._is_counted,
                 is_within=self._leaving.is_set(),
                 asks=self._asks,
                 after_failure_only=after_failure_only,
@@ -193,6 +207,7 @@ class InProcessFlusher:
                 self._logger.debug("no flush began: %s; everything is kept", error)
             return
         if lock is not None:
+            self._is_counted = False
             self._is_last = self._leaving.is_set()
             progress = Progress()
             with lock:
@@ -221,6 +236,7 @@ class InProcessFlusher:
 
         Raises nothing: Python would print what escapes a thread into the host's stderr.
         """
+        self._progresses.add(progress)
         try:
             from telemetry.delivery.flush import flush
 
@@ -241,3 +257,5 @@ class InProcessFlusher:
             if self._logger is not None:
                 self._logger.debug("flush: %s; everything is kept", error)
             return progress.report(self._home, "disk")
+        finally:
+            self._progresses.discard(progress)

@@ -10,8 +10,9 @@ of the next flush for the destination in its first line. Each line has 23 bytes:
 
 destination   CRC-32 of endpoint, header, key and format: each has its own backoff, and
               so has the address for deletions
-starts        flushes that began by themselves since one finished; what a program in
-              `launch` mode flushes itself, at its end, does not end the count
+starts        flushes that began by themselves since one finished, and programs that were
+              to flush at their end; what a program in `launch` mode flushes itself, at
+              its end, does not end the count
 last          when a flush last began or ended, seconds since 1970
 failures      flushes in a row that delivered nothing; under `programs`, flushes at
               programs' ends that may have killed them
@@ -412,6 +413,25 @@ def claim(
         lock.close()
         raise
     return lock
+
+
+def note_begin(home: Home) -> int:
+    """A program begins that flushes at its end; how many have since one finished.
+
+    Zero where that cannot be counted.
+    """
+    try:
+        lock = take_flush_lock(home)
+        if lock is None:
+            return 0  # a flush is at work
+        with lock:
+            plan = load(home.next_flush)
+            plan.count_start()
+            store(home.next_flush, plan)
+            return plan.starts
+    except OSError as error:
+        raise_the_hosts(error)
+        return 0
 
 
 def note_finished(home: Home) -> None:

@@ -28,7 +28,7 @@ from tests.support.delivering import (
     rejecting,
     write_early_letter,
 )
-from tests.support.launching import ROOT, environment_of, launch, run
+from tests.support.launching import ROOT, await_no_flusher, environment_of, launch, run
 from tests.support.loopback import Behaviour, Received, Server
 from tests.support.patience import quickest_s
 from tests.support.tooling import tool
@@ -429,6 +429,8 @@ def test_a_flush_that_kills_its_program_is_tried_ever_more_rarely(
             "may be what kills it" in tool("status", home=Path(home.root)).line["why"]
         )
         run(environment, **settings)
+        # After so many ends without a flush a detached one may be at it.
+        await_no_flusher(tmp_path)
         assert len(server.requests) > 2
         assert schedule.load(home.next_flush).never_ended_within == 0
 

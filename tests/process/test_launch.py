@@ -461,3 +461,147 @@ while threading.active_count() > 3:  # the program's, the last client's, one at 
             timeout=60,
             check=True,
         )
+
+
+ENDS = """
+import os, sys, telemetry, time
+telemetry.configure("app", flush=sys.argv[1])
+telemetry.track("run")
+if sys.argv[2]:
+    until = time.monotonic() + 60
+    while not os.path.exists(sys.argv[2]) and time.monotonic() < until:
+        time.sleep(0.01)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("mode", ["launch", "exit"])
+def test_programs_that_call_no_exit_function_are_served_by_a_flusher(
+    mode: str, tmp_path: Path
+) -> None:
+    """Three flushers were killed once; since then each program was to flush at its end.
+
+    One that ends by a signal, by `os._exit` or by becoming another program never does.
+    """
+    with Server() as server:
+        environment = environment_of(tmp_path, server.url)
+        run(environment, flush="manual")
+        if mode == "launch":
+            path = str(tmp_path / "app" / "next-flush")
+            plan = schedule.load(path)
+            plan.starts = schedule.STARTS_MAX
+            schedule.store(path, plan)
+        launched = 0
+        while not server.requests:
+            launched += 1
+            _due(tmp_path)
+            subprocess.run(
+                [sys.executable, "-c", ENDS, mode, ""],
+                env=environment,
+                timeout=60,
+                check=True,
+            )
+            await_no_flusher(tmp_path)
+            assert launched < 9
+    assert census_of(tmp_path / "app").delivered == launched + 1
+
+
+def test_a_program_without_its_own_python_flushes_at_its_first_event_in_the_end(
+    tmp_path: Path,
+) -> None:
+    """The first process of a container that is killed each time: it has no other way."""
+    arrived = tmp_path / "arrived"
+
+    def note(exchange: Exchange) -> None:
+        bad.reply(200)(exchange)
+        arrived.touch()
+
+    program = ENDS.replace("telemetry.track", "sys.frozen = True; telemetry.track")
+    with Server(note) as server:
+        environment = environment_of(tmp_path, server.url)
+        for launched in range(4):
+            if launched:
+                _due(tmp_path)
+            # The fourth is the third that finds events of others.
+            waits = str(arrived) if launched == 3 else ""
+            subprocess.run(
+                [sys.executable, "-c", program, "launch", waits],
+                env=environment,
+                timeout=90,
+                check=True,
+            )
+        assert arrived.exists()
+        assert len(server.requests) == 1
+
+
+def test_a_thread_that_outlives_the_main_one_is_served_at_the_end(
+    tmp_path: Path,
+) -> None:
+    """Its first event was taken for one of an exit function, and flushed alone."""
+    program = """
+import telemetry, threading
+telemetry.configure("app", flush="exit", exit_timeout_s=50)
+def work():
+    threading.main_thread().join()
+    for _ in range(3):
+        assert telemetry.track("run")
+threading.Thread(target=work).start()
+"""
+    with Server() as server:
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment_of(tmp_path, server.url),
+            timeout=60,
+            check=True,
+        )
+    assert census_of(tmp_path / "app").delivered == 3
+
+
+def test_a_daemon_does_not_keep_the_lock_of_a_flush_of_its_parent(
+    tmp_path: Path,
+) -> None:
+    """The parent ends within a request; nobody else could flush while the daemon ran."""
+    program = """
+import os, sys, telemetry, time
+telemetry.configure("app", flush="thread")
+telemetry.track("run")
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+if os.fork():
+    os._exit(0)
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+    arrived = tmp_path / "arrived"
+
+    def never_answer(exchange: Exchange) -> None:
+        arrived.touch()
+        exchange.wait_for_end()
+
+    with Server(never_answer) as server:
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", program, str(arrived)],
+            env=environment_of(tmp_path, server.url),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with daemon:
+            assert daemon.stdout is not None
+            assert daemon.stdout.readline()
+            daemon.wait(60)  # the parent; its child has both pipes
+            lock = schedule.flush_lock(Home(str(tmp_path / "app")))
+            assert lock is not None
+            os.close(lock)
+            daemon.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where memory runs out on Linux")
+def test_where_memory_runs_out_the_flusher_goes_first(tmp_path: Path) -> None:
+    """It is larger than a small program, which was killed for it in a container."""
+    with Server(bad.silent_after(b"")) as server:
+        run(environment_of(tmp_path, server.url))
+        _await(lambda: server.requests)
+        (flusher,) = flushers(tmp_path)
+        score = Path(f"/proc/{flusher}/oom_score_adj").read_text()
+        os.kill(flusher, 9)
+    assert int(score) == 1000
