@@ -322,14 +322,11 @@ class Client:
                 recorded) or a text, both scrubbed; None if it ended well.
         """
 
-        def count() -> "StructuredEvent":
-            from telemetry.session import tool_call
-
-            return tool_call(
-                self._counted(), tool_name, session_id, agent_name, duration, error
+        self._track_made(
+            lambda: self._counted().count_tool_call(
+                tool_name, session_id, agent_name, duration, error
             )
-
-        self._track_made(count)
+        )
 
     def record_token_usage(
         self, model: str, input_tokens: int, output_tokens: int, cost: float
@@ -343,14 +340,11 @@ class Client:
             cost: the price in US dollars.
         """
 
-        def count() -> "StructuredEvent":
-            from telemetry.session import token_usage
-
-            return token_usage(
-                self._counted(), model, input_tokens, output_tokens, cost
+        self._track_made(
+            lambda: self._counted().count_tokens(
+                model, input_tokens, output_tokens, cost
             )
-
-        self._track_made(count)
+        )
 
     def record_error(self, message: str) -> None:
         """Count an error of the session; outside of one nothing happens.
@@ -359,12 +353,7 @@ class Client:
             message: what went wrong; it is part of the session's end, scrubbed.
         """
 
-        def count() -> None:
-            from telemetry.session import message as as_text
-
-            self._counted().count_error(as_text(message) or "")
-
-        self._track_made(count)
+        self._track_made(lambda: self._counted().count_error(message))
 
     def record_session_end(self) -> None:
         """Record the end of the session, once."""
