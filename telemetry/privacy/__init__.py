@@ -37,13 +37,12 @@ Not found, and not promised:
   it would tell nothing and spoil much. Its home is removed;
 - names of other people, where the text does not say that they are names.
 
-Files: `rules` is the table of secrets, `places` that of places and addresses, `user`
-whose names and homes are searched for, `finders` what a pattern cannot say, `escapes`
-what a text reads as, `own_key` the program's own key, `index` finds the rules that may
-match, `scrub` applies them. A new maker's key is a line in `rules`.
+Files: `rules` is the table of what is private, `user` whose names and homes are searched
+for, `finders` what a pattern cannot say, `escapes` what a text reads as, `own_key` the
+program's own key, `scrub` applies the rules. A new maker's key is a line in `rules`.
 
 Cost: a string seen before and found clean is one lookup. A new short one of plain words
-(`plain`) loads nothing, another is looked at by the `index` of the rules' literals; only
+(`plain`) loads nothing, another is looked at by the index of the rules' literals; only
 one that may hold something loads `scrub`.
 
 It reads no environment, opens no file, and knows no event.
@@ -166,7 +165,7 @@ class Scrubber:
         # A subclass may compare, hash and lower as it likes.
         plain = s if type(s) is str else str.__str__(s)
         if not self._is_plainly_clean(plain, free=free):
-            from telemetry.privacy.index import EVERYWHERE, IN_FREE_TEXT
+            from telemetry.privacy.rules import EVERYWHERE, IN_FREE_TEXT
             from telemetry.privacy.scrub import Identity, scrub
 
             self.searched += len(plain) + _TEXT_CHARS
@@ -194,7 +193,7 @@ class Scrubber:
                 return False
         if is_plain(s):
             return True
-        from telemetry.privacy.index import INDEX
+        from telemetry.privacy.rules import INDEX
 
         # As `scrub.as_searched` has it: a line's end stands for the start.
         return not INDEX.may_match(f"\n{s}", f"\n{low}", free=free)

@@ -17,9 +17,17 @@ import re
 from collections.abc import Callable, Iterator
 
 from telemetry.privacy.escapes import Span
-from telemetry.privacy.places import AUTHORITY, EMAIL, IP, PATH, QUERY
 from telemetry.privacy.plain import RUN_MIN, SECRET
-from telemetry.privacy.rules import ALNUM, ENDS, has_word
+from telemetry.privacy.rules import (
+    ALNUM,
+    AUTHORITY,
+    EMAIL,
+    ENDS,
+    IP,
+    PATH,
+    QUERY,
+    has_word,
+)
 from telemetry.privacy.user import searchable_name
 
 

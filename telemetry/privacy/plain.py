@@ -1,8 +1,7 @@
 """What no rule can match, seen without the rules: most names of commands and flags.
 
 Small letters, blanks and hyphens, and no word that announces a secret. All else is
-looked at by the `index` of the rules, which takes a start as long as the rest of this
-package.
+looked at by the `rules`, which take a start as long as the rest of this package.
 """
 
 from __future__ import annotations

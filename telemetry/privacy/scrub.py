@@ -18,7 +18,7 @@ from unicodedata import normalize
 
 from telemetry.privacy.escapes import Span, cut, views
 from telemetry.privacy.finders import FINDERS, JUDGES, path_end
-from telemetry.privacy.places import PATH, UNSPACED, USER, WINDOWS_REST
+from telemetry.privacy.rules import PATH, UNSPACED, USER, WINDOWS_REST
 from telemetry.privacy.user import last_component
 
 
