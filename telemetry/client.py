@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from telemetry.delivery.dispatch import Dispatcher
     from telemetry.delivery.report import FlushReport
     from telemetry.errors import ConfigError
-    from telemetry.event_type import StructuredEvent
+    from telemetry.events import StructuredEvent
     from telemetry.logs import TelemetryLogger
     from telemetry.pipeline import Pipeline
     from telemetry.privacy import OwnKey
@@ -593,15 +593,22 @@ def _after_fork(client: "Client | None") -> None:
 
 
 def _unload_unfinished() -> None:
-    """In a forked child, before its clients go on."""
-    # Python's locks of the modules that are being loaded: nearly always none.
-    if getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None):
-        try:
-            from telemetry.unfinished_modules import unload_unfinished
+    """In a forked child, before its clients go on: unload what nobody loads to its end.
 
-            unload_unfinished()
-        except (ImportError, OSError):
-            pass  # Python would print it: no descriptor is left to load that with
+    A thread of the parent that was loading a module is not there in the child, and
+    Python's lock of that module is never released: the first event would wait for ever.
+    Where it was loading one of ours, all that it was loading is unloaded, and loaded
+    anew when it is needed.
+    """
+    # Python's locks of the modules that are being loaded: nearly always none.
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
+    found = [(name, lock()) for name, lock in tuple(locks.items())]
+    owners = {name: getattr(lock, "owner", None) for name, lock in found}
+    gone = {owner for name, owner in owners.items() if name.startswith("telemetry.")}
+    for name, owner in owners.items():
+        if owner in gone - {None, get_ident()}:
+            locks.pop(name, None)
+            sys.modules.pop(name, None)
 
 
 if hasattr(os, "register_at_fork"):

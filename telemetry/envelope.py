@@ -35,7 +35,7 @@ from telemetry.text import decode, sound, trim, unquoted
 
 
 if TYPE_CHECKING:
-    from telemetry.event_type import StructuredEvent
+    from telemetry.events import StructuredEvent
     from telemetry.privacy import OwnKey, Scrubber
 
 # Payloads of ours are held against their types; those of a program are its own.

@@ -16,11 +16,32 @@ every launch records stands in `light_events.py`.
 
 from __future__ import annotations
 
-from typing import Any
+from enum import Enum
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from telemetry.event_type import EventType
+
+class EventType(str, Enum):
+    """The events that come with the library, by their name on the wire."""
+
+    COMMAND = "command"
+    SESSION = "session"
+    TOKEN = "token"  # noqa: S105 - a kind of event, no password
+    TOOL = "tool"
+
+
+@runtime_checkable
+class StructuredEvent(Protocol):
+    """What `track` takes."""
+
+    def get_event_type(self) -> EventType | str:
+        """The event's name on the wire."""
+        ...
+
+    def to_structured_properties(self) -> Any:
+        """The payload: a msgspec Struct, a dataclass, or a dict with string keys."""
+        ...
 
 
 class EventPayload(msgspec.Struct, frozen=True):

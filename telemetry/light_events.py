@@ -14,7 +14,7 @@ import msgspec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from telemetry.event_type import EventType
+    from telemetry.events import EventType
 
 
 class CommandPayload(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,7 +51,7 @@ class CommandEvent(msgspec.Struct, frozen=True):
 
     def get_event_type(self) -> "EventType":
         """`command`."""
-        from telemetry.event_type import EventType
+        from telemetry.events import EventType
 
         return EventType.COMMAND
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from telemetry.delivery.dispatch import Dispatcher
     from telemetry.delivery.report import FlushReport
-    from telemetry.event_type import StructuredEvent
+    from telemetry.events import StructuredEvent
     from telemetry.logs import TelemetryLogger
     from telemetry.privacy import OwnKey, Scrubber
     from telemetry.wire.endpoint import HTTPClient

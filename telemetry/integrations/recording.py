@@ -28,7 +28,7 @@ from telemetry.light_events import CommandEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from telemetry.event_type import StructuredEvent
+    from telemetry.events import StructuredEvent
     from telemetry.integrations.signals import Watch
 
 _Result = TypeVar("_Result")
