@@ -55,8 +55,6 @@ class Choice:
     the user's choice, and not what counts as off because nothing else can be told.
     """
 
-    __slots__ = ("asks", "date", "is_finished", "is_readable", "notice_version", "on")
-
     def __init__(
         self,
         *,

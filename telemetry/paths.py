@@ -39,22 +39,6 @@ _APP_NAME_MAX = 100
 class Home:
     """Every file of one pipeline, by name. `root` is absolute."""
 
-    __slots__ = (
-        "consent",
-        "dead",
-        "deletes",
-        "flush_lock",
-        "ledger",
-        "mistakes",
-        "next_flush",
-        "quarantine",
-        "refused",
-        "reserve",
-        "root",
-        "spool",
-        "user_uuid",
-    )
-
     def __init__(self, root: str) -> None:
         self.root = root
         self.user_uuid = f"{root}/user-uuid"

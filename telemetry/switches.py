@@ -55,8 +55,6 @@ class Decision:
     True where a server is still to be asked to delete what it has.
     """
 
-    __slots__ = ("asks", "is_finished", "on", "reason", "rule")
-
     def __init__(self, rule: str, reason: str, *, on: bool) -> None:
         self.on = on
         self.rule = rule
