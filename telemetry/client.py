@@ -443,7 +443,7 @@ class Client:
             from telemetry.pipeline import decide_for
         except ImportError as error:
             return Decision("program", f"a module cannot be loaded: {error}", on=False)
-        return decide_for(self.config, os.environ, sys.platform, may_show=False)
+        return decide_for(self.config, may_show=False)
 
     def _open(self) -> "Pipeline | None":
         """The parts, made once; None where telemetry is off."""
@@ -474,7 +474,7 @@ class Client:
     def _make_pipeline(self) -> "Pipeline | None":
         from telemetry.pipeline import Pipeline, decide_for
 
-        decision = decide_for(self.config, os.environ, sys.platform)
+        decision = decide_for(self.config)
         if decision.on:
             return Pipeline(
                 self.config,
@@ -482,19 +482,13 @@ class Client:
                 own_key=self._own_key(),
                 http=self._http,
                 logger=self.logger,
-                environment=os.environ,
-                platform=sys.platform,
             )
         self._off = decision
         if decision.asks:
             from telemetry.pipeline import ask_to_delete
 
             self._asking = ask_to_delete(
-                self.config,
-                http=self._http,
-                logger=self.logger,
-                environment=os.environ,
-                platform=sys.platform,
+                self.config, http=self._http, logger=self.logger
             )
         return None
 
