@@ -274,9 +274,9 @@ class Client:
             return False
         if self._debug is not None:
             self._debug.debug("recorded: %s", sealed.decode("utf-8", "replace"))
-        if not pipeline.is_started or pipeline.envelope.warnings:
+        if not pipeline.is_started:
             try:
-                pipeline.attend()
+                pipeline.start()
             except Exception as error:
                 # The event is recorded, whatever became of its flush.
                 self._fail(error, is_loss=False, may_raise=False)

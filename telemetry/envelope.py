@@ -139,8 +139,7 @@ class Envelope:
     `scrub` is None where strings go as they are, less `own_key`. `event_bytes_max` bounds
     the result, in bytes. `tags` are the program's own; `context` is None where an event
     has no more of the system's fields than the wire format names. `version` and
-    `user_uuid` may be set anew at any time. `warnings` grows by a sentence for each
-    change that was made to keep an event; who reads them clears it.
+    `user_uuid` may be set anew at any time.
     """
 
     def __init__(
@@ -158,7 +157,6 @@ class Envelope:
     ) -> None:
         self.version = version
         self.ids = EventIds()
-        self.warnings: list[str] = []
         self._scrub = scrub
         self._clean: Mapping[str, bool] = scrub.clean if scrub else {}
         self._clean_free: Mapping[str, bool] = scrub.clean_free if scrub else {}
@@ -381,10 +379,7 @@ class Envelope:
         if isinstance(value, str):
             return self._text(value, left, free=free)
         if isinstance(value, float):
-            if -_INFINITY < value < _INFINITY:
-                return value
-            self.warnings.append(f"{value} is no number on the wire; null was recorded")
-            return None
+            return value if -_INFINITY < value < _INFINITY else None
         if isinstance(value, _SEQUENCES):
             return self._list(value, left, free=free)
         if isinstance(value, dict):

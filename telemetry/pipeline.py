@@ -178,19 +178,14 @@ class Pipeline:
         except OSError:
             pass  # it is gone; or what the user chose cannot be read just now
 
-    def attend(self) -> None:
-        """Log what was changed to keep an event; after the first one, see to a flush.
+    def start(self, *, others_wait: bool | None = None) -> None:
+        """See to a flush, once in a process: behind its first event, or its first refusal.
 
-        To be called until `is_started`, and where `envelope.warnings` has any. Whatever
-        it raises, the events before it are recorded.
+        Whatever it raises, the events before it are recorded.
         """
-        if not self.is_started:
-            self._start(others_wait=self.writer.waiting_bytes > 0)
-        if self.envelope.warnings:
-            self._warn()
-
-    def _start(self, *, others_wait: bool) -> None:
         self.is_started = True
+        if others_wait is None:
+            others_wait = self.writer.waiting_bytes > 0
         if self.config.flush_mode(os.environ) != "manual":
             self._dispatch().begin(others_wait=others_wait)
 
@@ -223,7 +218,7 @@ class Pipeline:
             self._counts_at_exit = True
             atexit.register(self._count_refused)
         if not self.is_started and reason != "busy" and self.is_allowed():
-            self._start(others_wait=True)
+            self.start(others_wait=True)
 
     def is_allowed(self) -> bool:
         """Whether the environment and the user's choice still allow it.
@@ -293,12 +288,6 @@ class Pipeline:
             mistakes = [*mistakes, no_key()] if lacks_key else mistakes
             sentences = [own_key.without(sentence(each)) for each in mistakes]
             remember(self.home.mistakes, sentences)
-
-    def _warn(self) -> None:
-        warnings, self.envelope.warnings = self.envelope.warnings, []
-        if self._logger is not None:
-            for warning in warnings:
-                self._logger.warning("%s", warning)
 
 
 def _home_of(config: Config) -> Home:

@@ -92,8 +92,6 @@ def test_numbers_that_are_none_are_kept_as_null() -> None:
     sealed = msgspec.json.decode(sealer.seal(event))["properties"]
     assert sealed["cost"] is None
     assert sealed["input_tokens"] == 5
-    assert len(sealer.warnings) == 1
-    assert "null" in sealer.warnings[0]
     assert properties({"a": math.inf, "b": [-math.inf, {"c": math.nan}]}) == {
         "a": None,
         "b": [None, {"c": None}],
