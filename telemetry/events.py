@@ -278,17 +278,5 @@ class SessionEndEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> SessionEndPayload:
         """The payload, whose action is `end` whatever the event says."""
-        return SessionEndPayload(
-            "end",
-            self.agent_name,
-            self.cost,
-            self.duration_ms,
-            self.error,
-            self.error_count,
-            self.input_tokens,
-            self.is_success,
-            self.output_tokens,
-            self.session_id,
-            self.tool_calls,
-            self.total_tokens,
-        )
+        fields = msgspec.structs.asdict(self)
+        return SessionEndPayload(**{**fields, "action": "end"})

@@ -25,6 +25,14 @@ _FILE_BYTES_MAX = 16 * 1024
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Where an installer puts a program; what stands elsewhere is being developed.
 _INSTALLED = ("site-packages", "dist-packages")
+# What a bad setting costs, where it is not the default that takes its place.
+_EFFECTS = {
+    "api_key": "nothing is sent, and events are kept",
+    "app": "nothing is recorded",
+    "home": "nothing is recorded",
+    "deletion_endpoint": "no server is asked to delete anything",
+    "enabled": "telemetry is off",
+}
 # What was reported: a program may make many clients.
 _reported: set[str] = set()
 
@@ -33,16 +41,9 @@ def sentence(error: ConfigError) -> str:
     """What is wrong with a setting, and what happens now."""
     if error.field.isupper():  # a variable of the environment says it all
         return str(error)
-    if isinstance(error, EndpointError) or error.field == "api_key":
-        effect = "nothing is sent, and events are kept"
-    elif error.field in ("app", "home"):
-        effect = "nothing is recorded"
-    elif error.field == "deletion_endpoint":
-        effect = "no server is asked to delete anything"
-    elif error.field == "enabled":
-        effect = "telemetry is off"
-    else:
-        effect = "the default is used instead"
+    effect = _EFFECTS.get(error.field, "the default is used instead")
+    if isinstance(error, EndpointError):
+        effect = _EFFECTS["api_key"]
     variable = FROM_ENVIRONMENT.get(error.field, "")
     # What the program does not name comes from there.
     origin = f", or {variable}" if os.environ.get(variable) else ""

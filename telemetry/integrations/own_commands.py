@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from telemetry.client import Client
+from telemetry.config import FROM_ENVIRONMENT
 from telemetry.integrations.recording import OwnCommandDone
 
 
@@ -32,13 +33,7 @@ ACTIONS = {
 }
 LISTED = "\n".join(f"  {action:8}{meaning}" for action, meaning in ACTIONS.items())
 # The program's settings, and the variables that hand them to the tools.
-_SETTINGS = {
-    "endpoint": "TELEMETRY_ENDPOINT",
-    "api_key": "TELEMETRY_API_KEY",
-    "header": "TELEMETRY_HEADER",
-    "format": "TELEMETRY_FORMAT",
-    "deletion_endpoint": "TELEMETRY_DELETION_ENDPOINT",
-}
+_SETTINGS = {**FROM_ENVIRONMENT, "format": "TELEMETRY_FORMAT"}
 
 
 def run(

@@ -235,43 +235,38 @@ def _key_rules() -> Iterator[Rule]:
 
 # -- Keys that are known by their whole shape ---------------------------------
 
+# maker | a literal in it | characters of its word at least | shape, not within a word | source
+_SHAPED = r"""
+AWS secret||40|(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])|docs.aws.amazon.com/IAM
+Telegram bot|:|43|\d{8,10}:[A-Za-z0-9_\-]{34,36}(?![A-Za-z0-9_\-])|core.telegram.org/bots/api
+Mailchimp|-us||[0-9a-f]{32}-us\d{1,2}|mailchimp.com/developer
+Terraform|.atlasv1.||[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_\-]{40,}|developer.hashicorp.com/terraform
+Discord bot|.|58|[MNO][A-Za-z0-9_\-]{22,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,40}|gitleaks
+Microsoft Entra|8Q~||[A-Za-z0-9_.~\-]{3}8Q~[A-Za-z0-9_.~\-]{28,40}|learn.microsoft.com/purview
+Resend|re_||re_[A-Za-z0-9]{6,12}_[A-Za-z0-9]{16,}|resend.com/docs
+HubSpot|pat-|44|pat-[a-z]{2}\d-[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|developers.hubspot.com
+Plaid|access-|51|access-[a-z]{7,11}-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|plaid.com/docs
+Azure DevOps|AZDO|84|[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}(?![A-Za-z0-9])|learn.microsoft.com/azure/devops
+Harness|pat. sat.|72|[ps]at\.[A-Za-z0-9_\-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}|gitleaks
+MaxMind|_mmk||[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk|dev.maxmind.com
+Airtable|pat|82|pat[A-Za-z0-9]{14}\.(?=[a-f]{0,63}[0-9])[0-9a-f]{64}|airtable.com/developers
+"""
+
+
+def _shape_rules() -> Iterator[Rule]:
+    for line in _SHAPED.strip().split("\n"):
+        maker, literals, word_min, shape, source = line.split("|")
+        yield Rule(
+            maker,
+            source,
+            _NOT_INSIDE + shape,
+            tuple(literals.split()),
+            word_min=int(word_min or 0),
+        )
+
+
 # fmt: off
 _SHAPES = (
-    Rule("AWS secret", "docs.aws.amazon.com/IAM",
-        r"(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])", word_min=40),
-    Rule("Telegram bot", "core.telegram.org/bots/api",
-        _NOT_INSIDE + r"\d{8,10}:[A-Za-z0-9_\-]{34,36}(?![A-Za-z0-9_\-])",
-        holds=(":",), word_min=43),
-    Rule("Mailchimp", "mailchimp.com/developer",
-        _NOT_INSIDE + r"[0-9a-f]{32}-us\d{1,2}", holds=("-us",)),
-    Rule("Terraform", "developer.hashicorp.com/terraform",
-        _NOT_INSIDE + r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_\-]{40,}",
-        holds=(".atlasv1.",)),
-    Rule("Discord bot", "gitleaks", _NOT_INSIDE
-        + r"[MNO][A-Za-z0-9_\-]{22,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,40}",
-        holds=(".",), word_min=58),
-    Rule("Microsoft Entra", "learn.microsoft.com/purview",
-        _NOT_INSIDE + r"[A-Za-z0-9_.~\-]{3}8Q~[A-Za-z0-9_.~\-]{28,40}",
-        holds=("8Q~",)),
-    Rule("Resend", "resend.com/docs",
-        _NOT_INSIDE + r"re_[A-Za-z0-9]{6,12}_[A-Za-z0-9]{16,}", holds=("re_",)),
-    Rule("HubSpot", "developers.hubspot.com",
-        _NOT_INSIDE + r"pat-[a-z]{2}\d-[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
-        holds=("pat-",), word_min=44),
-    Rule("Plaid", "plaid.com/docs",
-        _NOT_INSIDE + r"access-[a-z]{7,11}-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}",
-        holds=("access-",), word_min=51),
-    Rule("Azure DevOps", "learn.microsoft.com/azure/devops",
-        _NOT_INSIDE + r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}(?![A-Za-z0-9])",
-        holds=("AZDO",), word_min=84),
-    Rule("Harness", "gitleaks", _NOT_INSIDE
-        + r"[ps]at\.[A-Za-z0-9_\-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}",
-        holds=("pat.", "sat."), word_min=72),
-    Rule("MaxMind", "dev.maxmind.com",
-        _NOT_INSIDE + r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk", holds=("_mmk",)),
-    Rule("Airtable", "airtable.com/developers",
-        _NOT_INSIDE + r"pat[A-Za-z0-9]{14}\.(?=[a-f]{0,63}[0-9])[0-9a-f]{64}",
-        holds=("pat",), word_min=82),
     Rule("SSH",  # ... and whose it is
         "RFC 4253, section 6.6",
         _NOT_INSIDE + r"AAAA(?:[BC]3NzaC1|E2VjZHNh|G[a-z]NrL)"
@@ -491,7 +486,14 @@ _FREE = (
 
 # -- All of them, and whether one may match -----------------------------------
 
-EVERYWHERE = (*_PATHS, *_ADDRESSES, *_key_rules(), *_SHAPES, *_NAMED)
+EVERYWHERE = (
+    *_PATHS,
+    *_ADDRESSES,
+    *_key_rules(),
+    *_shape_rules(),
+    *_SHAPES,
+    *_NAMED,
+)
 IN_FREE_TEXT = (*EVERYWHERE, *_FREE)
 
 _NUMBERS = frozenset("0123456789")
