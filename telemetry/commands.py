@@ -13,6 +13,7 @@ Pure: it reads no command line itself (see `telemetry.integrations`) and records
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -61,14 +62,11 @@ def permitted(
     action = " ".join(reading.path) or reading.program
     if base_name is not None:
         action = base_name
-    arguments: list[str] = []
+    arguments: Iterable[str] = ()
     if _is_among(action, policy.arguments_of):
-        for argument in reading.arguments:
-            if argument.startswith("-"):
-                break
-            arguments.append(argument)
+        arguments = takewhile(lambda word: word[:1] != "-", reading.arguments)
     return CommandInfo(
-        action=action, args=arguments, flags=_flags(reading.flags, action, policy)
+        action=action, args=list(arguments), flags=_flags(reading.flags, action, policy)
     )
 
 

@@ -142,7 +142,7 @@ def make_home(root: str) -> bool:
 def _make_with_parents(path: str) -> bool:
     """Whether the directory was made just now, all with 0700. Raises OSError."""
     above = os.path.dirname(path)
-    if above != path and not os.path.isdir(above):
+    if above != path and not os.path.lexists(above):
         _make_with_parents(above)
     return make_directory(path)  # False: another first launch was quicker
 

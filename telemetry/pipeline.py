@@ -88,7 +88,7 @@ class Pipeline:
         if config.scrub:
             from telemetry.privacy import Scrubber, identity_from
 
-            homes, users = identity_from(os.environ, sys.platform)
+            homes, users = identity_from(os.environ)
             scrub = Scrubber(homes=homes, users=users)
         if config.context != "none":
             from telemetry.machine import basic_context

@@ -70,13 +70,12 @@ def last_component(path: str) -> str:
 
 
 def identity_from(
-    environment: Mapping[str, str], platform: str
+    environment: Mapping[str, str],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The homes and the user names that an environment names, each one once.
 
     Args:
         environment: variables by name, as in `os.environ`.
-        platform: `sys.platform`.
 
     Returns:
         The homes; then the names: USER and its kin, and each home's last component.
@@ -86,14 +85,7 @@ def identity_from(
     if environment.get("HOMEPATH"):
         homes.append(environment.get("HOMEDRIVE", "") + environment["HOMEPATH"])
     users = [environment.get(name, "") for name in _USER_VARIABLES]
-    # Elsewhere a backslash is a letter.
-    users += (
-        last_component(home)
-        if platform == "win32"
-        else home.rstrip("/").rpartition("/")[2]
-        for home in homes
-    )
-    return once(homes), once(users)
+    return once(homes), once((*users, *map(last_component, homes)))
 
 
 def once(values: Iterable[str]) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def test_home_of_somebody_else_is_refused(tmp_path: Path) -> None:
 def test_home_below_a_file_is_an_error_that_says_so(tmp_path: Path) -> None:
     """It is refused by its reason, and nothing is created."""
     (tmp_path / "file").touch()
-    with pytest.raises(HomeError, match="cannot be made: is no directory"):
+    with pytest.raises(HomeError, match="cannot be made: Not a directory"):
         make_home(f"{tmp_path}/file/app/telemetry")
 
 
