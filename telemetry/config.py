@@ -2,14 +2,10 @@
 
 Whatever `configure` does not name comes from the environment, then from the
 values the wheel was built with, then from the defaults below. `enabled` is the
-exception: it, the environment and the build can each only turn off, and
-`consent.py` says in which order they are asked. Texts are trimmed: a key from a file,
-or a variable from an env-file, ends in characters that were not meant.
+exception: it, the environment and the build can each only turn off (`consent.py`).
 
-Sizes are bytes, times are seconds. A value that cannot be used raises
-ConfigError where `strict` is set; elsewhere `Config.sound()` puts the default
-in its place and says so. Only values that differ from their default are checked: a
-launch pays for what it names. This module reads no file.
+Sizes are bytes, times are seconds. Only values that differ from their default are
+checked: a launch pays for what it names. This module reads no file.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ The rules, strongest first; the first that has something to say decides:
     build          the value the program was built with
     default        on
 
-`rules` is pure: it takes values and returns values. `consent` reads the one file
-and asks it; clients, flushers and tools call nothing else. A program with telemetry
-off pays for this module alone, so it imports only the standard library.
+`rules` is pure; `consent` reads the one file and asks it. Clients, flushers and tools call
+nothing else.
 """
 
 from __future__ import annotations

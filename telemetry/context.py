@@ -1,8 +1,7 @@
 """The client that a context variable carries, and its methods as functions.
 
-It follows `await`, `contextvars.copy_context()` and tasks, as context variables
-do. A plain thread begins without one. Where no client is carried, the functions
-of this module do nothing.
+A plain thread begins without one. Where no client is carried, the functions of this
+module do nothing.
 """
 
 from __future__ import annotations

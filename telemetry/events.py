@@ -5,13 +5,9 @@ machine. The attributes of both are the names on the wire. In the docstring of
 a payload each field has one line, `name: meaning`; the published catalogue is
 made from these lines, so a field without one fails the tests.
 
-A program may define events of its own: any object with the two methods of
-`StructuredEvent`. Their payload may be a msgspec Struct, a dataclass or a dict
-with string keys.
-
 Values are checked when an event is tracked, not when it is made: making one
-must not raise in the host. This module opens nothing and knows no client. What nearly
-every launch records stands in `light_events.py`.
+must not raise in the host. What nearly every launch records stands in
+`light_events.py`.
 """
 
 from __future__ import annotations

@@ -112,8 +112,7 @@ def make_home(root: str) -> bool:
 
     One of ours that lacks permissions of its owner is mended. Raises HomeError where
     it cannot be made, is no directory, is a symlink, belongs to or can be written by
-    another user, or would be made by root below another user's directory (`sudo`
-    with a kept HOME): that user's programs would be shut out.
+    another user, or is below another user's directory (see `refuse_below_others`).
     """
     made = False
     try:

@@ -1,9 +1,8 @@
 """Random ids: a UUIDv4 for an installation, UUIDv7s for events (RFC 9562).
 
-The installation's id is a file of the home. An existing one is used as it stands,
-whatever it holds; where it is missing or empty a new one is written, and of several
-first launches at once the first writer wins. Where it cannot be written, or not be read
-at this moment, the id lives as long as the caller keeps it.
+The installation's id is a file of the home, used as it stands, whatever it holds. Where it
+is missing or empty a new one is written, and of several first launches at once the first
+writer wins. Where that cannot be done the id lives as long as the caller keeps it.
 
 An event's id carries the millisecond of its recording, so ids sort by time, and 73
 random bits. They are drawn once and then counted up (§6.2, method 2): an id costs no

@@ -2,9 +2,7 @@
 
 Apart from the others in `events.py`, as each class is made anew at each launch. Their
 annotations are no texts here: msgspec would compile each one before the first event.
-
-As there: the lines of a payload's docstring are the published catalogue, values are
-checked when an event is tracked, and this module opens nothing.
+The rules are those of `events.py`.
 """
 
 from typing import Any

@@ -1,11 +1,8 @@
 """Settings that cannot be used: reported once to the developer, and by `status`.
 
-A value that cannot be used raises nothing. It is reported on standard error where a
-developer reads that: a terminal, and a program that runs from a checkout or an
-editable install. Elsewhere it goes to the log. Beside the events it stands in the file
-`mistakes`, one a line, until a launch finds nothing wrong.
-
-Loaded only where there is a mistake, and by the tools.
+It is reported on standard error where a developer reads that: a terminal, and a program
+that runs from a checkout or an editable install. Elsewhere it goes to the log. Beside the
+events it stands in the file `mistakes`, one a line, until a launch finds nothing wrong.
 """
 
 from __future__ import annotations

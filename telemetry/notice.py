@@ -2,9 +2,7 @@
 
 It goes to standard error, and only where a person can read it: a terminal, no CI, no
 shell completion, no `--help` or `--version`. If it cannot be shown, or that cannot be
-remembered, telemetry stays off: no usage is recorded before the user was informed. A
-new version of the notice is shown again; a user who turned telemetry off is not asked
-again.
+remembered, telemetry stays off. When it is due: `consent.is_notice_due`.
 """
 
 from __future__ import annotations

@@ -4,10 +4,8 @@ Rules: a tool call counts always, tokens count always; an error counts only insi
 session that has both ids and has not ended; an end is recorded once. A start without
 an end before it begins anew and records no end.
 
-It records nothing itself and knows no clock but the one that is passed in. The caller
-holds a lock around each call. Whatever a program hands over, nothing but
-InvalidEventError comes out: an object whose `__str__` raises must not bring down the
-program that records it.
+It knows no clock but the one that is passed in. The caller holds a lock around each call.
+Whatever a program hands over, nothing but InvalidEventError comes out.
 """
 
 from __future__ import annotations

@@ -5,14 +5,10 @@
     instrument(cli)
     cli()
 
-The command may be somebody else's. It is recorded however it is called: as a script,
-`standalone_mode` or not, by a test runner.
-
-How it works: a click context is a context manager that every run enters and leaves, so
-the command is given a class of contexts that look on. Nothing stands between the
-program and click: no traceback gains a frame and no exception is caught. Sub-commands
-make contexts of their own; click's own context class reports those, and does nothing
-for programs that were not instrumented.
+A click context is a context manager that every run enters and leaves, however it is
+called, so the command is given a class of contexts that look on: no traceback gains a
+frame and no exception is caught. Sub-commands make contexts of their own; click's own
+context class reports those, and does nothing for programs that were not instrumented.
 
 A run is one event, chained commands included. What ends well while arguments are still
 parsed (`--help`, `--version`) is no command and records nothing; neither does shell

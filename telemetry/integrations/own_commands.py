@@ -1,10 +1,7 @@
 """`frob telemetry status|show|on|off|reset|forget`: a program's own way to look and choose.
 
-A program installed with pipx or uv has no `spool-tools` on the path, and its user need
-not know of it. The tools are part of this distribution, so they are
-loaded from beside it, and get the program's name and settings.
-
-It knows no framework. It is the one file of this package that loads the tools.
+A program installed with pipx or uv has no `spool-tools` on the path. The tools are loaded
+from beside this package, here alone, and get the program's name and settings.
 """
 
 from __future__ import annotations

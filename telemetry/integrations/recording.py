@@ -18,7 +18,7 @@ A run that SIGTERM or SIGHUP ends is recorded, and ends as it would have:
   `signals=False`.
 - A forked child ends by the signal and records nothing.
 
-It knows no framework, and decides nothing about what may be recorded.
+It knows no framework.
 """
 
 from __future__ import annotations
@@ -188,10 +188,9 @@ class Watch:
 def quietly(call: Callable[[], _Result]) -> _Result | None:
     """What `call` returns, or None where it fails.
 
-    The one place where the integrations swallow: whatever fails while a command
-    is read or recorded, a parser of an unforeseen make or a client that raises,
-    the program wrapped must end as it would have ended. What asks the process to
-    stop (KeyboardInterrupt, SystemExit) was meant for the program and passes.
+    The one place where the integrations swallow: whatever fails while a command is read
+    or recorded, the program must end as it would have ended. KeyboardInterrupt and
+    SystemExit were meant for the program and pass.
     """
     try:
         return call()
@@ -272,9 +271,8 @@ def outcome_of_status(status: object) -> Outcome:
 def leave_no_frame(failure: BaseException) -> None:
     """Take the caller's frame, the outermost, out of the traceback.
 
-    For a handler that is about to re-raise with a bare `raise`: the user sees
-    the traceback of an unwrapped program. Python 3.10 re-raises with the
-    traceback it had, so there the frame stays.
+    For a handler that is about to re-raise with a bare `raise`. Python 3.10 re-raises
+    with the traceback it had, so there the frame stays.
     """
     traceback = failure.__traceback__
     if traceback is not None:
