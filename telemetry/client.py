@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from telemetry.wire.verdict import Stopped
 
 
-_DEBUG = "TELEMETRY_DEBUG"
-
-
 class Client:
     """Records events into a spool and has them delivered. Safe for threads and forks.
 
@@ -110,9 +107,8 @@ class Client:
             self._off = Decision("program", reason, on=False)
         # Only in debug mode: a line for each event.
         self._debug: TelemetryLogger | None = None
-        is_debug = (
-            self._config.debug if self._config else is_set(os.environ.get(_DEBUG, ""))
-        )
+        said = os.environ.get("TELEMETRY_DEBUG", "")
+        is_debug = self._config.debug if self._config else is_set(said)
         if self._mistakes or is_debug:
             try:
                 self._introduce(is_debug=is_debug)

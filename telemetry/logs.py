@@ -14,7 +14,6 @@ from _thread import get_ident
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from typing import Any
 
     from telemetry.privacy import OwnKey
 
@@ -82,18 +81,17 @@ class _Discreet(TelemetryLogger):
         self._own_key = own_key
 
     def _say(self, level: str, message: str, args: tuple[object, ...]) -> None:
-        getattr(self._inner, level)(*self._without_key(message, args))
-
-    def is_enabled_for(self, level: int) -> bool:
-        return self._inner.is_enabled_for(level)
-
-    def _without_key(self, message: str, args: tuple[object, ...]) -> tuple[Any, ...]:
         try:
             text = message % args if args else message
             clean = self._own_key.without(text)
-        except Exception:  # noqa: BLE001 - a `repr` of the host's that raises
-            return message, *args  # as it would have come to the handler
-        return (message, *args) if clean == text else ("%s", clean)
+            if clean != text:
+                message, args = "%s", (clean,)
+        except Exception:  # noqa: BLE001, S110 - a `repr` of the host's that raises
+            pass  # it is said as it would have come to the handler
+        getattr(self._inner, level)(message, *args)
+
+    def is_enabled_for(self, level: int) -> bool:
+        return self._inner.is_enabled_for(level)
 
 
 def discreet(logger: TelemetryLogger | None, own_key: OwnKey) -> TelemetryLogger | None:
