@@ -73,13 +73,10 @@ def permitted(
 def typed(words: Iterable[str]) -> Reading:
     """What a command line names if no parser is known: `--name`, `-x`, and arguments.
 
-    A word that starts with `-` is a flag only if it could be one's name; what stands
-    behind `=` is its value. Nothing behind `--` is a flag.
-
-    Whether a program declared it cannot be known here: `--x` may be what somebody typed.
-    So a name has at most four words of letters, with two digits in all and 32
-    characters: `--no-http2-push`, and no token or sentence. It is scrubbed as all texts
-    are. A policy that lists its `flags` records no other.
+    What stands behind `=` is a value, and nothing behind `--` is a flag. Whether a
+    program declared a word that starts with `-` cannot be known here. So a name has at
+    most four words of letters, with two digits in all and 32 characters:
+    `--no-http2-push`, and no token or sentence.
     """
     words = list(words)[:_WORDS_MAX]
     end = words.index("--") if "--" in words else len(words)

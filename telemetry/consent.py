@@ -77,9 +77,8 @@ def consent(
 ) -> Decision:
     """Whether telemetry is on now for one home, and why. Writes nothing.
 
-    `home` is None where there is none to remember a choice; without a `config` the
-    answer is for programs that neither turn it off nor have a notice. Asked before a
-    byte is written, before a flusher is started and before each request.
+    `home` is None where there is none; without a `config` the answer is for programs
+    that neither turn it off nor have a notice.
     """
     said = rules_of(home, environment, config).values()
     return next(decision for decision in said if decision is not None)

@@ -7,10 +7,9 @@ system's fields, which nothing can override. Every string but the system's own i
 scrubbed here, before any byte is written; the program's own key goes from all of them.
 What all events have in common is encoded once.
 
-What can be kept in a sound form is kept: bytes that are no UTF-8 as U+FFFD, a
-number that is not finite as null, a path, a decimal number, a UUID, a date, a member
-of an enumeration and a set as their text. What cannot raises InvalidEventError. The
-environment is read anew for each event. Nothing here touches a file.
+What can be kept in a sound form is kept: bytes that are no UTF-8 as U+FFFD, a number that
+is not finite as null, what has a text as its text. What cannot raises InvalidEventError.
+The environment is read anew for each event. Nothing here touches a file.
 """
 
 from __future__ import annotations
@@ -84,11 +83,10 @@ _SEEN_MAX, _SEEN_BYTES_MAX = 256, 1024
 
 
 class _Common:
-    """What all events have in common: tags, then the system's fields.
+    """Tags, then the system's fields; `content` is their JSON less the brace before them.
 
-    `made_of` is what they depend on, `content` their JSON less the brace before them.
-    `names` are theirs, which no payload may have. `seen` is what may be sent as it is,
-    by the id of its class.
+    `made_of` is what they depend on, no payload may have one of `names`. `seen` is what
+    may be sent as it is, by the id of its class.
     """
 
     __slots__ = ("content", "made_of", "names", "seen")
@@ -105,8 +103,7 @@ class _Common:
 class _Seen:
     """Payloads of one class of ours in which nothing had to be changed.
 
-    Nor has it in another one whose values have the same types and whose texts are the
-    same, whatever its numbers are: it is neither scrubbed nor held against its types.
+    Nor has it in another one with the same texts and types, whatever its numbers are.
     """
 
     __slots__ = ("kinds", "texts", "texts_of")
@@ -235,10 +232,7 @@ class Envelope:
         return sealed
 
     def _common(self, event_id: str) -> _Common:
-        """What all events have in common, made anew where it has changed.
-
-        The first event of a process names its invocation.
-        """
+        """What all events have in common, made anew where it has changed."""
         look_up = self._table.get
         made_of = (
             look_up(self._tags_name),
@@ -262,6 +256,7 @@ class Envelope:
         fields = self._without_key(fields)
         fields.pop("event_id", None)
         if self._context is not None:
+            # The first event of a process names it.
             self._invocation_id = self._invocation_id or event_id
             fields["invocation_id"] = self._invocation_id
         common = self._last_common = _Common(
@@ -375,10 +370,7 @@ class Envelope:
         return scrubbed
 
     def _value(self, value: Any, left: list[int], *, free: bool) -> Any:
-        """A value of a payload with every string in it scrubbed.
-
-        `left` is how many more characters of this event are looked at.
-        """
+        """A value scrubbed; `left` is how many more characters of the event are looked at."""
         if isinstance(value, str):
             return self._text(value, left, free=free)
         if isinstance(value, float):
@@ -445,9 +437,8 @@ def _asked(event: StructuredEvent) -> tuple[object, Any]:
 def _beginning(clean: str) -> str:
     """A text that was cut and then scrubbed, less what may be half of a secret.
 
-    No rule knows half of a key, so the word at the cut goes, and those before it, which
-    may be half of a name. Whole names are gone by then: dropping words divides none. In
-    a word without an end all that a key could be goes.
+    No rule knows half of a key or of a name, so the last words go; in a word without an
+    end, all that a key could be.
     """
     begin = max(len(clean) - _CUT_CHARS_MAX, 0)
     words = clean[begin:].rsplit(maxsplit=_CUT_WORDS)
@@ -470,20 +461,13 @@ def parse_tags(text: str) -> dict[str, str]:
 
 
 def language(value: str) -> str:
-    """LANG as it stands, or `en-US` where there is none.
-
-    So it is where LANG is no name but the path of a user's own locale, which begins
-    with the home directory.
-    """
+    """LANG as it stands; `en-US` where it is empty, or the path of a user's own locale."""
     is_path = "/" in value or "\\" in value
     return value if value and not is_path else _NO_LANGUAGE
 
 
 def _plain(value: Any) -> Any:
-    """What an object stands for: `numpy.float64`, `Markup`, a path, a deque, a fraction.
-
-    Of an exception its class alone: what it says may be what the user typed.
-    """
+    """What an object stands for: `numpy.float64`, `Markup`, a path, a deque, a fraction."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -498,6 +482,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (Sequence, AbstractSet)):
         return _bounded(value)
     if isinstance(value, BaseException):
+        # Its class alone: what it says may be what the user typed.
         return type(value).__name__
     kind: Any = type(value)
     text = str(value) if kind.__repr__ is not object.__repr__ else "<"

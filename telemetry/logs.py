@@ -127,11 +127,7 @@ class _StandardError:
 
 
 def quiet_logger(*, debug: bool) -> TelemetryLogger | None:
-    """The library's own logger; None if its lines have no reader.
-
-    It has a NullHandler, so that a program that never set up logging does not
-    find warnings of ours on its standard error.
-    """
+    """The library's own logger; None if its lines have no reader."""
     printing = TelemetryLogger(_StandardError) if debug else None  # type: ignore[arg-type]
     if "logging" not in sys.modules:
         return printing
@@ -140,6 +136,6 @@ def quiet_logger(*, debug: bool) -> TelemetryLogger | None:
     logger = logging.getLogger(LOGGER_NAME)
     if printing and not (logger.hasHandlers() and logger.isEnabledFor(logging.DEBUG)):
         return printing
-    if not logger.handlers:
+    if not logger.handlers:  # else Python prints warnings of ours on standard error
         logger.addHandler(logging.NullHandler())
     return TelemetryLogger(logger)

@@ -1,8 +1,7 @@
 """The parts of one client that is on: envelope, spool, and how they are flushed.
 
-Made at a client's first event, in this order: consent, the home, the user's id,
-the envelope, the spool. Nothing is written before consent was looked at, and
-nothing heavy is loaded here.
+Made at a client's first event, in this order: consent, the home, the user's id, the
+envelope, the spool. Nothing is written before consent was looked at.
 """
 
 from __future__ import annotations
@@ -167,10 +166,7 @@ class Pipeline:
         return sealed
 
     def _remove_late_id(self) -> None:
-        """An id that was made right behind an opt-out goes with what else was kept.
-
-        While the opt-out is not finished, who finishes it removes the id at the end.
-        """
+        """An id that was made right behind an opt-out that is finished goes as well."""
         try:
             choice = stored_choice(self.home.consent)
             if choice is not None and not choice.on and choice.is_finished:
@@ -203,11 +199,9 @@ class Pipeline:
     def refuse(self, reason: str) -> None:
         """Count a refusal, where the disk permits; else with the next one.
 
-        The first is counted at once, then every other one together with the one before,
-        which halves their price: a kill costs one, and the process's end none.
-
-        A flush is seen to here as well: where the spool or the disk is full nothing else
-        makes room, and no event is recorded before.
+        The first is counted at once, then two together: a kill costs one, and the
+        process's end none. A flush is seen to here as well: where the spool or the disk
+        is full nothing else makes room.
         """
         self._refused.append((reason, 1))
         if len(self._refused) > 1 or not self._counts_at_exit:
@@ -299,8 +293,7 @@ def _home_of(config: Config) -> Home:
 def decide_for(config: Config, *, may_show: bool = True) -> Decision:
     """Whether telemetry is on for a config, and why. Creates nothing but a choice.
 
-    A program with a notice is on only once the notice was shown and that was
-    remembered; where it can be shown now, and `may_show`, it is.
+    A notice that is due is shown, where it can be and `may_show` says so.
     """
     try:
         home: Home | None = _home_of(config)
@@ -344,8 +337,7 @@ def ask_to_delete(
 def prepare(home: Home) -> None:
     """The home and its spool exist on return. Raises HomeError and DiskError.
 
-    Killed on the way, the next launch goes on: a reader of a file that is not
-    there yet does without it or makes it.
+    Killed on the way, the next launch goes on: who reads a file can do without it.
     """
     is_new = make_home(home.root)
     try:

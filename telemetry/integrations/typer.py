@@ -97,10 +97,9 @@ def _instrument(app: Typer, settings: Settings) -> None:
 
 
 class _Commands(list[Any]):
-    """An app's commands. With a single one, the app is made into that command.
+    """An app's commands. A single one is asked for by its index, when the app runs.
 
-    typer then asks for it by its index, which is the moment to give it its class:
-    it may have been declared long after the app was instrumented.
+    That is the moment to give it its class: it may have been declared only just now.
     """
 
     def __init__(self, commands: list[Any], settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """What a pattern cannot say: how far a match reaches, and whether it is private.
 
 A finder is given a text and a pattern, and yields spans: places in the text, and what
-stands there from now on. Rules without a finder here are found by their pattern alone.
+stands there from now on.
 
 Random strings: hexadecimal, decimal and UUIDs of twenty characters or more, and what
 changes between letters and digits all the time. What mixes capitals and small letters
