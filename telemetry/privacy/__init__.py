@@ -6,8 +6,8 @@
     the user's name, as a word of its own, in any case     `<user>`
     e-mail addresses, `user@host:path`                     `<email>`
     the program's own API key, or eight characters of it,
-      in whatever escaping (`own_key`, with or without a
-      scrubber)                                            `<secret>`
+      in any form that `own_key` names, with or without a
+      scrubber                                             `<secret>`
     keys and tokens of known shape, JWTs, PEM blocks,
       URL credentials, cookies, `password=…`               `<secret>`
     a URL's query and fragment                             `<query>`
