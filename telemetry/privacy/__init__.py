@@ -37,9 +37,9 @@ Not found, and not promised:
   it would tell nothing and spoil much. Its home is removed;
 - names of other people, where the text does not say that they are names.
 
-Files: `rules` is the table of what is private, `user` whose names and homes are searched
-for, `finders` what a pattern cannot say, `escapes` what a text reads as, `own_key` the
-program's own key, `scrub` applies the rules. A new maker's key is a line in `rules`.
+Files: `rules` is the table of what is private, `plain` what is known without it, `finders`
+what a pattern cannot say, `escapes` what a text reads as, `own_key` the program's own
+key, `scrub` applies the rules. A new maker's key is a line in `rules`.
 
 Cost: a string seen before and found clean is one lookup. A new short one of plain words
 (`plain`) loads nothing, another is looked at by the index of the rules' literals; only
@@ -54,14 +54,17 @@ from typing import TYPE_CHECKING
 
 from telemetry.privacy.own_key import OwnKey as OwnKey
 from telemetry.privacy.own_key import own_key_of as own_key_of
-from telemetry.privacy.plain import SECRET, SECRET_WORDS, is_plain, remember
-from telemetry.privacy.user import identity_from as identity_from
-from telemetry.privacy.user import (
+from telemetry.privacy.plain import (
+    SECRET,
+    SECRET_WORDS,
+    is_plain,
     last_component,
     once,
+    remember,
     searchable_home,
     searchable_name,
 )
+from telemetry.privacy.plain import identity_from as identity_from
 
 
 if TYPE_CHECKING:

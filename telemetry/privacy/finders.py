@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from telemetry.privacy.escapes import Span
-from telemetry.privacy.plain import RUN_MIN, SECRET
+from telemetry.privacy.plain import RUN_MIN, SECRET, searchable_name
 from telemetry.privacy.rules import (
     ALNUM,
     AUTHORITY,
@@ -28,7 +28,6 @@ from telemetry.privacy.rules import (
     QUERY,
     has_word,
 )
-from telemetry.privacy.user import searchable_name
 
 
 Finder = Callable[[str, re.Pattern[str]], Iterator[Span]]
