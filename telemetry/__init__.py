@@ -77,13 +77,13 @@ if TYPE_CHECKING:
     from telemetry.errors import SpoolError as SpoolError
     from telemetry.errors import SpoolFullError as SpoolFullError
     from telemetry.errors import TelemetryError as TelemetryError
-    from telemetry.event_type import EventType as EventType
-    from telemetry.event_type import StructuredEvent as StructuredEvent
     from telemetry.events import EventPayload as EventPayload
+    from telemetry.events import EventType as EventType
     from telemetry.events import SessionEndEvent as SessionEndEvent
     from telemetry.events import SessionEndPayload as SessionEndPayload
     from telemetry.events import SessionStartEvent as SessionStartEvent
     from telemetry.events import SessionStartPayload as SessionStartPayload
+    from telemetry.events import StructuredEvent as StructuredEvent
     from telemetry.events import TokenEvent as TokenEvent
     from telemetry.events import TokenPayload as TokenPayload
     from telemetry.events import ToolEvent as ToolEvent
@@ -116,10 +116,10 @@ _HOMES = {
     "build_values": (
         "TELEMETRY_API_KEY TELEMETRY_ENABLED TELEMETRY_ENDPOINT TELEMETRY_HEADER"
     ),
-    "event_type": "EventType StructuredEvent",
     "events": (
-        "EventPayload SessionEndEvent SessionEndPayload SessionStartEvent "
-        "SessionStartPayload TokenEvent TokenPayload ToolEvent ToolPayload"
+        "EventPayload EventType SessionEndEvent SessionEndPayload SessionStartEvent "
+        "SessionStartPayload StructuredEvent TokenEvent TokenPayload ToolEvent "
+        "ToolPayload"
     ),
     "light_events": "CommandEvent CommandInfo CommandPayload",
     "session": "SessionState SessionTokenUsage",

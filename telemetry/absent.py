@@ -1,8 +1,7 @@
 """What stands in where a module cannot be loaded: the program runs as if without telemetry.
 
-A zip file, for one, holds no shared object that Python could load (msgspec's), and a tool
-that freezes a program may leave out modules of ours. Here is what stands in for the public
-names of such a module, and for the wrappers of programs. A debug line for each name says why.
+A zip file holds no shared object that Python could load (msgspec's), and a tool that freezes
+a program may leave out modules of ours. A debug line for each name says why.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ class Absent(int, metaclass=_Empty):
     """
 
     def __new__(cls, *_given: object, **_named: object) -> Self:
-        """Keep nothing of it."""
         return super().__new__(cls)
 
     def __getattr__(self, name: str) -> Any:

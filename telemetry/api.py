@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from telemetry.config import CommandPolicy, Context, Durability, FlushMode, Format
     from telemetry.delivery.report import FlushReport
-    from telemetry.event_type import StructuredEvent
+    from telemetry.events import StructuredEvent
     from telemetry.logs import TelemetryLogger
 
 # Whose events they are if the program never said.

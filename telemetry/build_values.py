@@ -1,7 +1,6 @@
 """The values a wheel was built with; empty in a source tree.
 
-A build hook writes them into `telemetry/_build.py` of the wheel, and only
-there. The names are those that the seed package sets with `-ldflags`.
+`build_hook.py` writes them into `telemetry/_build.py` of the wheel, and only there.
 """
 
 from __future__ import annotations

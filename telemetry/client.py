@@ -32,16 +32,13 @@ if TYPE_CHECKING:
     from telemetry.delivery.dispatch import Dispatcher
     from telemetry.delivery.report import FlushReport
     from telemetry.errors import ConfigError
-    from telemetry.event_type import StructuredEvent
+    from telemetry.events import StructuredEvent
     from telemetry.logs import TelemetryLogger
     from telemetry.pipeline import Pipeline
     from telemetry.privacy import OwnKey
     from telemetry.session import SessionState
     from telemetry.wire.endpoint import HTTPClient
     from telemetry.wire.verdict import Stopped
-
-
-_DEBUG = "TELEMETRY_DEBUG"
 
 
 class Client:
@@ -110,9 +107,8 @@ class Client:
             self._off = Decision("program", reason, on=False)
         # Only in debug mode: a line for each event.
         self._debug: TelemetryLogger | None = None
-        is_debug = (
-            self._config.debug if self._config else is_set(os.environ.get(_DEBUG, ""))
-        )
+        said = os.environ.get("TELEMETRY_DEBUG", "")
+        is_debug = self._config.debug if self._config else is_set(said)
         if self._mistakes or is_debug:
             try:
                 self._introduce(is_debug=is_debug)
@@ -274,9 +270,9 @@ class Client:
             return False
         if self._debug is not None:
             self._debug.debug("recorded: %s", sealed.decode("utf-8", "replace"))
-        if not pipeline.is_started or pipeline.envelope.warnings:
+        if not pipeline.is_started:
             try:
-                pipeline.attend()
+                pipeline.start()
             except Exception as error:
                 # The event is recorded, whatever became of its flush.
                 self._fail(error, is_loss=False, may_raise=False)
@@ -322,14 +318,11 @@ class Client:
                 recorded) or a text, both scrubbed; None if it ended well.
         """
 
-        def count() -> "StructuredEvent":
-            from telemetry.session import tool_call
-
-            return tool_call(
-                self._counted(), tool_name, session_id, agent_name, duration, error
+        self._track_made(
+            lambda: self._counted().count_tool_call(
+                tool_name, session_id, agent_name, duration, error
             )
-
-        self._track_made(count)
+        )
 
     def record_token_usage(
         self, model: str, input_tokens: int, output_tokens: int, cost: float
@@ -343,14 +336,11 @@ class Client:
             cost: the price in US dollars.
         """
 
-        def count() -> "StructuredEvent":
-            from telemetry.session import token_usage
-
-            return token_usage(
-                self._counted(), model, input_tokens, output_tokens, cost
+        self._track_made(
+            lambda: self._counted().count_tokens(
+                model, input_tokens, output_tokens, cost
             )
-
-        self._track_made(count)
+        )
 
     def record_error(self, message: str) -> None:
         """Count an error of the session; outside of one nothing happens.
@@ -359,12 +349,7 @@ class Client:
             message: what went wrong; it is part of the session's end, scrubbed.
         """
 
-        def count() -> None:
-            from telemetry.session import message as as_text
-
-            self._counted().count_error(as_text(message) or "")
-
-        self._track_made(count)
+        self._track_made(lambda: self._counted().count_error(message))
 
     def record_session_end(self) -> None:
         """Record the end of the session, once."""
@@ -454,7 +439,7 @@ class Client:
             from telemetry.pipeline import decide_for
         except ImportError as error:
             return Decision("program", f"a module cannot be loaded: {error}", on=False)
-        return decide_for(self.config, os.environ, sys.platform, may_show=False)
+        return decide_for(self.config, may_show=False)
 
     def _open(self) -> "Pipeline | None":
         """The parts, made once; None where telemetry is off."""
@@ -485,7 +470,7 @@ class Client:
     def _make_pipeline(self) -> "Pipeline | None":
         from telemetry.pipeline import Pipeline, decide_for
 
-        decision = decide_for(self.config, os.environ, sys.platform)
+        decision = decide_for(self.config)
         if decision.on:
             return Pipeline(
                 self.config,
@@ -493,19 +478,13 @@ class Client:
                 own_key=self._own_key(),
                 http=self._http,
                 logger=self.logger,
-                environment=os.environ,
-                platform=sys.platform,
             )
         self._off = decision
         if decision.asks:
             from telemetry.pipeline import ask_to_delete
 
             self._asking = ask_to_delete(
-                self.config,
-                http=self._http,
-                logger=self.logger,
-                environment=os.environ,
-                platform=sys.platform,
+                self.config, http=self._http, logger=self.logger
             )
         return None
 
@@ -604,15 +583,22 @@ def _after_fork(client: "Client | None") -> None:
 
 
 def _unload_unfinished() -> None:
-    """In a forked child, before its clients go on."""
-    # Python's locks of the modules that are being loaded: nearly always none.
-    if getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None):
-        try:
-            from telemetry.unfinished_modules import unload_unfinished
+    """In a forked child, before its clients go on: unload what nobody loads to its end.
 
-            unload_unfinished()
-        except (ImportError, OSError):
-            pass  # Python would print it: no descriptor is left to load that with
+    A thread of the parent that was loading a module is not there in the child, and
+    Python's lock of that module is never released: the first event would wait for ever.
+    Where it was loading one of ours, all that it was loading is unloaded, and loaded
+    anew when it is needed.
+    """
+    # Python's locks of the modules that are being loaded: nearly always none.
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
+    found = [(name, lock()) for name, lock in tuple(locks.items())]
+    owners = {name: getattr(lock, "owner", None) for name, lock in found}
+    gone = {owner for name, owner in owners.items() if name.startswith("telemetry.")}
+    for name, owner in owners.items():
+        if owner in gone - {None, get_ident()}:
+            locks.pop(name, None)
+            sys.modules.pop(name, None)
 
 
 if hasattr(os, "register_at_fork"):

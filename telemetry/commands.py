@@ -13,6 +13,7 @@ Pure: it reads no command line itself (see `telemetry.integrations`) and records
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -61,27 +62,21 @@ def permitted(
     action = " ".join(reading.path) or reading.program
     if base_name is not None:
         action = base_name
-    arguments: list[str] = []
+    arguments: Iterable[str] = ()
     if _is_among(action, policy.arguments_of):
-        for argument in reading.arguments:
-            if argument.startswith("-"):
-                break
-            arguments.append(argument)
+        arguments = takewhile(lambda word: word[:1] != "-", reading.arguments)
     return CommandInfo(
-        action=action, args=arguments, flags=_flags(reading.flags, action, policy)
+        action=action, args=list(arguments), flags=_flags(reading.flags, action, policy)
     )
 
 
 def typed(words: Iterable[str]) -> Reading:
     """What a command line names if no parser is known: `--name`, `-x`, and arguments.
 
-    A word that starts with `-` is a flag only if it could be one's name; what stands
-    behind `=` is its value. Nothing behind `--` is a flag.
-
-    Whether a program declared it cannot be known here: `--x` may be what somebody typed.
-    So a name has at most four words of letters, with two digits in all and 32
-    characters: `--no-http2-push`, and no token or sentence. It is scrubbed as all texts
-    are. A policy that lists its `flags` records no other.
+    What stands behind `=` is a value, and nothing behind `--` is a flag. Whether a
+    program declared a word that starts with `-` cannot be known here. So a name has at
+    most four words of letters, with two digits in all and 32 characters:
+    `--no-http2-push`, and no token or sentence.
     """
     words = list(words)[:_WORDS_MAX]
     end = words.index("--") if "--" in words else len(words)

@@ -2,14 +2,10 @@
 
 Whatever `configure` does not name comes from the environment, then from the
 values the wheel was built with, then from the defaults below. `enabled` is the
-exception: it, the environment and the build can each only turn off, and
-`consent.py` says in which order they are asked. Texts are trimmed: a key from a file,
-or a variable from an env-file, ends in characters that were not meant.
+exception: it, the environment and the build can each only turn off (`consent.py`).
 
-Sizes are bytes, times are seconds. A value that cannot be used raises
-ConfigError where `strict` is set; elsewhere `Config.sound()` puts the default
-in its place and says so. Only values that differ from their default are checked: a
-launch pays for what it names. This module reads no file.
+Sizes are bytes, times are seconds. Only values that differ from their default are
+checked: a launch pays for what it names. This module reads no file.
 """
 
 from __future__ import annotations
@@ -323,17 +319,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.source or self.app
 
 
-# Each field's default; a field without one, and one that makes its default anew, is
-# checked whatever it holds.
+# Each field's default; `app`, and what makes its default anew, is checked whatever it
+# holds.
 _DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(Config.__struct_fields__),
-    **dict(
-        zip(
-            reversed(Config.__struct_fields__),
-            reversed(Config.__struct_defaults__),
-            strict=False,
-        )
-    ),
+    "app": None,
+    **dict(zip(Config.__struct_fields__[1:], Config.__struct_defaults__, strict=True)),
 }
 
 
@@ -347,13 +337,20 @@ def _problem(name: str, value: Any, default: object, *, full: bool) -> str:
             value.problem() if given == "CommandPolicy" else "must be a CommandPolicy"
         )
     if name == "tags":
-        return "" if _are_tags(value) else "must be a dict of texts and numbers"
+        is_right = isinstance(value, dict) and all(
+            isinstance(tag, str) and isinstance(said, (str, int, float))
+            for tag, said in value.items()
+        )
+        return "" if is_right else "must be a dict of texts and numbers"
     if isinstance(default, bool) or name == "gzip":
         return "" if isinstance(value, bool) else f"must be True or False, not {given}"
     if isinstance(default, (int, float)):
         return _wrong_number(value, is_whole=isinstance(default, int))
     if isinstance(default, tuple):
-        return "" if _are_whole(value) else f"must be whole numbers, not {given}"
+        is_right = isinstance(value, (tuple, list)) and all(
+            type(number) is int for number in value
+        )
+        return "" if is_right else f"must be whole numbers, not {given}"
     if not isinstance(value, str):
         return f"must be a text, not {given}"
     return _wrong_text(name, value, full=full)
@@ -370,17 +367,6 @@ def _wrong_number(value: Any, *, is_whole: bool) -> str:
     if not 0 < value <= _NUMBER_MAX:
         return "must be a number above zero"
     return "must be a whole number" if is_whole and value != int(value) else ""
-
-
-def _are_whole(values: Any) -> bool:
-    return isinstance(values, (tuple, list)) and all(type(n) is int for n in values)
-
-
-def _are_tags(tags: Any) -> bool:
-    return isinstance(tags, dict) and all(
-        isinstance(name, str) and isinstance(value, (str, int, float))
-        for name, value in tags.items()
-    )
 
 
 def _wrong_text(name: str, text: str, *, full: bool) -> str:

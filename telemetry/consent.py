@@ -10,9 +10,8 @@ The rules, strongest first; the first that has something to say decides:
     build          the value the program was built with
     default        on
 
-`rules` is pure: it takes values and returns values. `consent` reads the one file
-and asks it; clients, flushers and tools call nothing else. A program with telemetry
-off pays for this module alone, so it imports only the standard library.
+`rules` is pure; `consent` reads the one file and asks it. Clients, flushers and tools call
+nothing else.
 """
 
 from __future__ import annotations
@@ -55,8 +54,6 @@ class Choice:
     the user's choice, and not what counts as off because nothing else can be told.
     """
 
-    __slots__ = ("asks", "date", "is_finished", "is_readable", "notice_version", "on")
-
     def __init__(
         self,
         *,
@@ -80,9 +77,8 @@ def consent(
 ) -> Decision:
     """Whether telemetry is on now for one home, and why. Writes nothing.
 
-    `home` is None where there is none to remember a choice; without a `config` the
-    answer is for programs that neither turn it off nor have a notice. Asked before a
-    byte is written, before a flusher is started and before each request.
+    `home` is None where there is none; without a `config` the answer is for programs
+    that neither turn it off nor have a notice.
     """
     said = rules_of(home, environment, config).values()
     return next(decision for decision in said if decision is not None)

@@ -1,8 +1,7 @@
 """The client that a context variable carries, and its methods as functions.
 
-It follows `await`, `contextvars.copy_context()` and tasks, as context variables
-do. A plain thread begins without one. Where no client is carried, the functions
-of this module do nothing.
+A plain thread begins without one. Where no client is carried, the functions of this
+module do nothing.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ def from_context() -> Client | None:
 
 def record_session_start(agent_name: str, session_id: str) -> str:
     """Begin a session; answers `session_id`. See `Client.record_session_start`."""
-    client = _CLIENT.get()
-    if client is not None:
+    if (client := _CLIENT.get()) is not None:
         client.record_session_start(agent_name, session_id)
     return session_id
 
@@ -56,8 +54,7 @@ def record_tool_call(
     error: BaseException | str | None = None,
 ) -> None:
     """Record a tool call. See `Client.record_tool_call`."""
-    client = _CLIENT.get()
-    if client is not None:
+    if (client := _CLIENT.get()) is not None:
         client.record_tool_call(tool_name, session_id, agent_name, duration, error)
 
 
@@ -65,20 +62,17 @@ def record_token_usage(
     model: str, input_tokens: int, output_tokens: int, cost: float
 ) -> None:
     """Record token usage, `cost` in US dollars. See `Client.record_token_usage`."""
-    client = _CLIENT.get()
-    if client is not None:
+    if (client := _CLIENT.get()) is not None:
         client.record_token_usage(model, input_tokens, output_tokens, cost)
 
 
 def record_error(message: str) -> None:
     """Count an error of the session. See `Client.record_error`."""
-    client = _CLIENT.get()
-    if client is not None:
+    if (client := _CLIENT.get()) is not None:
         client.record_error(message)
 
 
 def record_session_end() -> None:
     """Record the end of the session, once. See `Client.record_session_end`."""
-    client = _CLIENT.get()
-    if client is not None:
+    if (client := _CLIENT.get()) is not None:
         client.record_session_end()

@@ -7,10 +7,9 @@ system's fields, which nothing can override. Every string but the system's own i
 scrubbed here, before any byte is written; the program's own key goes from all of them.
 What all events have in common is encoded once.
 
-What can be kept in a sound form is kept: bytes that are no UTF-8 as U+FFFD, a
-number that is not finite as null, a path, a decimal number, a UUID, a date, a member
-of an enumeration and a set as their text. What cannot raises InvalidEventError. The
-environment is read anew for each event. Nothing here touches a file.
+What can be kept in a sound form is kept: bytes that are no UTF-8 as U+FFFD, a number that
+is not finite as null, what has a text as its text. What cannot raises InvalidEventError.
+The environment is read anew for each event. Nothing here touches a file.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from telemetry.text import decode, sound, trim, unquoted
 
 
 if TYPE_CHECKING:
-    from telemetry.event_type import StructuredEvent
+    from telemetry.events import StructuredEvent
     from telemetry.privacy import OwnKey, Scrubber
 
 # Payloads of ours are held against their types; those of a program are its own.
@@ -69,9 +68,6 @@ _SHORT_CHARS_MAX = 128
 _CUT_CHARS_MAX = 1024
 # A person's name hardly has more words.
 _CUT_WORDS = 4
-# Where a block of a key ends, which has begun before the text did.
-_BLOCK_END, _BLOCK_CHARS_MAX = "-----END", 4096
-_BLOCK = "".join(filter(str.isalnum, map(chr, range(128)))) + "+/= \t\r\n\\"
 _INFINITY = float("inf")
 _NO_LANGUAGE = "en-US"
 _TAGS = "TELEMETRY_TAGS"
@@ -87,11 +83,10 @@ _SEEN_MAX, _SEEN_BYTES_MAX = 256, 1024
 
 
 class _Common:
-    """What all events have in common: tags, then the system's fields.
+    """Tags, then the system's fields; `content` is their JSON less the brace before them.
 
-    `made_of` is what they depend on, `content` their JSON less the brace before them.
-    `names` are theirs, which no payload may have. `seen` is what may be sent as it is,
-    by the id of its class.
+    `made_of` is what they depend on, no payload may have one of `names`. `seen` is what
+    may be sent as it is, by the id of its class.
     """
 
     __slots__ = ("content", "made_of", "names", "seen")
@@ -108,8 +103,7 @@ class _Common:
 class _Seen:
     """Payloads of one class of ours in which nothing had to be changed.
 
-    Nor has it in another one whose values have the same types and whose texts are the
-    same, whatever its numbers are: it is neither scrubbed nor held against its types.
+    Nor has it in another one with the same texts and types, whatever its numbers are.
     """
 
     __slots__ = ("kinds", "texts", "texts_of")
@@ -139,8 +133,7 @@ class Envelope:
     `scrub` is None where strings go as they are, less `own_key`. `event_bytes_max` bounds
     the result, in bytes. `tags` are the program's own; `context` is None where an event
     has no more of the system's fields than the wire format names. `version` and
-    `user_uuid` may be set anew at any time. `warnings` grows by a sentence for each
-    change that was made to keep an event; who reads them clears it.
+    `user_uuid` may be set anew at any time.
     """
 
     def __init__(
@@ -158,7 +151,6 @@ class Envelope:
     ) -> None:
         self.version = version
         self.ids = EventIds()
-        self.warnings: list[str] = []
         self._scrub = scrub
         self._clean: Mapping[str, bool] = scrub.clean if scrub else {}
         self._clean_free: Mapping[str, bool] = scrub.clean_free if scrub else {}
@@ -171,7 +163,7 @@ class Envelope:
         self._source = self._encoder.encode(sound(self._without_key(source)))
         self._context = context
         self._bytes_min = 0
-        self._own_tags = self._clean_tags(tags) if tags else {}
+        self._own_tags = self._dict(tags or {}, [_EVENT_CHARS_MAX], free=False)
         # The table behind `os.environ`, which encodes each name anew and raises
         # inside for one that is not set. Any other mapping is its own table.
         self._table: Mapping[Any, Any] = getattr(environment, "_data", environment)
@@ -240,10 +232,7 @@ class Envelope:
         return sealed
 
     def _common(self, event_id: str) -> _Common:
-        """What all events have in common, made anew where it has changed.
-
-        The first event of a process names its invocation.
-        """
+        """What all events have in common, made anew where it has changed."""
         look_up = self._table.get
         made_of = (
             look_up(self._tags_name),
@@ -254,11 +243,11 @@ class Envelope:
         common = self._last_common
         if common is not None and common.made_of == made_of:
             return common
-        text = self._environment.get(_TAGS, "")
+        said = parse_tags(unquoted(self._environment.get(_TAGS, "")))
         fields = {
             **self._own_tags,
-            **self._clean_tags(parse_tags(unquoted(text))),
-            "os": system_name(sys.platform),
+            **self._dict(said, [_EVENT_CHARS_MAX], free=False),
+            "os": "windows" if sys.platform == "win32" else sys.platform,
             "os_language": language(self._environment.get(_LANGUAGE, "")),
             "user_uuid": self.user_uuid,
             "version": self.version,
@@ -267,6 +256,7 @@ class Envelope:
         fields = self._without_key(fields)
         fields.pop("event_id", None)
         if self._context is not None:
+            # The first event of a process names it.
             self._invocation_id = self._invocation_id or event_id
             fields["invocation_id"] = self._invocation_id
         common = self._last_common = _Common(
@@ -331,7 +321,9 @@ class Envelope:
         if type(payload).__module__ in _OURS:
             return self._ours(values, type(payload))
         if isinstance(values, dict):
-            return self._theirs(values, are_names_data=isinstance(payload, dict))
+            # Names of a dict may be data, those of a class are not.
+            is_data = isinstance(payload, dict)
+            return self._dict(values, [_EVENT_CHARS_MAX], free=False, is_data=is_data)
         raise InvalidEventError(f"a payload is no {type(payload).__name__}")
 
     def _ours(self, values: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
@@ -352,53 +344,41 @@ class Envelope:
         msgspec.convert(kept, kind)
         return values
 
-    def _theirs(
-        self, values: dict[str, Any], *, are_names_data: bool
+    def _dict(
+        self,
+        values: Mapping[str, Any],
+        left: list[int],
+        *,
+        free: bool,
+        is_data: bool = True,
     ) -> dict[str, Any]:
-        """A payload of the program's own: names of dicts may be data, and scrubbed."""
-        left = [_EVENT_CHARS_MAX]
-        return {
-            self._text(name, left, free=False) if are_names_data else name: self._item(
-                name, value, left, free=name in FREE_TEXT
-            )
-            for name, value in values.items()
-        }
+        """Named values scrubbed, hidden if the name says that it is a secret.
 
-    def _item(self, name: str, value: Any, left: list[int], *, free: bool) -> Any:
-        """A named value scrubbed; hidden if its name says that it is a secret."""
-        value = self._value(value, left, free=free)
-        if self._scrub is None or not self._scrub.names_secret(name):
-            return value
-        from telemetry.privacy import hidden
+        The names are scrubbed as well, where they are data.
+        """
+        scrubbed = {}
+        # Of a variable in a list of them: {"name": "DB_PASSWORD", "value": "x"}.
+        named = values.get("name")
+        for name, value in values.items():
+            item = self._value(value, left, free=free or name in FREE_TEXT)
+            meaning = named if name == "value" and isinstance(named, str) else name
+            if self._scrub is not None and self._scrub.names_secret(meaning):
+                from telemetry.privacy import hidden
 
-        return hidden(value)
+                item = hidden(item)
+            scrubbed[self._text(name, left, free=free) if is_data else name] = item
+        return scrubbed
 
     def _value(self, value: Any, left: list[int], *, free: bool) -> Any:
-        """A value of a payload with every string in it scrubbed.
-
-        `left` is how many more characters of this event are looked at.
-        """
+        """A value scrubbed; `left` is how many more characters of the event are looked at."""
         if isinstance(value, str):
             return self._text(value, left, free=free)
         if isinstance(value, float):
-            if -_INFINITY < value < _INFINITY:
-                return value
-            self.warnings.append(f"{value} is no number on the wire; null was recorded")
-            return None
+            return value if -_INFINITY < value < _INFINITY else None
         if isinstance(value, _SEQUENCES):
             return self._list(value, left, free=free)
         if isinstance(value, dict):
-            # Of a variable in a list of them: {"name": "DB_PASSWORD", "value": "x"}.
-            named = value.get("name")
-            return {
-                self._text(str(key), left, free=free): self._item(
-                    str(named if key == "value" and named else key),
-                    item,
-                    left,
-                    free=free or key in FREE_TEXT,
-                )
-                for key, item in value.items()
-            }
+            return self._dict(value, left, free=free)
         if isinstance(value, _BYTES):
             return self._text(decode(bytes(value)), left, free=free)
         if value is None or isinstance(value, int):
@@ -430,7 +410,7 @@ class Envelope:
         size = len(text)
         bound = min(_FREE_CHARS_MAX if free else _TEXT_CHARS_MAX, left[0])
         if size > bound:
-            text = _cut(text, bound)
+            text = text[: max(bound, 0)]
         before = scrub.searched
         clean = scrub.free_text(text) if free else scrub.text(text)
         left[0] -= scrub.searched - before
@@ -439,15 +419,6 @@ class Envelope:
         kept = _beginning(clean)
         more = size - len(text) + len(clean) - len(kept)
         return f"{kept} … [{more} more characters]".lstrip()
-
-    def _clean_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
-        left = [_EVENT_CHARS_MAX]
-        return {
-            self._text(sound(name), left, free=False): self._item(
-                name, value, left, free=False
-            )
-            for name, value in tags.items()
-        }
 
 
 def _asked(event: StructuredEvent) -> tuple[object, Any]:
@@ -463,20 +434,11 @@ def _asked(event: StructuredEvent) -> tuple[object, Any]:
         raise InvalidEventError(problem) from error
 
 
-def _cut(text: str, chars_max: int) -> str:
-    """At most so much of a text; nothing of a block whose end is behind the cut."""
-    chars_max = max(chars_max, 0)
-    if text.find(_BLOCK_END, chars_max, chars_max + _BLOCK_CHARS_MAX) >= 0:
-        return text[:chars_max].rstrip(_BLOCK)
-    return text[:chars_max]
-
-
 def _beginning(clean: str) -> str:
     """A text that was cut and then scrubbed, less what may be half of a secret.
 
-    No rule knows half of a key, so the word at the cut goes, and those before it, which
-    may be half of a name. Whole names are gone by then: dropping words divides none. In
-    a word without an end all that a key could be goes.
+    No rule knows half of a key or of a name, so the last words go; in a word without an
+    end, all that a key could be.
     """
     begin = max(len(clean) - _CUT_CHARS_MAX, 0)
     words = clean[begin:].rsplit(maxsplit=_CUT_WORDS)
@@ -499,25 +461,13 @@ def parse_tags(text: str) -> dict[str, str]:
 
 
 def language(value: str) -> str:
-    """LANG as it stands, or `en-US` where there is none.
-
-    So it is where LANG is no name but the path of a user's own locale, which begins
-    with the home directory.
-    """
+    """LANG as it stands; `en-US` where it is empty, or the path of a user's own locale."""
     is_path = "/" in value or "\\" in value
     return value if value and not is_path else _NO_LANGUAGE
 
 
-def system_name(platform: str) -> str:
-    """`linux`, `darwin` or `windows` for a `sys.platform`; others as they are."""
-    return "windows" if platform == "win32" else platform
-
-
 def _plain(value: Any) -> Any:
-    """What an object stands for: `numpy.float64`, `Markup`, a path, a deque, a fraction.
-
-    Of an exception its class alone: what it says may be what the user typed.
-    """
+    """What an object stands for: `numpy.float64`, `Markup`, a path, a deque, a fraction."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -532,6 +482,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (Sequence, AbstractSet)):
         return _bounded(value)
     if isinstance(value, BaseException):
+        # Its class alone: what it says may be what the user typed.
         return type(value).__name__
     kind: Any = type(value)
     text = str(value) if kind.__repr__ is not object.__repr__ else "<"

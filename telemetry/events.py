@@ -5,22 +5,39 @@ machine. The attributes of both are the names on the wire. In the docstring of
 a payload each field has one line, `name: meaning`; the published catalogue is
 made from these lines, so a field without one fails the tests.
 
-A program may define events of its own: any object with the two methods of
-`StructuredEvent`. Their payload may be a msgspec Struct, a dataclass or a dict
-with string keys.
-
 Values are checked when an event is tracked, not when it is made: making one
-must not raise in the host. This module opens nothing and knows no client. What nearly
-every launch records stands in `light_events.py`.
+must not raise in the host. What nearly every launch records stands in
+`light_events.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from enum import Enum
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from telemetry.event_type import EventType
+
+class EventType(str, Enum):
+    """The events that come with the library, by their name on the wire."""
+
+    COMMAND = "command"
+    SESSION = "session"
+    TOKEN = "token"  # noqa: S105 - a kind of event, no password
+    TOOL = "tool"
+
+
+@runtime_checkable
+class StructuredEvent(Protocol):
+    """What `track` takes."""
+
+    def get_event_type(self) -> EventType | str:
+        """The event's name on the wire."""
+        ...
+
+    def to_structured_properties(self) -> Any:
+        """The payload: a msgspec Struct, a dataclass, or a dict with string keys."""
+        ...
 
 
 class EventPayload(msgspec.Struct, frozen=True):
@@ -257,17 +274,5 @@ class SessionEndEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> SessionEndPayload:
         """The payload, whose action is `end` whatever the event says."""
-        return SessionEndPayload(
-            "end",
-            self.agent_name,
-            self.cost,
-            self.duration_ms,
-            self.error,
-            self.error_count,
-            self.input_tokens,
-            self.is_success,
-            self.output_tokens,
-            self.session_id,
-            self.tool_calls,
-            self.total_tokens,
-        )
+        fields = msgspec.structs.asdict(self)
+        return SessionEndPayload(**{**fields, "action": "end"})

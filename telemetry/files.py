@@ -112,8 +112,7 @@ def make_home(root: str) -> bool:
 
     One of ours that lacks permissions of its owner is mended. Raises HomeError where
     it cannot be made, is no directory, is a symlink, belongs to or can be written by
-    another user, or would be made by root below another user's directory (`sudo`
-    with a kept HOME): that user's programs would be shut out.
+    another user, or is below another user's directory (see `refuse_below_others`).
     """
     made = False
     try:
@@ -131,47 +130,41 @@ def make_home(root: str) -> bool:
     problem = directory_problem(found)
     if problem:
         raise HomeError(root, problem)
-    if _system.lacks_owner_bits(found):
-        try:
-            _system.give_owner_bits(root)
-        except OSError as error:
-            problem = f"cannot be opened by its owner: {error.strerror}"
-            raise HomeError(root, problem) from error
+    try:
+        _system.give_directory_to_owner(root, found)
+    except OSError as error:
+        problem = f"cannot be opened by its owner: {error.strerror}"
+        raise HomeError(root, problem) from error
     return made
 
 
 def _make_with_parents(path: str) -> bool:
     """Whether the directory was made just now, all with 0700. Raises OSError."""
     above = os.path.dirname(path)
-    if above != path and not os.path.isdir(above):
+    if above != path and not os.path.lexists(above):
         _make_with_parents(above)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return False  # another first launch was quicker
-    if _system.lacks_owner_bits(os.lstat(path)):
-        _system.give_owner_bits(path)
-    return True
+    return make_directory(path)  # False: another first launch was quicker
 
 
-def make_directory(path: str, *, durable: bool = False) -> None:
-    """A directory of the home exists afterwards, 0700. Raises OSError.
+def make_directory(path: str, *, durable: bool = False) -> bool:
+    """A directory exists afterwards, 0700; True if it was made just now. Raises OSError.
 
     With `durable` its name survives a power loss, also if another process made it
     and died before it was synced.
     """
     try:
         os.mkdir(path, 0o700)
+        made = True
     except FileExistsError:
-        pass
+        made = False
     found = os.lstat(path)
     problem = directory_problem(found)
     if problem:
         raise OSError(0, problem, path)
-    if _system.lacks_owner_bits(found):
-        _system.give_owner_bits(path)
+    _system.give_directory_to_owner(path, found)
     if durable:
         sync_directory(os.path.dirname(path))
+    return made
 
 
 def names_in(directory: str) -> list[str]:

@@ -168,11 +168,10 @@ def directory_problem(found: os.stat_result) -> str:
     return ""
 
 
-def lacks_owner_bits(found: os.stat_result) -> bool:
-    return found.st_mode & stat.S_IRWXU != stat.S_IRWXU
-
-
-def give_owner_bits(path: str) -> None:
+def give_directory_to_owner(path: str, found: os.stat_result) -> None:
+    """The owner may read, write and enter it, whatever the umask."""
+    if found.st_mode & stat.S_IRWXU == stat.S_IRWXU:
+        return
     if not hasattr(os, "O_PATH"):
         os.chmod(path, 0o700, follow_symlinks=False)
         return

@@ -265,11 +265,7 @@ def directory_problem(found: os.stat_result) -> str:
     return ""
 
 
-def lacks_owner_bits(found: os.stat_result) -> bool:
-    return False
-
-
-def give_owner_bits(path: str) -> None:
+def give_directory_to_owner(path: str, found: os.stat_result) -> None:
     """Nothing: a directory of ours has the rights of the user's profile."""
 
 

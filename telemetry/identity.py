@@ -1,9 +1,8 @@
 """Random ids: a UUIDv4 for an installation, UUIDv7s for events (RFC 9562).
 
-The installation's id is a file of the home. An existing one is used as it stands,
-whatever it holds; where it is missing or empty a new one is written, and of several
-first launches at once the first writer wins. Where it cannot be written, or not be read
-at this moment, the id lives as long as the caller keeps it.
+The installation's id is a file of the home, used as it stands, whatever it holds. Where it
+is missing or empty a new one is written, and of several first launches at once the first
+writer wins. Where that cannot be done the id lives as long as the caller keeps it.
 
 An event's id carries the millisecond of its recording, so ids sort by time, and 73
 random bits. They are drawn once and then counted up (§6.2, method 2): an id costs no
@@ -16,6 +15,7 @@ import errno
 import os
 import time
 from itertools import count
+from uuid import UUID
 
 from telemetry.errors import raise_the_hosts
 from telemetry.files import lock_if_possible, open_regular, read_small, write_whole
@@ -32,10 +32,7 @@ _VARIANT = 0b10 << 14
 
 def new_uuid4(random: bytes) -> str:
     """A UUIDv4 from 16 random bytes."""
-    number = int.from_bytes(random, "big")
-    number = number & ~(0xF << 76) | 0x4 << 76
-    number = number & ~(0x3 << 62) | 0x2 << 62
-    return _dashed(f"{number:032x}")
+    return str(UUID(bytes=random, version=4))
 
 
 class EventIds:
@@ -72,11 +69,8 @@ class EventIds:
 
 def new_ci_id(random: bytes) -> str:
     """A UUIDv8 (RFC 9562 §5.8) that says it was made in continuous integration."""
-    return f"c1000000-{new_uuid4(random)[9:14]}8{new_uuid4(random)[15:]}"
-
-
-def _dashed(digits: str) -> str:
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    random_id = new_uuid4(random)
+    return f"c1000000-{random_id[9:14]}8{random_id[15:]}"
 
 
 # A longer id would make every event larger than it needs to be.
@@ -117,9 +111,14 @@ def user_uuid(path: str, *, is_ci: bool = False) -> str:
         return _read(path) or _replace_empty(path, fresh)
     except OSError as error:
         raise_the_hosts(error)
-        if os.path.lexists(path) and error.errno not in _UNREADABLE:
-            return fresh  # a fault of the moment: the next launch reads it again
-        return _replace_unreadable(path, fresh)
+        if not os.path.lexists(path) or error.errno in _UNREADABLE:
+            # What cannot be read (its mode, a link) gives way, if the home allows.
+            try:
+                write_whole(path, fresh.encode())
+            except OSError:
+                pass  # the id lives as long as the client
+        # Else it is a fault of the moment: the next launch reads it again.
+        return fresh
 
 
 def reset_uuid(path: str) -> str:
@@ -132,15 +131,6 @@ def reset_uuid(path: str) -> str:
 def _read(path: str) -> str | None:
     content = read_small(path, _ID_BYTES_MAX)
     return None if content is None else parse_id(content)
-
-
-def _replace_unreadable(path: str, fresh: str) -> str:
-    """A file that cannot be read (its mode, a link) gives way, if the home allows."""
-    try:
-        write_whole(path, fresh.encode())
-    except OSError:
-        pass  # the id lives as long as the client
-    return fresh
 
 
 def _replace_empty(path: str, fresh: str) -> str:

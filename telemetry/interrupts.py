@@ -8,11 +8,8 @@ nothing, as TimeoutError is an OSError; where it was raised does:
 - or in a frame of ours, while its class is none that our code or a library under it
   can raise (an exception that was set from another thread).
 
-An exception that was translated meanwhile is found in the chain of causes. Only what
-was caught in our code counts: an older exception that the host is handling while it
-calls us is in that chain, too.
-
-Loaded only once something was raised.
+An exception that was translated meanwhile is found in the chain of causes; of that chain,
+only what was caught in our code counts. Loaded only once something was raised.
 """
 
 from __future__ import annotations

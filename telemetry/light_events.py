@@ -2,9 +2,7 @@
 
 Apart from the others in `events.py`, as each class is made anew at each launch. Their
 annotations are no texts here: msgspec would compile each one before the first event.
-
-As there: the lines of a payload's docstring are the published catalogue, values are
-checked when an event is tracked, and this module opens nothing.
+The rules are those of `events.py`.
 """
 
 from typing import Any
@@ -14,7 +12,7 @@ import msgspec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from telemetry.event_type import EventType
+    from telemetry.events import EventType
 
 
 class CommandPayload(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,7 +49,7 @@ class CommandEvent(msgspec.Struct, frozen=True):
 
     def get_event_type(self) -> "EventType":
         """`command`."""
-        from telemetry.event_type import EventType
+        from telemetry.events import EventType
 
         return EventType.COMMAND
 

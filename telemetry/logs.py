@@ -14,7 +14,6 @@ from _thread import get_ident
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from typing import Any
 
     from telemetry.privacy import OwnKey
 
@@ -82,18 +81,17 @@ class _Discreet(TelemetryLogger):
         self._own_key = own_key
 
     def _say(self, level: str, message: str, args: tuple[object, ...]) -> None:
-        getattr(self._inner, level)(*self._without_key(message, args))
-
-    def is_enabled_for(self, level: int) -> bool:
-        return self._inner.is_enabled_for(level)
-
-    def _without_key(self, message: str, args: tuple[object, ...]) -> tuple[Any, ...]:
         try:
             text = message % args if args else message
             clean = self._own_key.without(text)
-        except Exception:  # noqa: BLE001 - a `repr` of the host's that raises
-            return message, *args  # as it would have come to the handler
-        return (message, *args) if clean == text else ("%s", clean)
+            if clean != text:
+                message, args = "%s", (clean,)
+        except Exception:  # noqa: BLE001, S110 - a `repr` of the host's that raises
+            pass  # it is said as it would have come to the handler
+        getattr(self._inner, level)(message, *args)
+
+    def is_enabled_for(self, level: int) -> bool:
+        return self._inner.is_enabled_for(level)
 
 
 def discreet(logger: TelemetryLogger | None, own_key: OwnKey) -> TelemetryLogger | None:
@@ -129,11 +127,7 @@ class _StandardError:
 
 
 def quiet_logger(*, debug: bool) -> TelemetryLogger | None:
-    """The library's own logger; None if its lines have no reader.
-
-    It has a NullHandler, so that a program that never set up logging does not
-    find warnings of ours on its standard error.
-    """
+    """The library's own logger; None if its lines have no reader."""
     printing = TelemetryLogger(_StandardError) if debug else None  # type: ignore[arg-type]
     if "logging" not in sys.modules:
         return printing
@@ -142,6 +136,6 @@ def quiet_logger(*, debug: bool) -> TelemetryLogger | None:
     logger = logging.getLogger(LOGGER_NAME)
     if printing and not (logger.hasHandlers() and logger.isEnabledFor(logging.DEBUG)):
         return printing
-    if not logger.handlers:
+    if not logger.handlers:  # else Python prints warnings of ours on standard error
         logger.addHandler(logging.NullHandler())
     return TelemetryLogger(logger)

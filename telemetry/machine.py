@@ -1,9 +1,8 @@
 """The fields of `context="basic"`: the system, the installation, the surroundings.
 
-They are read once in a process, from what Python and the environment know already: no
-subprocess, no module of the standard library, two looks at the file system at most.
-Nothing in them names a person, a machine or a path. A new one is also described in
-`events.SystemProperties` and named in `envelope`.
+Read once in a process, without a subprocess or another module. Nothing in them names a
+person, a machine or a path. A new one is also described in `events.SystemProperties` and
+named in `envelope`.
 """
 
 from __future__ import annotations

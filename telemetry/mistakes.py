@@ -1,11 +1,8 @@
 """Settings that cannot be used: reported once to the developer, and by `status`.
 
-A value that cannot be used raises nothing. It is reported on standard error where a
-developer reads that: a terminal, and a program that runs from a checkout or an
-editable install. Elsewhere it goes to the log. Beside the events it stands in the file
-`mistakes`, one a line, until a launch finds nothing wrong.
-
-Loaded only where there is a mistake, and by the tools.
+It is reported on standard error where a developer reads that: a terminal, and a program
+that runs from a checkout or an editable install. Elsewhere it goes to the log. Beside the
+events it stands in the file `mistakes`, one a line, until a launch finds nothing wrong.
 """
 
 from __future__ import annotations
@@ -25,6 +22,14 @@ _FILE_BYTES_MAX = 16 * 1024
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Where an installer puts a program; what stands elsewhere is being developed.
 _INSTALLED = ("site-packages", "dist-packages")
+# What a bad setting costs, where it is not the default that takes its place.
+_EFFECTS = {
+    "api_key": "nothing is sent, and events are kept",
+    "app": "nothing is recorded",
+    "home": "nothing is recorded",
+    "deletion_endpoint": "no server is asked to delete anything",
+    "enabled": "telemetry is off",
+}
 # What was reported: a program may make many clients.
 _reported: set[str] = set()
 
@@ -33,16 +38,9 @@ def sentence(error: ConfigError) -> str:
     """What is wrong with a setting, and what happens now."""
     if error.field.isupper():  # a variable of the environment says it all
         return str(error)
-    if isinstance(error, EndpointError) or error.field == "api_key":
-        effect = "nothing is sent, and events are kept"
-    elif error.field in ("app", "home"):
-        effect = "nothing is recorded"
-    elif error.field == "deletion_endpoint":
-        effect = "no server is asked to delete anything"
-    elif error.field == "enabled":
-        effect = "telemetry is off"
-    else:
-        effect = "the default is used instead"
+    effect = _EFFECTS.get(error.field, "the default is used instead")
+    if isinstance(error, EndpointError):
+        effect = _EFFECTS["api_key"]
     variable = FROM_ENVIRONMENT.get(error.field, "")
     # What the program does not name comes from there.
     origin = f", or {variable}" if os.environ.get(variable) else ""

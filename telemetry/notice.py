@@ -2,9 +2,7 @@
 
 It goes to standard error, and only where a person can read it: a terminal, no CI, no
 shell completion, no `--help` or `--version`. If it cannot be shown, or that cannot be
-remembered, telemetry stays off: no usage is recorded before the user was informed. A
-new version of the notice is shown again; a user who turned telemetry off is not asked
-again.
+remembered, telemetry stays off. When it is due: `consent.is_notice_due`.
 """
 
 from __future__ import annotations
@@ -57,10 +55,8 @@ def _can_be_remembered(home: Home) -> bool:
 def show(notice: str, version: str, home: Home, environment: Mapping[str, str]) -> None:
     """Show the notice and remember that, if both can be had.
 
-    It is shown before a byte is written: a crash between the two costs a second
-    notice, and on a full disk each launch shows it. Where the choice cannot be
-    written it is not shown. An opt-out stands that is made while a terminal holds the
-    text back.
+    It is shown before a byte is written: a crash between the two costs a second notice.
+    An opt-out stands that is made while a terminal holds the text back.
     """
     stream = sys.stderr
     try:

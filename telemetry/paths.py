@@ -39,22 +39,6 @@ _APP_NAME_MAX = 100
 class Home:
     """Every file of one pipeline, by name. `root` is absolute."""
 
-    __slots__ = (
-        "consent",
-        "dead",
-        "deletes",
-        "flush_lock",
-        "ledger",
-        "mistakes",
-        "next_flush",
-        "quarantine",
-        "refused",
-        "reserve",
-        "root",
-        "spool",
-        "user_uuid",
-    )
-
     def __init__(self, root: str) -> None:
         self.root = root
         self.user_uuid = f"{root}/user-uuid"
@@ -147,14 +131,12 @@ def relative_variable(
     """
     if home:
         return None
-    if trimmed(environment.get("TELEMETRY_HOME", "")):
-        name, effect = "TELEMETRY_HOME", "each working directory has events of its own"
-    else:
+    name, effect = "TELEMETRY_HOME", "each working directory has events of its own"
+    path = _expanded(trimmed(environment.get(name, "")), environment)
+    if not path:
         name = "LOCALAPPDATA" if platform == "win32" else "XDG_STATE_HOME"
         effect = "it is ignored, and events are kept in the system's own place"
-    path = trimmed(environment.get(name, ""))
-    if name == "TELEMETRY_HOME":
-        path = _expanded(path, environment)
+        path = trimmed(environment.get(name, ""))
     if not path or _is_absolute(path, platform):
         return None
     return ConfigError(name, f"is relative; {effect}; set an absolute path")

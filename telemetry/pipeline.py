@@ -1,14 +1,14 @@
 """The parts of one client that is on: envelope, spool, and how they are flushed.
 
-Made at a client's first event, in this order: consent, the home, the user's id,
-the envelope, the spool. Nothing is written before consent was looked at, and
-nothing heavy is loaded here.
+Made at a client's first event, in this order: consent, the home, the user's id, the
+envelope, the spool. Nothing is written before consent was looked at.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 
 from telemetry.config import Config
 from telemetry.consent import consent, stored_choice
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from telemetry.delivery.dispatch import Dispatcher
     from telemetry.delivery.report import FlushReport
-    from telemetry.event_type import StructuredEvent
+    from telemetry.events import StructuredEvent
     from telemetry.logs import TelemetryLogger
-    from telemetry.privacy import OwnKey, Scrubber
+    from telemetry.privacy import OwnKey
     from telemetry.wire.endpoint import HTTPClient
 
 
@@ -52,14 +52,9 @@ class Pipeline:
         own_key: OwnKey,
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
-        environment: Mapping[str, str],
-        platform: str,
     ) -> None:
         self.config = config
-        self.home = home_of(
-            config.app, home=config.home, environment=environment, platform=platform
-        )
-        self._environment = environment
+        self.home = _home_of(config)
         self._http = http
         self._logger = logger
         self._pid = os.getpid()
@@ -70,7 +65,7 @@ class Pipeline:
         self._dispatcher: Dispatcher | None = None
         self.is_started = False
         try:
-            self._make_parts(mistakes, own_key, platform)
+            self._make_parts(mistakes, own_key)
         except HomeError:
             raise  # nothing is written into a home that was refused
         except Exception as error:
@@ -82,32 +77,38 @@ class Pipeline:
             refusals.count(self.home.refused, [(reason, 1)], may_make=lambda: False)
             raise
 
-    def _make_parts(
-        self, mistakes: Sequence[ConfigError], own_key: OwnKey, platform: str
-    ) -> None:
-        config, environment = self.config, self._environment
-        prepare(self.home)
-        self._note_deletes()
+    def _make_parts(self, mistakes: Sequence[ConfigError], own_key: OwnKey) -> None:
+        config, scrub, context = self.config, None, None
+        self._make_home()
         # The first segment is taken right after, and finds all of it done: its client
         # has just asked for consent, too.
         self._is_prepared = True
         self._remember(mistakes, own_key)
+        if config.scrub:
+            from telemetry.privacy import Scrubber, identity_from
+
+            homes, users = identity_from(os.environ)
+            scrub = Scrubber(homes=homes, users=users)
+        if config.context != "none":
+            from telemetry.machine import basic_context
+
+            context = basic_context(os.environ, sys.platform)
         self.envelope = Envelope(
-            source=self.config.wire_source(),
-            version=self.config.version,
+            source=config.wire_source(),
+            version=config.version,
             user_uuid=self._user_uuid(),
-            scrub=_scrubber(self.config, environment, platform),
+            scrub=scrub,
             own_key=own_key,
-            event_bytes_max=self.config.event_bytes_max,
-            environment=environment,
+            event_bytes_max=config.event_bytes_max,
+            environment=os.environ,
             tags=config.tags,
-            context=_context(config, environment, platform),
+            context=context,
         )
         self.writer = SpoolWriter(
             self.home,
-            spool_bytes_max=self.config.spool_bytes_max,
-            segment_bytes_max=self.config.segment_bytes_max,
-            power=self.config.durability == "power",
+            spool_bytes_max=config.spool_bytes_max,
+            segment_bytes_max=config.segment_bytes_max,
+            power=config.durability == "power",
             prepare=self._prepare,
             allowed=self.is_allowed,
         )
@@ -118,17 +119,17 @@ class Pipeline:
         A home that was forgotten and made anew has another user's id, too.
         """
         if not self._is_prepared:
-            prepare(self.home)
-            self._note_deletes()
+            self._make_home()
             self.envelope.user_uuid = self._user_uuid()
         self._is_prepared = False
         return self.envelope.user_uuid
 
-    def _note_deletes(self) -> None:
-        """A tool that is told to forget finds that the program has an address for that.
+    def _make_home(self) -> None:
+        """The home; and a tool that is told to forget finds that there is an address.
 
         The ledger says so only once a flush has ended, and the id is removed meanwhile.
         """
+        prepare(self.home)
         if self.config.deletion_endpoint and not os.path.lexists(self.home.deletes):
             try:
                 make_empty(self.home.deletes)
@@ -137,8 +138,7 @@ class Pipeline:
                 # No room for it: the next launch tries again.
 
     def _user_uuid(self) -> str:
-        is_ci = bool(ci_variable(self._environment))
-        return user_uuid(self.home.user_uuid, is_ci=is_ci)
+        return user_uuid(self.home.user_uuid, is_ci=bool(ci_variable(os.environ)))
 
     def record(self, event: StructuredEvent) -> bytes:
         """The event as it will be posted: it is in the spool. Raises a RefusedError."""
@@ -166,10 +166,7 @@ class Pipeline:
         return sealed
 
     def _remove_late_id(self) -> None:
-        """An id that was made right behind an opt-out goes with what else was kept.
-
-        While the opt-out is not finished, who finishes it removes the id at the end.
-        """
+        """An id that was made right behind an opt-out that is finished goes as well."""
         try:
             choice = stored_choice(self.home.consent)
             if choice is not None and not choice.on and choice.is_finished:
@@ -177,20 +174,15 @@ class Pipeline:
         except OSError:
             pass  # it is gone; or what the user chose cannot be read just now
 
-    def attend(self) -> None:
-        """Log what was changed to keep an event; after the first one, see to a flush.
+    def start(self, *, others_wait: bool | None = None) -> None:
+        """See to a flush, once in a process: behind its first event, or its first refusal.
 
-        To be called until `is_started`, and where `envelope.warnings` has any. Whatever
-        it raises, the events before it are recorded.
+        Whatever it raises, the events before it are recorded.
         """
-        if not self.is_started:
-            self._start(others_wait=self.writer.waiting_bytes > 0)
-        if self.envelope.warnings:
-            self._warn()
-
-    def _start(self, *, others_wait: bool) -> None:
         self.is_started = True
-        if self.config.flush_mode(self._environment) != "manual":
+        if others_wait is None:
+            others_wait = self.writer.waiting_bytes > 0
+        if self.config.flush_mode(os.environ) != "manual":
             self._dispatch().begin(others_wait=others_wait)
 
     def flush(self, *, timeout_s: float) -> FlushReport:
@@ -207,11 +199,9 @@ class Pipeline:
     def refuse(self, reason: str) -> None:
         """Count a refusal, where the disk permits; else with the next one.
 
-        The first is counted at once, then every other one together with the one before,
-        which halves their price: a kill costs one, and the process's end none.
-
-        A flush is seen to here as well: where the spool or the disk is full nothing else
-        makes room, and no event is recorded before.
+        The first is counted at once, then two together: a kill costs one, and the
+        process's end none. A flush is seen to here as well: where the spool or the disk
+        is full nothing else makes room.
         """
         self._refused.append((reason, 1))
         if len(self._refused) > 1 or not self._counts_at_exit:
@@ -222,16 +212,14 @@ class Pipeline:
             self._counts_at_exit = True
             atexit.register(self._count_refused)
         if not self.is_started and reason != "busy" and self.is_allowed():
-            self._start(others_wait=True)
+            self.start(others_wait=True)
 
     def is_allowed(self) -> bool:
         """Whether the environment and the user's choice still allow it.
 
         A home that was removed with its consent has the notice due again.
         """
-        return self._is_prepared or (
-            consent(self.home, self._environment, self.config).on
-        )
+        return self._is_prepared or consent(self.home, os.environ, self.config).on
 
     def after_fork(self) -> None:
         """Forget what belongs to the parent. Call it in a child."""
@@ -277,7 +265,7 @@ class Pipeline:
             self._dispatcher = Dispatcher(
                 self.config,
                 self.home,
-                environment=self._environment,
+                environment=os.environ,
                 http=self._http,
                 # Flushes speak in debug mode alone: in a handler that takes its time
                 # they would hold up the program's end.
@@ -297,37 +285,28 @@ class Pipeline:
             sentences = [own_key.without(sentence(each)) for each in mistakes]
             remember(self.home.mistakes, sentences)
 
-    def _warn(self) -> None:
-        warnings, self.envelope.warnings = self.envelope.warnings, []
-        if self._logger is not None:
-            for warning in warnings:
-                self._logger.warning("%s", warning)
+
+def _home_of(config: Config) -> Home:
+    return home_of(
+        config.app, home=config.home, environment=os.environ, platform=sys.platform
+    )
 
 
-def decide_for(
-    config: Config,
-    environment: Mapping[str, str],
-    platform: str,
-    *,
-    may_show: bool = True,
-) -> Decision:
+def decide_for(config: Config, *, may_show: bool = True) -> Decision:
     """Whether telemetry is on for a config, and why. Creates nothing but a choice.
 
-    A program with a notice is on only once the notice was shown and that was
-    remembered; where it can be shown now, and `may_show`, it is.
+    A notice that is due is shown, where it can be and `may_show` says so.
     """
     try:
-        home: Home | None = home_of(
-            config.app, home=config.home, environment=environment, platform=platform
-        )
+        home: Home | None = _home_of(config)
     except (HomeError, ConfigError, TypeError):
         home = None  # recording will say so; consent does not depend on it
-    decision = consent(home, environment, config)
+    decision = consent(home, os.environ, config)
     if may_show and decision.rule == "notice" and home and config.notice:
         from telemetry.notice import show
 
-        show(config.notice, config.notice_version, home, environment)
-        return consent(home, environment, config)
+        show(config.notice, config.notice_version, home, os.environ)
+        return consent(home, os.environ, config)
     if may_show and home and not decision.is_finished:
         from telemetry.delivery.opt_out import finish_opt_out
 
@@ -339,24 +318,16 @@ def decide_for(
 
 
 def ask_to_delete(
-    config: Config,
-    *,
-    http: HTTPClient | None,
-    logger: TelemetryLogger | None,
-    environment: Mapping[str, str],
-    platform: str,
+    config: Config, *, http: HTTPClient | None, logger: TelemetryLogger | None
 ) -> Dispatcher:
     """Has a request that the server delete what it has sent, as events are, when due."""
     from telemetry.delivery.dispatch import Dispatcher
 
     sound, _ = config.sound()
-    home = home_of(
-        config.app, home=config.home, environment=environment, platform=platform
-    )
     dispatcher = Dispatcher(
         sound,
-        home,
-        environment=environment,
+        _home_of(config),
+        environment=os.environ,
         http=http,
         logger=logger if sound.debug else None,
         asks=True,
@@ -368,8 +339,7 @@ def ask_to_delete(
 def prepare(home: Home) -> None:
     """The home and its spool exist on return. Raises HomeError and DiskError.
 
-    Killed on the way, the next launch goes on: a reader of a file that is not
-    there yet does without it or makes it.
+    Killed on the way, the next launch goes on: who reads a file can do without it.
     """
     is_new = make_home(home.root)
     try:
@@ -385,24 +355,3 @@ def prepare(home: Home) -> None:
     except OSError as error:
         path = str(error.filename or home.root)
         raise DiskError(path, error.strerror or str(error)) from error
-
-
-def _context(
-    config: Config, environment: Mapping[str, str], platform: str
-) -> dict[str, object] | None:
-    if config.context == "none":
-        return None
-    from telemetry.machine import basic_context
-
-    return basic_context(environment, platform)
-
-
-def _scrubber(
-    config: Config, environment: Mapping[str, str], platform: str
-) -> Scrubber | None:
-    if not config.scrub:
-        return None
-    from telemetry.privacy import Scrubber, identity_from
-
-    homes, users = identity_from(environment, platform)
-    return Scrubber(homes=homes, users=users)

@@ -4,10 +4,8 @@ Rules: a tool call counts always, tokens count always; an error counts only insi
 session that has both ids and has not ended; an end is recorded once. A start without
 an end before it begins anew and records no end.
 
-It records nothing itself and knows no clock but the one that is passed in. The caller
-holds a lock around each call. Whatever a program hands over, nothing but
-InvalidEventError comes out: an object whose `__str__` raises must not bring down the
-program that records it.
+It knows no clock but the one that is passed in. The caller holds a lock around each call.
+Whatever a program hands over, nothing but InvalidEventError comes out.
 """
 
 from __future__ import annotations
@@ -55,23 +53,57 @@ class SessionState(msgspec.Struct):
         """Whether it has both ids and has not ended."""
         return bool(not self.session_ended and self.agent_name and self.id)
 
-    def count_tool_call(self, error: str | None) -> None:
-        """One more tool call; `error` is None where it ended well."""
+    def count_tool_call(
+        self,
+        tool_name: str,
+        session_id: str,
+        agent_name: str,
+        duration: timedelta,
+        error: BaseException | str | None,
+    ) -> ToolEvent:
+        """The event of a tool call, which is counted. Raises InvalidEventError."""
+        text, duration_ms = message(error), milliseconds(duration)
         self.tool_calls += 1
-        if error is not None:
-            self._count_error(error)
+        if text is not None:
+            self._add_error(text)
+        return ToolEvent(
+            action="call",
+            tool_name=tool_name,
+            session_id=session_id,
+            agent_name=agent_name,
+            duration_ms=duration_ms,
+            success=text is None,
+            error=text or "",
+        )
 
-    def count_tokens(self, input_tokens: int, output_tokens: int, cost: float) -> None:
-        """Tokens that were used, and what they cost."""
+    def count_tokens(
+        self, model: str, input_tokens: int, output_tokens: int, cost: float
+    ) -> TokenEvent:
+        """The event of a model's use, which is counted. Raises InvalidEventError."""
+        # Before anything is counted: one bad number must not spoil the sums.
+        input_tokens = _number("input_tokens", input_tokens, index)
+        output_tokens = _number("output_tokens", output_tokens, index)
+        cost = _number("cost", cost, float)
         usage = self.token_usage
         usage.input_tokens += input_tokens
         usage.output_tokens += output_tokens
         usage.cost += cost
+        return TokenEvent(
+            action="usage",
+            model_name=model,
+            session_id=self.id,
+            agent_name=self.agent_name,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            total_tokens=input_tokens + output_tokens,
+            cost=cost,
+        )
 
-    def count_error(self, message: str) -> None:
+    def count_error(self, error: BaseException | str | None) -> None:
         """An error of the session itself; outside of one it does not count."""
+        text = message(error) or ""
         if self.is_open():
-            self._count_error(message)
+            self._add_error(text)
 
     def end(self, now: float) -> SessionEndEvent | None:
         """The event of its end, once; None if there is none.
@@ -97,63 +129,16 @@ class SessionState(msgspec.Struct):
             error=self.error,
         )
 
-    def _count_error(self, message: str) -> None:
+    def _add_error(self, text: str) -> None:
         self.error_count += 1
         kept = self.error or []
         if len(kept) < ERRORS_MAX:
-            self.error = [*kept, message]
+            self.error = [*kept, text]
 
 
 def start(session_id: str, agent_name: str, now: float) -> SessionState:
     """A new session; `now` is `time.monotonic()`, seconds."""
     return SessionState(id=session_id, agent_name=agent_name, start_time=now, error=[])
-
-
-def tool_call(  # noqa: PLR0917 - the arguments of `record_tool_call`
-    session: SessionState,
-    tool_name: str,
-    session_id: str,
-    agent_name: str,
-    duration: timedelta,
-    error: BaseException | str | None,
-) -> ToolEvent:
-    """The event of a tool call, which is counted. Raises InvalidEventError."""
-    text, duration_ms = message(error), milliseconds(duration)
-    session.count_tool_call(text)
-    return ToolEvent(
-        action="call",
-        tool_name=tool_name,
-        session_id=session_id,
-        agent_name=agent_name,
-        duration_ms=duration_ms,
-        success=text is None,
-        error=text or "",
-    )
-
-
-def token_usage(
-    session: SessionState,
-    model: str,
-    input_tokens: int,
-    output_tokens: int,
-    cost: float,
-) -> TokenEvent:
-    """The event of a model's use, which is counted. Raises InvalidEventError."""
-    # Before anything is counted: one bad number must not spoil the sums.
-    input_tokens = _number("input_tokens", input_tokens, index)
-    output_tokens = _number("output_tokens", output_tokens, index)
-    cost = _number("cost", cost, float)
-    session.count_tokens(input_tokens, output_tokens, cost)
-    return TokenEvent(
-        action="usage",
-        model_name=model,
-        session_id=session.id,
-        agent_name=session.agent_name,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        total_tokens=input_tokens + output_tokens,
-        cost=cost,
-    )
 
 
 def message(error: BaseException | str | None) -> str | None:

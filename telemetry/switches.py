@@ -4,15 +4,14 @@
     environment    TELEMETRY_ENABLED is set to anything but empty, 1, true, yes, on
 
 Both variables can only turn off. A TELEMETRY_ENABLED that is no plain yes asks for
-less telemetry, not more. A text from the environment or from a
-file is trimmed first: an env-file with CRLF ends, `docker --env-file`, which keeps
-quotes, and a mounted secret all add what was not meant.
+less telemetry, not more. A text from the environment or from a file is trimmed first: an
+env-file with CRLF ends, `docker --env-file`, which keeps quotes, and a mounted secret all
+add what was not meant.
 
-Small on purpose: a program with telemetry off pays for this module and its client
-alone. The rules that come after these two are in `consent.py`; a third variable goes in
-there as well, and into `spool_tools/explain.py`. In these modules an
-annotation is a text unless it is a plain name: `from __future__ import annotations`
-loads a module, which alone is 2 % of an empty program.
+The rules that come after these two are in `consent.py`; a third variable goes in there as
+well, and into `spool_tools/explain.py`. A program with telemetry off pays for this module
+and its client alone. So in these an annotation is a text unless it is a plain name: `from
+__future__ import annotations` loads a module, which alone is 2 % of an empty program.
 """
 
 import os
@@ -54,8 +53,6 @@ class Decision:
     `is_finished` is False where an opt-out has left something to be removed, `asks` is
     True where a server is still to be asked to delete what it has.
     """
-
-    __slots__ = ("asks", "is_finished", "on", "reason", "rule")
 
     def __init__(self, rule: str, reason: str, *, on: bool) -> None:
         self.on = on

@@ -12,8 +12,7 @@ what the plugin does:
 
 Without either, a test records as the program does, but no flush begins by itself
 while pytest or unittest runs one; `TELEMETRY_FLUSH` with the name of a mode, or a call
-of `flush`, asks for it. A subprocess that is started without the environment of the
-test escapes all of this. This module imports no test framework.
+of `flush`, asks for it. A subprocess without the environment of the test escapes this.
 """
 
 from __future__ import annotations

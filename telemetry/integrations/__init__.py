@@ -6,10 +6,9 @@
 
 Each is imported by its own name, so none loads a framework that the program does not use.
 
-Map: `recording` one run and its event; `signals` a run that SIGTERM or SIGHUP ends;
-`argparse`, `click`, `typer` wrap a program and read its command line; `command` picks the
-reader for an object; `own_commands` is `frob telemetry …`. What may be recorded of a
-reading is decided in `telemetry.commands`.
+Map: `recording` one run and its event; `argparse`, `click`, `typer` wrap a program and
+read its command line; `command` picks the reader for an object; `own_commands` is `frob
+telemetry …`. What may be recorded of a reading is decided in `telemetry.commands`.
 """
 
 from __future__ import annotations

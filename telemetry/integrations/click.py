@@ -5,14 +5,10 @@
     instrument(cli)
     cli()
 
-The command may be somebody else's. It is recorded however it is called: as a script,
-`standalone_mode` or not, by a test runner.
-
-How it works: a click context is a context manager that every run enters and leaves, so
-the command is given a class of contexts that look on. Nothing stands between the
-program and click: no traceback gains a frame and no exception is caught. Sub-commands
-make contexts of their own; click's own context class reports those, and does nothing
-for programs that were not instrumented.
+A click context is a context manager that every run enters and leaves, however it is
+called, so the command is given a class of contexts that look on: no traceback gains a
+frame and no exception is caught. Sub-commands make contexts of their own; click's own
+context class reports those, and does nothing for programs that were not instrumented.
 
 A run is one event, chained commands included. What ends well while arguments are still
 parsed (`--help`, `--version`) is no command and records nothing; neither does shell
@@ -62,10 +58,6 @@ _Command = TypeVar("_Command")
 # Where a root context keeps its run, and None when that is over. The name must
 # not meet one of click's.
 _RUN = "_telemetry_run"
-
-# What a group raises to show its help instead of failing (click 8.2 and later;
-# before, it left with status 0).
-_HELP = "NoArgsIsHelpError"
 
 
 def instrument(
@@ -220,7 +212,7 @@ class _Run:
         self._parsing = False  # whether those of the latest context are not
 
     def entered(self, context: Any) -> None:
-        if not _among(self._contexts, context):
+        if context not in self._contexts:
             if context is not self._root and not self._dispatched(context):
                 return
             self._contexts.append(context)
@@ -234,7 +226,7 @@ class _Run:
         # has nothing to parse. Nor is one that its parent did not announce.
         parent = context.parent
         announced = parent.invoked_subcommand in (context.info_name, "*")
-        return announced and _open(context) > 0 and _among(self._contexts, parent)
+        return announced and _open(context) > 0 and parent in self._contexts
 
     def left(self, failure: BaseException | None) -> None:
         held_by_parsing = 0 if self._invoked else 1
@@ -252,20 +244,17 @@ class _Run:
             self._stopwatch.record(outcome)
 
     def _is_no_command(self, failure: BaseException) -> bool:
-        if type(failure).__name__ == _HELP or isinstance(failure, OwnCommandDone):
-            return True
-        return self._parsing and not outcome_of(failure).error
-
-
-def _among(contexts: list[Any], context: Any) -> bool:
-    return any(known is context for known in contexts)
+        # The first is what a group raises to show its help instead of failing (click
+        # 8.2 and later; before, it left with status 0).
+        return (
+            type(failure).__name__ == "NoArgsIsHelpError"
+            or isinstance(failure, OwnCommandDone)
+            or (self._parsing and not outcome_of(failure).error)
+        )
 
 
 def _open(context: Any) -> int:
-    """How often the context is held open: click closes it when that is zero.
-
-    click keeps the number to itself, and has done so since its version 2.
-    """
+    """How often the context is held open; private to click since its version 2."""
     depth: int = context._depth  # noqa: SLF001
     return depth
 

@@ -1,8 +1,7 @@
 """What was run, for an argparse parser, a click command or context, or a typer app.
 
-Which reader fits is seen from the module names in the object's class, so this module
-imports no framework. It records nothing and never raises: what cannot be read is left
-out.
+Which reader fits is seen from the module names in the object's class, so no framework is
+imported. It records nothing, and what cannot be read is left out.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """`frob telemetry status|show|on|off|reset|forget`: a program's own way to look and choose.
 
-A program installed with pipx or uv has no `spool-tools` on the path, and its user need
-not know of it. The tools are part of this distribution, so they are
-loaded from beside it, and get the program's name and settings.
-
-It knows no framework. It is the one file of this package that loads the tools.
+A program installed with pipx or uv has no `spool-tools` on the path. The tools are loaded
+from beside this package, here alone, and get the program's name and settings.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from telemetry.client import Client
+from telemetry.config import FROM_ENVIRONMENT
 from telemetry.integrations.recording import OwnCommandDone
 
 
@@ -32,13 +30,7 @@ ACTIONS = {
 }
 LISTED = "\n".join(f"  {action:8}{meaning}" for action, meaning in ACTIONS.items())
 # The program's settings, and the variables that hand them to the tools.
-_SETTINGS = {
-    "endpoint": "TELEMETRY_ENDPOINT",
-    "api_key": "TELEMETRY_API_KEY",
-    "header": "TELEMETRY_HEADER",
-    "format": "TELEMETRY_FORMAT",
-    "deletion_endpoint": "TELEMETRY_DELETION_ENDPOINT",
-}
+_SETTINGS = {**FROM_ENVIRONMENT, "format": "TELEMETRY_FORMAT"}
 
 
 def run(

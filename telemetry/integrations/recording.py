@@ -7,11 +7,23 @@ was being handled when the program chose to exit. An exception's message may hol
 the user typed, and is never read. A reader of the output that has seen enough (`| head`)
 is no failure.
 
-It knows no framework, and decides nothing about what may be recorded.
+A run that SIGTERM or SIGHUP ends is recorded, and ends as it would have:
+- Only where the host left the signal to the system: a handler of its own, or an ignored
+  signal (`nohup`), stays. So does the process that init runs as, which no such signal
+  ends.
+- Having recorded, the process ends by the same signal, so its parent sees the same. No
+  `finally` and no exit handler runs, as none would have run.
+- Python runs a handler between two steps of its own: a program deep in foreign code (a
+  long query, a window's event loop) ends when that returns. Such a program says
+  `signals=False`.
+- A forked child ends by the signal and records nothing.
+
+It knows no framework.
 """
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]
 import errno
 import os
 import sys
@@ -28,12 +40,16 @@ from telemetry.light_events import CommandEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from telemetry.event_type import StructuredEvent
-    from telemetry.integrations.signals import Watch
+    from telemetry.events import StructuredEvent
 
 _Result = TypeVar("_Result")
 
 _NS_PER_MS = 1_000_000
+_DEADLY = {
+    getattr(signal, name): name
+    for name in ("SIGTERM", "SIGHUP")
+    if os.name == "posix" and hasattr(signal, name)
+}
 
 
 class Tracker(Protocol):
@@ -50,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `client` takes the events; None stands for the process-wide one, looked up when a
     run ends. `policy` says what may be recorded; None stands for the client's own.
     `name` is the action of a run without a sub-command; None stands for the client's
-    app. `signals` says whether SIGTERM and SIGHUP are watched; see `signals.Watch`.
+    app. `signals` says whether SIGTERM and SIGHUP are watched; see above.
     """
 
     client: Tracker | None = None
@@ -85,12 +101,7 @@ class Stopwatch:
         self._older = sys.exc_info()[1]
         self._watch: Watch | None = None
         if settings.signals:
-            from telemetry.integrations.signals import Watch
-
-            def end(signal: str, number: int) -> None:
-                quietly(lambda: self._record(Outcome(signal, 128 + number)))
-
-            self._watch = quietly(lambda: Watch(end))
+            self._watch = quietly(lambda: Watch(self._record))
 
     def stop(self) -> None:
         """The run is over: no signal is watched any more."""
@@ -139,13 +150,47 @@ class Stopwatch:
         client.track(event)
 
 
+class Watch:
+    """While it is open, `record` is called with what such a signal makes of the run."""
+
+    def __init__(self, record: Callable[[Outcome], object]) -> None:
+        self._record: Callable[[Outcome], object] | None = record
+        self._pid = os.getpid()
+        self._watched: list[int] = []
+        # One bound method: it is compared by identity.
+        self._handler: Callable[[int, object], None] | None = self._end
+        for number in _DEADLY if self._pid != 1 else ():
+            if signal.getsignal(number) == signal.SIG_DFL:
+                try:
+                    signal.signal(number, self._handler)
+                except ValueError:
+                    return  # a thread other than the first: Python does not let it
+                self._watched.append(number)
+
+    def close(self) -> None:
+        """The signals are the system's again, where they are still ours."""
+        for number in self._watched:
+            if signal.getsignal(number) is self._handler:
+                signal.signal(number, signal.SIG_DFL)
+        # Nothing of the program's lives on with us.
+        self._watched, self._handler, self._record = [], None, None
+
+    def _end(self, number: int, _frame: object) -> None:
+        try:
+            record = self._record
+            if os.getpid() == self._pid and record is not None:
+                quietly(lambda: record(Outcome(_DEADLY[number], 128 + number)))
+        finally:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
 def quietly(call: Callable[[], _Result]) -> _Result | None:
     """What `call` returns, or None where it fails.
 
-    The one place where the integrations swallow: whatever fails while a command
-    is read or recorded, a parser of an unforeseen make or a client that raises,
-    the program wrapped must end as it would have ended. What asks the process to
-    stop (KeyboardInterrupt, SystemExit) was meant for the program and passes.
+    The one place where the integrations swallow: whatever fails while a command is read
+    or recorded, the program must end as it would have ended. KeyboardInterrupt and
+    SystemExit were meant for the program and pass.
     """
     try:
         return call()
@@ -226,9 +271,8 @@ def outcome_of_status(status: object) -> Outcome:
 def leave_no_frame(failure: BaseException) -> None:
     """Take the caller's frame, the outermost, out of the traceback.
 
-    For a handler that is about to re-raise with a bare `raise`: the user sees
-    the traceback of an unwrapped program. Python 3.10 re-raises with the
-    traceback it had, so there the frame stays.
+    For a handler that is about to re-raise with a bare `raise`. Python 3.10 re-raises
+    with the traceback it had, so there the frame stays.
     """
     traceback = failure.__traceback__
     if traceback is not None:

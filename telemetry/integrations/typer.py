@@ -8,14 +8,10 @@
 Before or after the commands are declared: it makes no difference, unless a
 callback names a class of its own (`@app.callback(cls=…)`): then after it.
 
-An app is no command, it makes a new one each time it is called. So it is given
-the classes to make it from: those it has, with contexts that look on (see
-`telemetry.integrations.click`, whose rules hold here). An app that is mounted
-into another is recorded only where it runs by itself.
-
-It changes nothing that a command does, says or returns. `typer.run(function)`
-makes an app of its own and cannot be instrumented; a program that wants both
-makes the app itself.
+An app makes a new command each time it is called. So it is given the classes to make it
+from: those it has, with contexts that look on (see `telemetry.integrations.click`, whose
+rules hold here). An app that is mounted into another is recorded only where it runs by
+itself. `typer.run(function)` makes an app of its own and cannot be instrumented.
 """
 
 from __future__ import annotations
@@ -101,10 +97,9 @@ def _instrument(app: Typer, settings: Settings) -> None:
 
 
 class _Commands(list[Any]):
-    """An app's commands. With a single one, the app is made into that command.
+    """An app's commands. A single one is asked for by its index, when the app runs.
 
-    typer then asks for it by its index, which is the moment to give it its class:
-    it may have been declared long after the app was instrumented.
+    That is the moment to give it its class: it may have been declared only just now.
     """
 
     def __init__(self, commands: list[Any], settings: Settings) -> None:

@@ -6,8 +6,8 @@
     the user's name, as a word of its own, in any case     `<user>`
     e-mail addresses, `user@host:path`                     `<email>`
     the program's own API key, or eight characters of it,
-      in whatever escaping (`own_key`, with or without a
-      scrubber)                                            `<secret>`
+      in any form that `own_key` names, with or without a
+      scrubber                                             `<secret>`
     keys and tokens of known shape, JWTs, PEM blocks,
       URL credentials, cookies, `password=…`               `<secret>`
     a URL's query and fragment                             `<query>`
@@ -23,27 +23,26 @@ Rules:
 - In doubt it cuts. What stays: relative paths (less the user's name), a URL's
   scheme, host and path (less homes and keys), versions, names, dates, and in
   ordinary strings UUIDs, hexadecimal ids and addresses.
-- Escapes of URLs, JSON and HTML are undone to look, four deep. The own key is found in
-  base64, hexadecimal and reversed as well (see `own_key`).
+- Escapes of URLs and of JSON are undone to look, four deep. The own key is found in
+  base64 and hexadecimal as well (see `own_key`).
 - To scrub twice is to scrub once; nothing is raised for any string; time is linear;
   the result is at most twice as long as the text, and 32 characters.
 
 Not found, and not promised:
 - what only a program that attacks itself would write: letters of other scripts that
-  look alike, full width, invisible characters or colours inside a key, a key of others
-  that is wrapped over two lines or encoded again;
+  look alike, full width, invisible characters or colours inside a key, entities of
+  HTML, a key of others that is wrapped over two lines or encoded again;
 - a secret of no known shape without a name before it; a password in a sentence;
 - a name that is also a word (`root`, `test`, `mark`), or shorter than three letters:
   it would tell nothing and spoil much. Its home is removed;
 - names of other people, where the text does not say that they are names.
 
-Files: `rules` is the table of secrets, `places` that of places and addresses, `user`
-whose names and homes are searched for, `finders` what a pattern cannot say, `escapes`
-what a text reads as, `own_key` the program's own key, `index` finds the rules that may
-match, `scrub` applies them. A new maker's key is a line in `rules`.
+Files: `rules` is the table of what is private, `plain` what is known without it, `finders`
+what a pattern cannot say, `escapes` what a text reads as, `own_key` the program's own
+key, `scrub` applies the rules. A new maker's key is a line in `rules`.
 
 Cost: a string seen before and found clean is one lookup. A new short one of plain words
-(`plain`) loads nothing, another is looked at by the `index` of the rules' literals; only
+(`plain`) loads nothing, another is looked at by the index of the rules' literals; only
 one that may hold something loads `scrub`.
 
 It reads no environment, opens no file, and knows no event.
@@ -55,14 +54,17 @@ from typing import TYPE_CHECKING
 
 from telemetry.privacy.own_key import OwnKey as OwnKey
 from telemetry.privacy.own_key import own_key_of as own_key_of
-from telemetry.privacy.plain import SECRET, SECRET_WORDS, is_plain, remember
-from telemetry.privacy.user import identity_from as identity_from
-from telemetry.privacy.user import (
+from telemetry.privacy.plain import (
+    SECRET,
+    SECRET_WORDS,
+    is_plain,
     last_component,
     once,
+    remember,
     searchable_home,
     searchable_name,
 )
+from telemetry.privacy.plain import identity_from as identity_from
 
 
 if TYPE_CHECKING:
@@ -166,7 +168,7 @@ class Scrubber:
         # A subclass may compare, hash and lower as it likes.
         plain = s if type(s) is str else str.__str__(s)
         if not self._is_plainly_clean(plain, free=free):
-            from telemetry.privacy.index import EVERYWHERE, IN_FREE_TEXT
+            from telemetry.privacy.rules import EVERYWHERE, IN_FREE_TEXT
             from telemetry.privacy.scrub import Identity, scrub
 
             self.searched += len(plain) + _TEXT_CHARS
@@ -186,7 +188,7 @@ class Scrubber:
         """
         if len(s) > _PLAIN_CHARS_MAX or not s.isascii() or not s.isprintable():
             return False
-        if "\\" in s or "%" in s or ("&" in s and ";" in s):  # an escape
+        if "\\" in s or "%" in s:  # an escape
             return False
         low = s.lower()
         for mark in self._marks:
@@ -194,7 +196,7 @@ class Scrubber:
                 return False
         if is_plain(s):
             return True
-        from telemetry.privacy.index import INDEX
+        from telemetry.privacy.rules import INDEX
 
         # As `scrub.as_searched` has it: a line's end stands for the start.
         return not INDEX.may_match(f"\n{s}", f"\n{low}", free=free)

@@ -1,7 +1,7 @@
 """What a pattern cannot say: how far a match reaches, and whether it is private.
 
 A finder is given a text and a pattern, and yields spans: places in the text, and what
-stands there from now on. Rules without a finder here are found by their pattern alone.
+stands there from now on.
 
 Random strings: hexadecimal, decimal and UUIDs of twenty characters or more, and what
 changes between letters and digits all the time. What mixes capitals and small letters
@@ -17,10 +17,17 @@ import re
 from collections.abc import Callable, Iterator
 
 from telemetry.privacy.escapes import Span
-from telemetry.privacy.places import AUTHORITY, EMAIL, IP, PATH, QUERY
-from telemetry.privacy.plain import RUN_MIN, SECRET
-from telemetry.privacy.rules import ALNUM, ENDS, has_word
-from telemetry.privacy.user import searchable_name
+from telemetry.privacy.plain import RUN_MIN, SECRET, searchable_name
+from telemetry.privacy.rules import (
+    ALNUM,
+    AUTHORITY,
+    EMAIL,
+    ENDS,
+    IP,
+    PATH,
+    QUERY,
+    has_word,
+)
 
 
 Finder = Callable[[str, re.Pattern[str]], Iterator[Span]]

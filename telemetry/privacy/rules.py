@@ -1,14 +1,17 @@
-"""Secrets as one table: whose they are, how they look, where that is documented.
+"""What is private as one table: what it is, how it looks, where that is documented.
 
 Rules:
 - A key has a digit or a capital: `sk-learn-contrib` is no key.
+- A path is absolute by where it starts: a root, a drive, a server, somebody's home. It
+  ends where a quotation, a list, a sentence or a line ends.
+- In free text only: addresses of machines, and long random strings.
 - Time is linear. No pattern starts in the middle of what it would match: a literal or
   a look behind stops it, or the repetition is bounded.
-- A rule names literals, one of which is in every match. `index` finds the rules that
+- A rule names literals, one of which is in every match. `Index` finds the rules that
   may match a text from these alone. It may name too many rules, never too few.
 
-Patterns are compiled when a text may match them (`scrub`). All together cost 10 ms,
-which no program's start should pay.
+Loaded by the first text that is not plainly clean (`plain`). Patterns are compiled when a
+text may match them (`scrub`): all together cost 10 ms, which no start should pay.
 """
 
 from __future__ import annotations
@@ -17,12 +20,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from telemetry.privacy.plain import SECRET, SECRET_WORDS
+from telemetry.privacy.plain import RUN_MIN, SECRET, SECRET_WORDS
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+PATH, QUERY, USER, EMAIL = "<path>", "<query>", "<user>", "<email>"
+IP, RANDOM = "<ip>", "<random>"
+
+# Where scripts start that put no blanks around words: Chinese, Japanese, Korean.
+UNSPACED = "\u2e80"
 # What neither a path nor an unquoted value contains.
 ENDS = r"\s\"'`<>|"
 
@@ -227,43 +235,38 @@ def _key_rules() -> Iterator[Rule]:
 
 # -- Keys that are known by their whole shape ---------------------------------
 
+# maker | a literal in it | characters of its word at least | shape, not within a word | source
+_SHAPED = r"""
+AWS secret||40|(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])|docs.aws.amazon.com/IAM
+Telegram bot|:|43|\d{8,10}:[A-Za-z0-9_\-]{34,36}(?![A-Za-z0-9_\-])|core.telegram.org/bots/api
+Mailchimp|-us||[0-9a-f]{32}-us\d{1,2}|mailchimp.com/developer
+Terraform|.atlasv1.||[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_\-]{40,}|developer.hashicorp.com/terraform
+Discord bot|.|58|[MNO][A-Za-z0-9_\-]{22,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,40}|gitleaks
+Microsoft Entra|8Q~||[A-Za-z0-9_.~\-]{3}8Q~[A-Za-z0-9_.~\-]{28,40}|learn.microsoft.com/purview
+Resend|re_||re_[A-Za-z0-9]{6,12}_[A-Za-z0-9]{16,}|resend.com/docs
+HubSpot|pat-|44|pat-[a-z]{2}\d-[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|developers.hubspot.com
+Plaid|access-|51|access-[a-z]{7,11}-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|plaid.com/docs
+Azure DevOps|AZDO|84|[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}(?![A-Za-z0-9])|learn.microsoft.com/azure/devops
+Harness|pat. sat.|72|[ps]at\.[A-Za-z0-9_\-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}|gitleaks
+MaxMind|_mmk||[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk|dev.maxmind.com
+Airtable|pat|82|pat[A-Za-z0-9]{14}\.(?=[a-f]{0,63}[0-9])[0-9a-f]{64}|airtable.com/developers
+"""
+
+
+def _shape_rules() -> Iterator[Rule]:
+    for line in _SHAPED.strip().split("\n"):
+        maker, literals, word_min, shape, source = line.split("|")
+        yield Rule(
+            maker,
+            source,
+            _NOT_INSIDE + shape,
+            tuple(literals.split()),
+            word_min=int(word_min or 0),
+        )
+
+
 # fmt: off
 _SHAPES = (
-    Rule("AWS secret", "docs.aws.amazon.com/IAM",
-        r"(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])", word_min=40),
-    Rule("Telegram bot", "core.telegram.org/bots/api",
-        _NOT_INSIDE + r"\d{8,10}:[A-Za-z0-9_\-]{34,36}(?![A-Za-z0-9_\-])",
-        holds=(":",), word_min=43),
-    Rule("Mailchimp", "mailchimp.com/developer",
-        _NOT_INSIDE + r"[0-9a-f]{32}-us\d{1,2}", holds=("-us",)),
-    Rule("Terraform", "developer.hashicorp.com/terraform",
-        _NOT_INSIDE + r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_\-]{40,}",
-        holds=(".atlasv1.",)),
-    Rule("Discord bot", "gitleaks", _NOT_INSIDE
-        + r"[MNO][A-Za-z0-9_\-]{22,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,40}",
-        holds=(".",), word_min=58),
-    Rule("Microsoft Entra", "learn.microsoft.com/purview",
-        _NOT_INSIDE + r"[A-Za-z0-9_.~\-]{3}8Q~[A-Za-z0-9_.~\-]{28,40}",
-        holds=("8Q~",)),
-    Rule("Resend", "resend.com/docs",
-        _NOT_INSIDE + r"re_[A-Za-z0-9]{6,12}_[A-Za-z0-9]{16,}", holds=("re_",)),
-    Rule("HubSpot", "developers.hubspot.com",
-        _NOT_INSIDE + r"pat-[a-z]{2}\d-[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
-        holds=("pat-",), word_min=44),
-    Rule("Plaid", "plaid.com/docs",
-        _NOT_INSIDE + r"access-[a-z]{7,11}-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}",
-        holds=("access-",), word_min=51),
-    Rule("Azure DevOps", "learn.microsoft.com/azure/devops",
-        _NOT_INSIDE + r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}(?![A-Za-z0-9])",
-        holds=("AZDO",), word_min=84),
-    Rule("Harness", "gitleaks", _NOT_INSIDE
-        + r"[ps]at\.[A-Za-z0-9_\-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}",
-        holds=("pat.", "sat."), word_min=72),
-    Rule("MaxMind", "dev.maxmind.com",
-        _NOT_INSIDE + r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk", holds=("_mmk",)),
-    Rule("Airtable", "airtable.com/developers",
-        _NOT_INSIDE + r"pat[A-Za-z0-9]{14}\.(?=[a-f]{0,63}[0-9])[0-9a-f]{64}",
-        holds=("pat",), word_min=82),
     Rule("SSH",  # ... and whose it is
         "RFC 4253, section 6.6",
         _NOT_INSIDE + r"AAAA(?:[BC]3NzaC1|E2VjZHNh|G[a-z]NrL)"
@@ -355,4 +358,186 @@ _NAMED = (
 )
 # fmt: on
 
-SECRETS = (*_key_rules(), *_SHAPES, *_NAMED)
+# -- Paths --------------------------------------------------------------------
+
+_PLAIN = rf"[^{ENDS}:,;()\[\]{{}}\\]"
+_INSIDE = (
+    rf"[,;](?=[^{ENDS}/\\,;])"  # a comma in a name, not one between two paths
+    rf"|\([^{ENDS}()]{{0,200}}\)"
+    rf"|\[[^{ENDS}\[\]]{{0,200}}\]"
+    rf"|\{{[^{ENDS}{{}}]{{0,200}}\}}"
+)
+_POSIX_REST = rf"{_PLAIN}*(?:(?:{_INSIDE}|\\[ ()&'\[\]]){_PLAIN}*)*"
+WINDOWS_REST = rf"{_PLAIN}*(?:(?:{_INSIDE}|\\){_PLAIN}*)*"
+_SEPARATOR = r"[\\/]{1,8}"
+_POSIX_TAIL = rf"/*(?:[^{ENDS}/\\*?=,;:&!()\[\]{{}}^]|(?=[(\[{{])){_POSIX_REST}"
+# `<user>/x` was relative before the name was cut out.
+_NO_LABEL = "".join(
+    f"(?<!<{name}>/)" for name in ("path", "user", "email", "secret", "ip", "random")
+)
+# What a slash does not start a path after: names, dots, stars, closing brackets.
+_NOT_AFTER = r"\w.~*+\-)\]}\\/"
+# What it does start one after; a line's end stands for the start of a text.
+_AFTER = "\n !\"#$%&'(,:;<=>?@[^`{|"
+
+_ROOTS = (
+    *("home", "Users", "root", "tmp", "var", "etc", "usr", "opt", "mnt", "media"),
+    *("private", "Volumes", "proc", "srv"),
+)
+
+_HIER = "filesystem hierarchy standard"
+_WINDOWS = "learn.microsoft.com/windows/win32/fileio/naming-a-file"
+_RFC = "RFC 3986"
+
+# fmt: off
+_PATHS = (
+    Rule("path",  # `://` is no path
+        _HIER,
+        rf"/(?<![{_NOT_AFTER}]/){_NO_LABEL}(?!(?<=[A-Za-z0-9]:/)/){_POSIX_TAIL}",
+        holds=tuple(f"{before}/" for before in _AFTER), label=PATH),
+    Rule("path of an option",  # -I/usr/include
+        "gcc.gnu.org/onlinedocs",
+        rf"(?:(?<=\s-[A-Za-z])|(?<=^-[A-Za-z]))/{_POSIX_TAIL}", holds=(" -", "\n-"),
+        also=("/",), label=PATH),
+    # A known directory is certain behind these too, and behind a letter of a
+    # script that puts no blanks around words.
+    Rule("path at the root", _HIER,
+        rf"(?<=[)\]}}*+\-{UNSPACED}-\U0010ffff])/(?:{'|'.join(_ROOTS)})/" + _POSIX_REST,
+        holds=tuple(f"/{name}/" for name in _ROOTS), label=PATH),
+    Rule("path of Windows", _WINDOWS,
+        rf"(?i)(?:(?<![A-Za-z0-9])[A-Za-z]:{_SEPARATOR}(?=[^{ENDS}\\/*?])"
+        r"(?:Documents and Settings(?=[\\/]))?"
+        rf"|(?<![\w\\])\\{{2,8}}(?:[?.]{_SEPARATOR}(?:[A-Za-z]:)?"
+        r"|[\w.$\-]{2,64}\\{1,4}(?=\w))"
+        r"|(?<![\w\\.])\\{1,4}(?:Users|home|Documents and Settings)\\{1,4})"
+        + WINDOWS_REST, holds=("\\", ":/"), label=PATH),
+    Rule("path of a home",  # `~/x`, `~alice/x`, `$HOME/x`, `%APPDATA%\x`, `../../home/x`
+        "POSIX, section 2.6.1", r"(?:(?<![\w~./\\\-])~[\w.\-]{0,64}"
+        r"|\$\{?(?:env:)?(?:HOME|USERPROFILE|TE?MP(?:DIR)?"
+        r"|(?:LOCAL)?APPDATA|XDG_[A-Z]{4,7}_(?:HOME|DIR))\}?"
+        r"|%(?:USERPROFILE|HOMEPATH|(?:LOCAL)?APPDATA|TE?MP)%"
+        rf"|(?<=\.\.[\\/])(?:home|Users|root)){_SEPARATOR}(?=[^{ENDS}\\/]){WINDOWS_REST}",
+        holds=("~", "$", "%", ".."), also=("/", "\\"), label=PATH),
+    Rule("URL of a file", "RFC 8089",
+        rf"(?i)\b(?:file:(?=[\\/])|(?:smb|cifs|nfs|afp)://)[^{ENDS}]*",
+        holds=("file:/", "file:\\", "smb://", "cifs://", "nfs://", "afp://"),
+        any_case=True, label=PATH),
+)
+# fmt: on
+
+# -- URLs and addresses -------------------------------------------------------
+
+AUTHORITY = r"(?:(?!://)[^\s/?#\\<>\"'`])*"
+# fmt: off
+_ADDRESSES = (
+    # Authority, path, query with fragment. A quote ends the query only where the
+    # text behind it reads like the end of a quotation.
+    Rule("URL", _RFC, rf"://(?P<authority>{AUTHORITY})"
+        r"(?P<path>(?:(?!://)[^\s?#<>\"'`])*)"
+        r"(?P<query>[?#](?:[^\s<>\"'`]|[\"'`](?![\s,:;.)\]}>\"'`]|$))*)?",
+        holds=("://",)),
+    Rule("query", _RFC, r"\?(?P<value>[\w.%\[\]~\-]{1,64}=(?:[^\s<>\"']*[^\s<>\"'.,;:!?)\]}`])?)",
+        holds=("?",), also=("=",), label=QUERY),
+    # Any run of characters, so that no run is looked at twice, and the domain.
+    # A name with blanks is quoted.
+    Rule("e-mail", "RFC 5322", rf"(?:\"[^\"@\s]{{1,32}} [^\"@\r\n]{{1,32}}\"(?=@)"
+        rf"|[^{ENDS}@()\[\]{{}},;:/\\=&?#]+)"
+        r"(?P<domain>@(?:(?:[\w\-]+\.)+[^\W\d_]{2,}|localhost(?![\w.])"
+        r"|\[[0-9A-Fa-f:.]+\]|\d{1,3}(?:\.\d{1,3}){3}|[\w\-]+(?=:[/~:])))?",
+        holds=("@",), label=EMAIL),
+    # user=x, "username": "x", User ID=x; what is no name (a number, True) stays.
+    Rule("user name", "learn.microsoft.com/dotnet connection strings",
+        r"(?i)(?<![A-Za-z])(?:(?:user(?:[ _\-]?(?:name|id))?|login|logname)\s?==?\s?"
+        r"[\"']?(?P<value>(?!true\b|false\b)[^\W\d][\w.@\\\-]{2,63})(?![\w(])"
+        r"|(?:user(?:[ _\-]?name)?|logname)\\*[\"']\s?:\s?\\*[\"']"
+        r"(?P<quoted>[^\W\d][\w.\-]{2,63})(?=\\*[\"']))",
+        holds=("user", "login", "logname"), also=("=", ":"), any_case=True,
+        label=USER),
+)
+
+# -- In free text only --------------------------------------------------------
+
+_FREE = (
+    Rule("IPv4", "RFC 791",
+        r"(?<![0-9A-Za-z])(?<!\d\.)(?:\d{1,3}\.){3}\d{1,3}(?![0-9A-Za-z]|\.\d)"
+        r"(?::\d{1,5}(?!\d))?(?:/\d{1,2}(?!\d))?", holds=(".",), times=3, label=IP,
+        free=True),
+    Rule("host of a cloud",  # ec2-203-0-113-77
+        "docs.aws.amazon.com/vpc",
+        r"(?<![A-Za-z])(?:ip|ec2)-\d{1,3}(?:-\d{1,3}){3}(?!\d)",
+        holds=("ip-", "ec2-"), label=IP, free=True),
+    Rule("IPv6", "RFC 4291", r"(?<![0-9A-Za-z_.])(?<!::)"
+        r"(?P<groups>(?:[0-9A-Fa-f]{1,4}:|:(?=:))(?:[0-9A-Fa-f]{0,4}:){1,6}"
+        r"(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{1,4}|(?<=::)))"
+        r"(?![0-9A-Za-z_])(?:%\w{1,16})?(?:\]:\d{1,5})?(?:/\d{1,3})?", holds=(":",),
+        times=2, label=IP, free=True),
+    Rule("network card",  # as Windows writes it; a date has no letters
+        "IEEE 802",
+        r"(?i)(?<![\w\-])(?=[0-9\-]{0,16}[a-f])(?:[0-9a-f]{2}-){5}[0-9a-f]{2}(?![\w\-])",
+        holds=("-",), times=5, label=IP, free=True),
+    Rule("UUID", "RFC 9562", r"(?i)(?<![0-9A-Za-z])(?=[a-f\-]{0,35}[0-9])"
+        r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9A-Za-z])", holds=("-",),
+        word_min=36, label=RANDOM, free=True),
+    Rule("random run",  # judged besides
+        "RFC 4648", rf"[A-Za-z0-9+/_\-]{{{RUN_MIN},}}={{0,2}}", word_min=RUN_MIN,
+        label=RANDOM, free=True),
+)
+# fmt: on
+
+# -- All of them, and whether one may match -----------------------------------
+
+EVERYWHERE = (
+    *_PATHS,
+    *_ADDRESSES,
+    *_key_rules(),
+    *_shape_rules(),
+    *_SHAPES,
+    *_NAMED,
+)
+IN_FREE_TEXT = (*EVERYWHERE, *_FREE)
+
+_NUMBERS = frozenset("0123456789")
+
+
+class Index:
+    """Finds out whether some rule may match a text without looking at each rule.
+
+    Rules are indexed by one character of each of their literals, one that few texts
+    have. Those that need a digit or a capital are spared where a text has neither.
+    """
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._keys: dict[str, list[tuple[str, Rule]]] = {}
+        self._rest: dict[str, list[tuple[str, Rule]]] = {}
+        self._others: list[tuple[str, Rule]] = []
+        for rule in rules:
+            literals = rule.holds or ("",)
+            if rule.any_case:
+                literals = rule.also or literals
+            for literal in literals:
+                sign = literal.strip(ALNUM) or literal.strip(SMALL)
+                if sign:
+                    table = self._keys if rule.also is DRAWN else self._rest
+                    table.setdefault(sign[0], []).append((literal, rule))
+                else:
+                    self._others.append((literal, rule))
+
+    def may_match(self, text: str, low: str, *, free: bool) -> bool:
+        """Whether some rule may match the text; `low` is it in lower case."""
+        is_drawn = text != low or not _NUMBERS.isdisjoint(text)
+        for table in (self._keys, self._rest) if is_drawn else (self._rest,):
+            for sign in table.keys() & text:
+                for literal, rule in table[sign]:
+                    if (
+                        literal in (low if rule.any_case else text)
+                        and (free or not rule.free)
+                        and rule.may_match(text, low)
+                    ):
+                        return True
+        return any(
+            literal in low and (free or not rule.free) and rule.may_match(text, low)
+            for literal, rule in self._others
+        )
+
+
+INDEX = Index(IN_FREE_TEXT)

@@ -18,8 +18,8 @@ from unicodedata import normalize
 
 from telemetry.privacy.escapes import Span, cut, views
 from telemetry.privacy.finders import FINDERS, JUDGES, path_end
-from telemetry.privacy.places import PATH, UNSPACED, USER, WINDOWS_REST
-from telemetry.privacy.user import last_component
+from telemetry.privacy.plain import last_component
+from telemetry.privacy.rules import PATH, UNSPACED, USER, WINDOWS_REST
 
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _compiled: dict[str, re.Pattern[str]] = {}
 class Identity:
     """One person's homes and names, and the patterns that find them.
 
-    Both must be fit to be searched for: see `user.searchable_name`.
+    Both must be fit to be searched for: see `plain.searchable_name`.
     """
 
     def __init__(self, homes: tuple[str, ...], users: tuple[str, ...]) -> None:

@@ -36,8 +36,7 @@ HEAVY |= {"urllib.parse", "asyncio", "threading", "subprocess", "multiprocessing
 HEAVY |= {"logging", "pathlib", "json", "dataclasses", "tempfile", "random"}
 HEAVY |= {"hashlib", "secrets", "shutil", "inspect", "traceback", "argparse"}
 # Of our own, and nothing to a command of plain words in a program that logs nothing.
-UNUSED = {"telemetry.privacy.index", "telemetry.privacy.places"}
-UNUSED |= {"telemetry.privacy.rules", "telemetry.privacy.scrub", "telemetry.logs"}
+UNUSED = {"telemetry.privacy.rules", "telemetry.privacy.scrub", "telemetry.logs"}
 # Off by environment: a launch pays for none of these either.
 OFF_TOO = {"msgspec", "typing", "re", "enum", "datetime", "uuid", "zlib", "__future__"}
 

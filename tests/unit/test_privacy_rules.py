@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 
 from telemetry.privacy import Scrubber
 from telemetry.privacy.finders import FINDERS
-from telemetry.privacy.index import EVERYWHERE, IN_FREE_TEXT, INDEX
 from telemetry.privacy.plain import SECRET_WORDS, is_plain
-from telemetry.privacy.rules import DRAWN, SECRET_KEY, Rule
+from telemetry.privacy.rules import (
+    DRAWN,
+    EVERYWHERE,
+    IN_FREE_TEXT,
+    INDEX,
+    SECRET_KEY,
+    Rule,
+)
 from telemetry.privacy.scrub import Identity, as_searched, scrub
 from tests.support.canaries import CANARIES, DISGUISES
 from tests.support.examples import examples

@@ -13,7 +13,7 @@ ENVIRONMENT = {
     "USERDOMAIN": "CORP",
     "LOCALAPPDATA": r"C:\Users\Quillon.Berg\AppData\Local",
 }
-HOMES, USERS = identity_from(ENVIRONMENT, "win32")
+HOMES, USERS = identity_from(ENVIRONMENT)
 SCRUBBER = Scrubber(homes=HOMES, users=USERS)
 
 # What stands in an error, a property or a log line; `zanzibar` is private in each.

@@ -22,8 +22,8 @@ from tests.support.surroundings import REPOSITORY
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "absent errors interrupts paths files_posix files_windows files text logs switches _build build_values privacy threads unfinished_modules",
-        "event_type identity events light_events envelope session spool",
+        "absent errors interrupts paths files_posix files_windows files text logs switches _build build_values privacy threads",
+        "identity events light_events envelope session spool",
         "wire",
         "config consent notice commands machine mistakes",
         "books",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,17 @@ from hypothesis import strategies as st
 from telemetry.session import ERRORS_MAX, SessionState, SessionTokenUsage, start
 
 
+def call(session: SessionState, error: str | None = None) -> None:
+    session.count_tool_call("tool", "s", "a", timedelta(seconds=1), error)
+
+
 def test_an_end_tells_what_happened() -> None:
     """One event in place of hundreds: it must add up."""
     session = start("s1", "root", 100.0)
-    session.count_tool_call(None)
-    session.count_tool_call("it failed")
-    session.count_tokens(100, 50, 0.5)
-    session.count_tokens(10, 5, 0.25)
+    call(session)
+    call(session, "it failed")
+    session.count_tokens("m", 100, 50, 0.5)
+    session.count_tokens("m", 10, 5, 0.25)
     session.count_error("agent failed")
     event = session.end(101.5)
     assert event is not None
@@ -49,7 +54,7 @@ def test_without_both_ids_there_is_no_session(session_id: str, agent_name: str) 
     """An end that belongs to nobody cannot be matched with its start."""
     session = start(session_id, agent_name, 0.0)
     session.count_error("lost")
-    session.count_tool_call("counted")
+    call(session, "counted")
     assert session.end(1.0) is None
     assert session.error == ["counted"]
 
@@ -69,7 +74,7 @@ def test_an_error_counts_while_the_session_is_open() -> None:
     session.end(1.0)
     session.count_error("after")
     assert session.error_count == 1
-    session.count_tool_call("a tool after the end")
+    call(session, "a tool after the end")
     assert (session.error_count, session.tool_calls) == (2, 1)
 
 
@@ -77,7 +82,7 @@ def test_an_error_without_text_is_an_error() -> None:
     """Some exceptions say nothing; they still mean that something failed."""
     session = start("s1", "root", 0.0)
     session.count_error("")
-    session.count_tool_call("")
+    call(session, "")
     event = session.end(1.0)
     assert event is not None
     assert (event.error, event.error_count, event.is_success) == (["", ""], 2, False)
@@ -104,8 +109,8 @@ def test_a_thousand_errors_do_not_cost_the_end() -> None:
 def test_a_start_without_an_end_begins_anew() -> None:
     """Nothing of one session may be told as another's."""
     first = start("s1", "a1", 0.0)
-    first.count_tool_call("failed")
-    first.count_tokens(1, 2, 3.0)
+    call(first, "failed")
+    first.count_tokens("m", 1, 2, 3.0)
     second = start("s2", "a2", 5.0)
     assert (second.tool_calls, second.error_count, second.error) == (0, 0, [])
     assert second.token_usage == SessionTokenUsage()
@@ -146,7 +151,7 @@ def test_sums_are_exact(usages: list[tuple[int, int, float]]) -> None:
     """Integers of 64 bits wrap and floats round; a sum of tokens does neither."""
     session = start("s", "a", 0.0)
     for usage in usages:
-        session.count_tokens(*usage)
+        session.count_tokens("m", *usage)
     event = session.end(1.0)
     assert event is not None
     assert event.input_tokens == sum(usage[0] for usage in usages)
@@ -158,8 +163,8 @@ def test_sums_are_exact(usages: list[tuple[int, int, float]]) -> None:
 def test_a_cost_that_is_no_number_makes_the_sum_none() -> None:
     """A sum without the part that nobody knows would look like the whole."""
     session = start("s", "a", 0.0)
-    session.count_tokens(1, 1, math.nan)
-    session.count_tokens(2, 2, 1.0)
+    session.count_tokens("m", 1, 1, math.nan)
+    session.count_tokens("m", 2, 2, 1.0)
     event = session.end(1.0)
     assert event is not None
     assert math.isnan(event.cost)
