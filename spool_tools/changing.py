@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from spool_tools.screen import complain
+from spool_tools.screen import complain, problem_of
 from spool_tools.target import seconds
 from telemetry.delivery.opt_out import finish_opt_out
 from telemetry.delivery.schedule import flush_lock
@@ -37,8 +37,21 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class ChangeError(TelemetryError):
+    """A command could not do all that it does. Says why, and what is left."""
+
+
 class BusyError(TelemetryError):
     """A flusher is at work and did not end in time. Nothing was changed."""
+
+
+@contextlib.contextmanager
+def failing_with(state: str) -> Iterator[None]:
+    """What fails within ends the command: why, and the `state` things are left in."""
+    try:
+        yield
+    except (TelemetryError, OSError) as error:
+        raise ChangeError(f"{problem_of(error)}; {state}") from error
 
 
 @contextlib.contextmanager
