@@ -32,8 +32,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from spool_tools.collector.body import Batch, checked, inflate
-from spool_tools.collector.formats import POSTHOG, Format, format_of, key_in
+from spool_tools.collector.formats import (
+    POSTHOG,
+    Batch,
+    Format,
+    checked,
+    format_of,
+    inflate,
+    key_in,
+)
 from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour, Plan
 from spool_tools.collector.server import Answer, Limits, Refusal, Request, Server
 from spool_tools.collector.store import Range, RequestRow, Store, StoreError

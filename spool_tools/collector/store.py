@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from spool_tools.collector.body import Row
 from telemetry.errors import TelemetryError
 
 
@@ -47,6 +46,20 @@ ON CONFLICT(event_id) DO UPDATE SET
 """
 # Another process may look on, or collect into the same file.
 _BUSY_TIMEOUT_S = 10.0
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One event as it is stored: `json` as it came, the names safe to print.
+
+    Out of the garbage collector's sight: it holds no other object, and batches of
+    hundreds would set the collector off again and again.
+    """
+
+    event_id: str
+    event: str
+    event_timestamp: int
+    source: str
+    json: str
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
