@@ -32,8 +32,8 @@ import msgspec
 from spool_tools.cli import flush_or_drop
 from spool_tools.collector import Collector, Faults
 from spool_tools.collector.misbehaviour import BEHAVES
-from spool_tools.collector.server import Limits
 from spool_tools.collector.store import RequestRow, StoreError
+from spool_tools.server import Limits
 from spool_tools.target import WrongUsageError, seconds_above_0
 from spool_tools.wording import printable
 

@@ -5,7 +5,6 @@ formats        what events a body holds, which can be stored, and how its own re
                answers; pure
 store          one SQLite file, one transaction a request
 misbehaviour   which requests meet a fault, and which fault; pure
-server         HTTP/1.1 on the standard library's server
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ from spool_tools.collector.formats import (
     key_in,
 )
 from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour, Plan
-from spool_tools.collector.server import Answer, Limits, Refusal, Request, Server
 from spool_tools.collector.store import Range, RequestRow, Store, StoreError
+from spool_tools.server import Answer, Limits, Refusal, Request, Server
 from spool_tools.wording import printable
 
 

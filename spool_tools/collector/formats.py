@@ -30,13 +30,13 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from spool_tools.collector.server import (
+from spool_tools.collector.store import RequestRow, Row
+from spool_tools.server import (
     REASON_CHARACTERS_MAX,
     Answer,
     Refusal,
     Request,
 )
-from spool_tools.collector.store import RequestRow, Row
 from spool_tools.wording import printable
 from telemetry.wire.formats import protobuf
 

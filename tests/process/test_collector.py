@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from spool_tools.collector import Collector
 from spool_tools.collector.formats import RECORDS, checked, inflate
-from spool_tools.collector.server import Limits, Refusal
 from spool_tools.collector.store import RequestRow, Store, StoreError
+from spool_tools.server import Limits, Refusal
 from tests.support.examples import examples
 
 

@@ -13,7 +13,7 @@ import urllib3
 
 from spool_tools.collector import Collector, Faults
 from spool_tools.collector.formats import OTLP_PROTOBUF
-from spool_tools.collector.server import Answer, Limits, Refusal, Request, Server
+from spool_tools.server import Answer, Limits, Refusal, Request, Server
 from telemetry.wire.formats import FORMATS
 from tests.support.delivering import client_of
 

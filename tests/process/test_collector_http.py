@@ -16,7 +16,7 @@ import urllib.parse
 import pytest
 
 from spool_tools.collector import Collector
-from spool_tools.collector.server import Limits
+from spool_tools.server import Limits
 
 
 BATCH = (

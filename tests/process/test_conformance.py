@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from spool_tools.collector import Collector
-from spool_tools.collector.server import Answer, Limits, Request, Server
 from spool_tools.conformance import Asker
+from spool_tools.server import Answer, Limits, Request, Server
 from telemetry.wire.formats import FORMATS
 from tests.support.tooling import ran
 

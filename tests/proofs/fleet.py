@@ -37,8 +37,8 @@ from typing import Any
 import urllib3
 
 from spool_tools.collector import Collector
-from spool_tools.collector.server import Answer, Limits, Request, Server
 from spool_tools.recipe import text_of
+from spool_tools.server import Answer, Limits, Request, Server
 from tests.support.clickhouse import running_clickhouse
 from tests.support.delivering import census_of
 from tests.support.launching import await_no_flusher, environment_of, flushers

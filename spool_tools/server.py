@@ -1,4 +1,4 @@
-"""HTTP/1.1 for the collector, on the standard library's server.
+"""HTTP/1.1 on the standard library's server, for `collect` and `view`.
 
 Rules:
 - A request needs a Content-Length. Where the end of its body is in doubt, or the body
@@ -52,7 +52,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, which need not be an error 
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client may ask of the collector.
+    """What one client may ask of a server.
 
     body_bytes_max: of a body, before and after its coding; 16 times the pipeline's
     silence_s: without a byte from a client for so long, its connection is closed
