@@ -141,8 +141,8 @@ def test_only_its_own_page_may_ask_for_anything(home: Path) -> None:
                 (421, "POST", off, form, {"Origin": origin, "Host": "evil.example"}),
                 (404, "POST", "/off", form, {"Origin": origin}),
                 (404, "POST", f"{page.path}purge", form, {"Origin": origin}),
-                (400, "POST", off, form + "x" * 2000, {"Origin": origin}),
-                (501, "PUT", off, form, {"Origin": origin}),
+                (413, "POST", off, form + "x" * 2000, {"Origin": origin}),
+                (405, "PUT", off, form, {"Origin": origin}),
             )
         ):
             answer = page.ask(method, path, body, **headers)
