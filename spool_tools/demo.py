@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,8 @@ _DELIVERY_S = 60.0
 _SHOWN = 3
 # As much of an event as shows what it is.
 _LINE_CHARACTERS = 112
+# A name that never resolves (RFC 6761 §6.4).
+_UNREACHABLE = "https://collector.invalid/events"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,12 +82,11 @@ class _Story:
 
     def tell(self) -> int:
         """Chapter by chapter; the exit code."""
-        unused = f"http://127.0.0.1:{_free_port()}/events"
         self.chapter("1. A program runs while its collector cannot be reached.")
-        self.launch("first", endpoint=unused)
+        self.launch("first", endpoint=_UNREACHABLE)
         self.say(f"   {len(self.acknowledged)} tool calls recorded and acknowledged.")
         self.chapter("2. It runs again and is killed (SIGKILL) in the middle.")
-        self.launch("second", endpoint=unused, kill_after=_KILLED_AFTER)
+        self.launch("second", endpoint=_UNREACHABLE, kill_after=_KILLED_AFTER)
         self.say(f"   {len(self.acknowledged)} calls acknowledged in both runs.")
         self.chapter("3. What the spool holds (`spool-tools dump`):")
         width = min(self.screen.width, _LINE_CHARACTERS)
@@ -149,11 +149,12 @@ class _Story:
         """The books against what was acknowledged and what arrived."""
         names = [each["properties"].get("tool_name", "") for each in collector.events()]
         requests = len(collector.requests())
+        self.say(
+            f"   {len(names)} events arrived in {requests} requests, {took_s:.1f} s."
+        )
         lost = self.acknowledged - set(names)
         twice = sum(collector.copies().values()) - len(names)
         books = self.census()
-        arrived = f"{len(names)} events arrived in {requests} requests"
-        self.say(f"   {arrived}, {took_s:.1f} s.")
         self.chapter("5. The books.")
         self.say(
             f"   recorded {books.recorded} = pending {books.pending}"
@@ -169,10 +170,8 @@ class _Story:
             and books.delivered == len(names)
             and not books.pending
         )
-        if fine:
-            self.say("   ", ("The books balance.", "green"))
-        else:
-            self.say("   ", ("THE BOOKS DO NOT BALANCE.", "bold red"))
+        fails = ("THE BOOKS DO NOT BALANCE.", "bold red")
+        self.say("   ", ("The books balance.", "green") if fine else fails)
         return 0 if fine else 1
 
 
@@ -180,11 +179,3 @@ def _await(holds: Callable[[], bool]) -> None:
     until = time.monotonic() + _DELIVERY_S
     while not holds() and time.monotonic() < until:
         time.sleep(0.02)
-
-
-def _free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,4 +1,4 @@
-"""A progress bar with rate and time left, for a person at a terminal.
+"""A progress bar with the time left, for a person at a terminal.
 
 Drawn by rich where it is installed, on standard output, or on standard error where the
 output goes into a file. It appears after a moment, and leaves nothing behind.
@@ -10,8 +10,8 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spool_tools.screen import Screen
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What is over by then needs no bar, and need not load one.
 _SHOWN_AFTER_S = 0.4
+T = TypeVar("T")
 
 
 class Bar:
@@ -52,24 +53,23 @@ class Bar:
             self._due = float("inf")
             self._draw(done)
 
+    def over(self, found: Iterable[T]) -> Iterator[T]:
+        """The same; each that was taken is done."""
+        for done, each in enumerate(found, 1):
+            yield each
+            self.at(done)
+
     def _draw(self, done: int) -> None:
         try:
             from rich import progress
             from rich.console import Console
-            from rich.text import Text
         except ImportError:
             return
-
-        class Rate(progress.ProgressColumn):
-            def render(self, task: progress.Task) -> Text:
-                rate = task.finished_speed or task.speed
-                return Text(f"{rate:,.0f} events/s" if rate else "")
 
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}", style="bold"),
             progress.BarColumn(bar_width=None),
             progress.MofNCompleteColumn(),
-            Rate(),
             progress.TimeRemainingColumn(),
             console=self._screen.console or Console(stderr=True),
             transient=True,
