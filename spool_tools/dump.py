@@ -240,8 +240,7 @@ def _news(spool: Spool, name: str, seen: dict[str, tuple[int, int]]) -> Iterator
         if end is None:
             yield from spool.waiting(reader, entry)
             end = entry.offset
-        reader.start_at(end)
-        for item in spool.items(reader):
+        for item in spool.items(reader, end):
             end = item.end
             if isinstance(item, Record):
                 yield item.event

@@ -28,7 +28,12 @@ from spool_tools.target import NoSuchSpoolError, add_target, destination, target
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
 from telemetry.books.entries import Totals
-from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX, lock_problem
+from telemetry.books.view import (
+    DB_NAME,
+    JOURNAL_SUFFIX,
+    lock_problem,
+    set_aside_names,
+)
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
@@ -36,7 +41,7 @@ from telemetry.delivery.forgetting import last_answer
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.upkeep import is_short_of_room
 from telemetry.errors import ConfigError
-from telemetry.files import directory_problem, names_in, open_regular
+from telemetry.files import directory_problem, open_regular
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
@@ -81,7 +86,6 @@ class Status(msgspec.Struct, kw_only=True):
     refused: dict[str, int]
     segments: int
     spool_bytes: int
-    dead_bytes: int
     quarantine_files: int
     quarantine_bytes: int
     oldest_event_age_s: float | None
@@ -147,7 +151,8 @@ def status_of(home: Home) -> Status:
     holder = flush_lock_holder(home)
     mistakes = explain.mistakes_of(home)
     off = "" if decision.on else decision.reason
-    facts = _facts(spool, census, holder, off, mistakes)
+    since = _refused_since(home, spool.snapshot.totals)
+    facts = _facts(spool, census, holder, off, mistakes, refused_since=since)
     code, sentence = why(facts)
     return Status(
         home=home.root,
@@ -158,10 +163,12 @@ def status_of(home: Home) -> Status:
         why_code=code,
         **msgspec.structs.asdict(census),
         balanced=census.holds(),
-        refused=_refused(home, spool.snapshot.totals),
+        refused={
+            name: spool.snapshot.totals.refused.get(name, 0) + since.get(name, 0)
+            for name in sorted({*spool.snapshot.totals.refused, *since})
+        },
         segments=len(segment_names(home)),
         spool_bytes=sum(sizes(home.spool).values()),
-        dead_bytes=sum(sizes(home.dead).values()),
         quarantine_files=len(stretches),
         quarantine_bytes=sum(size for _, size in stretches),
         oldest_event_age_s=_oldest_age_s(spool),
@@ -187,15 +194,19 @@ def status_of(home: Home) -> Status:
 
 
 def _facts(
-    spool: Spool, census: Census, holder: Holder, off: str, mistakes: list[str]
+    spool: Spool,
+    census: Census,
+    holder: Holder,
+    off: str,
+    mistakes: list[str],
+    *,
+    refused_since: Mapping[str, int],
 ) -> Facts:
     home = spool.home
     endpoint, key, problem = _destination(os.environ)
     entries = spool.snapshot.segments.values()
     aside = [each for entry in entries for each in entry.announced if each.reason]
-    damaged = f"{os.path.basename(home.ledger)}.malformed-"
     plan = schedule.load(home.next_flush)
-    since = _refused_since(home, spool.snapshot.totals)
     problem_here = recording_problem(home)
     unusable = "" if problem_here else _unusable(home, holder)
     # Root looks at the homes of others, whose programs record there.
@@ -214,7 +225,7 @@ def _facts(
         began=plan.last,
         # A home that was made on a full disk has no file to count refusals in, and a
         # file system that copies what is overwritten cannot count them.
-        refused=tuple(name for name, count in since.items() if count)
+        refused=tuple(name for name, count in refused_since.items() if count)
         or (("no_room",) if is_short_of_room(home.root) else ()),
         pending=census.pending,
         is_flushing=holder.state == "running",
@@ -226,9 +237,7 @@ def _facts(
         deletion_answer=last_answer(home),
         set_aside=sum(each.count for each in aside),
         set_aside_reason=aside[0].reason if aside else "",
-        ledgers_aside=tuple(
-            sorted(each for each in names_in(home.root) if each.startswith(damaged))
-        ),
+        ledgers_aside=tuple(set_aside_names(home.ledger)),
         is_ledger_unreadable=not spool.has_ledger,
         has_sqlite=find_spec("_sqlite3") is not None,
         endpoint=endpoint,
@@ -376,14 +385,6 @@ def _unreadable(spool: Spool) -> list[str]:
     return found + [p for p in spool.problems if not any(at in p for at in places)]
 
 
-def _refused(home: Home, totals: Totals) -> dict[str, int]:
-    """Refusals by reason: those in the ledger, and those counted since."""
-    counts = dict(totals.refused)
-    for reason, count in _refused_since(home, totals).items():
-        counts[reason] = counts.get(reason, 0) + count
-    return counts
-
-
 def _refused_since(home: Home, totals: Totals) -> dict[str, int]:
     """Refusals by reason that no flush has counted yet."""
     marks = totals.refused_marks
@@ -443,11 +444,14 @@ def _equation(status: Status, now: float) -> Iterator[Line]:
         yield ((f"  THE BOOKS DO NOT BALANCE: {problem}", "bold red"),)
 
 
+def refusals_of(status: Status) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in status.refused.items())
+
+
 def _rest(status: Status, now: float) -> Iterator[tuple[str, str, str]]:
     """What else there is to say: a name, a text and its style."""
     if status.refused:
-        reasons = ", ".join(f"{v:,} {k}" for k, v in sorted(status.refused.items()))
-        yield "not recorded", reasons, "yellow"
+        yield "not recorded", refusals_of(status), "yellow"
     if status.endpoint:
         yield "endpoint", status.endpoint, ""
     if status.last_error:

@@ -12,7 +12,7 @@ import msgspec
 
 from spool_tools.dump import details_of
 from spool_tools.events import Entry
-from spool_tools.status import Status
+from spool_tools.status import Status, refusals_of
 from spool_tools.wording import ago, many, moment, printable, size
 from telemetry.books.entries import Day
 
@@ -128,8 +128,8 @@ def _equation(status: Status) -> str:
     recorded = f'<div class="term recorded"><b>{status.recorded:,}</b>'
     recorded += "<strong>recorded</strong><small>on this machine</small></div>"
     wrong = "" if status.balanced else "The books do not balance: run verify."
-    refused = ", ".join(f"{count:,} {why}" for why, count in status.refused.items())
-    notes = [wrong, f"Not recorded: {refused}." if refused else "", *status.unreadable]
+    refused = f"Not recorded: {refusals_of(status)}." if status.refused else ""
+    notes = [wrong, refused, *status.unreadable]
     said = "".join(f'<p class="bad">{_text(note)}</p>' for note in notes if note)
     if status.dead:
         said += "<p><code>spool-tools dead list</code> says why they are dead.</p>"
