@@ -26,6 +26,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -33,11 +34,13 @@ from spool_tools.cli import flush_or_drop
 from spool_tools.collector import Collector, Faults
 from spool_tools.collector.misbehaviour import BEHAVES
 from spool_tools.collector.store import RequestRow, StoreError
+from spool_tools.screen import complain
 from spool_tools.server import Limits
-from spool_tools.target import WrongUsageError, seconds_above_0
+from spool_tools.target import WrongUsageError, count_above_0, seconds_above_0
 from spool_tools.wording import printable
 
 
+_say = partial(complain, "collect")
 # How late the end may be noticed.
 _LOOK_S = 0.2
 _EXIT_CODES = {"count": 0, "time": 0, "SIGTERM": 0, "SIGINT": 130}
@@ -57,10 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--header", metavar="NAME",
         help="the header the key comes in (default: TELEMETRY_HEADER, else "
         "x-api-key)")  # fmt: skip
-    add("--count", metavar="N", type=_whole, help="end after N new distinct events")
+    add("--count", metavar="N", type=count_above_0,
+        help="end after N new distinct events")  # fmt: skip
     add("--for", metavar="SECONDS", type=seconds_above_0, dest="for_s",
         help="end after that")  # fmt: skip
-    add("--body-bytes-max", metavar="BYTES", type=_whole,
+    add("--body-bytes-max", metavar="BYTES", type=count_above_0,
         default=Limits().body_bytes_max,
         help="answer 413 above that (default: %(default)s)")  # fmt: skip
     add("--verbose", action="store_true", help="print each request as a JSON line")
@@ -132,12 +136,6 @@ def _path(text: str) -> str:
     if re.fullmatch(r"/[!-~]*", text) is None or set(text) & set("?#"):
         raise argparse.ArgumentTypeError(f"{text!r} is no path that starts with /")
     return text
-
-
-def _whole(text: str) -> int:
-    if re.fullmatch(r"[0-9]{1,15}", text) is None or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -260,8 +258,3 @@ def _signals_end(ends: queue.SimpleQueue[str]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):
-        print(f"collect: {printable(line)}", file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ import msgspec
 from spool_tools.progress import Bar
 from spool_tools.reading import Spool, decoded
 from spool_tools.screen import Screen, as_json, complain
-from spool_tools.target import WrongUsageError, add_target, target_home
+from spool_tools.target import WrongUsageError, add_target, count, target_home
 from spool_tools.wording import cut, printable
 from telemetry.books.entries import Announced, SegmentEntry
 from telemetry.config import Config
@@ -141,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only events recorded since: 90s, 5m, 2h, 3d ago, or 2026-01-31T12:00 "
         "(UTC where no zone is given)",
     )
-    add("--limit", type=_count, metavar="N", help="at most N of them")
+    add("--limit", type=count, metavar="N", help="at most N of them")
     add("--follow", action="store_true", help="go on as they are recorded, till Ctrl-C")
     add(
         "--state",
@@ -345,9 +345,3 @@ def _planned(
     reader.start_at(entry.offset)
     while items := reader.take(events_max, bytes_max):
         yield None, records(items)
-
-
-def _count(text: str) -> int:
-    if re.fullmatch("[0-9]{1,18}", text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no count")
-    return int(text)

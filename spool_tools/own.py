@@ -20,6 +20,7 @@ from spool_tools.wording import ago, many, size
 from telemetry.client import Client
 from telemetry.errors import TelemetryError
 from telemetry.identity import known_uuid
+from telemetry.integrations.own_commands import ACTIONS
 from telemetry.mistakes import no_key
 from telemetry.paths import Home, home_of
 
@@ -28,12 +29,8 @@ FAILED, WRONG_USAGE = 1, 2
 # The tool behind each action.
 _TOOLS = {"show": "dump", "on": "enable", "off": "disable"}
 _TOOLS |= {name: name for name in ("reset", "forget")}
-_HINTS = {
-    "show": "see what waits, as it will be sent",
-    "off": "collect nothing more",
-    "on": "collect it again",
-    "reset": "take another random id",
-}
+# What a user may want next.
+_HINTS = ("show", "off", "on", "reset")
 
 
 def run_action(
@@ -113,9 +110,9 @@ def _status(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ..
     if identity:
         yield (f"  this installation is known as {identity}",)
     yield ()
-    for action, meaning in _HINTS.items():
+    for action in _HINTS:
         if action != ("on" if decision.on else "off"):
-            yield (f"{program} {action}", "bold"), f"  {meaning}"
+            yield (f"{program} {action}", "bold"), f"  {ACTIONS[action]}"
 
 
 def _counts(status: Status, lacks: str) -> Iterator[tuple[Part, ...]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import shutil
 import sys
 import threading
@@ -196,3 +197,17 @@ def seconds_above_0(text: str) -> float:
     if seconds(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0 seconds")
     return float(text)
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more, as the type of an option."""
+    if re.fullmatch("[0-9]{1,15}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count")
+    return int(text)
+
+
+def count_above_0(text: str) -> int:
+    """A whole number above 0, as the type of an option."""
+    if count(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

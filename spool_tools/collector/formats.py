@@ -38,6 +38,7 @@ from spool_tools.server import (
     Request,
 )
 from spool_tools.wording import printable
+from telemetry.wire.batch import event_id_of
 from telemetry.wire.formats import protobuf
 
 
@@ -120,6 +121,7 @@ class _Capture(msgspec.Struct):
     api_key: str = ""
 
 
+_EVENT = msgspec.json.Decoder(_Event)
 _BODY = msgspec.json.Decoder(_Body)
 _LINE = msgspec.json.Decoder(msgspec.Raw)
 _CAPTURE = msgspec.json.Decoder(_Capture)
@@ -153,27 +155,20 @@ def checked(events: Iterable[bytes], *, reject: tuple[str, ...] = ()) -> Batch:
     rows: list[Row] = []
     rejected: list[Rejected] = []
     for index, text in enumerate(events):
-        event_id = ""
+        event_id = event_id_of(text)
+        if not _EVENT_ID.fullmatch(event_id):
+            event_id = ""  # it cannot be repeated in an answer
         try:
-            tree = msgspec.json.decode(text)
-            event_id = _event_id(tree)
-            rows.append(_row(text, tree, event_id, reject))
+            rows.append(_row(text, event_id, reject))
         except (ValueError, RecursionError) as exc:
             reason = printable(str(exc))[:REASON_CHARACTERS_MAX]
             rejected.append(Rejected(event_id, reason, index))
     return Batch(tuple(rows), tuple(rejected))
 
 
-def _event_id(tree: Any) -> str:
-    """The id of an event; empty if it has none that can be repeated."""
-    properties = tree.get("properties") if isinstance(tree, dict) else None
-    found = properties.get("event_id") if isinstance(properties, dict) else None
-    return found if isinstance(found, str) and _EVENT_ID.fullmatch(found) else ""
-
-
-def _row(text: bytes, tree: Any, event_id: str, reject: tuple[str, ...]) -> Row:
+def _row(text: bytes, event_id: str, reject: tuple[str, ...]) -> Row:
     """The event as it is stored. Raises ValueError with the reason why it is none."""
-    event = msgspec.convert(tree, _Event)
+    event = _EVENT.decode(text)
     if not event_id:
         raise ValueError("properties.event_id is no 1 to 128 visible ASCII characters")
     if event.event in reject:

@@ -37,7 +37,7 @@ from typing import Any
 import urllib3
 
 from spool_tools.collector import Collector
-from spool_tools.recipe import text_of
+from spool_tools.recipe import texts
 from spool_tools.server import Answer, Limits, Request, Server
 from tests.support.clickhouse import running_clickhouse
 from tests.support.delivering import census_of
@@ -157,7 +157,7 @@ def collect(form: str = "records") -> Iterator[Receiver]:
 def clickhouse(directory: Path) -> Iterator[Receiver]:
     """ClickHouse's engine, with the schema of the recipe."""
     with running_clickhouse(directory / "clickhouse", key=KEY) as server:
-        server.script(text_of("clickhouse"))
+        server.script(texts()["clickhouse"])
         pool = urllib3.PoolManager(retries=False, maxsize=64)
 
         def forward(request: Request) -> Answer:
