@@ -176,7 +176,9 @@ class Collector:
             refusal = exc
         except StoreError as exc:
             return form.refused(Refusal(503, exc.problem))
-        status = _status(plan, refusal)
+        # Another 2xx takes the place of our 200, never of a refusal.
+        is_lie = plan.html or plan.is_error
+        status = refusal.status if refusal and not is_lie else plan.status or 200
         reasons = [refusal] if refusal else batch.rejected
         row = RequestRow(
             received_ms=received_ms,
@@ -201,11 +203,16 @@ class Collector:
                 row, batch.rows, _ranges(request.headers.get("x-spool-range", ""))
             )
         except StoreError as exc:
-            refusal = Refusal(503, f"not stored: {exc.problem}")
-            row = msgspec.structs.replace(row, status=503, reason=refusal.reason)
-            self._note(row)
-            return form.refused(refusal)
-        self._note(row)
+            plan, status = BEHAVES, 503
+            refusal = Refusal(status, f"not stored: {exc.problem}")
+            row = msgspec.structs.replace(row, status=status, reason=refusal.reason)
+        with self._changed:
+            if row.id:
+                self._requests += 1
+                self._events += row.accepted
+                self._changed.notify_all()
+        if self._on_request is not None:
+            self._on_request(row)
         truth = form.refused(refusal) if refusal else form.answer(row, batch)
         return _answer(plan, status, faults, form=form, truth=truth)
 
@@ -238,22 +245,6 @@ class Collector:
     def _is_key(self, given: str) -> bool:
         return self._key is None or hmac.compare_digest(given.encode(), self._key)
 
-    def _note(self, row: RequestRow) -> None:
-        with self._changed:
-            if row.id:
-                self._requests += 1
-                self._events += row.accepted
-                self._changed.notify_all()
-        if self._on_request is not None:
-            self._on_request(row)
-
-
-def _status(plan: Plan, refusal: Refusal | None) -> int:
-    """What to answer. Another 2xx takes the place of our 200, never of a refusal."""
-    if refusal and not (plan.html or plan.is_error):
-        return refusal.status
-    return plan.status or 200
-
 
 def _answer(
     plan: Plan, status: int, faults: Faults, *, form: Format, truth: Answer
@@ -265,7 +256,7 @@ def _answer(
         answer = form.refused(Refusal(status, said))
     else:
         answer = truth
-    headers = list(answer.headers)
+    headers = [*answer.headers]
     if plan.is_error and faults.retry_after is not None:
         headers.append(("Retry-After", faults.retry_after))
     if status == 405:

@@ -44,7 +44,6 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def is_error(self) -> bool:
-        """Whether another status than a 2xx is to be answered."""
         return self.status is not None and not 200 <= self.status <= 299
 
 
@@ -103,8 +102,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         if status is None and self.html:
             status = 200
         elif status is None and delivery == "whole":
-            asked = self.fail_rate is not None or self.retry_after is not None
-            if not asked:
+            if self.fail_rate is None and self.retry_after is None:
                 return BEHAVES
             status = 503
         plan = Plan(status, self.html, delivery)

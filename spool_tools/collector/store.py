@@ -153,7 +153,7 @@ class Store:
                 # SQLite gives its -wal and -shm files the mode of the file itself.
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = sqlite3.connect(
-                database=path,
+                path,
                 timeout=_BUSY_TIMEOUT_S,
                 isolation_level=None,
                 check_same_thread=False,
@@ -184,12 +184,8 @@ class Store:
                 _ADD_EVENT, ((*msgspec.structs.astuple(row), *more) for row in rows)
             )
             accepted = self._highest("events") - before
-            stored = msgspec.structs.replace(
-                request,
-                id=request_id,
-                accepted=accepted,
-                duplicates=len(rows) - accepted,
-            )
+            counts = {"accepted": accepted, "duplicates": len(rows) - accepted}
+            stored = msgspec.structs.replace(request, id=request_id, **counts)
             self._db.execute(_ADD_REQUEST, msgspec.structs.astuple(stored))
             records = request.records
             for each in ranges if records else ():
@@ -250,14 +246,12 @@ class Store:
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _is_new(self) -> bool:
-        found = [
-            self._db.execute(question).fetchone()[0]
-            for question in (
-                "SELECT count(*) FROM sqlite_master",
-                "PRAGMA application_id",
-                "PRAGMA user_version",
-            )
-        ]
+        questions = (
+            "SELECT count(*) FROM sqlite_master",
+            "PRAGMA application_id",
+            "PRAGMA user_version",
+        )
+        found = [self._db.execute(each).fetchone()[0] for each in questions]
         if found[1:] != [APPLICATION_ID, SCHEMA_VERSION] and found != [0, 0, 0]:
             raise StoreError(
                 self.path,
@@ -285,14 +279,6 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._using():
+        with self._using(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                # SQLite has undone some failures itself; an open transaction would
-                # make the next request part of this one.
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+            yield
