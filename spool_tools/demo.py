@@ -54,9 +54,8 @@ def run(args: argparse.Namespace) -> int:
         return story.tell()
     finally:
         if args.keep:
-            look = f"spool-tools status --home {story.home.root}"
             story.say()
-            story.say(f"The spool is left there; look: {look}")
+            story.say(f"It is left there: spool-tools status --home {story.home.root}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -83,10 +82,10 @@ class _Story:
     def tell(self) -> int:
         """Chapter by chapter; the exit code."""
         self.chapter("1. A program runs while its collector cannot be reached.")
-        self.launch("first", endpoint=_UNREACHABLE)
+        self.launch("first")
         self.say(f"   {len(self.acknowledged)} tool calls recorded and acknowledged.")
         self.chapter("2. It runs again and is killed (SIGKILL) in the middle.")
-        self.launch("second", endpoint=_UNREACHABLE, kill_after=_KILLED_AFTER)
+        self.launch("second")
         self.say(f"   {len(self.acknowledged)} calls acknowledged in both runs.")
         self.chapter("3. What the spool holds (`spool-tools dump`):")
         width = min(self.screen.width, _LINE_CHARACTERS)
@@ -116,26 +115,29 @@ class _Story:
         self.say()
         self.say((title, "bold"))
 
-    def launch(
-        self, name: str, *, endpoint: str, kill_after: int | None = None
-    ) -> None:
-        """Run the program; what it acknowledged is known afterwards."""
+    def launch(self, name: str, *, endpoint: str = "") -> None:
+        """Run the program; what it acknowledged is known afterwards.
+
+        Without an endpoint it is told not to flush: a flush that failed would be
+        followed by none for a minute or more.
+        """
+        variables = {"TELEMETRY_FLUSH": "launch", "TELEMETRY_ENDPOINT": endpoint}
+        if not endpoint:
+            variables = {
+                "TELEMETRY_FLUSH": "manual",
+                "TELEMETRY_ENDPOINT": _UNREACHABLE,
+            }
         with subprocess.Popen(
             [sys.executable, demo_program.__file__, name, str(_CALLS[name])],
             stdout=subprocess.PIPE,
-            env={
-                **self.environment,
-                "TELEMETRY_ENDPOINT": endpoint,
-                # A flush that failed would be followed by none for a minute or more.
-                "TELEMETRY_FLUSH": "launch" if name == "third" else "manual",
-            },
+            env=self.environment | variables,
             text=True,
         ) as process:
             assert process.stdout is not None  # noqa: S101 - it was asked for
             try:
                 for line in process.stdout:
                     self.acknowledged.add(f"{name}-{line.strip()}")
-                    if kill_after is not None and len(self.acknowledged) >= kill_after:
+                    if name == "second" and len(self.acknowledged) >= _KILLED_AFTER:
                         process.kill()
             except BaseException:
                 # Or it would make its spool anew, in a directory that is removed.
@@ -156,20 +158,14 @@ class _Story:
         twice = sum(collector.copies().values()) - len(names)
         books = self.census()
         self.chapter("5. The books.")
-        self.say(
-            f"   recorded {books.recorded} = pending {books.pending}"
-            f" + delivered {books.delivered} + dead {books.dead}"
-            f" + damaged {books.damaged} + purged {books.purged}"
-        )
+        terms = ("pending", "delivered", "dead", "damaged", "purged")
+        sides = " + ".join(f"{term} {getattr(books, term)}" for term in terms)
+        self.say(f"   recorded {books.recorded} = {sides}")
         self.say(f"   acknowledged and lost: {len(lost)}; arrived twice: {twice}")
-        fine = (
-            len(self.acknowledged) >= _KILLED_AFTER
-            and not lost
-            and not twice
-            and books.holds()
-            and books.delivered == len(names)
-            and not books.pending
-        )
+        is_told_in_full = len(self.acknowledged) >= _KILLED_AFTER
+        is_delivered = not (lost or twice or books.pending)
+        is_counted = books.holds() and books.delivered == len(names)
+        fine = is_told_in_full and is_delivered and is_counted
         fails = ("THE BOOKS DO NOT BALANCE.", "bold red")
         self.say("   ", ("The books balance.", "green") if fine else fails)
         return 0 if fine else 1

@@ -95,18 +95,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
     """The settings to send with. Raises WrongUsageError where they cannot be used."""
-    named: dict[str, Any] = {"app": args.app or "telemetry", "endpoint": args.endpoint}
+    form = args.format or last.format
+    named: dict[str, Any] = {
+        "app": args.app or "telemetry",
+        "endpoint": args.endpoint,
+        "format": form,
+        "gzip": last.gzip if form == last.format else None,
+        "batch_events_max": last.batch_events_max or None,
+        "batch_bytes_max": last.batch_bytes_max or None,
+    }
+    if "TELEMETRY_HEADER" not in os.environ and last.url:
+        named["header"] = last.header
     try:
-        config = destination(named, os.environ)
-        if not config.endpoint and last.url:
+        if not destination(named, os.environ).endpoint and last.url:
             named["endpoint"] = last.url
-        if "TELEMETRY_HEADER" not in os.environ and last.url:
-            named["header"] = last.header
-        for bound in ("batch_events_max", "batch_bytes_max"):
-            named[bound] = getattr(last, bound) or None
-        named["format"] = args.format or last.format
-        if named["format"] == last.format:
-            named["gzip"] = last.gzip
         config = destination(named, os.environ)
         if not config.endpoint:
             raise WrongUsageError("no endpoint; set TELEMETRY_ENDPOINT or --endpoint")
@@ -162,11 +164,10 @@ def _summary(report: FlushReport) -> str:
     counts = [f"{report.delivered:,} delivered", f"{report.pending:,} pending"]
     counts += [f"{report.dead:,} dead"] if report.dead else []
     counts += [f"{report.damaged:,} damaged"] if report.damaged else []
-    text = f"{', '.join(counts)}, in {many(report.requests, 'request')}: "
+    said = _WHAT_TO_DO[report.stopped]
     if report.stopped == "drained" and report.damaged:
-        text += "all that was whole is delivered, the rest is in quarantine/"
-    else:
-        text += _WHAT_TO_DO[report.stopped]
+        said = "all that was whole is delivered, the rest is in quarantine/"
+    text = f"{', '.join(counts)}, in {many(report.requests, 'request')}: {said}"
     if report.stopped in {"waiting", "paused"} and report.next_attempt:
         text += f"; by itself not before {moment(int(report.next_attempt * 1000))}"
     return text

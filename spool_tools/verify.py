@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from contextlib import closing, suppress
 
 import msgspec
 
@@ -105,15 +106,18 @@ def _in_segment(spool: Spool, name: str, tally: Tally) -> Iterator[Finding]:
         reader = SegmentReader(spool.home, name)
     except SpoolError:
         return  # reported already, or deleted meanwhile
-    try:
-        yield from _in_records(spool, reader, tally)
-    except (SpoolError, OSError) as error:
-        yield Finding(segment=name, problem=problem_of(error))
-    finally:
-        reader.close()
+    with closing(reader):
+        try:
+            for start, length, problem in _damage(spool, reader, tally):
+                yield Finding(segment=name, offset=start, bytes=length, problem=problem)
+        except (SpoolError, OSError) as error:
+            yield Finding(segment=name, problem=problem_of(error))
 
 
-def _in_records(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[Finding]:
+def _damage(
+    spool: Spool, reader: SegmentReader, tally: Tally
+) -> Iterator[tuple[int, int, str]]:
+    """Where each damaged place begins, how many bytes it has, and what is wrong."""
     # A file that was shortened, or replaced, has its torn end elsewhere.
     entry = known_entry(reader, spool.snapshot.segments.get(reader.name))
     checked = reader.check()
@@ -122,22 +126,19 @@ def _in_records(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[F
     tally.records += checked.records
     tally.bytes += checked.end
     tally.missing_records += sum(gaps.values())
-    found = []
     for start, end in checked.damage:
         problem = f"no whole record, {many(gaps.pop(end, 0), 'number')} missing"
         if os.path.lexists(f"{spool.home.quarantine}/{reader.name}-{start}"):
             problem += "; in quarantine"
-        found.append((start, end - start, problem))
-    places = {at: f"{many(lost, 'record')} missing before" for at, lost in gaps.items()}
-    again = "a record with a number that was there before"
-    places |= dict.fromkeys(checked.repeated, again)
-    found += [(start, 0, problem) for start, problem in places.items()]
-    tail = torn_tail(reader, max(checked.end, entry.offset + entry.tail))
-    if tail:
+        yield start, end - start, problem
+    for start in sorted({*gaps, *checked.repeated}):
+        problem = "a record with a number that was there before"
+        if start not in checked.repeated:
+            problem = f"{many(gaps[start], 'record')} missing before"
+        yield start, 0, problem
+    if tail := torn_tail(reader, max(checked.end, entry.offset + entry.tail)):
         problem = "a torn record at the end, whose writer is gone"
-        found.append((reader.size() - tail, tail, problem))
-    for start, length, problem in found:
-        yield Finding(segment=reader.name, offset=start, bytes=length, problem=problem)
+        yield reader.size() - tail, tail, problem
 
 
 def _say(screen: Screen, tally: Tally, spool: Spool) -> None:
@@ -167,9 +168,7 @@ def _expected(spool: Spool) -> int:
     """About how many records there are: by the numbers of each segment's last one."""
     count = 0
     for reader, _ in spool.opened():
-        try:
+        with suppress(OSError):
             last = reader.last(reader.size())
-        except OSError:
-            continue
-        count += last.seq + 1 if last else 0
+            count += last.seq + 1 if last else 0
     return count
