@@ -55,16 +55,6 @@ def decoded(text: bytes) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
-class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """Damaged bytes. `file` is where they are now: in quarantine, or still in place."""
-
-    segment: str
-    offset: int
-    bytes: int
-    quarantined: bool
-    file: str
-
-
 class Spool:
     """One spool as it is being looked at, with what its ledger says.
 
@@ -147,17 +137,20 @@ class Spool:
             else:
                 yield letter
 
-    def damaged(self) -> Iterator[Stretch]:
-        """Every damaged stretch: those in quarantine, then those still in place."""
+    def damaged(self) -> Iterator[dict[str, object]]:
+        """Every damaged stretch: those in quarantine, then those still in place.
+
+        `file` is where its bytes are now.
+        """
         for name, size in quarantined(self.home):
             segment, _, offset = name.rpartition("-")
-            yield Stretch(
-                segment=segment,
-                offset=int(offset) if offset.isdecimal() else 0,
-                bytes=size,
-                quarantined=True,
-                file=f"{self.home.quarantine}/{name}",
-            )
+            yield {
+                "segment": segment,
+                "offset": int(offset) if offset.isdecimal() else 0,
+                "bytes": size,
+                "quarantined": True,
+                "file": f"{self.home.quarantine}/{name}",
+            }
         for reader, entry in self.opened():
             end, places = entry.offset, []
             for item in self.items(reader, entry.offset):
@@ -167,13 +160,13 @@ class Spool:
             if tail := torn_tail(reader, max(end, entry.offset + entry.tail)):
                 places.append((reader.size() - tail, reader.size()))
             for start, end in places:
-                yield Stretch(
-                    segment=reader.name,
-                    offset=start,
-                    bytes=end - start,
-                    quarantined=False,
-                    file=reader.path,
-                )
+                yield {
+                    "segment": reader.name,
+                    "offset": start,
+                    "bytes": end - start,
+                    "quarantined": False,
+                    "file": reader.path,
+                }
 
     def unreadable(self) -> list[str]:
         """What stands in the place of ours and cannot be read, and why."""

@@ -56,8 +56,10 @@ _LOOKS = 20
 _SQLITE_PATH_MAX = 512
 
 
-class Status(msgspec.Struct, kw_only=True):
-    """Sizes are bytes, ages seconds, times milliseconds since 1970.
+class Status(Census, frozen=True, kw_only=True):
+    """The census and what else there is to say of a spool.
+
+    Sizes are bytes, ages seconds, times milliseconds since 1970.
 
     why: what is wrong now, or what happens next; why_code: the same as a word
     flusher: `none`, `running` or `unknown`
@@ -76,12 +78,6 @@ class Status(msgspec.Struct, kw_only=True):
     reason: str
     why: str
     why_code: str
-    recorded: int
-    pending: int
-    delivered: int
-    dead: int
-    damaged: int
-    purged: int
     balanced: bool
     refused: dict[str, int]
     segments: int
@@ -142,7 +138,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status_of(home: Home) -> Status:
-    """Everything there is to say of a spool."""
     spool = Spool(home)
     census = _census(spool)
     decision = consent(home, os.environ)
@@ -417,7 +412,7 @@ def lines(status: Status, now: float) -> Iterator[Line]:
     yield ()
     yield from _equation(status, now)
     yield ()
-    for name, value, style in _rest(status, now):
+    for name, value, style in rest(status, now):
         yield ((f"{name:<14}", "bold"), (value, style))
 
 
@@ -444,14 +439,11 @@ def _equation(status: Status, now: float) -> Iterator[Line]:
         yield ((f"  THE BOOKS DO NOT BALANCE: {problem}", "bold red"),)
 
 
-def refusals_of(status: Status) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in status.refused.items())
-
-
-def _rest(status: Status, now: float) -> Iterator[tuple[str, str, str]]:
+def rest(status: Status, now: float) -> Iterator[tuple[str, str, str]]:
     """What else there is to say: a name, a text and its style."""
     if status.refused:
-        yield "not recorded", refusals_of(status), "yellow"
+        counts = (f"{count:,} {reason}" for reason, count in status.refused.items())
+        yield "not recorded", ", ".join(counts), "yellow"
     if status.endpoint:
         yield "endpoint", status.endpoint, ""
     if status.last_error:

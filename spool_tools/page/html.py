@@ -12,7 +12,7 @@ import msgspec
 
 from spool_tools.dump import details_of
 from spool_tools.events import Entry
-from spool_tools.status import Status, refusals_of
+from spool_tools.status import Status, rest
 from spool_tools.wording import ago, many, moment, printable, size
 from telemetry.books.entries import Day
 
@@ -69,7 +69,7 @@ def page_of(facts: Facts) -> str:
 {_why(status)}
 {_buttons(facts)}</header><main>
 <section><h2>What became of the events</h2>{_equation(status)}</section>
-<section><h2>Where they go</h2>{_destination(facts)}</section>
+<section><h2>Where they go</h2>{_details(facts)}</section>
 <section><h2>By day</h2>{_days(facts)}</section>
 <section><h2>What waits to be sent</h2>{_events(facts)}</section>
 </main><script src="uPlot.min.js"></script><script src="page.js"></script>
@@ -127,32 +127,28 @@ def _equation(status: Status) -> str:
     )
     recorded = f'<div class="term recorded"><b>{status.recorded:,}</b>'
     recorded += "<strong>recorded</strong><small>on this machine</small></div>"
-    wrong = "" if status.balanced else "The books do not balance: run verify."
-    refused = f"Not recorded: {refusals_of(status)}." if status.refused else ""
-    notes = [wrong, refused, *status.unreadable]
-    said = "".join(f'<p class="bad">{_text(note)}</p>' for note in notes if note)
+    said = ""
+    if not status.balanced:
+        said = '<p class="bad">The books do not balance: run verify.</p>'
     if status.dead:
         said += "<p><code>spool-tools dead list</code> says why they are dead.</p>"
     return f'<div class="equation">{recorded}{terms}</div>{said}'
 
 
-def _destination(facts: Facts) -> str:
+def _details(facts: Facts) -> str:
     status = facts.status
     kept = f"{many(status.segments, 'segment')}, {size(status.spool_bytes)}"
-    error = status.last_error
-    at_ms = status.next_flush_ms or 0
-    following = at_ms if status.pending and at_ms > facts.now * 1000 else None
-    nowhere = "nowhere" if status.telemetry == "off" else "nowhere yet"
-    rows = {
-        "Sent to": status.endpoint or nowhere,
-        "Recorded since": moment(int(facts.since * 1000)) if facts.since else "not yet",
-        "Last accepted": ago(status.last_success_ms, facts.now),
-        "Last error": error and f"{ago(status.last_error_ms, facts.now)}: {error}",
-        "Next flush": following and f"not before {moment(following)}",
-        "Kept in": f"{status.home} ({kept})",
-    }
-    given = ((name, value) for name, value in rows.items() if value)
-    texts = (f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in given)
+    rows = (
+        ("recorded since", moment(int(facts.since * 1000)) if facts.since else "", ""),
+        ("kept in", f"{status.home} ({kept})", ""),
+        ("last accepted", ago(status.last_success_ms, facts.now), ""),
+        *rest(status, facts.now),
+    )
+    texts = (
+        f"<dt>{name}</dt><dd{' class=bad' if style else ''}>{_text(value)}</dd>"
+        for name, value, style in rows
+        if value
+    )
     return f"<dl>{''.join(texts)}</dl>"
 
 
