@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from spool_tools.cli import ended, main
 from spool_tools.events import catalogue_of
-from spool_tools.screen import Part, Screen, complain, problem_of, speak_as
+from spool_tools.screen import Part, Screen, complain, problem_of, speaking_as
 from spool_tools.status import Status, recording_problem, status_of
 from spool_tools.wording import ago, many, size
 from telemetry.client import Client
@@ -47,7 +47,6 @@ def run_action(
     on this machine, where the events that the modules `events` define are explained.
     """
     names = {tool: action for action, tool in _TOOLS.items()}
-    speak_as(program, {**names, "view": "show"})
 
     def run() -> int:
         try:
@@ -58,10 +57,8 @@ def run_action(
             complain(_TOOLS.get(action, action), problem_of(error))
             return FAILED
 
-    try:
+    with speaking_as(program, {**names, "view": "show"}):
         return ended(run, _TOOLS.get(action, action))
-    finally:
-        speak_as("", {})
 
 
 def _run(

@@ -6,10 +6,11 @@ folded at words; colours are drawn by rich, where it is installed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -43,7 +44,6 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns of a line."""
         return shutil.get_terminal_size().columns if self.is_terminal else _NO_WIDTH
 
     def say(self, *parts: Part, indent: int = 0) -> None:
@@ -93,7 +93,7 @@ class Screen:
 
     def tell(self, done: Any, sentence: str) -> None:
         """What came of it: a sentence for a person, one JSON object for a program."""
-        if self.is_terminal or _voice.program:
+        if self.is_terminal or _voices:
             self.say(sentence)
         else:
             self.object(done)
@@ -153,28 +153,26 @@ def _spelt_out(value: Any) -> Any:
     return value
 
 
-class _Voice:
-    """The program whose command speaks; empty: `spool-tools`."""
-
-    program = ""
-    names: Mapping[str, str] = {}
+# The programs whose command speaks, and what each calls ours; none: `spool-tools`.
+_voices: list[tuple[str, Mapping[str, str]]] = []
 
 
-_voice = _Voice()
-
-
-def speak_as(program: str, names: Mapping[str, str]) -> None:
-    """From now on `program` speaks, which calls our commands by other `names`."""
-    _voice.program, _voice.names = program, names
+@contextlib.contextmanager
+def speaking_as(program: str, names: Mapping[str, str]) -> Iterator[None]:
+    """Within, `program` speaks, which calls our commands by other `names`."""
+    _voices.append((program, names))
+    try:
+        yield
+    finally:
+        _voices.pop()
 
 
 def complain(command: str, message: object) -> None:
     """One line on standard error: what happened, and what to do."""
-    said = f"{_voice.program or 'spool-tools'} {_voice.names.get(command, command)}"
-    try:
-        print(f"{said}: {printable(str(message))}", file=sys.stderr, flush=True)
-    except OSError:
-        pass  # standard error is closed; the exit code says it, too
+    program, names = _voices[-1] if _voices else ("spool-tools", {})
+    said = f"{program} {names.get(command, command)}: {printable(str(message))}"
+    with contextlib.suppress(OSError):  # it is closed; the exit code says it, too
+        print(said, file=sys.stderr, flush=True)
 
 
 def problem_of(error: BaseException) -> str:

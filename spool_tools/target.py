@@ -26,16 +26,19 @@ from telemetry.files import directory_problem, names_in
 from telemetry.paths import Home, home_of, is_segment, named_base, state_directory
 
 
-NO_SUCH_SPOOL = 3
 _NAMED_MAX = 8
 
 
 class NoSuchSpoolError(Exception):
     """There is no spool where the options point."""
 
+    exit_code = 3
+
 
 class WrongUsageError(Exception):
     """The command was given something it cannot work with."""
+
+    exit_code = 2
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
