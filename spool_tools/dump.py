@@ -27,9 +27,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from spool_tools.progress import Bar
 from spool_tools.reading import Spool, decoded
-from spool_tools.screen import Screen, as_json, complain
+from spool_tools.screen import Bar, Screen, as_json, complain
 from spool_tools.target import WrongUsageError, add_target, count, target_home
 from spool_tools.wording import cut, printable
 from telemetry.books.entries import Announced, SegmentEntry

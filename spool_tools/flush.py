@@ -17,9 +17,8 @@ import threading
 from typing import Any
 
 from spool_tools.cli import INTERRUPTED
-from spool_tools.progress import Bar
 from spool_tools.reading import Spool
-from spool_tools.screen import Screen, complain, problem_of
+from spool_tools.screen import Bar, Screen, complain, problem_of
 from spool_tools.target import (
     WrongUsageError,
     add_target,

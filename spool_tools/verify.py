@@ -16,9 +16,8 @@ from contextlib import closing, suppress
 
 import msgspec
 
-from spool_tools.progress import Bar
 from spool_tools.reading import Spool, quarantined
-from spool_tools.screen import Screen, problem_of
+from spool_tools.screen import Bar, Screen, problem_of
 from spool_tools.target import add_target, target_home
 from spool_tools.wording import many, size
 from telemetry.delivery.census import known_entry, torn_tail
