@@ -31,11 +31,10 @@ from spool_tools.reading import Spool, decoded
 from spool_tools.screen import Bar, Screen, as_json, complain
 from spool_tools.target import WrongUsageError, add_target, count, target_home
 from spool_tools.wording import cut, printable
-from telemetry.books.entries import Announced, SegmentEntry
 from telemetry.config import Config
 from telemetry.delivery.gathering import Gathering
 from telemetry.events import SystemProperties
-from telemetry.spool.frame import Damage, Record
+from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader, segment_names
 from telemetry.wire.formats import FORMATS, format_of
 
@@ -312,35 +311,30 @@ def _batches(spool: Spool) -> Iterator[list[list[Record]]]:
     ranges = Counter(each.joined for entry in entries for each in entry.announced)
     joined: dict[str, list[list[Record]]] = {}
     for reader, entry in spool.opened():
-        for known, records in _planned(reader, entry, events_max, bytes_max):
-            if known is None:
-                yield from gathered.add(records, records)
-            elif not known.joined:
-                yield [records]
-            else:
-                parts = joined.setdefault(known.joined, [])
-                parts.append(records)
-                if len(parts) == ranges[known.joined]:
-                    yield joined.pop(known.joined)
+        for known in entry.announced:
+            reader.start_at(known.start)
+            if not (known.digest or known.joined):
+                for records in _taken(reader, events_max, bytes_max, until=known.end):
+                    yield [records]
+                continue
+            whole = next(_taken(reader, known.count, until=known.end), [])
+            if not known.joined:
+                yield [whole]
+                continue
+            parts = joined.setdefault(known.joined, [])
+            parts.append(whole)
+            if len(parts) == ranges[known.joined]:
+                yield joined.pop(known.joined)
+        reader.start_at(entry.offset)
+        for records in _taken(reader, events_max, bytes_max):
+            yield from gathered.add(records, records)
     yield from joined.values()  # a part of it is gone
     yield from filter(None, [gathered.take()])
 
 
-def _planned(
-    reader: SegmentReader, entry: SegmentEntry, events_max: int, bytes_max: int
-) -> Iterator[tuple[Announced | None, list[Record]]]:
-    """What is posted of a segment at once, and as what it is announced."""
-
-    def records(items: list[Record | Damage]) -> list[Record]:
-        return [item for item in items if isinstance(item, Record)]
-
-    for known in entry.announced:
-        reader.start_at(known.start)
-        if known.digest or known.joined:
-            yield known, records(reader.take(known.count, until=known.end))
-            continue
-        while items := reader.take(events_max, bytes_max, until=known.end):
-            yield known, records(items)
-    reader.start_at(entry.offset)
-    while items := reader.take(events_max, bytes_max):
-        yield None, records(items)
+def _taken(
+    reader: SegmentReader, *bounds: int, until: int | None = None
+) -> Iterator[list[Record]]:
+    """The whole records from where the reader stands, as many at once as is posted."""
+    while items := reader.take(*bounds, until=until):
+        yield [item for item in items if isinstance(item, Record)]

@@ -218,9 +218,9 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             f"but not these ({facts.set_aside_reason}); they are tried again in smaller "
             f"parts; {following}",
         )
+    kind, _, detail = state.last_error.partition(": ")
+    code, sentence = _KINDS.get(kind, _OTHER_KIND)
     if state.stopped == "waiting":
-        kind, _, detail = state.last_error.partition(": ")
-        code, sentence = _KINDS.get(kind, _OTHER_KIND)
         said = detail or state.last_error
         hints = (hint for part, hint in _HINTS.get(code, {}).items() if part in said)
         said += f" ({hint})" if (hint := next(hints, "")) else ""
@@ -228,17 +228,15 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             said += f"; {many(facts.set_aside, 'event')} set aside before"
         return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
-        kind, _, said = state.last_error.partition(": ")
         advice = (
             "`spool-tools flush` has more time, and so has a flush at exit with a larger "
             "exit_timeout_s"
         )
         problem = f"the last flush to {where} ran out of time"
-        if said and state.last_error_ms >= state.last_success_ms:
-            _, sentence = _KINDS.get(kind, _OTHER_KIND)
-            problem = f"{problem}: {sentence.format(where=where)}: {said}"
+        if detail and state.last_error_ms >= state.last_success_ms:
+            problem = f"{problem}: {sentence.format(where=where)}: {detail}"
             if kind == SLOW:
-                problem = f"{where} gave {said}"
+                problem = f"{where} gave {detail}"
         return Why("deadline", f"{problem}; {following}; {advice}")
     return None
 
@@ -247,17 +245,16 @@ def _ended_within(facts: Facts) -> str:
     """What follows where flushes within the program may be what ends it."""
     if facts.within < _STARTS_SUSPECT:
         return ""
+    ahead_s = facts.within_until - facts.now
+    following = (
+        f"the next one in {age(ahead_s)}" if ahead_s > 0 else "one may begin now"
+    )
     return (
         f"{facts.within} of them ran at the program's end, and may be what kills it: they "
         "are tried ever more rarely, down to once in six hours, until one delivers "
-        f"({_when_within(facts)}), and "
+        f"({following}), and "
         "`spool-tools flush` outside of such a limit sends what waits; "
     )
-
-
-def _when_within(facts: Facts) -> str:
-    ahead_s = facts.within_until - facts.now
-    return f"the next one in {age(ahead_s)}" if ahead_s > 0 else "one may begin now"
 
 
 def _has_an_answer(facts: Facts) -> bool:
