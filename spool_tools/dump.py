@@ -84,12 +84,12 @@ def details_of(event: dict[str, Any]) -> str:
         return ""
     first = {name: properties[name] for name in _FIRST if name in properties}
     pairs = (
-        f"{name.removeprefix('is_')}={_shown(value)}"
+        f"{name.removeprefix('is_')}={shown(value)}"
         for name, value in {**first, **properties}.items()
         if name not in _SYSTEM and name != "action" and value not in ("", None)
     )
     # What was done needs no name in front of it, and no more than its beginning.
-    action = cut(printable(_shown(properties.get("action", ""))), _ACTION_COLUMNS)
+    action = cut(printable(shown(properties.get("action", ""))), _ACTION_COLUMNS)
     return " ".join(filter(None, (action, *pairs)))[:_DETAIL_CHARACTERS]
 
 
@@ -116,7 +116,7 @@ def _is_wanted(line: Shown, name: str | None, since_s: float | None) -> bool:
     )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as JSON has it; a text without quotes, a list of texts without brackets."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ",".join(value)

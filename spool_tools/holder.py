@@ -5,7 +5,9 @@ A program that is launched in them finds it taken, and leaves the flush to the n
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
 import os
 import sys
 from typing import NamedTuple
@@ -57,21 +59,11 @@ def _holding_process(path: str) -> int | None:
     """
     if not sys.platform.startswith("linux"):
         return None
-    for name in filter(str.isdecimal, _names("/proc")):
-        for number in _names(f"/proc/{name}/fd"):
-            try:
-                if os.readlink(f"/proc/{name}/fd/{number}") != path:
-                    continue
-                with open(f"/proc/{name}/fdinfo/{number}", encoding="ascii") as lines:
-                    if any(line.startswith("lock:") for line in lines):
-                        return int(name)
-            except OSError:
-                continue  # it has ended, or is not ours to look at
+    for link in glob.iglob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has ended, or is not ours to look at
+            if os.readlink(link) != path:
+                continue
+            with open(link.replace("/fd/", "/fdinfo/"), encoding="ascii") as lines:
+                if any(line.startswith("lock:") for line in lines):
+                    return int(link.split("/")[2])
     return None
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []

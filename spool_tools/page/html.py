@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from spool_tools.dump import details_of
+from spool_tools.dump import details_of, shown
 from spool_tools.events import Entry
 from spool_tools.status import Status, rest
 from spool_tools.wording import ago, many, moment, printable, size
@@ -200,7 +200,7 @@ def _event(
     action = str(fields.get("action", ""))
     known = meanings.get((name, action)) or meanings.get((name, ""), {})
     rows = "".join(
-        f"<tr><th>{_text(field)}</th><td>{_text(_value(value))}</td>"
+        f"<tr><th>{_text(field)}</th><td>{_text(shown(value))}</td>"
         f"<td>{_meaning(known.get(field) or every.get(field))}</td></tr>"
         for field, value in fields.items()
     )
@@ -215,16 +215,5 @@ def _event(
 
 
 def _meaning(text: str | None) -> str:
-    """What the catalogue says of a field, with its code set as such."""
     said = _text(text or "an event of the program's own")
     return re.sub("`([^`]+)`", r"<code>\1</code>", said)
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def dates_of(times_ms: Iterable[int]) -> dict[str, int]:
-    """How many of these times, in milliseconds since 1970, lie on each day (UTC)."""
-    days = Counter(at_ms // 86_400_000 for at_ms in times_ms)
-    return {moment(day * 86_400_000)[:10]: count for day, count in days.items()}

@@ -18,20 +18,23 @@ import secrets
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from itertools import islice
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from spool_tools.commands import run as run_command
 from spool_tools.events import Entry, catalogue
-from spool_tools.page.html import EVENTS_SHOWN, Facts, dates_of, page_of
+from spool_tools.page.html import EVENTS_SHOWN, Facts, page_of
 from spool_tools.reading import Spool, decoded
 from spool_tools.screen import Screen, complain
 from spool_tools.server import Answer, Limits, Request, Server
 from spool_tools.status import status_of
+from spool_tools.wording import moment
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
 
@@ -66,6 +69,7 @@ _HEADERS = {
 _LIMITS = Limits(body_bytes_max=1000, silence_s=30.0)
 # Events whose day is looked at: a spool of millions must not hold back the page.
 _DATED_MAX = 200_000
+_DAY_MS = 86_400_000
 _LOOK_S = 0.5
 _TIMESTAMP = re.compile(rb'"event_timestamp":([0-9]{1,15})[,}]')
 
@@ -128,13 +132,15 @@ class PageServer(Server):
             descriptions = []  # `python -OO` drops them
         done, self._done = self._done, ""
         spool = Spool(home)
-        first, times_ms, count = [], [], 0
+        first: list[dict[str, Any]] = []
+        days: Counter[int] = Counter()
+        count = 0
         with contextlib.closing(spool.pending()) as pending:
             for count, event in enumerate(islice(pending, _DATED_MAX), 1):
                 if count <= EVENTS_SHOWN:
                     first.append(decoded(event))
                 if found := _TIMESTAMP.search(event):
-                    times_ms.append(int(found[1]))
+                    days[int(found[1]) // _DAY_MS] += 1
         return page_of(
             Facts(
                 name=self._name,
@@ -143,7 +149,7 @@ class PageServer(Server):
                 since=_born(home),
                 events=first,
                 days=spool.snapshot.days,
-                waiting=dates_of(times_ms),
+                waiting={moment(n * _DAY_MS)[:10]: days[n] for n in days},
                 has_all_days=count < _DATED_MAX,
                 catalogue=[*descriptions, *self._own_events],
                 form_token=self._form_token,
