@@ -174,9 +174,7 @@ def status_of(home: Home) -> Status:
         failures=state.failures,
         requests=state.requests,
         last_flush=state.stopped or None,
-        next_flush_ms=(
-            None if facts.next_flush is None else int(facts.next_flush * 1000)
-        ),
+        next_flush_ms=int(facts.plan.at * 1000) or None,
         flusher=holder.state,
         flusher_pid=holder.pid,
         ledgers_set_aside=list(facts.ledgers_aside),
@@ -201,33 +199,25 @@ def _facts(
     endpoint, key, problem = _destination(os.environ)
     entries = spool.snapshot.segments.values()
     aside = [each for entry in entries for each in entry.announced if each.reason]
-    plan = schedule.load(home.next_flush)
     problem_here = recording_problem(home)
     unusable = "" if problem_here else _unusable(home, holder)
     # Root looks at the homes of others, whose programs record there.
     is_root = sys.platform != "win32" and os.geteuid() == 0
     is_others = is_root and problem_here.startswith(f"{home.root} belongs to")
     now = time.time()
-    next_flush = schedule.read(home.next_flush)
-    if next_flush is not None and plan.is_ahead(now):
-        next_flush = now
     return Facts(
         now=now,
         state=spool.snapshot.state,
         off=off,
         home_problem="" if is_others else problem_here,
         unusable=unusable,
-        began=plan.last,
+        plan=schedule.load(home.next_flush),
         # A home that was made on a full disk has no file to count refusals in, and a
         # file system that copies what is overwritten cannot count them.
         refused=tuple(name for name, count in refused_since.items() if count)
         or (("no_room",) if is_short_of_room(home.root) else ()),
         pending=census.pending,
         is_flushing=holder.state == "running",
-        next_flush=next_flush,
-        unfinished=plan.starts,
-        within=plan.never_ended_within,
-        within_until=plan.within_not_before(now),
         deletions=len(requests_waiting(home)),
         deletion_answer=last_answer(home),
         set_aside=sum(each.count for each in aside),

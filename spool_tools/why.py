@@ -13,7 +13,7 @@ import msgspec
 
 from spool_tools.wording import age, many, moment
 from telemetry.books.entries import DeliveryState
-from telemetry.delivery import schedule
+from telemetry.delivery.schedule import HORIZON_S, Schedule
 from telemetry.wire.formats import is_compressed
 from telemetry.wire.verdict import SLOW
 
@@ -42,12 +42,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     off: why telemetry is off; empty: it is on
     home_problem: why no program records in this home; empty: they do
     unusable: what keeps every flush away, and what to do; empty: nothing is known
-    began: when a flush last began or ended, as `next-flush` has it; 0: none did
+    plan: when a flush last began or ended, which never finished, when the next may begin
     refused: reasons for which events were refused since the last flush; `no_room`: none
         is counted, and the disk has hardly any room
-    unfinished: flushers that were started since one finished
-    within, within_until: flushes at programs' ends in a row that may have killed them,
-        and when the next of these may begin
     deletions, deletion_answer: requests that a server delete what it has, which wait, and
         what came of the last try
     set_aside: events whose batch the server does not accept while it accepts others
@@ -63,14 +60,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     off: str = ""
     home_problem: str = ""
     unusable: str = ""
-    began: int = 0
+    plan: Schedule = msgspec.field(default_factory=Schedule)
     refused: tuple[str, ...] = ()
     pending: int = 0
     is_flushing: bool = False
-    next_flush: float | None = None
-    unfinished: int = 0
-    within: int = 0
-    within_until: float = 0.0
     deletions: int = 0
     deletion_answer: str = ""
     set_aside: int = 0
@@ -172,7 +165,7 @@ def _misconfigured(facts: Facts) -> Why | None:
             f"no_{field}" if is_missing else f"bad_{field}",
             f"nothing can be sent: {state.last_error}{where}{advice}",
         )
-    if state.stopped or facts.began:
+    if state.stopped or facts.plan.last:
         return None  # a flush begins only where endpoint and key are set
     if not facts.endpoint and not state.endpoint:
         return _untried("endpoint")
@@ -193,11 +186,11 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     """What kept the last flush from delivering, if it did."""
     state, following = facts.state, _next(facts)
     where = state.endpoint or "the endpoint"
-    is_suspect = facts.unfinished >= _STARTS_SUSPECT or _is_due(facts)
-    if facts.unfinished and is_suspect and not _has_an_answer(facts):
+    is_suspect = facts.plan.starts >= _STARTS_SUSPECT or _is_due(facts)
+    if facts.plan.starts and is_suspect and not _has_an_answer(facts):
         return Why(
             "flusher_unfinished",
-            f"{many(facts.unfinished, 'flusher')} in a row did not finish: they are "
+            f"{many(facts.plan.starts, 'flusher')} in a row did not finish: they are "
             "ended from outside (a container or job that ends with its command), "
             "cannot start, have too little time at a program's end (`exit_timeout_s`), or "
             "cannot write (a limit of open files, file sizes or memory); "
@@ -243,14 +236,15 @@ def _refused_or_failed(facts: Facts) -> Why | None:
 
 def _ended_within(facts: Facts) -> str:
     """What follows where flushes within the program may be what ends it."""
-    if facts.within < _STARTS_SUSPECT:
+    count = facts.plan.never_ended_within
+    if count < _STARTS_SUSPECT:
         return ""
-    ahead_s = facts.within_until - facts.now
+    ahead_s = facts.plan.within_not_before(facts.now) - facts.now
     following = (
         f"the next one in {age(ahead_s)}" if ahead_s > 0 else "one may begin now"
     )
     return (
-        f"{facts.within} of them ran at the program's end, and may be what kills it: they "
+        f"{count} of them ran at the program's end, and may be what kills it: they "
         "are tried ever more rarely, down to once in six hours, until one delivers "
         f"({following}), and "
         "`spool-tools flush` outside of such a limit sends what waits; "
@@ -264,7 +258,7 @@ def _has_an_answer(facts: Facts) -> bool:
     """
     state = facts.state
     ended = max(state.last_error_ms, state.last_success_ms) / 1000
-    is_last = bool(ended) and ended >= facts.began - _SAME_TIME_S
+    is_last = bool(ended) and ended >= facts.plan.last - _SAME_TIME_S
     return is_last and state.stopped in {"waiting", "paused", "deadline", "drained"}
 
 
@@ -361,9 +355,10 @@ def _set_aside_ledger(facts: Facts) -> Why | None:
 
 def _ahead_s(facts: Facts) -> float:
     """Seconds until the next flush may begin; 0: it is due."""
-    ahead_s = (facts.next_flush or 0.0) - facts.now
+    ahead_s = facts.plan.at - facts.now
     # Nothing here sets a time beyond the horizon: a clock was changed.
-    return ahead_s if 0 < ahead_s <= schedule.HORIZON_S else 0.0
+    is_believed = 0 < ahead_s <= HORIZON_S and not facts.plan.is_ahead(facts.now)
+    return ahead_s if is_believed else 0.0
 
 
 def _is_due(facts: Facts) -> bool:
@@ -378,7 +373,7 @@ def _next(facts: Facts) -> str:
         due = "a flush is due: the program's next run begins it, if it is not manual"
         if facts.state.stopped:
             return due
-        if facts.began:
+        if facts.plan.last:
             return f"{due}; the end of the last one is not known: {_UNKNOWN_END}"
         return f"{due}; if runs do not, they may open too few files: see `ulimit -n`"
     failed = (
@@ -387,5 +382,5 @@ def _next(facts: Facts) -> str:
     ahead = age(_ahead_s(facts))
     return (
         f"the next flush may begin in {ahead}{failed}, "
-        f"at {moment(int((facts.next_flush or 0) * 1000))}"
+        f"at {moment(int(facts.plan.at * 1000))}"
     )
