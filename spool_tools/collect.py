@@ -32,7 +32,6 @@ import msgspec
 
 from spool_tools.cli import flush_or_drop
 from spool_tools.collector import Collector, Faults
-from spool_tools.collector.misbehaviour import BEHAVES
 from spool_tools.collector.store import RequestRow, StoreError
 from spool_tools.screen import complain
 from spool_tools.server import Limits
@@ -119,7 +118,7 @@ def _faults(args: argparse.Namespace) -> Faults:
         asked = Faults(**options | {"reject": tuple(args.reject)})
     except ValueError as error:
         raise WrongUsageError(str(error)) from error
-    if asked.plan == BEHAVES and (args.times is not None or args.stores is not None):
+    if not asked.fault and (args.times is not None or args.stores is not None):
         raise WrongUsageError("--times, --before-commit, --after-commit need a fault")
     return asked
 

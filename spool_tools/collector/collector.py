@@ -41,7 +41,7 @@ from spool_tools.collector.formats import (
     inflate,
     key_in,
 )
-from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour, Plan
+from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour
 from spool_tools.collector.store import Range, RequestRow, Store, StoreError
 from spool_tools.server import Answer, Limits, Refusal, Request, Server
 from spool_tools.wording import printable
@@ -170,7 +170,7 @@ class Collector:
                 return Answer(body=msgspec.json.encode({"segments": self.gaps()}))
             plan = self._misbehaviour.plan()
             body = inflate(body, coding, bytes_max=self._body_bytes_max)
-            if plan.stores:
+            if plan.is_stored:
                 batch = self._batch(form, body, faults.reject)
         except Refusal as exc:
             refusal = exc
@@ -247,7 +247,7 @@ class Collector:
 
 
 def _answer(
-    plan: Plan, status: int, faults: Faults, *, form: Format, truth: Answer
+    plan: Faults, status: int, faults: Faults, *, form: Format, truth: Answer
 ) -> Answer:
     if plan.html:
         answer = Answer(content_type="text/html", body=_HTML)
