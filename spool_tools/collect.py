@@ -34,7 +34,7 @@ from spool_tools.cli import flush_or_drop
 from spool_tools.collector import Collector, Faults
 from spool_tools.collector.store import RequestRow, StoreError
 from spool_tools.screen import complain
-from spool_tools.server import Limits
+from spool_tools.server import BODY_BYTES_MAX
 from spool_tools.target import WrongUsageError, count_above_0, seconds_above_0
 from spool_tools.wording import printable
 
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--for", metavar="SECONDS", type=seconds_above_0, dest="for_s",
         help="end after that")  # fmt: skip
     add("--body-bytes-max", metavar="BYTES", type=count_above_0,
-        default=Limits().body_bytes_max,
+        default=BODY_BYTES_MAX,
         help="answer 413 above that (default: %(default)s)")  # fmt: skip
     add("--verbose", action="store_true", help="print each request as a JSON line")
     faults = parser.add_argument_group("misbehaviour on request")
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
                 key=key,
                 header=header,
                 faults=faults,
-                limits=Limits(body_bytes_max=args.body_bytes_max),
+                body_bytes_max=args.body_bytes_max,
                 on_request=tally.add,
             )
         except StoreError as error:

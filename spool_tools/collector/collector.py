@@ -43,7 +43,7 @@ from spool_tools.collector.formats import (
 )
 from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour
 from spool_tools.collector.store import Range, RequestRow, Store, StoreError
-from spool_tools.server import Answer, Limits, Refusal, Request, Server
+from spool_tools.server import BODY_BYTES_MAX, Answer, Refusal, Request, Server
 from spool_tools.wording import printable
 
 
@@ -88,15 +88,14 @@ class Collector:
         key: str | None = None,
         header: str = "x-api-key",
         faults: Faults | None = None,
-        limits: Limits | None = None,
+        body_bytes_max: int = BODY_BYTES_MAX,
         on_request: Callable[[RequestRow], None] | None = None,
     ) -> None:
-        limits = limits or Limits()
         self._path = path
         self._key = None if key is None else key.encode()
         self._header = header.lower()
         self._misbehaviour = Misbehaviour(faults or Faults())
-        self._body_bytes_max = limits.body_bytes_max
+        self._body_bytes_max = body_bytes_max
         self._on_request = on_request
         self._changed = threading.Condition()
         self._requests = 0
@@ -108,7 +107,9 @@ class Collector:
         self.gaps = self._store.gaps
         try:
             self._events = self.count()
-            self._server = Server(host, port, take=self._take, limits=limits)
+            self._server = Server(
+                host, port, take=self._take, body_bytes_max=body_bytes_max
+            )
         except (OSError, UnicodeError, StoreError):
             self._store.close()
             raise

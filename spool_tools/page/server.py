@@ -32,7 +32,7 @@ from spool_tools.events import Entry, catalogue
 from spool_tools.page.html import EVENTS_SHOWN, Facts, page_of
 from spool_tools.reading import Spool, decoded
 from spool_tools.screen import Screen, complain
-from spool_tools.server import Answer, Limits, Request, Server
+from spool_tools.server import Answer, Request, Server
 from spool_tools.status import status_of
 from spool_tools.wording import moment
 from telemetry.errors import TelemetryError
@@ -65,8 +65,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-# A browser opens connections that it may never use.
-_LIMITS = Limits(body_bytes_max=1000, silence_s=30.0)
+_BODY_BYTES_MAX = 1000
 # Events whose day is looked at: a spool of millions must not hold back the page.
 _DATED_MAX = 200_000
 _DAY_MS = 86_400_000
@@ -117,7 +116,9 @@ class PageServer(Server):
         self._done = ""
         self._home, self._name, self._own_events = home, name, own_events
         self._one_button = threading.Lock()
-        super().__init__("127.0.0.1", 0, take=self._take, limits=_LIMITS)
+        super().__init__(
+            "127.0.0.1", 0, take=self._take, body_bytes_max=_BODY_BYTES_MAX
+        )
         self.url = f"http://127.0.0.1:{self.address[1]}/{self._token}/"
 
     def __exit__(self, *_: object) -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from spool_tools.collector import Collector
 from spool_tools.collector.formats import RECORDS, checked, inflate
 from spool_tools.collector.store import RequestRow, Store, StoreError
-from spool_tools.server import Limits, Refusal
+from spool_tools.server import Refusal
 from tests.support.examples import examples
 
 
@@ -295,7 +295,7 @@ CODINGS = [
 @pytest.mark.parametrize(("coding", "content", "status"), CODINGS)
 def test_a_content_coding_cannot_hurt(pool, coding, content, status):
     """A kilobyte that becomes a gigabyte must cost neither memory nor an exception."""
-    with Collector(limits=Limits(body_bytes_max=100_000)) as collector:
+    with Collector(body_bytes_max=100_000) as collector:
         reply = post(pool, collector.url, content, **{"content-encoding": coding})
         assert reply.status == status
         assert collector.count() == 0
