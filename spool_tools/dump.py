@@ -20,7 +20,7 @@ import select
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -77,7 +77,7 @@ class Shown(NamedTuple):
         return when, self.state, str(event.get("event", "")), details_of(event)
 
 
-def details_of(event: dict[str, Any]) -> str:
+def details_of(event: Mapping[str, Any]) -> str:
     """What an event says besides its name, on one line; what matters comes first."""
     properties = event.get("properties", event)
     if not isinstance(properties, dict):

@@ -42,7 +42,7 @@ from spool_tools.collector.formats import (
     key_in,
 )
 from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour
-from spool_tools.collector.store import Range, RequestRow, Store, StoreError
+from spool_tools.collector.store import RequestRow, Store, StoreError
 from spool_tools.server import BODY_BYTES_MAX, Answer, Refusal, Request, Server
 from spool_tools.wording import printable
 
@@ -271,11 +271,11 @@ def _answer(
     )
 
 
-def _ranges(text: str) -> list[Range]:
+def _ranges(text: str) -> list[tuple[str, int, int]]:
     """What `X-Spool-Range` lists; nothing where it is malformed."""
     found = [_SPOOL_RANGE.fullmatch(each.strip()) for each in text.split(",")]
-    ranges = [Range(each[1], int(each[2]), int(each[3])) for each in found if each]
-    return [each for each in ranges if each.first <= each.last]
+    ranges = [(each[1], int(each[2]), int(each[3])) for each in found if each]
+    return [each for each in ranges if each[1] <= each[2]]
 
 
 def _path(target: str) -> str:

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -94,14 +94,6 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     format: str = ""
 
 
-class Range(NamedTuple):
-    """Where the sender keeps events of a request: a part of its X-Spool-Range."""
-
-    segment: str
-    first: int
-    last: int
-
-
 _NAMES = RequestRow.__struct_fields__
 # Names of fields, not input.
 _REQUESTS = f"CREATE TABLE requests({', '.join(_NAMES)}, PRIMARY KEY (id))"
@@ -167,11 +159,15 @@ class Store:
             raise
 
     def record(
-        self, request: RequestRow, rows: Sequence[Row], ranges: Sequence[Range] = ()
+        self,
+        request: RequestRow,
+        rows: Sequence[Row],
+        ranges: Sequence[tuple[str, int, int]] = (),
     ) -> RequestRow:
         """The request as it is stored, with its id and the numbers of its events.
 
-        `ranges` say where the sender keeps them; without events they say nothing. Raises
+        `ranges` say where the sender keeps them, as segment, first and last number;
+        without events they say nothing. Raises
         `StoreError`; then neither the request nor any of its events is stored.
         """
         with self._transaction():
@@ -188,9 +184,10 @@ class Store:
             stored = msgspec.structs.replace(request, id=request_id, **counts)
             self._db.execute(_ADD_REQUEST, msgspec.structs.astuple(stored))
             records = request.records
-            for each in ranges if records else ():
-                held = min(each.last - each.first + 1, records)
-                self._db.execute(_ADD_RANGE, (request_id, *each, held))
+            for segment, first, last in ranges if records else ():
+                held = min(last - first + 1, records)
+                row = (request_id, segment, first, last, held)
+                self._db.execute(_ADD_RANGE, row)
                 records -= held
         return stored
 

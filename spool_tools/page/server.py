@@ -29,7 +29,7 @@ import msgspec
 
 from spool_tools.commands import run as run_command
 from spool_tools.events import Entry, catalogue
-from spool_tools.page.html import EVENTS_SHOWN, Facts, page_of
+from spool_tools.page.html import EVENTS_SHOWN, page_of
 from spool_tools.reading import Spool, decoded
 from spool_tools.screen import Screen, complain
 from spool_tools.server import Answer, Request, Server
@@ -143,19 +143,17 @@ class PageServer(Server):
                 if found := _TIMESTAMP.search(event):
                     days[int(found[1]) // _DAY_MS] += 1
         return page_of(
-            Facts(
-                name=self._name,
-                status=status_of(home),
-                now=time.time(),
-                since=_born(home),
-                events=first,
-                days=spool.snapshot.days,
-                waiting={moment(n * _DAY_MS)[:10]: days[n] for n in days},
-                has_all_days=count < _DATED_MAX,
-                catalogue=[*descriptions, *self._own_events],
-                form_token=self._form_token,
-                done=done,
-            )
+            status_of(home),
+            name=self._name,
+            now=time.time(),
+            since=_born(home),
+            events=first,
+            days=spool.snapshot.days,
+            waiting={moment(n * _DAY_MS)[:10]: days[n] for n in days},
+            has_all_days=count < _DATED_MAX,
+            catalogue=[*descriptions, *self._own_events],
+            form_token=self._form_token,
+            done=done,
         )
 
     def _press(self, button: str) -> None:
