@@ -30,11 +30,9 @@ _SILENT_S = 1.0
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
-    """The option that says how long to wait for a flusher that is at work."""
+    add = parser.add_argument
     text = "how long to wait for a flusher that is at work (default: %(default)s)"
-    parser.add_argument(
-        "--wait", type=seconds, default=WAIT_S, metavar="SECONDS", help=text
-    )
+    add("--wait", type=seconds, default=WAIT_S, metavar="SECONDS", help=text)
 
 
 class ChangeError(TelemetryError):

@@ -31,12 +31,8 @@ _SAME = ("name", "reason", "status", "time_ms", "attempts", "reply")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", choices=("list", "retry", "drop"))
-    add(
-        "letters",
-        nargs="*",
-        metavar="NAME",
-        help="names of letters, or ids of their events; * stands for any text",
-    )
+    text = "names of letters, or ids of their events; * stands for any text"
+    add("letters", nargs="*", metavar="NAME", help=text)
     add("--all", action="store_true", help="every letter there is")
     add_target(parser)
     add_wait(parser)

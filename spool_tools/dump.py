@@ -126,35 +126,21 @@ def shown(value: object) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
-    add(
-        "--format",
-        choices=("jsonl", "table"),
-        help="how events are printed (default: table on a terminal, else jsonl)",
-    )
+    text = "how events are printed (default: table on a terminal, else jsonl)"
+    add("--format", choices=("jsonl", "table"), help=text)
     add("--event", metavar="NAME", help="only events of this name")
-    add(
-        "--since",
-        metavar="WHEN",
-        type=_since,
-        help="only events recorded since: 90s, 5m, 2h, 3d ago, or 2026-01-31T12:00 "
-        "(UTC where no zone is given)",
-    )
+    text = "only events recorded since: 90s, 5m, 2h, 3d ago, or 2026-01-31T12:00 "
+    text += "(UTC where no zone is given)"
+    add("--since", metavar="WHEN", type=_since, help=text)
     add("--limit", type=count, metavar="N", help="at most N of them")
     add("--follow", action="store_true", help="go on as they are recorded, till Ctrl-C")
+    text = "what to show: events that wait (the default), dead letters, damaged "
+    text += "stretches of bytes, or all of them, each with its state"
+    add("--state", choices=STATES, help=text)
+    text = "print the request bodies that a flush with the default bounds would send, "
+    text += f"in the format last sent in, or in this one: {', '.join(FORMATS)}"
     add(
-        "--state",
-        choices=STATES,
-        help="what to show: events that wait (the default), dead letters, damaged "
-        "stretches of bytes, or all of them, each with its state",
-    )
-    add(
-        "--as-sent",
-        nargs="?",
-        const=True,
-        choices=FORMATS,
-        metavar="FORMAT",
-        help="print the request bodies that a flush with the default bounds would "
-        "send, in the format last sent in, or in this one: " + ", ".join(FORMATS),
+        "--as-sent", nargs="?", const=True, choices=FORMATS, metavar="FORMAT", help=text
     )
 
 

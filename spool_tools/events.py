@@ -58,16 +58,11 @@ PAYLOADS: list[tuple[str, str, type[msgspec.Struct]]] = [
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--of",
-        metavar="MODULE",
-        action="append",
-        default=[],
-        help="add the events of a program's own that are defined there",
-    )
-    parser.add_argument(
-        "--markdown", action="store_true", help="the page that a program publishes"
-    )
+    add = parser.add_argument
+    text = "add the events of a program's own that are defined there"
+    add("--of", metavar="MODULE", action="append", default=[], help=text)
+    text = "the page that a program publishes"
+    add("--markdown", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:

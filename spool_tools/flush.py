@@ -57,13 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--endpoint", metavar="URL", help="where to send (default: as last time)")
     add("--format", choices=FORMATS, help="how (default: as last time)")
-    add(
-        "--timeout",
-        type=seconds_above_0,
-        default=60.0,
-        metavar="SECONDS",
-        help="end after so long; what is left is kept (default: 60)",
-    )
+    text = "end after so long; what is left is kept (default: 60)"
+    add("--timeout", type=seconds_above_0, default=60.0, metavar="SECONDS", help=text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,13 +33,9 @@ from telemetry.paths import Home
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add_wait(parser)
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=20.0,
-        metavar="SECONDS",
-        help="how long to try to reach the server (default: %(default)s)",
-    )
+    add = parser.add_argument
+    text = "how long to try to reach the server (default: %(default)s)"
+    add("--timeout", type=seconds, default=20.0, metavar="SECONDS", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
