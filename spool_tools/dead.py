@@ -111,7 +111,6 @@ def _chosen(spool: Spool, patterns: list[str]) -> list[DeadLetter]:
 
 
 def _show(screen: Screen, letter: DeadLetter) -> None:
-    """Two lines for a person: which one, and why."""
     event = decoded(bytes(letter.event)).get("event", "?")
     screen.say((letter.name, "bold"), indent=2)
     when = ago(letter.time_ms, time.time())

@@ -80,7 +80,6 @@ class _Story:
         }
 
     def tell(self) -> int:
-        """Chapter by chapter; the exit code."""
         self.chapter("1. A program runs while its collector cannot be reached.")
         self.launch("first")
         self.say(f"   {len(self.acknowledged)} tool calls recorded and acknowledged.")
@@ -148,7 +147,6 @@ class _Story:
         return take_census(self.home, Spool(self.home).snapshot)
 
     def compare(self, collector: Collector, took_s: float) -> int:
-        """The books against what was acknowledged and what arrived."""
         names = [each["properties"].get("tool_name", "") for each in collector.events()]
         requests = len(collector.requests())
         self.say(

@@ -94,7 +94,6 @@ def details_of(event: Mapping[str, Any]) -> str:
 
 
 def lines(spool: Spool, state: str) -> Iterator[Shown]:
-    """Everything that a dump of this state shows, in order."""
     if state in {"pending", "all"}:
         yield from (Shown("pending", event) for event in spool.pending())
     if state in {"dead", "all"}:

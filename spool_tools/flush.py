@@ -120,7 +120,6 @@ def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
 def _watched(
     screen: Screen, spool: Spool, config: Config, timeout_s: float
 ) -> FlushReport:
-    """Flush in a thread, and show how far it is."""
     home = spool.home
     progress = Progress()
     reports: list[FlushReport] = []

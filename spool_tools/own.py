@@ -91,7 +91,6 @@ def _run(
 
 
 def _status(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ...]]:
-    """What a user wants to know first, in a few lines."""
     decision = client.decision()
     word = ("on", "green") if decision.on else ("off", "yellow")
     app = (client.config.app, "bold")

@@ -59,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_confirmed(home: Home) -> bool:
-    """Whether a person at a terminal says yes."""
     events = many(Spool(home, "purge").count_pending(), "pending event")
     question = f"Remove {events} and all letters in {home.root}?"
     if not sys.stdin or not sys.stdin.isatty():

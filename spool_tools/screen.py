@@ -24,7 +24,6 @@ from spool_tools.wording import columns, cut, fitted, folded, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from typing_extensions import Self
 
 
 # A text, or a text and the style in which rich draws it.
@@ -201,7 +200,7 @@ def _console() -> Console | None:
     return Console(markup=False, emoji=False, highlight=False)
 
 
-class Bar:
+class Bar(contextlib.AbstractContextManager["Bar"]):
     """A progress bar with the time left: `with Bar(screen, "dump", total=count) as bar`.
 
     It appears after a moment; `total` is asked once, when it is drawn.
@@ -213,9 +212,6 @@ class Bar:
         self._task: Any = None
         is_watched = screen.console or (sys.stderr.isatty() and _is_output_a_file())
         self._due = time.monotonic() + _SHOWN_AFTER_S if is_watched else float("inf")
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._progress is not None:

@@ -79,7 +79,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_s: float | None = None
 
 
-class Server(http.server.HTTPServer):
+class Server(socketserver.TCPServer):
     """Listens from its construction on, and serves each client in a thread.
 
     `take` makes the answer to a request, from any thread; a body above `body_bytes_max`
@@ -87,6 +87,7 @@ class Server(http.server.HTTPServer):
     address cannot be resolved or is taken, UnicodeError where it is no name at all.
     """
 
+    allow_reuse_address = True
     request_queue_size = 128
 
     def __init__(
@@ -110,6 +111,9 @@ class Server(http.server.HTTPServer):
             target=self.serve_forever, kwargs={"poll_interval": _POLL_S}, daemon=True
         ).start()
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """End it all, within twice `CLOSE_GRACE_S`. Twice is fine."""
         if not self.closing.is_set():
@@ -125,11 +129,6 @@ class Server(http.server.HTTPServer):
             until = time.monotonic() + CLOSE_GRACE_S
             for thread, _ in clients:
                 thread.join(timeout=max(0.0, until - time.monotonic()))
-
-    def server_bind(self) -> None:
-        """Bind without asking a name server for our own name, as HTTPServer does."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         thread = threading.Thread(

@@ -407,7 +407,6 @@ def lines(status: Status, now: float) -> Iterator[Line]:
 
 
 def _equation(status: Status, now: float) -> Iterator[Line]:
-    """The conservation equation, one side below the other."""
     width = len(f"{status.recorded:,}")
     oldest = status.oldest_event_age_s
     kept = f"{many(status.segments, 'segment')}, {size(status.spool_bytes)}"

@@ -28,7 +28,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any
 
 import msgspec
 
@@ -47,9 +48,6 @@ from spool_tools.server import BODY_BYTES_MAX, Answer, Refusal, Request, Server
 from spool_tools.wording import printable
 
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 # The path of the service that the pipeline's ancestor talked to.
 DEFAULT_PATH = "/events/v1/track"
 GAPS_PATH = "/gaps"
@@ -64,7 +62,7 @@ _HTML = b"""<!DOCTYPE html>
 """
 
 
-class Collector:
+class Collector(AbstractContextManager["Collector"]):
     """One listening socket and one database, from construction to `close`.
 
     `database` is a file (made where there is none, continued where there is one) or
@@ -114,9 +112,6 @@ class Collector:
             self._store.close()
             raise
         self.address = self._server.address
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -191,7 +191,6 @@ def format_of(request: Request) -> Format:
 
 
 def key_in(body: bytes) -> str:
-    """The key that a readable body of PostHog's carries."""
     return _CAPTURE.decode(body).api_key
 
 

@@ -121,9 +121,6 @@ class PageServer(Server):
         )
         self.url = f"http://127.0.0.1:{self.address[1]}/{self._token}/"
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def page(self) -> str:
         """The page as it is now. The result of a button is shown once."""
         home = self._home
