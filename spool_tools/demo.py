@@ -21,8 +21,8 @@ from collections.abc import Callable
 from itertools import islice
 
 from spool_tools import demo_program
+from spool_tools.changing import flush_lock_holder
 from spool_tools.collector import Collector
-from spool_tools.holder import flush_lock_holder
 from spool_tools.reading import Spool
 from spool_tools.screen import Part, Screen
 from spool_tools.wording import fitted

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 import msgspec
 
 from spool_tools import explain
-from spool_tools.holder import Holder, flush_lock_holder
+from spool_tools.changing import Holder, flush_lock_holder
 from spool_tools.reading import Spool, decoded, quarantined, sizes
 from spool_tools.screen import Line, Screen, problem_of
 from spool_tools.target import NoSuchSpoolError, add_target, destination, target_home

@@ -102,10 +102,9 @@ def _check(home: Home, app: str | None, *, changes: bool, must_exist: bool) -> N
     names = os.listdir(home.root)
     if _is_home(home, names):
         return
-    if must_exist and problem:
-        raise NoSuchSpoolError(f"{home.root} {problem}: nothing is recorded there")
     if must_exist:
-        raise NoSuchSpoolError(_nothing(home, app))
+        unused = f"{home.root} {problem}: nothing is recorded there"
+        raise NoSuchSpoolError(unused if problem else _nothing(home, app))
     if changes and names:
         # A directory of a user's own may well have a `ledger` in it.
         raise NoSuchSpoolError(

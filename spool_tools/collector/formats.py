@@ -309,10 +309,6 @@ def _otlp(
     return Format(name, lambda body: _of_logs(decode("Request", body)), answer, refused)
 
 
-def _ok(_row: RequestRow, _batch: Batch) -> Answer:
-    return Answer(body=b'{"status":"Ok"}')
-
-
 def _not_ok(refusal: Refusal) -> Answer:
     is_key = refusal.status == 401
     error = {
@@ -349,7 +345,8 @@ OTLP_JSON = _otlp(
     lambda _kind, message: msgspec.json.encode(message),
 )
 OTLP_PROTOBUF = _otlp("otlp-protobuf", _PROTOBUF, protobuf.decode, protobuf.encode)
-POSTHOG = Format("posthog", _captured, _ok, _not_ok, is_whole=True)
+_OK = Answer(body=b'{"status":"Ok"}')
+POSTHOG = Format("posthog", _captured, lambda *_: _OK, _not_ok, is_whole=True)
 CLICKHOUSE = Format(
     "clickhouse", _lines, _inserted, _exception, "x-clickhouse-key", is_whole=True
 )

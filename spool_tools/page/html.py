@@ -98,17 +98,12 @@ def _buttons(status: Status, form_token: str) -> str:
 
     if status.telemetry == "off":
         return f'<div class="buttons">{form("on", "Turn on")}</div>'
-    sentence = (
-        "Nothing more is recorded or sent. What waits is removed, and so are the "
-        "counts and this installation's id."
-    )
-    choice = asked("Turn off …", sentence, "off", "Turn off and remove")
-    sentence = (
-        "This installation gets another random id. What waits keeps the one it was "
-        "recorded under."
-    )
-    reset = asked("New id …", sentence, "reset", "Get a new id")
-    return f'<div class="buttons">{choice}{reset}</div>'
+    off = "Nothing more is recorded or sent. What waits is removed, and so are the "
+    off += "counts and this installation's id."
+    new = "This installation gets another random id. What waits keeps the one it was "
+    new += "recorded under."
+    choice = asked("Turn off …", off, "off", "Turn off and remove")
+    return f'<div class="buttons">{choice}{asked("New id …", new, "reset", "Get a new id")}</div>'
 
 
 def _equation(status: Status) -> str:

@@ -73,19 +73,12 @@ _LOOK_S = 0.5
 _TIMESTAMP = re.compile(rb'"event_timestamp":([0-9]{1,15})[,}]')
 
 
-def serve(
-    home: Home, *, name: str = "", own_events: Sequence[Entry] = (), opens: bool = False
-) -> int:
+def serve(home: Home, *, name: str, own_events: Sequence[Entry], opens: bool) -> int:
     """Print the address and serve the page about `home` until Ctrl-C; the exit code.
 
-    Args:
-        home: the spool that the page is about.
-        name: what the program is called on the page; default: as its home is.
-        own_events: the program's own events, as `spool_tools.events` describes them.
-        opens: whether the user's browser is opened at the address.
-
-    Raises:
-        OSError: no port can be had.
+    `name` is what the program is called on the page, if not as its home is; `own_events`
+    are those that the program defines; `opens` opens the user's browser. Raises OSError
+    where no port can be had.
     """
     if not name:
         parent, name = os.path.split(home.root)
