@@ -26,17 +26,9 @@ from telemetry.errors import SpoolError
 from telemetry.spool.reader import SegmentReader, segment_names
 
 
-class Finding(msgspec.Struct, kw_only=True):
-    """One damaged place.
-
-    segment: the segment, or what else it is that cannot be read
-    offset: where it begins in the segment, in bytes; None for a whole file
-    """
-
-    segment: str
-    offset: int | None = None
-    bytes: int = 0
-    problem: str
+Finding = tuple[str, int | None, int, str]
+"""A damaged place: its segment, or what else cannot be read; where it begins there, None
+for a whole file; its bytes; the problem."""
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -77,26 +69,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(screen: Screen, tally: Tally, findings: Iterator[Finding]) -> None:
-    for finding in findings:
+    for segment, offset, size_bytes, problem in findings:
         tally.findings += 1
-        tally.damaged_bytes += finding.bytes
+        tally.damaged_bytes += size_bytes
         if screen.is_terminal:
-            where = "" if finding.offset is None else f" at byte {finding.offset:,}"
-            where += f", {size(finding.bytes)}" if finding.bytes else ""
-            name, problem = (finding.segment, "cyan"), (finding.problem, "red")
-            screen.say(name, f"{where}: ", problem, indent=2)
+            where = "" if offset is None else f" at byte {offset:,}"
+            where += f", {size(size_bytes)}" if size_bytes else ""
+            screen.say((segment, "cyan"), f"{where}: ", (problem, "red"), indent=2)
         else:
-            screen.object(finding)
+            place = {"segment": segment, "offset": offset, "bytes": size_bytes}
+            screen.object({**place, "problem": problem})
 
 
 def _outside_of_segments(spool: Spool) -> Iterator[Finding]:
     """Places that cannot be read, and letters."""
     for each in spool.unreadable():
         name, _, problem = each.partition(": ")
-        yield Finding(segment=name, problem=problem)
+        yield name, None, 0, problem
     for file, letter in read_letters(spool.home, spool.snapshot):
         if letter is None:
-            yield Finding(segment=f"dead/{file}", problem="a letter is damaged")
+            yield f"dead/{file}", None, 0, "a letter is damaged"
 
 
 def _in_segment(spool: Spool, name: str, tally: Tally) -> Iterator[Finding]:
@@ -107,16 +99,12 @@ def _in_segment(spool: Spool, name: str, tally: Tally) -> Iterator[Finding]:
         return  # reported already, or deleted meanwhile
     with closing(reader):
         try:
-            for start, length, problem in _damage(spool, reader, tally):
-                yield Finding(segment=name, offset=start, bytes=length, problem=problem)
+            yield from _damage(spool, reader, tally)
         except (SpoolError, OSError) as error:
-            yield Finding(segment=name, problem=problem_of(error))
+            yield name, None, 0, problem_of(error)
 
 
-def _damage(
-    spool: Spool, reader: SegmentReader, tally: Tally
-) -> Iterator[tuple[int, int, str]]:
-    """Where each damaged place begins, how many bytes it has, and what is wrong."""
+def _damage(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[Finding]:
     # A file that was shortened, or replaced, has its torn end elsewhere.
     entry = known_entry(reader, spool.snapshot.segments.get(reader.name))
     checked = reader.check()
@@ -129,15 +117,15 @@ def _damage(
         problem = f"no whole record, {many(gaps.pop(end, 0), 'number')} missing"
         if os.path.lexists(f"{spool.home.quarantine}/{reader.name}-{start}"):
             problem += "; in quarantine"
-        yield start, end - start, problem
+        yield reader.name, start, end - start, problem
     for start in sorted({*gaps, *checked.repeated}):
         problem = "a record with a number that was there before"
         if start not in checked.repeated:
             problem = f"{many(gaps[start], 'record')} missing before"
-        yield start, 0, problem
+        yield reader.name, start, 0, problem
     if tail := torn_tail(reader, max(checked.end, entry.offset + entry.tail)):
         problem = "a torn record at the end, whose writer is gone"
-        yield reader.size() - tail, tail, problem
+        yield reader.name, reader.size() - tail, tail, problem
 
 
 def _say(screen: Screen, tally: Tally, spool: Spool) -> None:

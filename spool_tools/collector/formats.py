@@ -122,10 +122,8 @@ class _Capture(msgspec.Struct):
 
 
 _EVENT = msgspec.json.Decoder(_Event)
-_BODY = msgspec.json.Decoder(_Body)
 _LINE = msgspec.json.Decoder(msgspec.Raw)
 _CAPTURE = msgspec.json.Decoder(_Capture)
-_CAPTURED = msgspec.json.Decoder(_Captured)
 
 
 def inflate(body: bytes, coding: str, *, bytes_max: int) -> bytes:
@@ -196,7 +194,7 @@ def key_in(body: bytes) -> str:
 
 def _records(body: bytes) -> Iterator[bytes]:
     body.decode("utf-8")  # one JSON text in UTF-8 (RFC 8259 §8.1)
-    return map(bytes, _BODY.decode(body).records)
+    return map(bytes, msgspec.json.decode(body, type=_Body).records)
 
 
 def _lines(body: bytes) -> Iterator[bytes]:
@@ -246,7 +244,7 @@ def _value(value: Mapping[str, Any]) -> Any:
 def _captured(body: bytes) -> Iterator[bytes]:
     """The events of a batch of PostHog's; `uuid` is the event's id."""
     for raw in _CAPTURE.decode(body).batch:
-        event = _CAPTURED.decode(raw)
+        event = msgspec.json.decode(raw, type=_Captured)
         at = event.timestamp.replace(tzinfo=event.timestamp.tzinfo or timezone.utc)
         ids = {"user_uuid": event.distinct_id, "event_id": event.uuid}
         theirs = {k: v for k, v in event.properties.items() if k not in _POSTHOG_S}
