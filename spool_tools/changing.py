@@ -96,10 +96,6 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     add("--wait", type=seconds, default=WAIT_S, metavar="SECONDS", help=text)
 
 
-class ChangeError(TelemetryError):
-    """A command could not do all that it does. Says why, and what is left."""
-
-
 class BusyError(TelemetryError):
     """A flusher is at work and did not end in time. Nothing was changed."""
 
@@ -110,7 +106,7 @@ def failing_with(state: str) -> Iterator[None]:
     try:
         yield
     except (TelemetryError, OSError) as error:
-        raise ChangeError(f"{problem_of(error)}; {state}") from error
+        raise TelemetryError(f"{problem_of(error)}; {state}") from error
 
 
 @contextlib.contextmanager

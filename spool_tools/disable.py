@@ -11,17 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from spool_tools.changing import (
-    BusyError,
-    ChangeError,
-    add_wait,
-    failing_with,
-    flush_lock_held,
-)
+from spool_tools.changing import BusyError, add_wait, failing_with, flush_lock_held
 from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
 from telemetry.consent import consent
 from telemetry.delivery.opt_out import opt_out
+from telemetry.errors import TelemetryError
 from telemetry.files import make_home
 from telemetry.paths import Home
 
@@ -44,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 def turn_off(
     args: argparse.Namespace, home: Home, command: str, *, asks: bool = False
 ) -> None:
-    """Remove all that was kept. Raises ChangeError, which says what is left."""
+    """Remove all that was kept. Raises TelemetryError, which says what is left."""
     off = "telemetry is off: nothing more is recorded or sent"
     later = "the next run of the program or of a tool removes what is kept"
     is_new = args.app is not None and not os.path.lexists(home.root)
@@ -61,10 +56,10 @@ def turn_off(
         raise
     except BusyError as error:
         problem = f"{off}, but a flusher has not ended yet; {later}"
-        raise ChangeError(problem) from error
+        raise TelemetryError(problem) from error
     except OSError as error:
         problem = f"{off}, but not all is removed: {problem_of(error)}"
-        raise ChangeError(problem) from error
+        raise TelemetryError(problem) from error
     if is_new:
         where = f"there was no spool in {home.root}; that program records nothing there"
         complain(command, f"{where}. One that keeps its events elsewhere needs --home")

@@ -62,26 +62,18 @@ class Screen:
         pairs = [(part, "") if isinstance(part, str) else part for part in parts]
         pairs = [(printable(text), style) for text, style in pairs]
         line = "".join(text for text, _ in pairs)
-        places = folded(line, self.width, indent)
-        margins = ["", *[" " * indent] * (len(places) - 1)]
-        if self.console is None:
-            for margin, (start, end) in zip(margins, places, strict=True):
-                print(margin + line[start:end])
-            return
-        from rich.text import Text
+        text: Any = line
+        if self.console is not None:
+            from rich.text import Text
 
-        drawn = Text.assemble(*pairs)
-        for margin, (start, end) in zip(margins, places, strict=True):
-            self.console.print(Text(margin) + drawn[start:end], soft_wrap=True)
+            text = Text.assemble(*pairs)
+        for number, (start, end) in enumerate(folded(line, self.width, indent)):
+            self._print(" " * indent if number else "", text[start:end])
 
     def json(self, line: bytes) -> None:
         """One JSON text as a line, byte for byte off a terminal."""
         if self.is_terminal:
-            text = printable(line.decode("utf-8", "replace"))
-            if self.console is None:
-                print(text)
-            else:
-                self.console.print(text, soft_wrap=True)
+            self._print(printable(line.decode("utf-8", "replace")))
         else:
             # A letter that was edited by hand may hold line ends between its members.
             sys.stdout.buffer.write(line.replace(b"\n", b" ") + b"\n")
@@ -94,6 +86,12 @@ class Screen:
         else:
             end = b"\n" if is_text and not body.endswith(b"\n") else b""
             sys.stdout.buffer.write(body + end)
+
+    def _print(self, *parts: Any) -> None:
+        if self.console is None:
+            print(*parts, sep="")
+        else:
+            self.console.print(*parts, sep="", soft_wrap=True)
 
     def object(self, value: Any) -> None:
         self.json(as_json(value))

@@ -28,12 +28,7 @@ from spool_tools.target import NoSuchSpoolError, add_target, destination, target
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
 from telemetry.books.entries import Totals
-from telemetry.books.view import (
-    DB_NAME,
-    JOURNAL_SUFFIX,
-    lock_problem,
-    set_aside_names,
-)
+from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX, lock_problem, set_aside_names
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census

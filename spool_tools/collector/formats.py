@@ -31,12 +31,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from spool_tools.collector.store import RequestRow, Row
-from spool_tools.server import (
-    REASON_CHARACTERS_MAX,
-    Answer,
-    Refusal,
-    Request,
-)
+from spool_tools.server import REASON_CHARACTERS_MAX, Answer, Refusal, Request
 from spool_tools.wording import printable
 from telemetry.wire.batch import event_id_of
 from telemetry.wire.formats import protobuf
