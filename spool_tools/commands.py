@@ -42,23 +42,16 @@ COMMANDS = {
     "recipe": "a configuration for a server that receives events",
     "collect": "a collector on this machine that can misbehave",
 }
-_CODES = (
-    "0 fine; 1 damage was found, or something is left undelivered; "
-    "2 wrong usage; 3 no such spool"
-)
-_OVERVIEW = "\n".join(
-    (
-        "commands:",
-        *(f"  {name:<13}{meaning}" for name, meaning in COMMANDS.items()),
-        "",
-        "try first:",
-        "  spool-tools demo              see it work, from offline to delivery",
-        "  spool-tools dump --app NAME   what waits, exactly as it will be sent",
-        "  spool-tools COMMAND --help    what a command can do, with examples",
-        "",
-        f"exit codes: {_CODES}",
-    )
-)
+_LISTED = "\n".join(f"  {name:<13}{meaning}" for name, meaning in COMMANDS.items())
+_OVERVIEW = f"""commands:
+{_LISTED}
+
+try first:
+  spool-tools demo              see it work, from offline to delivery
+  spool-tools dump --app NAME   what waits, exactly as it will be sent
+  spool-tools COMMAND --help    what a command can do, with examples
+
+exit codes: 0 fine; 1 damage was found, or something is left undelivered; 2 wrong usage; 3 no such spool"""
 
 
 class _Parser(argparse.ArgumentParser):

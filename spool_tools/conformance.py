@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from spool_tools.target import WrongUsageError
-from spool_tools.wording import printable
+from spool_tools.wording import cut, printable
 from telemetry.errors import ConfigError
 from telemetry.identity import EventIds
 from telemetry.switches import trimmed
@@ -51,7 +51,7 @@ _MEANS = {
     Action.WAIT: "a flusher waits",
     Action.PAUSE: "a flusher pauses for hours",
 }
-_SAID_CHARS_MAX = 120
+_SAID_COLUMNS_MAX = 120
 _AFTERWARDS = """Its events of the type "conformance" can be deleted now. What no client can see: whether
 they were stored before the answer. Kill the server right after one, and look."""
 _MARKS = {True: "holds", False: "FAILS", None: "not known"}
@@ -82,8 +82,7 @@ class _Said(NamedTuple):
 
     @property
     def text(self) -> str:
-        said = self.verdict.detail or self.verdict.reason
-        said = f"{said[:_SAID_CHARS_MAX]}…" if len(said) > _SAID_CHARS_MAX else said
+        said = cut(self.verdict.detail or self.verdict.reason, _SAID_COLUMNS_MAX)
         return f"{said} ({_MEANS[self.verdict.action]})"
 
 

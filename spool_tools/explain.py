@@ -61,15 +61,10 @@ def tell(screen: Screen, found: Mapping[str, Any]) -> None:
     style = "green" if word == "on" else "yellow"
     screen.say("telemetry is ", (word, style), f": {found['reason']}")
     screen.say()
-    rows = [
-        (
-            "->" if each["rule"] == found["rule"] else "",
-            each["rule"],
-            each["says"] or "-",
-            each["reason"],
-        )
-        for each in found["rules"]
-    ]
+    rows = []
+    for each in found["rules"]:
+        mark = "->" if each["rule"] == found["rule"] else ""
+        rows.append((mark, each["rule"], each["says"] or "-", each["reason"]))
     headings = ("", "rule", "says", "because")
     screen.table(headings, rows, styles=["bold", "cyan", "", ""], folds=True)
     for mistake in found["mistakes"]:

@@ -49,6 +49,7 @@ from telemetry.wire.endpoint import parse_endpoint
 _LOOKS = 20
 # Bytes of a path, the suffix of the journal included, on POSIX (SQLite's os_unix.c).
 _SQLITE_PATH_MAX = 512
+_ELSEWHERE = "set TELEMETRY_HOME to a directory of a local disk"
 
 
 class Status(Census, frozen=True, kw_only=True):
@@ -251,10 +252,8 @@ def recording_problem(home: Home) -> str:
 def _unusable(home: Home, holder: Holder) -> str:
     """What keeps each flush of this home away, and what to do; empty if nothing does."""
     if holder.problem:
-        return (
-            f"the file system of {home.root} cannot lock files ({holder.problem}); set "
-            "TELEMETRY_HOME to a directory of a local disk"
-        )
+        problem = f"the file system of {home.root} cannot lock files ({holder.problem})"
+        return f"{problem}; {_ELSEWHERE}"
     for path in (home.flush_lock, home.next_flush):
         if problem := _problem_of(path):
             advice = "remove it, and the program's next run makes it anew"
@@ -270,9 +269,8 @@ def _unusable(home: Home, holder: Holder) -> str:
         ledger = os.fsencode(os.path.realpath(database + JOURNAL_SUFFIX))
         if len(ledger) > _SQLITE_PATH_MAX:
             beyond = f"{len(ledger) - _SQLITE_PATH_MAX} bytes too long for the ledger"
-            return (
-                f"the path of the home is {beyond}; set TELEMETRY_HOME to a shorter one"
-            )
+            advice = "set TELEMETRY_HOME to a shorter one"
+            return f"the path of the home is {beyond}; {advice}"
     return _held(home) if holder.state == "none" else ""
 
 
@@ -288,10 +286,7 @@ def _held(home: Home) -> str:
             f"backup; end it, or have it close {home.ledger}"
         )
     if problem:
-        return (
-            f"{home.ledger} cannot be locked ({problem}); set TELEMETRY_HOME to a "
-            "directory of a local disk"
-        )
+        return f"{home.ledger} cannot be locked ({problem}); {_ELSEWHERE}"
     return ""
 
 
