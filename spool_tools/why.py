@@ -199,11 +199,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     if state.stopped == "paused":
         return _paused(facts)
     if state.stopped == "disk":
-        return Why(
-            "disk",
-            "the disk or the ledger cannot be written, or a segment cannot be read; "
-            f"{following}",
-        )
+        said = "the disk or the ledger cannot be written, or a segment cannot be read"
+        return Why("disk", f"{said}; {following}")
     if facts.set_aside and not _is_refused_altogether(facts):
         return Why(
             "set_aside",
@@ -221,10 +218,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             said += f"; {many(facts.set_aside, 'event')} set aside before"
         return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
-        advice = (
-            "`spool-tools flush` has more time, and so has a flush at exit with a larger "
-            "exit_timeout_s"
-        )
+        advice = "`spool-tools flush` has more time, and so has a flush at exit with a "
+        advice += "larger exit_timeout_s"
         problem = f"the last flush to {where} ran out of time"
         if detail and state.last_error_ms >= state.last_success_ms:
             problem = f"{problem}: {sentence.format(where=where)}: {detail}"
@@ -275,17 +270,18 @@ def _paused(facts: Facts) -> Why:
     """A server that refuses all that the last flush sent, and what to do about it."""
     state, following = facts.state, _next(facts)
     status, _, said = state.last_error.partition(": ")
-    problem, advice = _PAUSES.get(status[:3], ("refuses", "read its answer"))
-    if status[:3] in _UNREAD and is_compressed(state.format, state.gzip):
+    problem, advice = "refuses", "read its answer"
+    for statuses, meaning in _PAUSES.items():
+        if status[:3] in statuses.split():
+            problem, advice = meaning
+    if status[:3] in _UNREAD.split() and is_compressed(state.format, state.gzip):
         advice += ", or send without compression (`gzip=False`)"
     if 0 < facts.pending <= facts.set_aside:
         problem = "took others before, and refuses what still waits"
         advice = "look at it with `spool-tools dump`, and read the answer"
     if not _is_due(facts) and facts.mode != "manual":
-        following = (
-            "paused until endpoint, key, header, format or gzip change; "
-            f"else {following}"
-        )
+        until = "paused until endpoint, key, header, format or gzip change"
+        following = f"{until}; else {following}"
     where = state.endpoint or "the endpoint"
     return Why("paused", f"{where} {problem} ({said or status}): {advice}; {following}")
 
@@ -302,8 +298,6 @@ _KINDS = {
     "proxy": ("proxy", "the proxy to {where} fails"),
     "other": ("connection", "the request to {where} fails"),
 }
-
-
 _OTHER_KIND = "server", "{where} does not accept"
 
 # What to do, by the code and a part of what was met; the first that holds counts.
@@ -322,35 +316,28 @@ _HINTS = {
     "proxy": {"": "correct HTTPS_PROXY, or name the host in NO_PROXY"},
     "server": {"HTTP 415": "it may not take this `format`, or compression: see `gzip`"},
 }
-_KEY = ("refuses the key", "correct TELEMETRY_API_KEY, or the header's name")
-_PLACE = ("takes no events at this address", "correct the endpoint's path")
 # What a server answers that does not understand what it is sent.
-_UNREAD = ("400", "413", "422")
+_UNREAD = "400 413 422"
 # What a server means that refuses everything, by its status, and what to do.
 _PAUSES = {
-    **dict.fromkeys(("401", "403"), _KEY),
-    **dict.fromkeys(("404", "405", "410"), _PLACE),
-    **dict.fromkeys(
-        ("301", "302", "303", "307", "308"),
-        ("redirects, which is not followed", "name the address that it leads to"),
+    "401 403": ("refuses the key", "correct TELEMETRY_API_KEY, or the header's name"),
+    "404 405 410": ("takes no events at this address", "correct the endpoint's path"),
+    "301 302 303 307 308": (
+        "redirects, which is not followed",
+        "name the address that it leads to",
     ),
     "407": ("is behind a proxy that wants credentials", "add them to HTTPS_PROXY"),
-    **dict.fromkeys(
-        _UNREAD,
-        ("does not understand the events", "compare `format` with what it takes"),
-    ),
+    _UNREAD: ("does not understand the events", "compare `format` with what it takes"),
 }
 
 
 def _set_aside_ledger(facts: Facts) -> Why | None:
     if not facts.ledgers_aside:
         return None
-    return Why(
-        "ledger_set_aside",
-        f"a damaged ledger was set aside ({facts.ledgers_aside[-1]}): totals begin anew, "
-        "and some events may be sent twice"
-        + (f"; {_next(facts)}" if facts.pending else ""),
-    )
+    said = f"a damaged ledger was set aside ({facts.ledgers_aside[-1]}): totals begin "
+    said += "anew, and some events may be sent twice"
+    following = f"; {_next(facts)}" if facts.pending else ""
+    return Why("ledger_set_aside", said + following)
 
 
 def _ahead_s(facts: Facts) -> float:
@@ -376,11 +363,7 @@ def _next(facts: Facts) -> str:
         if facts.plan.last:
             return f"{due}; the end of the last one is not known: {_UNKNOWN_END}"
         return f"{due}; if runs do not, they may open too few files: see `ulimit -n`"
-    failed = (
-        f" ({facts.state.failures} in a row failed)" if facts.state.failures else ""
-    )
-    ahead = age(_ahead_s(facts))
-    return (
-        f"the next flush may begin in {ahead}{failed}, "
-        f"at {moment(int(facts.plan.at * 1000))}"
-    )
+    failures = facts.state.failures
+    failed = f" ({failures} in a row failed)" if failures else ""
+    ahead, at = age(_ahead_s(facts)), moment(int(facts.plan.at * 1000))
+    return f"the next flush may begin in {ahead}{failed}, at {at}"
