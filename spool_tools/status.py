@@ -238,14 +238,13 @@ def recording_problem(home: Home) -> str:
             continue  # it is made when it is needed
         except OSError as error:
             problem = problem_of(error)
-        if problem and path == home.spool:
-            problem += (
-                "; put the directory back, or set TELEMETRY_HOME to another place"
-            )
+        advice = ""
+        if path == home.spool:
+            advice = "; put the directory back, or set TELEMETRY_HOME to another place"
         elif problem.startswith("belongs to"):
-            problem += "; give it back with `chown`, or set TELEMETRY_HOME to another"
+            advice = "; give it back with `chown`, or set TELEMETRY_HOME to another"
         if problem:
-            return f"{path} {problem}"
+            return f"{path} {problem}{advice}"
     return ""
 
 

@@ -250,11 +250,10 @@ class Store:
         )
         found = [self._db.execute(each).fetchone()[0] for each in questions]
         if found[1:] != [APPLICATION_ID, SCHEMA_VERSION] and found != [0, 0, 0]:
-            raise StoreError(
-                self.path,
-                "is a database that no collector of this version made; "
-                "it is as it was; name another file",
+            problem = (
+                "is a database that no collector of this version made; it is as it "
             )
+            raise StoreError(self.path, f"{problem}was; name another file")
         return found == [0, 0, 0]
 
     def _highest(self, table: str) -> int:
