@@ -69,6 +69,7 @@ _BODY_BYTES_MAX = 1000
 # Events whose day is looked at: a spool of millions must not hold back the page.
 _DATED_MAX = 200_000
 _DAY_MS = 86_400_000
+# On Windows, Ctrl-C does not interrupt a wait without an end.
 _LOOK_S = 0.5
 _TIMESTAMP = re.compile(rb'"event_timestamp":([0-9]{1,15})[,}]')
 
