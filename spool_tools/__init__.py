@@ -4,11 +4,12 @@
 with `add_arguments`, `run` and its help as docstring; what they share:
 
     cli         how every command ends; commands finds the one that is named
-    target      which spool it is about; changing: the lock and books of those that write
-    reading     records, letters and damage, one at a time; follow
-    screen      output for a person or a program; wording, progress
-    why         why nothing arrives, in a sentence; holder, explain
-    page/       `view`: the page, its server and its three buttons
+    target      which spool it is about; changing: its lock and its books
+    reading     records, letters and damage, one at a time
+    screen      output for a person or a program; wording
+    why         why nothing arrives, in a sentence; explain
+    server      HTTP/1.1, for the next two
+    page/       `view`: the page, and its three buttons
     collector/  `collect`: a server that stores events, and misbehaves on request
     own         the same for a program's own command line
 

@@ -26,18 +26,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
 from spool_tools.cli import flush_or_drop
 from spool_tools.collector import Collector, Faults
-from spool_tools.collector.misbehaviour import BEHAVES
-from spool_tools.collector.server import Limits
 from spool_tools.collector.store import RequestRow, StoreError
-from spool_tools.target import WrongUsageError, seconds_above_0
+from spool_tools.screen import complain
+from spool_tools.server import BODY_BYTES_MAX
+from spool_tools.target import WrongUsageError, count_above_0, seconds_above_0
 from spool_tools.wording import printable
 
 
+_say = partial(complain, "collect")
 # How late the end may be noticed.
 _LOOK_S = 0.2
 _EXIT_CODES = {"count": 0, "time": 0, "SIGTERM": 0, "SIGINT": 130}
@@ -57,11 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--header", metavar="NAME",
         help="the header the key comes in (default: TELEMETRY_HEADER, else "
         "x-api-key)")  # fmt: skip
-    add("--count", metavar="N", type=_whole, help="end after N new distinct events")
+    add("--count", metavar="N", type=count_above_0,
+        help="end after N new distinct events")  # fmt: skip
     add("--for", metavar="SECONDS", type=seconds_above_0, dest="for_s",
         help="end after that")  # fmt: skip
-    add("--body-bytes-max", metavar="BYTES", type=_whole,
-        default=Limits().body_bytes_max,
+    add("--body-bytes-max", metavar="BYTES", type=count_above_0,
+        default=BODY_BYTES_MAX,
         help="answer 413 above that (default: %(default)s)")  # fmt: skip
     add("--verbose", action="store_true", help="print each request as a JSON line")
     faults = parser.add_argument_group("misbehaviour on request")
@@ -115,7 +118,7 @@ def _faults(args: argparse.Namespace) -> Faults:
         asked = Faults(**options | {"reject": tuple(args.reject)})
     except ValueError as error:
         raise WrongUsageError(str(error)) from error
-    if asked.plan == BEHAVES and (args.times is not None or args.stores is not None):
+    if not asked.fault and (args.times is not None or args.stores is not None):
         raise WrongUsageError("--times, --before-commit, --after-commit need a fault")
     return asked
 
@@ -134,12 +137,6 @@ def _path(text: str) -> str:
     return text
 
 
-def _whole(text: str) -> int:
-    if re.fullmatch(r"[0-9]{1,15}", text) is None or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
 def run(args: argparse.Namespace) -> int:
     key, header = _key_and_header(args)
     faults = _faults(args)
@@ -155,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
                 key=key,
                 header=header,
                 faults=faults,
-                limits=Limits(body_bytes_max=args.body_bytes_max),
+                body_bytes_max=args.body_bytes_max,
                 on_request=tally.add,
             )
         except StoreError as error:
@@ -260,8 +257,3 @@ def _signals_end(ends: queue.SimpleQueue[str]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):
-        print(f"collect: {printable(line)}", file=sys.stderr, flush=True)

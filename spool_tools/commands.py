@@ -17,13 +17,12 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from spool_tools.screen import complain
-from spool_tools.target import NO_SUCH_SPOOL, NoSuchSpoolError, WrongUsageError
+from spool_tools.target import NoSuchSpoolError, WrongUsageError
 from spool_tools.wording import printable
 from telemetry.errors import TelemetryError
 
 
 FAILED = 1
-WRONG_USAGE = 2
 # What each is for, in the order in which a person needs them.
 COMMANDS = {
     "demo": "the whole story in one command, on a spool of its own",
@@ -43,33 +42,25 @@ COMMANDS = {
     "recipe": "a configuration for a server that receives events",
     "collect": "a collector on this machine that can misbehave",
 }
-_CODES = (
-    "0 fine; 1 damage was found, or something is left undelivered; "
-    "2 wrong usage; 3 no such spool"
-)
-_OVERVIEW = "\n".join(
-    (
-        "commands:",
-        *(f"  {name:<13}{meaning}" for name, meaning in COMMANDS.items()),
-        "",
-        "try first:",
-        "  spool-tools demo              see it work, from offline to delivery",
-        "  spool-tools dump --app NAME   what waits, exactly as it will be sent",
-        "  spool-tools COMMAND --help    what a command can do, with examples",
-        "",
-        f"exit codes: {_CODES}",
-    )
-)
+_LISTED = "\n".join(f"  {name:<13}{meaning}" for name, meaning in COMMANDS.items())
+_OVERVIEW = f"""commands:
+{_LISTED}
+
+try first:
+  spool-tools demo              see it work, from offline to delivery
+  spool-tools dump --app NAME   what waits, exactly as it will be sent
+  spool-tools COMMAND --help    what a command can do, with examples
+
+exit codes: 0 fine; 1 damage was found, or something is left undelivered; 2 wrong usage; 3 no such spool"""
 
 
 class _Parser(argparse.ArgumentParser):
     """Escapes what was typed before an error message repeats it on a terminal."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and end with exit code 2."""
         with contextlib.suppress(OSError):
             super().error(printable(message))
-        sys.exit(WRONG_USAGE)
+        sys.exit(WrongUsageError.exit_code)
 
 
 class _Epilog(argparse.RawDescriptionHelpFormatter):
@@ -97,7 +88,6 @@ def run(arguments: list[str]) -> int:
     parser = _Parser(
         prog=f"spool-tools {name}", formatter_class=_Epilog, allow_abbrev=False
     )
-    code = FAILED
     try:
         module = importlib.import_module(f"spool_tools.{name}")
         # `python -OO` drops docstrings.
@@ -105,17 +95,16 @@ def run(arguments: list[str]) -> int:
         parser.description = " ".join(description.split())
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments[1:])))
-    except (NoSuchSpoolError, WrongUsageError, TelemetryError) as error:
+    except (NoSuchSpoolError, WrongUsageError) as error:
         complain(name, error)
-        if isinstance(error, NoSuchSpoolError):
-            code = NO_SUCH_SPOOL
-        elif isinstance(error, WrongUsageError):
-            code = WRONG_USAGE
+        return error.exit_code
+    except TelemetryError as error:
+        complain(name, error)
     except ImportError as error:
         if error.name not in {"sqlite3", "_sqlite3"}:
             raise
         complain(name, "this Python was built without sqlite3, which is needed here")
-    return code
+    return FAILED
 
 
 def _help(name: str, arguments: list[str]) -> int:

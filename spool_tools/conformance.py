@@ -16,14 +16,14 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import msgspec
 
 from spool_tools.target import WrongUsageError
-from spool_tools.wording import printable
+from spool_tools.wording import cut, printable
 from telemetry.errors import ConfigError
 from telemetry.identity import EventIds
 from telemetry.switches import trimmed
@@ -51,13 +51,10 @@ _MEANS = {
     Action.WAIT: "a flusher waits",
     Action.PAUSE: "a flusher pauses for hours",
 }
-_SAID_CHARS_MAX = 120
+_SAID_COLUMNS_MAX = 120
 _AFTERWARDS = """Its events of the type "conformance" can be deleted now. What no client can see: whether
 they were stored before the answer. Kill the server right after one, and look."""
 _MARKS = {True: "holds", False: "FAILS", None: "not known"}
-
-Finding = tuple[bool | None, str]
-"""Whether something holds (None: it could not be asked), and what was said."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -76,18 +73,16 @@ class _Said(NamedTuple):
 
     @property
     def status(self) -> int:
-        """0 if there was no answer."""
+        # 0: there was no answer.
         return 0 if isinstance(self.outcome, Failure) else self.outcome.status
 
     @property
     def is_taken(self) -> bool:
-        """Whether all of the batch was accepted."""
         return self.verdict.action is Action.ACCEPTED and not self.verdict.rejected
 
     @property
     def text(self) -> str:
-        said = self.verdict.detail or self.verdict.reason
-        said = f"{said[:_SAID_CHARS_MAX]}…" if len(said) > _SAID_CHARS_MAX else said
+        said = cut(self.verdict.detail or self.verdict.reason, _SAID_COLUMNS_MAX)
         return f"{said} ({_MEANS[self.verdict.action]})"
 
 
@@ -95,19 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("url", metavar="URL", help="the endpoint, as a program would be given it")
     add("--format", choices=sorted(FORMATS), default="records", help="what to post")
-    add(
-        "--header",
-        metavar="NAME",
-        help="the header the key goes in (default: TELEMETRY_HEADER, else x-api-key)",
-    )
-    add(
-        "--burst",
-        type=int,
-        default=100,
-        metavar="N",
-        help="requests in a row to see what is said when there are too many "
-        "(default: %(default)s; 0: none)",
-    )
+    text = "the header the key goes in (default: TELEMETRY_HEADER, else x-api-key)"
+    add("--header", metavar="NAME", help=text)
+    text = "requests in a row to see what is said when there are too many (default: "
+    text += "%(default)s; 0: none)"
+    add("--burst", type=int, default=100, metavar="N", help=text)
     add("--json", action="store_true", help="print a JSON line for each question")
 
 
@@ -173,115 +160,104 @@ class Asker:
 
     def ask(self, *, burst: int) -> Iterator[Line]:
         """What holds, a line a question as it is answered; one if there is no answer."""
-        questions: Mapping[str, Callable[[], Finding]] = {
-            "one event": lambda: self._accepts(self._events(1)),
-            "a whole batch": self._whole_batch,
-            "a large event": lambda: self._accepts(self._events(1, each=_EVENT_BYTES)),
-            "an empty batch": self._empty_batch,
-            "the same batch twice": self._twice,
-            "an answer that was lost": self._lost_answer,
-            "one bad event": self._bad_event,
-            "no batch at all": self._no_batch,
-            "a batch too big": self._too_big,
-            "gzip": self._gzip,
-            "a wrong key": self._wrong_key,
-            "not now": lambda: self._not_now(burst),
-            "no redirect": lambda: self._none(lambda said: said.status // 100 == 3),
-            "no page of HTML": lambda: self._none(
-                lambda said: said.verdict.reason == "html"
-            ),
-        }
-        for question, asked in questions.items():
-            holds, said = asked()
-            if not any(each.status for each in self._said):
-                yield Line(question, False, f"{said}; nothing else was asked")
-                return
-            yield Line(question, holds, said)
+        for lines in (self._takes(), self._refuses(), self._says_when(burst)):
+            for line in lines:
+                if not any(each.status for each in self._said):
+                    yield Line(
+                        line.question, False, f"{line.said}; nothing else was asked"
+                    )
+                    return
+                yield line
 
-    def _accepts(self, events: Sequence[bytes]) -> Finding:
-        said = self._post(events)
-        return said.is_taken, said.text
-
-    def _whole_batch(self) -> Finding:
-        each = _BATCH_BYTES // _BATCH_EVENTS
-        return self._accepts(self._events(_BATCH_EVENTS, each=each))
-
-    def _empty_batch(self) -> Finding:
+    def _takes(self) -> Iterator[Line]:
+        """What has to be accepted."""
+        for question, count, each in (
+            ("one event", 1, 0),
+            ("a whole batch", _BATCH_EVENTS, _BATCH_BYTES // _BATCH_EVENTS),
+            ("a large event", 1, _EVENT_BYTES),
+        ):
+            said = self._post(self._events(count, each=each))
+            yield Line(question, said.is_taken, said.text)
         said = self._post([])
-        return said.is_taken or said.verdict.action is Action.SPLIT, said.text
-
-    def _twice(self) -> Finding:
+        holds = said.is_taken or said.verdict.action is Action.SPLIT
+        yield Line("an empty batch", holds, said.text)
         events = self._events(3)
         first, second = self._post(events), self._post(events)
-        said = f"first {first.text}; then {second.text}"
-        return first.is_taken and second.is_taken, said
-
-    def _lost_answer(self) -> Finding:
+        both = f"first {first.text}; then {second.text}"
+        yield Line("the same batch twice", first.is_taken and second.is_taken, both)
         events = self._events(3)
         self._post_raw(self._form.body_of(events), reads=False)
         again = self._post(events)
-        return again.is_taken, f"the retry: {again.text}"
+        yield Line(
+            "an answer that was lost", again.is_taken, f"the retry: {again.text}"
+        )
 
-    def _bad_event(self) -> Finding:
+    def _refuses(self) -> Iterator[Line]:
+        """What has to be refused, or may be, in a way that a flusher understands."""
+        yield self._bad_event()
+        said = self._post([], body=b'{"no batch":')
+        holds = said.verdict.action is Action.SPLIT
+        yield _asked_for("no batch at all", said, 400, holds)
+        said = self._post(self._events(32, each=_TOO_BIG_BYTES // 32))
+        holds = said.verdict.action in {Action.ACCEPTED, Action.SPLIT}
+        yield _asked_for("a batch too big", said, 413, holds)
+        yield self._gzip()
+        if self._key:
+            said = self._post(self._events(1), by=self._wrong)
+            yield _asked_for("a wrong key", said, 401, said.status in {401, 403})
+        else:
+            yield Line("a wrong key", None, "TELEMETRY_API_KEY is not set")
+
+    def _bad_event(self) -> Line:
+        question = "one bad event"
         if self._form.name not in _AS_IT_STANDS:
-            return None, f"{self._form.name} cannot carry one"
+            return Line(question, None, f"{self._form.name} cannot carry one")
         good, bad = self._events(2)
         event = msgspec.json.decode(bad)
         broken = msgspec.json.encode(event | {"event_timestamp": "soon"})
         said = self._post([good, broken])
         if said.verdict.action is Action.SPLIT:
-            return True, said.text
-        named = {each.event_id for each in said.verdict.rejected}
+            return Line(question, True, said.text)
         if said.verdict.action is not Action.ACCEPTED:
-            return False, f"{said.text}; 400, or a 2xx that names it in `rejected`"
+            needed = "400, or a 2xx that names it in `rejected`"
+            return Line(question, False, f"{said.text}; {needed}")
+        named = {each.event_id for each in said.verdict.rejected}
         kept = "named in `rejected`" if named else "taken as it stands"
-        return named <= {event["properties"]["event_id"]}, f"{said.text}, {kept}"
+        holds = named <= {event["properties"]["event_id"]}
+        return Line(question, holds, f"{said.text}, {kept}")
 
-    def _no_batch(self) -> Finding:
-        said = self._post([], body=b'{"no batch":')
-        return _asked_for(said, 400, said.verdict.action is Action.SPLIT)
-
-    def _too_big(self) -> Finding:
-        said = self._post(self._events(32, each=_TOO_BIG_BYTES // 32))
-        holds = said.verdict.action in {Action.ACCEPTED, Action.SPLIT}
-        return _asked_for(said, 413, holds)
-
-    def _gzip(self) -> Finding:
+    def _gzip(self) -> Line:
         said = self._post(self._events(3), by=self._gzipped)
         damaged = self._post_raw(b"no gzip", {"Content-Encoding": "gzip"})
         if 200 <= damaged <= 299:
-            return False, f"{damaged} to what is no gzip, so it cannot have been read"
+            unread = f"{damaged} to what is no gzip, so it cannot have been read"
+            return Line("gzip", False, unread)
         if said.is_taken:
-            return True, said.text
+            return Line("gzip", True, said.text)
         # A format whose receivers take it sends it unless the program says otherwise.
         holds = said.status in {400, 415} and not self._form.gzip
-        return holds, f"{said.text}; programs need Config(gzip=False)"
+        return Line("gzip", holds, f"{said.text}; programs need Config(gzip=False)")
 
-    def _wrong_key(self) -> Finding:
-        if not self._key:
-            return None, "TELEMETRY_API_KEY is not set"
-        said = self._post(self._events(1), by=self._wrong)
-        return _asked_for(said, 401, said.status in {401, 403})
-
-    def _not_now(self, burst: int) -> Finding:
+    def _says_when(self, burst: int) -> Iterator[Line]:
+        """How it answers where there is too much, and what none of its answers was."""
         for _ in range(burst):
-            said = self._post(self._events(1), tries=1)
-            if said.status in _NOT_NOW:
+            if self._post(self._events(1), tries=1).status in _NOT_NOW:
                 break
         seen = [each for each in self._said if each.status in _NOT_NOW]
+        silent = [each.status for each in seen if each.verdict.retry_after_s is None]
         if not seen:
-            return None, f"it never said so in {len(self._said)} requests"
-        for each in seen:
-            if each.verdict.retry_after_s is None:
-                effect = "all programs come again at once"
-                return False, f"{each.status} without Retry-After: {effect}"
-        status, verdict = seen[0].status, seen[0].verdict
-        return True, f"{status}, Retry-After {verdict.retry_after_s:.0f}"
-
-    def _none(self, unwanted: Callable[[_Said], bool]) -> Finding:
-        """That no answer so far was one of these."""
-        found = [each.text for each in self._said if unwanted(each)]
-        return not found, (found or ["none came"])[0]
+            never = f"it never said so in {len(self._said)} requests"
+            yield Line("not now", None, never)
+        elif silent:
+            effect = "all programs come again at once"
+            yield Line("not now", False, f"{silent[0]} without Retry-After: {effect}")
+        else:
+            wait_s = seen[0].verdict.retry_after_s
+            yield Line("not now", True, f"{seen[0].status}, Retry-After {wait_s:.0f}")
+        redirects = [each.text for each in self._said if each.status // 100 == 3]
+        yield Line("no redirect", not redirects, [*redirects, "none came"][0])
+        pages = [each.text for each in self._said if each.verdict.reason == "html"]
+        yield Line("no page of HTML", not pages, [*pages, "none came"][0])
 
     def _events(self, count: int, *, each: int = 0) -> list[bytes]:
         """So many events, as they would be recorded, each of so many bytes."""
@@ -361,5 +337,6 @@ class Asker:
         return 0
 
 
-def _asked_for(said: _Said, status: int, holds: bool) -> Finding:
-    return holds, said.text if holds else f"{said.text}; {status} is asked for"
+def _asked_for(question: str, said: _Said, status: int, holds: bool) -> Line:
+    text = said.text if holds else f"{said.text}; {status} is asked for"
+    return Line(question, holds, text)

@@ -31,12 +31,8 @@ _SAME = ("name", "reason", "status", "time_ms", "attempts", "reply")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", choices=("list", "retry", "drop"))
-    add(
-        "letters",
-        nargs="*",
-        metavar="NAME",
-        help="names of letters, or ids of their events; * stands for any text",
-    )
+    text = "names of letters, or ids of their events; * stands for any text"
+    add("letters", nargs="*", metavar="NAME", help=text)
     add("--all", action="store_true", help="every letter there is")
     add_target(parser)
     add_wait(parser)
@@ -81,12 +77,12 @@ def _change(spool: Spool, action: str, patterns: list[str], wait_s: float) -> No
         names = {each.name for each in _chosen(spool, patterns)}
         change = retry if action == "retry" else drop
         count = change(spool.home, books, names)
-    if action == "retry":
-        said = f"{many(count, 'letter')} to be sent again by the next flush"
-        Screen().tell({"retried": count, "dropped": 0}, said)
-    else:
-        said = f"{many(count, 'letter')} dropped, and counted as purged"
-        Screen().tell({"retried": 0, "dropped": count}, said)
+    done, said = {
+        "retry": ("retried", "to be sent again by the next flush"),
+        "drop": ("dropped", "dropped, and counted as purged"),
+    }[action]
+    counts = {"retried": 0, "dropped": 0, done: count}
+    Screen().tell(counts, f"{many(count, 'letter')} {said}")
 
 
 def _chosen(spool: Spool, patterns: list[str]) -> list[DeadLetter]:
@@ -99,7 +95,13 @@ def _chosen(spool: Spool, patterns: list[str]) -> list[DeadLetter]:
         return letters
     chosen: dict[str, DeadLetter] = {}
     for pattern in patterns:
-        meant = {each.name: each for each in letters if _is_meant(each, pattern)}
+        name = os.path.basename(pattern.strip("/"))
+        meant = {
+            each.name: each
+            for each in letters
+            if fnmatch.fnmatchcase(each.name, name)
+            or fnmatch.fnmatchcase(event_id_of(bytes(each.event)), pattern)
+        }
         if not meant:
             raise WrongUsageError(
                 f"there is no letter {pattern}; `dead list` has their names"
@@ -108,15 +110,7 @@ def _chosen(spool: Spool, patterns: list[str]) -> list[DeadLetter]:
     return list(chosen.values())
 
 
-def _is_meant(letter: DeadLetter, pattern: str) -> bool:
-    is_like = fnmatch.fnmatchcase
-    return is_like(letter.name, os.path.basename(pattern.strip("/"))) or is_like(
-        event_id_of(bytes(letter.event)), pattern
-    )
-
-
 def _show(screen: Screen, letter: DeadLetter) -> None:
-    """Two lines for a person: which one, and why."""
     event = decoded(bytes(letter.event)).get("event", "?")
     screen.say((letter.name, "bold"), indent=2)
     when = ago(letter.time_ms, time.time())

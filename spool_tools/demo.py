@@ -13,17 +13,15 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from itertools import islice
 
 from spool_tools import demo_program
+from spool_tools.changing import flush_lock_holder
 from spool_tools.collector import Collector
-from spool_tools.holder import flush_lock_holder
 from spool_tools.reading import Spool
 from spool_tools.screen import Part, Screen
 from spool_tools.wording import fitted
@@ -39,6 +37,8 @@ _DELIVERY_S = 60.0
 _SHOWN = 3
 # As much of an event as shows what it is.
 _LINE_CHARACTERS = 112
+# A name that never resolves (RFC 6761 §6.4).
+_UNREACHABLE = "https://collector.invalid/events"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +53,8 @@ def run(args: argparse.Namespace) -> int:
         return story.tell()
     finally:
         if args.keep:
-            look = f"spool-tools status --home {story.home.root}"
             story.say()
-            story.say(f"The spool is left there; look: {look}")
+            story.say(f"It is left there: spool-tools status --home {story.home.root}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -80,13 +79,11 @@ class _Story:
         }
 
     def tell(self) -> int:
-        """Chapter by chapter; the exit code."""
-        unused = f"http://127.0.0.1:{_free_port()}/events"
         self.chapter("1. A program runs while its collector cannot be reached.")
-        self.launch("first", endpoint=unused)
+        self.launch("first")
         self.say(f"   {len(self.acknowledged)} tool calls recorded and acknowledged.")
         self.chapter("2. It runs again and is killed (SIGKILL) in the middle.")
-        self.launch("second", endpoint=unused, kill_after=_KILLED_AFTER)
+        self.launch("second")
         self.say(f"   {len(self.acknowledged)} calls acknowledged in both runs.")
         self.chapter("3. What the spool holds (`spool-tools dump`):")
         width = min(self.screen.width, _LINE_CHARACTERS)
@@ -101,10 +98,13 @@ class _Story:
             self.launch("third", endpoint=collector.url)
             self.say(f"   The launch took {time.monotonic() - began:.2f} s.")
             expected = self.census().recorded
-            _await(lambda: collector.count() >= expected)
+            collector.wait(events=expected, timeout_s=_DELIVERY_S)
             took_s = time.monotonic() - began
             # The books are at rest once no flusher is at work.
-            _await(lambda: flush_lock_holder(self.home).state == "none")
+            while flush_lock_holder(self.home).state != "none":
+                if time.monotonic() - began > 2 * _DELIVERY_S:
+                    break
+                time.sleep(0.02)
             return self.compare(collector, took_s)
 
     def say(self, *parts: Part) -> None:
@@ -116,26 +116,29 @@ class _Story:
         self.say()
         self.say((title, "bold"))
 
-    def launch(
-        self, name: str, *, endpoint: str, kill_after: int | None = None
-    ) -> None:
-        """Run the program; what it acknowledged is known afterwards."""
+    def launch(self, name: str, *, endpoint: str = "") -> None:
+        """Run the program; what it acknowledged is known afterwards.
+
+        Without an endpoint it is told not to flush: a flush that failed would be
+        followed by none for a minute or more.
+        """
+        variables = {"TELEMETRY_FLUSH": "launch", "TELEMETRY_ENDPOINT": endpoint}
+        if not endpoint:
+            variables = {
+                "TELEMETRY_FLUSH": "manual",
+                "TELEMETRY_ENDPOINT": _UNREACHABLE,
+            }
         with subprocess.Popen(
             [sys.executable, demo_program.__file__, name, str(_CALLS[name])],
             stdout=subprocess.PIPE,
-            env={
-                **self.environment,
-                "TELEMETRY_ENDPOINT": endpoint,
-                # A flush that failed would be followed by none for a minute or more.
-                "TELEMETRY_FLUSH": "launch" if name == "third" else "manual",
-            },
+            env=self.environment | variables,
             text=True,
         ) as process:
             assert process.stdout is not None  # noqa: S101 - it was asked for
             try:
                 for line in process.stdout:
                     self.acknowledged.add(f"{name}-{line.strip()}")
-                    if kill_after is not None and len(self.acknowledged) >= kill_after:
+                    if name == "second" and len(self.acknowledged) >= _KILLED_AFTER:
                         process.kill()
             except BaseException:
                 # Or it would make its spool anew, in a directory that is removed.
@@ -146,45 +149,23 @@ class _Story:
         return take_census(self.home, Spool(self.home).snapshot)
 
     def compare(self, collector: Collector, took_s: float) -> int:
-        """The books against what was acknowledged and what arrived."""
         names = [each["properties"].get("tool_name", "") for each in collector.events()]
         requests = len(collector.requests())
+        self.say(
+            f"   {len(names)} events arrived in {requests} requests, {took_s:.1f} s."
+        )
         lost = self.acknowledged - set(names)
         twice = sum(collector.copies().values()) - len(names)
         books = self.census()
-        arrived = f"{len(names)} events arrived in {requests} requests"
-        self.say(f"   {arrived}, {took_s:.1f} s.")
         self.chapter("5. The books.")
-        self.say(
-            f"   recorded {books.recorded} = pending {books.pending}"
-            f" + delivered {books.delivered} + dead {books.dead}"
-            f" + damaged {books.damaged} + purged {books.purged}"
-        )
+        terms = ("pending", "delivered", "dead", "damaged", "purged")
+        sides = " + ".join(f"{term} {getattr(books, term)}" for term in terms)
+        self.say(f"   recorded {books.recorded} = {sides}")
         self.say(f"   acknowledged and lost: {len(lost)}; arrived twice: {twice}")
-        fine = (
-            len(self.acknowledged) >= _KILLED_AFTER
-            and not lost
-            and not twice
-            and books.holds()
-            and books.delivered == len(names)
-            and not books.pending
-        )
-        if fine:
-            self.say("   ", ("The books balance.", "green"))
-        else:
-            self.say("   ", ("THE BOOKS DO NOT BALANCE.", "bold red"))
+        is_told_in_full = len(self.acknowledged) >= _KILLED_AFTER
+        is_delivered = not (lost or twice or books.pending)
+        is_counted = books.holds() and books.delivered == len(names)
+        fine = is_told_in_full and is_delivered and is_counted
+        fails = ("THE BOOKS DO NOT BALANCE.", "bold red")
+        self.say("   ", ("The books balance.", "green") if fine else fails)
         return 0 if fine else 1
-
-
-def _await(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + _DELIVERY_S
-    while not holds() and time.monotonic() < until:
-        time.sleep(0.02)
-
-
-def _free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

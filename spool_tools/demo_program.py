@@ -21,7 +21,6 @@ _PAUSE_S = 0.001
 
 
 def main(run: str, calls: int) -> None:
-    """Record a session of `calls` tool calls, named after `run`."""
     client = telemetry.configure("demo", version="1.0", flusher_lifetime_s=30)
     client.record_session_start("demo-agent", f"session-{run}")
     for number in range(calls):

@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from spool_tools.changing import BusyError, add_wait, flush_lock_held
+from spool_tools.changing import BusyError, add_wait, failing_with, flush_lock_held
 from spool_tools.screen import Screen, complain, problem_of
 from spool_tools.target import add_target, target_home
 from telemetry.consent import consent
 from telemetry.delivery.opt_out import opt_out
-from telemetry.errors import HomeError
+from telemetry.errors import TelemetryError
 from telemetry.files import make_home
 from telemetry.paths import Home
 
@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     home = target_home(args, changes=True, must_exist=False)
-    if not is_turned_off(args, home, "disable"):
-        return 1
+    turn_off(args, home, "disable")
     Screen().tell(
         {"telemetry": "off", "consent": home.consent},
         "telemetry is off, and everything that was kept is removed",
@@ -37,21 +36,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def is_turned_off(
+def turn_off(
     args: argparse.Namespace, home: Home, command: str, *, asks: bool = False
-) -> bool:
-    """Whether all that was kept is removed; if not, it has said why."""
+) -> None:
+    """Remove all that was kept. Raises TelemetryError, which says what is left."""
     off = "telemetry is off: nothing more is recorded or sent"
     later = "the next run of the program or of a tool removes what is kept"
     is_new = args.app is not None and not os.path.lexists(home.root)
     try:
-        try:
+        with failing_with("the choice is not written, nothing was removed"):
             make_home(home.root)
             opt_out(home, asks=asks)
-        except (HomeError, OSError) as error:
-            nothing = "the choice is not written, nothing was removed"
-            complain(command, f"{problem_of(error)}; {nothing}")
-            return False
         # It removes what was kept as soon as no flusher is at work any more.
         with flush_lock_held(home, command, wait_s=args.wait):
             pass
@@ -59,13 +54,12 @@ def is_turned_off(
         if not consent(home, {}).on:
             complain(command, f"{off}, but this was interrupted; {later}")
         raise
-    except BusyError:
-        complain(command, f"{off}, but a flusher has not ended yet; {later}")
-        return False
+    except BusyError as error:
+        problem = f"{off}, but a flusher has not ended yet; {later}"
+        raise TelemetryError(problem) from error
     except OSError as error:
-        complain(command, f"{off}, but not all is removed: {problem_of(error)}")
-        return False
+        problem = f"{off}, but not all is removed: {problem_of(error)}"
+        raise TelemetryError(problem) from error
     if is_new:
         where = f"there was no spool in {home.root}; that program records nothing there"
         complain(command, f"{where}. One that keeps its events elsewhere needs --home")
-    return True

@@ -14,29 +14,28 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import re
+import select
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from spool_tools.follow import follow
-from spool_tools.progress import Bar
 from spool_tools.reading import Spool, decoded
-from spool_tools.screen import Screen, as_json, complain
-from spool_tools.target import WrongUsageError, add_target, target_home
+from spool_tools.screen import Bar, Screen, as_json, complain
+from spool_tools.target import WrongUsageError, add_target, count, target_home
 from spool_tools.wording import cut, printable
-from telemetry.books.entries import Announced, SegmentEntry
 from telemetry.config import Config
 from telemetry.delivery.gathering import Gathering
 from telemetry.events import SystemProperties
-from telemetry.spool.frame import Damage, Record
-from telemetry.spool.reader import SegmentReader
+from telemetry.spool.frame import Record
+from telemetry.spool.reader import SegmentReader, segment_names
 from telemetry.wire.formats import FORMATS, format_of
 
 
@@ -52,6 +51,8 @@ _TIME_MS_MAX = 1 << 47
 # More than a terminal is wide.
 _DETAIL_CHARACTERS = 500
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# How long a follower rests between two looks.
+_PAUSE_S = 0.1
 T = TypeVar("T")
 
 
@@ -76,24 +77,23 @@ class Shown(NamedTuple):
         return when, self.state, str(event.get("event", "")), details_of(event)
 
 
-def details_of(event: dict[str, Any]) -> str:
+def details_of(event: Mapping[str, Any]) -> str:
     """What an event says besides its name, on one line; what matters comes first."""
     properties = event.get("properties", event)
     if not isinstance(properties, dict):
         return ""
     first = {name: properties[name] for name in _FIRST if name in properties}
     pairs = (
-        f"{name.removeprefix('is_')}={_shown(value)}"
+        f"{name.removeprefix('is_')}={shown(value)}"
         for name, value in {**first, **properties}.items()
         if name not in _SYSTEM and name != "action" and value not in ("", None)
     )
     # What was done needs no name in front of it, and no more than its beginning.
-    action = cut(printable(_shown(properties.get("action", ""))), _ACTION_COLUMNS)
+    action = cut(printable(shown(properties.get("action", ""))), _ACTION_COLUMNS)
     return " ".join(filter(None, (action, *pairs)))[:_DETAIL_CHARACTERS]
 
 
 def lines(spool: Spool, state: str) -> Iterator[Shown]:
-    """Everything that a dump of this state shows, in order."""
     if state in {"pending", "all"}:
         yield from (Shown("pending", event) for event in spool.pending())
     if state in {"dead", "all"}:
@@ -102,24 +102,20 @@ def lines(spool: Spool, state: str) -> Iterator[Shown]:
         yield from (Shown("damaged", as_json(each)) for each in spool.damaged())
 
 
-def wanted(name: str | None, since_s: float | None) -> Callable[[Shown], bool]:
+def _is_wanted(line: Shown, name: str | None, since_s: float | None) -> bool:
     """Whether a line is an event of this name, recorded since (seconds since 1970)."""
     if name is None and since_s is None:
-        return lambda _: True
-
-    def is_wanted(line: Shown) -> bool:
-        event = decoded(line.text)
-        if name is not None and event.get("event") != name:
-            return False
-        at_ms = event.get("event_timestamp")
-        return since_s is None or (
-            isinstance(at_ms, (int, float)) and at_ms >= since_s * 1000
-        )
-
-    return is_wanted
+        return True
+    event = decoded(line.text)
+    if name is not None and event.get("event") != name:
+        return False
+    at_ms = event.get("event_timestamp")
+    return since_s is None or (
+        isinstance(at_ms, (int, float)) and at_ms >= since_s * 1000
+    )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as JSON has it; a text without quotes, a list of texts without brackets."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ",".join(value)
@@ -129,35 +125,21 @@ def _shown(value: object) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
-    add(
-        "--format",
-        choices=("jsonl", "table"),
-        help="how events are printed (default: table on a terminal, else jsonl)",
-    )
+    text = "how events are printed (default: table on a terminal, else jsonl)"
+    add("--format", choices=("jsonl", "table"), help=text)
     add("--event", metavar="NAME", help="only events of this name")
-    add(
-        "--since",
-        metavar="WHEN",
-        type=_since,
-        help="only events recorded since: 90s, 5m, 2h, 3d ago, or 2026-01-31T12:00 "
-        "(UTC where no zone is given)",
-    )
-    add("--limit", type=_count, metavar="N", help="at most N of them")
+    text = "only events recorded since: 90s, 5m, 2h, 3d ago, or 2026-01-31T12:00 "
+    text += "(UTC where no zone is given)"
+    add("--since", metavar="WHEN", type=_since, help=text)
+    add("--limit", type=count, metavar="N", help="at most N of them")
     add("--follow", action="store_true", help="go on as they are recorded, till Ctrl-C")
+    text = "what to show: events that wait (the default), dead letters, damaged "
+    text += "stretches of bytes, or all of them, each with its state"
+    add("--state", choices=STATES, help=text)
+    text = "print the request bodies that a flush with the default bounds would send, "
+    text += f"in the format last sent in, or in this one: {', '.join(FORMATS)}"
     add(
-        "--state",
-        choices=STATES,
-        help="what to show: events that wait (the default), dead letters, damaged "
-        "stretches of bytes, or all of them, each with its state",
-    )
-    add(
-        "--as-sent",
-        nargs="?",
-        const=True,
-        choices=FORMATS,
-        metavar="FORMAT",
-        help="print the request bodies that a flush with the default bounds would "
-        "send, in the format last sent in, or in this one: " + ", ".join(FORMATS),
+        "--as-sent", nargs="?", const=True, choices=FORMATS, metavar="FORMAT", help=text
     )
 
 
@@ -173,20 +155,26 @@ def run(args: argparse.Namespace) -> int:
             screen.body(body, is_text="protobuf" not in FORMATS[form].content_type)
         return 1 if spool.problems else 0
     state = args.state or "pending"
-    found = _followed(spool) if args.follow else lines(spool, state)
     with Bar(screen, "dump", total=spool.count_pending) as bar:
         # A follower waits for events, not they for it.
-        passed = found if args.follow else _passed(found, bar)
-        chosen = filter(wanted(args.event, args.since), passed)
+        found = _followed(spool) if args.follow else bar.over(lines(spool, state))
+        chosen = (each for each in found if _is_wanted(each, args.event, args.since))
         shown: Iterator[Shown] = itertools.islice(chosen, args.limit)
         if not args.follow:
             shown = _unless_none(shown, screen, state)
-        form = args.format or ("table" if screen.is_terminal else "jsonl")
-        if form == "table":
-            _print_table(screen, shown, args.follow, with_state=state == "all")
-        else:
+        if args.format == "jsonl" or not (args.format or screen.is_terminal):
             for line in shown:
                 screen.json(line.wrapped() if state == "all" else line.text)
+        else:
+            # As wide as what they usually hold, for rows that cannot be waited for.
+            headings = ("time (UTC)         ", "state  ", "event  ", "properties")
+            cells = itemgetter(*((0, 1, 2, 3) if state == "all" else (0, 2, 3)))
+            screen.table(
+                cells(headings),
+                (cells(line.row()) for line in shown),
+                styles=cells(("dim", "", "cyan", "")),
+                at_once=args.follow,
+            )
     return 1 if spool.problems else 0
 
 
@@ -200,27 +188,61 @@ def _refuse_what_does_not_fit(args: argparse.Namespace) -> None:
         raise WrongUsageError("--follow shows pending events; leave out --state")
 
 
-def _print_table(
-    screen: Screen, shown: Iterator[Shown], at_once: bool, *, with_state: bool
-) -> None:
-    cells = [0, 1, 2, 3] if with_state else [0, 2, 3]
-    # As wide as what they usually hold, for rows that cannot be waited for.
-    headings = ("time (UTC)         ", "state  ", "event  ", "properties")
-    styles = ("dim", "", "cyan", "")
-    chosen = itemgetter(*cells)
-    screen.table(
-        chosen(headings),
-        (chosen(line.row()) for line in shown),
-        styles=chosen(styles),
-        at_once=at_once,
-    )
-
-
 def _followed(spool: Spool) -> Iterator[Shown]:
-    """Each event, and on its way at once: its reader wants to see it happen."""
-    for event in follow(spool):
-        yield Shown("pending", event)
-        sys.stdout.flush()
+    """Each pending event, and then each that is recorded, until the pipe is closed.
+
+    What is recorded, delivered and deleted between two looks is missed.
+    """
+    # How far each segment was shown, and its size then.
+    seen: dict[str, tuple[int, int]] = {}
+    while not _is_reader_gone():
+        names = segment_names(spool.home)
+        for name in names:
+            for event in _news(spool, name, seen):
+                yield Shown("pending", event)
+                sys.stdout.flush()  # its reader wants to see it happen
+        for name in seen.keys() - set(names):
+            del seen[name]
+        time.sleep(_PAUSE_S)
+
+
+def _news(spool: Spool, name: str, seen: dict[str, tuple[int, int]]) -> Iterator[bytes]:
+    """The events that a segment has got since it was `seen`."""
+    end, size = seen.get(name, (None, -1))
+    try:
+        if os.lstat(spool.home.segment(name)).st_size == size:
+            return
+    except OSError:
+        return  # deleted meanwhile
+    opened = spool.open(name)
+    if opened is None:
+        return
+    reader, entry = opened
+    try:
+        size = reader.size()
+        if end is None:
+            yield from spool.waiting(reader, entry)
+            end = entry.offset
+        for item in spool.items(reader, end):
+            end = item.end
+            if isinstance(item, Record):
+                yield item.event
+        seen[name] = (end, size)
+    finally:
+        reader.close()
+
+
+def _is_reader_gone() -> bool:
+    """Whether the pipe that we write to was closed at its other end."""
+    if not hasattr(select, "poll"):
+        return False
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        found = poll.poll(0)
+    except (OSError, ValueError):
+        return False
+    return any(flags & (select.POLLERR | select.POLLHUP) for _, flags in found)
 
 
 def _unless_none(found: Iterator[T], screen: Screen, state: str) -> Iterator[T]:
@@ -232,12 +254,6 @@ def _unless_none(found: Iterator[T], screen: Screen, state: str) -> Iterator[T]:
         what = "" if state == "all" else f" that is {state}"
         complain("dump", f"there is nothing{what}")
     return iter(())
-
-
-def _passed(found: Iterator[Shown], bar: Bar) -> Iterator[Shown]:
-    for done, line in enumerate(found, 1):
-        yield line
-        bar.at(done)
 
 
 def _since(text: str) -> float:
@@ -280,41 +296,30 @@ def _batches(spool: Spool) -> Iterator[list[list[Record]]]:
     ranges = Counter(each.joined for entry in entries for each in entry.announced)
     joined: dict[str, list[list[Record]]] = {}
     for reader, entry in spool.opened():
-        for known, records in _planned(reader, entry, events_max, bytes_max):
-            if known is None:
-                yield from gathered.add(records, records)
-            elif not known.joined:
-                yield [records]
-            else:
-                parts = joined.setdefault(known.joined, [])
-                parts.append(records)
-                if len(parts) == ranges[known.joined]:
-                    yield joined.pop(known.joined)
+        for known in entry.announced:
+            reader.start_at(known.start)
+            if not (known.digest or known.joined):
+                for records in _taken(reader, events_max, bytes_max, until=known.end):
+                    yield [records]
+                continue
+            whole = next(_taken(reader, known.count, until=known.end), [])
+            if not known.joined:
+                yield [whole]
+                continue
+            parts = joined.setdefault(known.joined, [])
+            parts.append(whole)
+            if len(parts) == ranges[known.joined]:
+                yield joined.pop(known.joined)
+        reader.start_at(entry.offset)
+        for records in _taken(reader, events_max, bytes_max):
+            yield from gathered.add(records, records)
     yield from joined.values()  # a part of it is gone
     yield from filter(None, [gathered.take()])
 
 
-def _planned(
-    reader: SegmentReader, entry: SegmentEntry, events_max: int, bytes_max: int
-) -> Iterator[tuple[Announced | None, list[Record]]]:
-    """What is posted of a segment at once, and as what it is announced."""
-
-    def records(items: list[Record | Damage]) -> list[Record]:
-        return [item for item in items if isinstance(item, Record)]
-
-    for known in entry.announced:
-        reader.start_at(known.start)
-        if known.digest or known.joined:
-            yield known, records(reader.take(known.count, until=known.end))
-            continue
-        while items := reader.take(events_max, bytes_max, until=known.end):
-            yield known, records(items)
-    reader.start_at(entry.offset)
-    while items := reader.take(events_max, bytes_max):
-        yield None, records(items)
-
-
-def _count(text: str) -> int:
-    if re.fullmatch("[0-9]{1,18}", text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no count")
-    return int(text)
+def _taken(
+    reader: SegmentReader, *bounds: int, until: int | None = None
+) -> Iterator[list[Record]]:
+    """The whole records from where the reader stands, as many at once as is posted."""
+    while items := reader.take(*bounds, until=until):
+        yield [item for item in items if isinstance(item, Record)]

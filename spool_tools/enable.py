@@ -14,11 +14,10 @@ import argparse
 import os
 import time
 
-from spool_tools.changing import BusyError, add_wait, flush_lock_held
-from spool_tools.screen import Screen, complain, problem_of
+from spool_tools.changing import add_wait, failing_with, flush_lock_held
+from spool_tools.screen import Screen, complain
 from spool_tools.target import add_target, target_home
 from telemetry.consent import Choice, read_choice, remember_choice
-from telemetry.errors import HomeError
 from telemetry.files import make_home
 from telemetry.switches import environment_decision
 
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     home = target_home(args, changes=True, must_exist=False)
     before = read_choice(home.consent)
-    try:
+    with failing_with("the choice is not written, nothing changed"):
         make_home(home.root)
         if before is not None and not before.is_finished:
             # Nothing that was kept at the opt-out may be sent after this.
@@ -40,20 +39,14 @@ def run(args: argparse.Namespace) -> int:
         # A user who turns it on by hand has read the notice that was shown.
         seen = before.notice_version if before else ""
         date = time.strftime("%Y-%m-%d", time.gmtime())
-        choice = Choice(on=True, date=date, notice_version=seen)
-        remember_choice(home.consent, choice)
-    except (BusyError, HomeError, OSError) as error:
-        nothing = "the choice is not written, nothing changed"
-        complain("enable", f"{problem_of(error)}; {nothing}")
-        return 1
+        remember_choice(home.consent, Choice(on=True, date=date, notice_version=seen))
     overruled = environment_decision(os.environ)
     word = "off" if overruled else "on"
-    if overruled is not None:
+    if overruled:
         complain(
             "enable",
             f"the choice is remembered, but {overruled.reason} in the environment "
             "overrules it: telemetry stays off where that is set",
         )
-    chosen = {"telemetry": word, "consent": home.consent}
-    Screen().tell(chosen, f"telemetry is {word}")
+    Screen().tell({"telemetry": word, "consent": home.consent}, f"telemetry is {word}")
     return 1 if overruled else 0

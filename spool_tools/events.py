@@ -15,7 +15,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
 import msgspec
@@ -30,7 +30,6 @@ class Field(msgspec.Struct, kw_only=True):
     name: str
     type: str
     meaning: str
-    optional: bool
 
 
 class Entry(msgspec.Struct, kw_only=True):
@@ -59,24 +58,19 @@ PAYLOADS: list[tuple[str, str, type[msgspec.Struct]]] = [
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--of",
-        metavar="MODULE",
-        action="append",
-        default=[],
-        help="add the events of a program's own that are defined there",
-    )
-    parser.add_argument(
-        "--markdown", action="store_true", help="the page that a program publishes"
-    )
+    add = parser.add_argument
+    text = "add the events of a program's own that are defined there"
+    add("--of", metavar="MODULE", action="append", default=[], help=text)
+    text = "the page that a program publishes"
+    add("--markdown", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
     entries = [*catalogue(), *catalogue_of(args.of)]
-    screen = Screen()
     if args.markdown:
         print(markdown(entries))
         return 0
+    screen = Screen()
     for number, entry in enumerate(entries):
         if not screen.is_terminal:
             screen.object(entry)
@@ -96,39 +90,23 @@ def catalogue() -> list[Entry]:
 
     Raises TelemetryError for a field without a line.
     """
-    return [_entry(*each) for each in PAYLOADS]
-
-
-def markdown(entries: list[Entry]) -> str:
-    lines = ["# What is collected", ""]
-    for entry in entries:
-        lines += [f"## {entry.title()}", "", entry.meaning, ""]
-        lines += ["| field | type | meaning |", "|---|---|---|"]
-        lines += [f"| `{f.name}` | {f.type} | {f.meaning} |" for f in entry.fields]
-        lines.append("")
-    return "\n".join(lines).rstrip()
-
-
-def _entry(event: str, action: str, payload: type[msgspec.Struct]) -> Entry:
-    if payload.__doc__ is None:
-        raise TelemetryError("Python was told to drop descriptions; run it without -OO")
-    text = inspect.cleandoc(payload.__doc__)
-    meanings = _meanings(text)
-    fields = []
-    for field in msgspec.structs.fields(payload):
-        if field.name not in meanings:
-            raise TelemetryError(f"{payload.__name__}.{field.name} has no description")
-        fields.append(
-            Field(
-                name=field.encode_name,
-                type=_type_name(field.type),
-                meaning=meanings[field.name],
-                optional=not field.required,
+    entries = []
+    for event, action, payload in PAYLOADS:
+        if payload.__doc__ is None:
+            raise TelemetryError(
+                "Python was told to drop descriptions; run it without -OO"
             )
-        )
-    return Entry(
-        event=event, action=action, meaning=text.splitlines()[0], fields=fields
-    )
+        text = inspect.cleandoc(payload.__doc__)
+        types = {
+            field.encode_name: field.type for field in msgspec.structs.fields(payload)
+        }
+        entry = _entry(event, action, text, types, text)
+        for field in entry.fields:
+            if not field.meaning:
+                place = f"{payload.__name__}.{field.name}"
+                raise TelemetryError(f"{place} has no description")
+        entries.append(entry)
+    return entries
 
 
 def catalogue_of(modules: str | Iterable[str]) -> list[Entry]:
@@ -137,58 +115,66 @@ def catalogue_of(modules: str | Iterable[str]) -> list[Entry]:
 
     Raises TelemetryError where a module cannot be imported.
     """
-    names = [modules] if isinstance(modules, str) else modules
-    return [entry for name in names for entry in _entries_of(name)]
-
-
-def _entries_of(module: str) -> list[Entry]:
-    # A console script does not look where it was started.
-    sys.path.insert(0, os.getcwd())
-    try:
-        names = vars(importlib.import_module(module))
-    except Exception as error:
-        raise TelemetryError(f"{module} cannot be imported: {error!r}") from error
-    finally:
-        sys.path.pop(0)
-    kinds = (each for each in names.values() if isinstance(each, type))
-    return [_own_entry(kind) for kind in kinds if _is_own_event(kind, module)]
-
-
-def _is_own_event(kind: type[Any], module: str) -> bool:
-    methods = ("get_event_type", "to_structured_properties")
-    return kind.__module__ == module and all(hasattr(kind, each) for each in methods)
+    entries = []
+    for module in [modules] if isinstance(modules, str) else modules:
+        # A console script does not look where it was started.
+        sys.path.insert(0, os.getcwd())
+        try:
+            names = vars(importlib.import_module(module))
+        except Exception as error:
+            raise TelemetryError(f"{module} cannot be imported: {error!r}") from error
+        finally:
+            sys.path.pop(0)
+        entries += [
+            _own_entry(each)
+            for each in names.values()
+            if isinstance(each, type)
+            and each.__module__ == module
+            and hasattr(each, "get_event_type")
+            and hasattr(each, "to_structured_properties")
+        ]
+    return entries
 
 
 def _own_entry(kind: type[Any]) -> Entry:
     """An event of a program's own; its fields are those of its payload's class."""
     payload = get_type_hints(kind.to_structured_properties).get("return", kind)
-    texts = [inspect.cleandoc(each.__doc__ or "") for each in (kind, payload)]
-    meanings = _meanings("\n".join(texts))
+    text, more = (inspect.cleandoc(each.__doc__ or "") for each in (kind, payload))
     try:
         name = kind.get_event_type(None)
     except Exception:  # noqa: BLE001 - it needs an instance
         name = kind.__name__
-    fields = [
-        Field(
-            name=each,
-            type=_type_name(of),
-            meaning=meanings.get(each, ""),
-            optional=False,
-        )
-        for each, of in get_type_hints(payload).items()
-    ]
+    event = str(getattr(name, "value", name))
+    return _entry(event, "", text, get_type_hints(payload), f"{text}\n{more}")
+
+
+def _entry(
+    event: str, action: str, text: str, types: Mapping[str, Any], described: str
+) -> Entry:
+    """The entry of an event that a `text` is about.
+
+    A field is `described` as `name: meaning`, in one line or more.
+    """
+    found = re.findall(r"^(\w+): ((?:.+)(?:\n    .+)*)", described, re.MULTILINE)
+    meanings = {name: re.sub(r"\s+", " ", meaning) for name, meaning in found}
     return Entry(
-        event=str(getattr(name, "value", name)),
-        action="",
-        meaning=texts[0].partition("\n")[0],
-        fields=fields,
+        event=event,
+        action=action,
+        meaning=text.partition("\n")[0],
+        fields=[
+            Field(name=name, type=_type_name(of), meaning=meanings.get(name, ""))
+            for name, of in types.items()
+        ],
     )
 
 
-def _meanings(docstring: str) -> dict[str, str]:
-    """What a docstring says of each field: `name: meaning`, in one line or more."""
-    found = re.findall(r"^(\w+): ((?:.+)(?:\n    .+)*)", docstring, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text) for name, text in found}
+def markdown(entries: list[Entry]) -> str:
+    lines = ["# What is collected"]
+    for entry in entries:
+        lines += ["", f"## {entry.title()}", "", entry.meaning, ""]
+        lines += ["| field | type | meaning |", "|---|---|---|"]
+        lines += [f"| `{f.name}` | {f.type} | {f.meaning} |" for f in entry.fields]
+    return "\n".join(lines)
 
 
 def _type_name(annotation: Any) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import msgspec
+from typing import Any
 
 from spool_tools.screen import Screen
 from spool_tools.target import misread_variables
@@ -12,28 +11,6 @@ from telemetry import mistakes
 from telemetry.consent import consent, rules_of
 from telemetry.paths import Home
 from telemetry.switches import Decision
-
-
-class Rule(msgspec.Struct, kw_only=True):
-    """One rule. `says` is `on`, `off`, or None where it has nothing to say."""
-
-    rule: str
-    says: str | None
-    reason: str
-
-
-class Explanation(msgspec.Struct, kw_only=True):
-    """The decision, and the rules in the order in which they are asked.
-
-    mistakes: settings and variables that do not count as they stand
-    """
-
-    home: str
-    telemetry: str
-    rule: str
-    reason: str
-    rules: list[Rule]
-    mistakes: list[str]
 
 
 # What is said of a rule that has nothing to say.
@@ -46,8 +23,12 @@ _SILENT = {
 _VARIABLES = {"do-not-track": "DO_NOT_TRACK", "environment": "TELEMETRY_ENABLED"}
 
 
-def explain(home: Home, environment: Mapping[str, str]) -> Explanation:
-    """Every rule by itself, and what follows from all of them."""
+def explain(home: Home, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The decision, and every rule in the order in which they are asked, as JSON has it.
+
+    `says` is `on`, `off`, or null where a rule has nothing to say; `mistakes` are
+    settings and variables that do not count as they stand.
+    """
     decision = consent(home, environment)
     rules = []
     for rule, said in rules_of(home, environment).items():
@@ -55,15 +36,16 @@ def explain(home: Home, environment: Mapping[str, str]) -> Explanation:
         value = environment.get(variable, "")
         silent = f"{variable}={value[:20]}" if value else f"{variable} is not set"
         reason = said.reason if said else _SILENT.get(rule, silent)
-        rules.append(Rule(rule=rule, says=_word(said) if said else None, reason=reason))
-    return Explanation(
-        home=home.root,
-        telemetry=_word(decision),
-        rule=decision.rule,
-        reason=decision.reason,
-        rules=rules,
-        mistakes=mistakes_of(home),
-    )
+        word = _word(said) if said else None
+        rules.append({"rule": rule, "says": word, "reason": reason})
+    return {
+        "home": home.root,
+        "telemetry": _word(decision),
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "rules": rules,
+        "mistakes": mistakes_of(home),
+    }
 
 
 def mistakes_of(home: Home) -> list[str]:
@@ -71,24 +53,21 @@ def mistakes_of(home: Home) -> list[str]:
     return list(dict.fromkeys([*mistakes.read(home.mistakes), *misread_variables()]))
 
 
-def tell(screen: Screen, explanation: Explanation) -> None:
-    """The explanation as a table, or as JSON off a terminal."""
+def tell(screen: Screen, found: Mapping[str, Any]) -> None:
     if not screen.is_terminal:
-        screen.object(explanation)
+        screen.object(found)
         return
-    style = "green" if explanation.telemetry == "on" else "yellow"
-    screen.say(
-        "telemetry is ", (explanation.telemetry, style), f": {explanation.reason}"
-    )
+    word = found["telemetry"]
+    style = "green" if word == "on" else "yellow"
+    screen.say("telemetry is ", (word, style), f": {found['reason']}")
     screen.say()
-    decides = {explanation.rule: "->"}
-    rows = [
-        (decides.get(each.rule, ""), each.rule, each.says or "-", each.reason)
-        for each in explanation.rules
-    ]
+    rows = []
+    for each in found["rules"]:
+        mark = "->" if each["rule"] == found["rule"] else ""
+        rows.append((mark, each["rule"], each["says"] or "-", each["reason"]))
     headings = ("", "rule", "says", "because")
     screen.table(headings, rows, styles=["bold", "cyan", "", ""], folds=True)
-    for mistake in explanation.mistakes:
+    for mistake in found["mistakes"]:
         screen.say(("wrong setting: ", "yellow"), mistake)
 
 

@@ -17,9 +17,8 @@ import threading
 from typing import Any
 
 from spool_tools.cli import INTERRUPTED
-from spool_tools.progress import Bar
 from spool_tools.reading import Spool
-from spool_tools.screen import Screen, complain, problem_of
+from spool_tools.screen import Bar, Screen, complain, problem_of
 from spool_tools.target import (
     WrongUsageError,
     add_target,
@@ -58,13 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--endpoint", metavar="URL", help="where to send (default: as last time)")
     add("--format", choices=FORMATS, help="how (default: as last time)")
-    add(
-        "--timeout",
-        type=seconds_above_0,
-        default=60.0,
-        metavar="SECONDS",
-        help="end after so long; what is left is kept (default: 60)",
-    )
+    text = "end after so long; what is left is kept (default: 60)"
+    add("--timeout", type=seconds_above_0, default=60.0, metavar="SECONDS", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,18 +89,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
     """The settings to send with. Raises WrongUsageError where they cannot be used."""
-    named: dict[str, Any] = {"app": args.app or "telemetry", "endpoint": args.endpoint}
+    form = args.format or last.format
+    named: dict[str, Any] = {
+        "app": args.app or "telemetry",
+        "endpoint": args.endpoint,
+        "format": form,
+        "gzip": last.gzip if form == last.format else None,
+        "batch_events_max": last.batch_events_max or None,
+        "batch_bytes_max": last.batch_bytes_max or None,
+    }
+    if "TELEMETRY_HEADER" not in os.environ and last.url:
+        named["header"] = last.header
     try:
-        config = destination(named, os.environ)
-        if not config.endpoint and last.url:
+        if not destination(named, os.environ).endpoint and last.url:
             named["endpoint"] = last.url
-        if "TELEMETRY_HEADER" not in os.environ and last.url:
-            named["header"] = last.header
-        for bound in ("batch_events_max", "batch_bytes_max"):
-            named[bound] = getattr(last, bound) or None
-        named["format"] = args.format or last.format
-        if named["format"] == last.format:
-            named["gzip"] = last.gzip
         config = destination(named, os.environ)
         if not config.endpoint:
             raise WrongUsageError("no endpoint; set TELEMETRY_ENDPOINT or --endpoint")
@@ -124,7 +120,6 @@ def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
 def _watched(
     screen: Screen, spool: Spool, config: Config, timeout_s: float
 ) -> FlushReport:
-    """Flush in a thread, and show how far it is."""
     home = spool.home
     progress = Progress()
     reports: list[FlushReport] = []
@@ -162,11 +157,10 @@ def _summary(report: FlushReport) -> str:
     counts = [f"{report.delivered:,} delivered", f"{report.pending:,} pending"]
     counts += [f"{report.dead:,} dead"] if report.dead else []
     counts += [f"{report.damaged:,} damaged"] if report.damaged else []
-    text = f"{', '.join(counts)}, in {many(report.requests, 'request')}: "
+    said = _WHAT_TO_DO[report.stopped]
     if report.stopped == "drained" and report.damaged:
-        text += "all that was whole is delivered, the rest is in quarantine/"
-    else:
-        text += _WHAT_TO_DO[report.stopped]
+        said = "all that was whole is delivered, the rest is in quarantine/"
+    text = f"{', '.join(counts)}, in {many(report.requests, 'request')}: {said}"
     if report.stopped in {"waiting", "paused"} and report.next_attempt:
         text += f"; by itself not before {moment(int(report.next_attempt * 1000))}"
     return text

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from spool_tools.changing import add_wait
-from spool_tools.disable import is_turned_off
+from spool_tools.disable import turn_off
 from spool_tools.reading import Spool
 from spool_tools.screen import Screen
 from spool_tools.target import add_target, destination, seconds, target_home
@@ -33,13 +33,9 @@ from telemetry.paths import Home
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add_wait(parser)
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=20.0,
-        metavar="SECONDS",
-        help="how long to try to reach the server (default: %(default)s)",
-    )
+    add = parser.add_argument
+    text = "how long to try to reach the server (default: %(default)s)"
+    add("--timeout", type=seconds, default=20.0, metavar="SECONDS", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
         named = named or bool(state.deletion_endpoint)
         config = _as_known(config, state)
     asks = bool(config.deletion_endpoint or requests_waiting(home)) or named
-    if not is_turned_off(args, home, "forget", asks=asks):
-        return 1
+    turn_off(args, home, "forget", asks=asks)
     server, problem = "not asked", ""
     if requests_waiting(home):
         problem = _ask(config, home, args.timeout)

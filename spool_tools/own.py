@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator
 
 from spool_tools.cli import ended, main
 from spool_tools.events import catalogue_of
-from spool_tools.screen import Part, Screen, complain, problem_of, speak_as
+from spool_tools.screen import Part, Screen, complain, speaking_as
 from spool_tools.status import Status, recording_problem, status_of
 from spool_tools.wording import ago, many, size
 from telemetry.client import Client
 from telemetry.errors import TelemetryError
 from telemetry.identity import known_uuid
+from telemetry.integrations.own_commands import ACTIONS
 from telemetry.mistakes import no_key
 from telemetry.paths import Home, home_of
 
@@ -28,43 +29,27 @@ FAILED, WRONG_USAGE = 1, 2
 # The tool behind each action.
 _TOOLS = {"show": "dump", "on": "enable", "off": "disable"}
 _TOOLS |= {name: name for name in ("reset", "forget")}
-_HINTS = {
-    "show": "see what waits, as it will be sent",
-    "off": "collect nothing more",
-    "on": "collect it again",
-    "reset": "take another random id",
-}
 
 
 def run_action(
-    action: str,
-    program: str,
-    client: Client,
-    *,
-    page: bool = False,
-    events: Iterable[str] = (),
+    action: str, program: str, client: Client, *, page: bool, events: Iterable[str]
 ) -> int:
     """Run one action of a program; its exit code.
 
     `program` is what a user types before the action. With `page`, `show` serves a page
     on this machine, where the events that the modules `events` define are explained.
     """
-    names = {tool: action for action, tool in _TOOLS.items()}
-    speak_as(program, {**names, "view": "show"})
 
     def run() -> int:
         try:
             return _run(action, program, client, page=page, events=events)
-        except BrokenPipeError:
-            raise  # a reader that has seen enough is no failure
-        except (TelemetryError, OSError, TypeError) as error:
-            complain(_TOOLS.get(action, action), problem_of(error))
+        except (TelemetryError, TypeError) as error:
+            complain(_TOOLS.get(action, action), error)
             return FAILED
 
-    try:
+    names = {tool: action for action, tool in _TOOLS.items()}
+    with speaking_as(program, {**names, "view": "show"}):
         return ended(run, _TOOLS.get(action, action))
-    finally:
-        speak_as("", {})
 
 
 def _run(
@@ -97,7 +82,6 @@ def _run(
 
 
 def _status(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ...]]:
-    """What a user wants to know first, in a few lines."""
     decision = client.decision()
     word = ("on", "green") if decision.on else ("off", "yellow")
     app = (client.config.app, "bold")
@@ -113,9 +97,8 @@ def _status(home: Home, program: str, client: Client) -> Iterator[tuple[Part, ..
     if identity:
         yield (f"  this installation is known as {identity}",)
     yield ()
-    for action, meaning in _HINTS.items():
-        if action != ("on" if decision.on else "off"):
-            yield (f"{program} {action}", "bold"), f"  {meaning}"
+    for action in ("show", "off" if decision.on else "on", "reset"):
+        yield (f"{program} {action}", "bold"), f"  {ACTIONS[action]}"
 
 
 def _counts(status: Status, lacks: str) -> Iterator[tuple[Part, ...]]:

@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from spool_tools.changing import add_wait, flush_lock_held, open_books
+from spool_tools.changing import add_wait, failing_with, flush_lock_held, open_books
 from spool_tools.reading import Spool
-from spool_tools.screen import Screen, complain, problem_of
+from spool_tools.screen import Screen, complain
 from spool_tools.target import add_target, target_home
 from spool_tools.wording import many
-from telemetry.errors import LedgerError
 from telemetry.files import names_in
 from telemetry.paths import Home
 
@@ -37,20 +36,17 @@ def run(args: argparse.Namespace) -> int:
         return 2
     from telemetry.delivery.purge import purge
 
-    try:
-        with (
-            flush_lock_held(home, "purge", wait_s=args.wait),
-            open_books(home) as books,
-        ):
-            done = purge(home, books)
-            left = [
-                f"{directory}/{name} cannot be removed; what it held counts no more"
-                for directory in (home.dead, home.quarantine)
-                for name in names_in(directory)
-            ]
-    except (LedgerError, OSError) as error:
-        complain("purge", f"{problem_of(error)}; what is left is kept, run it again")
-        return 1
+    with (
+        failing_with("what is left is kept, run it again"),
+        flush_lock_held(home, "purge", wait_s=args.wait),
+        open_books(home) as books,
+    ):
+        done = purge(home, books)
+        left = [
+            f"{directory}/{name} cannot be removed; what it held counts no more"
+            for directory in (home.dead, home.quarantine)
+            for name in names_in(directory)
+        ]
     Screen().tell(
         done,
         f"removed, and counted as purged: {many(done.events, 'pending event')} and "
@@ -63,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_confirmed(home: Home) -> bool:
-    """Whether a person at a terminal says yes."""
     events = many(Spool(home, "purge").count_pending(), "pending event")
     question = f"Remove {events} and all letters in {home.root}?"
     if not sys.stdin or not sys.stdin.isatty():

@@ -34,12 +34,6 @@ if TYPE_CHECKING:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests() -> None:
-    """Off, before any conftest is imported: it may import the program."""
-    pytest_configure()
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
     """Off, before any test module is imported, here and in every subprocess.
 
@@ -50,6 +44,10 @@ def pytest_configure() -> None:
     record_nothing = getattr(switches, "record_nothing", None)
     if record_nothing is not None:
         record_nothing()
+
+
+# A conftest may import the program, and is imported before that.
+pytest_load_initial_conftests = pytest_configure
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ left out, and remembered in `problems`; the rest is read all the same.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -16,7 +17,12 @@ import msgspec
 from spool_tools.screen import complain
 from telemetry.books.entries import SegmentEntry, Snapshot
 from telemetry.books.view import read_snapshot
-from telemetry.delivery.census import count_quickly, files_of, known_entry, torn_tail
+from telemetry.delivery.census import (
+    count_pending_quickly,
+    files_of,
+    known_entry,
+    torn_tail,
+)
 from telemetry.delivery.dead_letters import DeadLetter, read_letters
 from telemetry.errors import LedgerError, SpoolError
 from telemetry.files import TEMPORARY, names_in
@@ -33,15 +39,11 @@ def quarantined(home: Home) -> list[tuple[str, int]]:
 
 def sizes(directory: str) -> dict[str, int]:
     """The files of a directory of ours by name, with their sizes in bytes."""
-    found = {name: _size_of(f"{directory}/{name}") for name in names_in(directory)}
-    return {name: size for name, size in sorted(found.items()) if size is not None}
-
-
-def _size_of(path: str) -> int | None:
-    try:
-        return os.lstat(path).st_size
-    except OSError:
-        return None  # gone by now
+    found = {}
+    for name in sorted(names_in(directory)):
+        with contextlib.suppress(OSError):  # it is gone by now
+            found[name] = os.lstat(f"{directory}/{name}").st_size
+    return found
 
 
 def decoded(text: bytes) -> dict[str, Any]:
@@ -51,16 +53,6 @@ def decoded(text: bytes) -> dict[str, Any]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
-
-
-class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """Damaged bytes. `file` is where they are now: in quarantine, or still in place."""
-
-    segment: str
-    offset: int
-    bytes: int
-    quarantined: bool
-    file: str
 
 
 class Spool:
@@ -88,7 +80,7 @@ class Spool:
             self.note(f"the ledger's row {row} is damaged; it is left out")
 
     def opened(self) -> Iterator[tuple[SegmentReader, SegmentEntry]]:
-        """Each segment, oldest first, at the end of what is settled of it."""
+        """Each segment, oldest first, and what is settled of it."""
         for name, file in files_of(self.home, self.snapshot):
             opened = self.open(name, file)
             if opened is not None:
@@ -100,7 +92,7 @@ class Spool:
     def open(
         self, name: str, file: str = ""
     ) -> tuple[SegmentReader, SegmentEntry] | None:
-        """A reader at a segment's offset, and its entry; None if it cannot be read."""
+        """A reader of a segment, and its entry; None if it cannot be read."""
         try:
             reader = SegmentReader(self.home, file or name)
         except SpoolError as error:
@@ -108,9 +100,7 @@ class Spool:
             if os.path.lexists(error.path):
                 self.note(str(error))
             return None
-        entry = known_entry(reader, self.snapshot.segments.get(name))
-        reader.start_at(entry.offset)
-        return reader, entry
+        return reader, known_entry(reader, self.snapshot.segments.get(name))
 
     def waiting(self, reader: SegmentReader, entry: SegmentEntry) -> Iterator[bytes]:
         """The events before the entry's offset that are announced and not settled."""
@@ -120,11 +110,10 @@ class Spool:
                 if isinstance(item, Record):
                     yield item.event
 
-    def items(self, reader: SegmentReader) -> Iterator[Record | Damage]:
-        """Records and the damage between them, from where the reader stands."""
+    def items(self, reader: SegmentReader, start: int) -> Iterator[Record | Damage]:
+        """Records and the damage between them, from `start` on."""
         try:
-            while items := reader.take():
-                yield from items
+            yield from reader.items(start)
         except SpoolError as error:
             self.note(f"{error}; what follows in this segment is left out")
 
@@ -132,17 +121,13 @@ class Spool:
         """Every pending event, in the order of sending."""
         for reader, entry in self.opened():
             yield from self.waiting(reader, entry)
-            reader.start_at(entry.offset)
-            for item in self.items(reader):
+            for item in self.items(reader, entry.offset):
                 if isinstance(item, Record):
                     yield item.event
 
     def count_pending(self) -> int:
         """About how many events those are, at the cost of a look at each segment."""
-        return sum(
-            count_quickly(reader, entry, by_marks=False).pending
-            for reader, entry in self.opened()
-        )
+        return count_pending_quickly(self.home, self.snapshot, bytes_max=0)
 
     def letters(self) -> Iterator[DeadLetter]:
         """The dead letters, oldest first. Those that are damaged are noted."""
@@ -152,26 +137,36 @@ class Spool:
             else:
                 yield letter
 
-    def damaged(self) -> Iterator[Stretch]:
-        """Every damaged stretch: those in quarantine, then those still in place."""
+    def damaged(self) -> Iterator[dict[str, object]]:
+        """Every damaged stretch: those in quarantine, then those still in place.
+
+        `file` is where its bytes are now.
+        """
         for name, size in quarantined(self.home):
             segment, _, offset = name.rpartition("-")
-            yield Stretch(
-                segment=segment,
-                offset=int(offset) if offset.isdecimal() else 0,
-                bytes=size,
-                quarantined=True,
-                file=f"{self.home.quarantine}/{name}",
-            )
+            yield {
+                "segment": segment,
+                "offset": int(offset) if offset.isdecimal() else 0,
+                "bytes": size,
+                "quarantined": True,
+                "file": f"{self.home.quarantine}/{name}",
+            }
         for reader, entry in self.opened():
-            end = entry.offset
-            for item in self.items(reader):
+            end, places = entry.offset, []
+            for item in self.items(reader, entry.offset):
                 if isinstance(item, Damage):
-                    yield self._in_place(reader, item.start, item.end)
+                    places.append((item.start, item.end))
                 end = item.end
-            tail = torn_tail(reader, max(end, entry.offset + entry.tail))
-            if tail:
-                yield self._in_place(reader, reader.size() - tail, reader.size())
+            if tail := torn_tail(reader, max(end, entry.offset + entry.tail)):
+                places.append((reader.size() - tail, reader.size()))
+            for start, end in places:
+                yield {
+                    "segment": reader.name,
+                    "offset": start,
+                    "bytes": end - start,
+                    "quarantined": False,
+                    "file": reader.path,
+                }
 
     def unreadable(self) -> list[str]:
         """What stands in the place of ours and cannot be read, and why."""
@@ -189,15 +184,6 @@ class Spool:
         """Files in `spool/` that are of another version, or not ours."""
         segments = set(segment_names(self.home))
         return sorted(set(names_in(self.home.spool)) - segments)
-
-    def _in_place(self, reader: SegmentReader, start: int, end: int) -> Stretch:
-        return Stretch(
-            segment=reader.name,
-            offset=start,
-            bytes=end - start,
-            quarantined=False,
-            file=reader.path,
-        )
 
     def note(self, problem: str) -> None:
         """Say what could not be read, once."""

@@ -19,25 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    texts = _texts()
+    recipes = texts()
     if args.name is None:
-        for name, text in texts.items():
+        for name, text in recipes.items():
             print(f"{name:<20}{text.splitlines()[0].strip('-# ')}")
         return 0
-    if args.name not in texts:
+    if args.name not in recipes:
         raise WrongUsageError(
-            f"there is no recipe {args.name!r}; there are {', '.join(texts)}"
+            f"there is no recipe {args.name!r}; there are {', '.join(recipes)}"
         )
-    print(texts[args.name], end="")
+    print(recipes[args.name], end="")
     return 0
 
 
-def text_of(name: str) -> str:
-    """The recipe of this name. Raises KeyError if there is none."""
-    return _texts()[name]
-
-
-def _texts() -> dict[str, str]:
+def texts() -> dict[str, str]:
     """Every recipe by its name, in their order; its first line says what it is for."""
     files = resources.files("spool_tools.recipes").iterdir()
     recipes = (each for each in files if each.is_file() and each.name[-3:] != ".py")

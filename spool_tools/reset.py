@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 
-from spool_tools.screen import Screen, complain, problem_of
+from spool_tools.changing import failing_with
+from spool_tools.screen import Screen
 from spool_tools.target import add_target, target_home
-from telemetry.errors import HomeError
 from telemetry.files import make_home
 from telemetry.identity import reset_uuid
 
@@ -24,12 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     home = target_home(args, changes=True)
-    try:
+    with failing_with("the id is the one it was"):
         make_home(home.root)
         user_uuid = reset_uuid(home.user_uuid)
-    except (HomeError, OSError) as error:
-        complain("reset", f"{problem_of(error)}; the id is the one it was")
-        return 1
     Screen().tell(
         {"user_uuid": user_uuid},
         f"the id is {user_uuid} from now on; a program that runs keeps the old one until "

@@ -1,16 +1,21 @@
 """Standard output, for a person at a terminal or for a program.
 
 Off a terminal a line is exactly the bytes it was given. On one it is printable text,
-folded at words; colours are drawn by rich, where it is installed.
+folded at words; colours and bars are drawn by rich, where it is installed. A bar is on
+standard error where the output goes into a file; it leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import shutil
+import stat
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -24,6 +29,9 @@ if TYPE_CHECKING:
 # A text, or a text and the style in which rich draws it.
 Part = str | tuple[str, str]
 Line = tuple[Part, ...]
+# What is over by then needs no bar, and need not load one.
+_SHOWN_AFTER_S = 0.4
+T = TypeVar("T")
 # Where there is no terminal there is no width: tables are as wide as they are.
 _NO_WIDTH = 1 << 16
 # Rows that decide how wide the columns of a table are.
@@ -43,7 +51,6 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns of a line."""
         return shutil.get_terminal_size().columns if self.is_terminal else _NO_WIDTH
 
     def say(self, *parts: Part, indent: int = 0) -> None:
@@ -55,26 +62,18 @@ class Screen:
         pairs = [(part, "") if isinstance(part, str) else part for part in parts]
         pairs = [(printable(text), style) for text, style in pairs]
         line = "".join(text for text, _ in pairs)
-        places = folded(line, self.width, indent)
-        margins = ["", *[" " * indent] * (len(places) - 1)]
-        if self.console is None:
-            for margin, (start, end) in zip(margins, places, strict=True):
-                print(margin + line[start:end])
-            return
-        from rich.text import Text
+        text: Any = line
+        if self.console is not None:
+            from rich.text import Text
 
-        drawn = Text.assemble(*pairs)
-        for margin, (start, end) in zip(margins, places, strict=True):
-            self.console.print(Text(margin) + drawn[start:end], soft_wrap=True)
+            text = Text.assemble(*pairs)
+        for number, (start, end) in enumerate(folded(line, self.width, indent)):
+            self._print(" " * indent if number else "", text[start:end])
 
     def json(self, line: bytes) -> None:
         """One JSON text as a line, byte for byte off a terminal."""
         if self.is_terminal:
-            text = printable(line.decode("utf-8", "replace"))
-            if self.console is None:
-                print(text)
-            else:
-                self.console.print(text, soft_wrap=True)
+            self._print(printable(line.decode("utf-8", "replace")))
         else:
             # A letter that was edited by hand may hold line ends between its members.
             sys.stdout.buffer.write(line.replace(b"\n", b" ") + b"\n")
@@ -88,12 +87,18 @@ class Screen:
             end = b"\n" if is_text and not body.endswith(b"\n") else b""
             sys.stdout.buffer.write(body + end)
 
+    def _print(self, *parts: Any) -> None:
+        if self.console is None:
+            print(*parts, sep="")
+        else:
+            self.console.print(*parts, sep="", soft_wrap=True)
+
     def object(self, value: Any) -> None:
         self.json(as_json(value))
 
     def tell(self, done: Any, sentence: str) -> None:
         """What came of it: a sentence for a person, one JSON object for a program."""
-        if self.is_terminal or _voice.program:
+        if self.is_terminal or _voices:
             self.say(sentence)
         else:
             self.object(done)
@@ -153,28 +158,26 @@ def _spelt_out(value: Any) -> Any:
     return value
 
 
-class _Voice:
-    """The program whose command speaks; empty: `spool-tools`."""
-
-    program = ""
-    names: Mapping[str, str] = {}
+# The programs whose command speaks, and what each calls ours; none: `spool-tools`.
+_voices: list[tuple[str, Mapping[str, str]]] = []
 
 
-_voice = _Voice()
-
-
-def speak_as(program: str, names: Mapping[str, str]) -> None:
-    """From now on `program` speaks, which calls our commands by other `names`."""
-    _voice.program, _voice.names = program, names
+@contextlib.contextmanager
+def speaking_as(program: str, names: Mapping[str, str]) -> Iterator[None]:
+    """Within, `program` speaks, which calls our commands by other `names`."""
+    _voices.append((program, names))
+    try:
+        yield
+    finally:
+        _voices.pop()
 
 
 def complain(command: str, message: object) -> None:
     """One line on standard error: what happened, and what to do."""
-    said = f"{_voice.program or 'spool-tools'} {_voice.names.get(command, command)}"
-    try:
-        print(f"{said}: {printable(str(message))}", file=sys.stderr, flush=True)
-    except OSError:
-        pass  # standard error is closed; the exit code says it, too
+    program, names = _voices[-1] if _voices else ("spool-tools", {})
+    said = f"{program} {names.get(command, command)}: {printable(str(message))}"
+    with contextlib.suppress(OSError):  # it is closed; the exit code says it, too
+        print(said, file=sys.stderr, flush=True)
 
 
 def problem_of(error: BaseException) -> str:
@@ -193,3 +196,65 @@ def _console() -> Console | None:
         return None
     # Nothing is read into what is printed: no markup, no emoji, no guessed colours.
     return Console(markup=False, emoji=False, highlight=False)
+
+
+class Bar(contextlib.AbstractContextManager["Bar"]):
+    """A progress bar with the time left: `with Bar(screen, "dump", total=count) as bar`.
+
+    It appears after a moment; `total` is asked once, when it is drawn.
+    """
+
+    def __init__(self, screen: Screen, title: str, *, total: Callable[[], int]) -> None:
+        self._screen, self._title, self._total = screen, title, total
+        self._progress: Any = None
+        self._task: Any = None
+        is_watched = screen.console or (sys.stderr.isatty() and _is_output_a_file())
+        self._due = time.monotonic() + _SHOWN_AFTER_S if is_watched else float("inf")
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def at(self, done: int) -> None:
+        """So many events are done altogether."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done)
+        elif time.monotonic() > self._due:
+            self._due = float("inf")
+            self._draw(done)
+
+    def over(self, found: Iterable[T]) -> Iterator[T]:
+        """The same; each that was taken is done."""
+        for done, each in enumerate(found, 1):
+            yield each
+            self.at(done)
+
+    def _draw(self, done: int) -> None:
+        try:
+            from rich import progress
+            from rich.console import Console
+        except ImportError:
+            return
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}", style="bold"),
+            progress.BarColumn(bar_width=None),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            console=self._screen.console or Console(stderr=True),
+            transient=True,
+            # What goes elsewhere must not be drawn here.
+            redirect_stdout=False,
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        self._task = self._progress.add_task(
+            self._title, total=max(self._total(), 1), completed=done
+        )
+        self._progress.start()
+
+
+def _is_output_a_file() -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False

@@ -21,14 +21,14 @@ from importlib.util import find_spec
 import msgspec
 
 from spool_tools import explain
-from spool_tools.holder import Holder, flush_lock_holder
+from spool_tools.changing import Holder, flush_lock_holder
 from spool_tools.reading import Spool, decoded, quarantined, sizes
 from spool_tools.screen import Line, Screen, problem_of
 from spool_tools.target import NoSuchSpoolError, add_target, destination, target_home
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
 from telemetry.books.entries import Totals
-from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX, lock_problem
+from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX, lock_problem, set_aside_names
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
@@ -36,7 +36,7 @@ from telemetry.delivery.forgetting import last_answer
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.upkeep import is_short_of_room
 from telemetry.errors import ConfigError
-from telemetry.files import directory_problem, names_in, open_regular
+from telemetry.files import directory_problem, open_regular
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
@@ -49,10 +49,13 @@ from telemetry.wire.endpoint import parse_endpoint
 _LOOKS = 20
 # Bytes of a path, the suffix of the journal included, on POSIX (SQLite's os_unix.c).
 _SQLITE_PATH_MAX = 512
+_ELSEWHERE = "set TELEMETRY_HOME to a directory of a local disk"
 
 
-class Status(msgspec.Struct, kw_only=True):
-    """Sizes are bytes, ages seconds, times milliseconds since 1970.
+class Status(Census, frozen=True, kw_only=True):
+    """The census and what else there is to say of a spool.
+
+    Sizes are bytes, ages seconds, times milliseconds since 1970.
 
     why: what is wrong now, or what happens next; why_code: the same as a word
     flusher: `none`, `running` or `unknown`
@@ -71,17 +74,10 @@ class Status(msgspec.Struct, kw_only=True):
     reason: str
     why: str
     why_code: str
-    recorded: int
-    pending: int
-    delivered: int
-    dead: int
-    damaged: int
-    purged: int
     balanced: bool
     refused: dict[str, int]
     segments: int
     spool_bytes: int
-    dead_bytes: int
     quarantine_files: int
     quarantine_bytes: int
     oldest_event_age_s: float | None
@@ -138,7 +134,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status_of(home: Home) -> Status:
-    """Everything there is to say of a spool."""
     spool = Spool(home)
     census = _census(spool)
     decision = consent(home, os.environ)
@@ -147,7 +142,8 @@ def status_of(home: Home) -> Status:
     holder = flush_lock_holder(home)
     mistakes = explain.mistakes_of(home)
     off = "" if decision.on else decision.reason
-    facts = _facts(spool, census, holder, off, mistakes)
+    since = _refused_since(home, spool.snapshot.totals)
+    facts = _facts(spool, census, holder, off, mistakes, refused_since=since)
     code, sentence = why(facts)
     return Status(
         home=home.root,
@@ -158,10 +154,12 @@ def status_of(home: Home) -> Status:
         why_code=code,
         **msgspec.structs.asdict(census),
         balanced=census.holds(),
-        refused=_refused(home, spool.snapshot.totals),
+        refused={
+            name: spool.snapshot.totals.refused.get(name, 0) + since.get(name, 0)
+            for name in sorted({*spool.snapshot.totals.refused, *since})
+        },
         segments=len(segment_names(home)),
         spool_bytes=sum(sizes(home.spool).values()),
-        dead_bytes=sum(sizes(home.dead).values()),
         quarantine_files=len(stretches),
         quarantine_bytes=sum(size for _, size in stretches),
         oldest_event_age_s=_oldest_age_s(spool),
@@ -172,9 +170,7 @@ def status_of(home: Home) -> Status:
         failures=state.failures,
         requests=state.requests,
         last_flush=state.stopped or None,
-        next_flush_ms=(
-            None if facts.next_flush is None else int(facts.next_flush * 1000)
-        ),
+        next_flush_ms=int(facts.plan.at * 1000) or None,
         flusher=holder.state,
         flusher_pid=holder.pid,
         ledgers_set_aside=list(facts.ledgers_aside),
@@ -187,48 +183,42 @@ def status_of(home: Home) -> Status:
 
 
 def _facts(
-    spool: Spool, census: Census, holder: Holder, off: str, mistakes: list[str]
+    spool: Spool,
+    census: Census,
+    holder: Holder,
+    off: str,
+    mistakes: list[str],
+    *,
+    refused_since: Mapping[str, int],
 ) -> Facts:
     home = spool.home
     endpoint, key, problem = _destination(os.environ)
     entries = spool.snapshot.segments.values()
     aside = [each for entry in entries for each in entry.announced if each.reason]
-    damaged = f"{os.path.basename(home.ledger)}.malformed-"
-    plan = schedule.load(home.next_flush)
-    since = _refused_since(home, spool.snapshot.totals)
     problem_here = recording_problem(home)
     unusable = "" if problem_here else _unusable(home, holder)
     # Root looks at the homes of others, whose programs record there.
     is_root = sys.platform != "win32" and os.geteuid() == 0
     is_others = is_root and problem_here.startswith(f"{home.root} belongs to")
     now = time.time()
-    next_flush = schedule.read(home.next_flush)
-    if next_flush is not None and plan.is_ahead(now):
-        next_flush = now
     return Facts(
         now=now,
         state=spool.snapshot.state,
         off=off,
         home_problem="" if is_others else problem_here,
         unusable=unusable,
-        began=plan.last,
+        plan=schedule.load(home.next_flush),
         # A home that was made on a full disk has no file to count refusals in, and a
         # file system that copies what is overwritten cannot count them.
-        refused=tuple(name for name, count in since.items() if count)
+        refused=tuple(name for name, count in refused_since.items() if count)
         or (("no_room",) if is_short_of_room(home.root) else ()),
         pending=census.pending,
         is_flushing=holder.state == "running",
-        next_flush=next_flush,
-        unfinished=plan.starts,
-        within=plan.never_ended_within,
-        within_until=plan.within_not_before(now),
         deletions=len(requests_waiting(home)),
         deletion_answer=last_answer(home),
         set_aside=sum(each.count for each in aside),
         set_aside_reason=aside[0].reason if aside else "",
-        ledgers_aside=tuple(
-            sorted(each for each in names_in(home.root) if each.startswith(damaged))
-        ),
+        ledgers_aside=tuple(set_aside_names(home.ledger)),
         is_ledger_unreadable=not spool.has_ledger,
         has_sqlite=find_spec("_sqlite3") is not None,
         endpoint=endpoint,
@@ -248,24 +238,21 @@ def recording_problem(home: Home) -> str:
             continue  # it is made when it is needed
         except OSError as error:
             problem = problem_of(error)
-        if problem and path == home.spool:
-            problem += (
-                "; put the directory back, or set TELEMETRY_HOME to another place"
-            )
+        advice = ""
+        if path == home.spool:
+            advice = "; put the directory back, or set TELEMETRY_HOME to another place"
         elif problem.startswith("belongs to"):
-            problem += "; give it back with `chown`, or set TELEMETRY_HOME to another"
+            advice = "; give it back with `chown`, or set TELEMETRY_HOME to another"
         if problem:
-            return f"{path} {problem}"
+            return f"{path} {problem}{advice}"
     return ""
 
 
 def _unusable(home: Home, holder: Holder) -> str:
     """What keeps each flush of this home away, and what to do; empty if nothing does."""
     if holder.problem:
-        return (
-            f"the file system of {home.root} cannot lock files ({holder.problem}); set "
-            "TELEMETRY_HOME to a directory of a local disk"
-        )
+        problem = f"the file system of {home.root} cannot lock files ({holder.problem})"
+        return f"{problem}; {_ELSEWHERE}"
     for path in (home.flush_lock, home.next_flush):
         if problem := _problem_of(path):
             advice = "remove it, and the program's next run makes it anew"
@@ -281,9 +268,8 @@ def _unusable(home: Home, holder: Holder) -> str:
         ledger = os.fsencode(os.path.realpath(database + JOURNAL_SUFFIX))
         if len(ledger) > _SQLITE_PATH_MAX:
             beyond = f"{len(ledger) - _SQLITE_PATH_MAX} bytes too long for the ledger"
-            return (
-                f"the path of the home is {beyond}; set TELEMETRY_HOME to a shorter one"
-            )
+            advice = "set TELEMETRY_HOME to a shorter one"
+            return f"the path of the home is {beyond}; {advice}"
     return _held(home) if holder.state == "none" else ""
 
 
@@ -299,10 +285,7 @@ def _held(home: Home) -> str:
             f"backup; end it, or have it close {home.ledger}"
         )
     if problem:
-        return (
-            f"{home.ledger} cannot be locked ({problem}); set TELEMETRY_HOME to a "
-            "directory of a local disk"
-        )
+        return f"{home.ledger} cannot be locked ({problem}); {_ELSEWHERE}"
     return ""
 
 
@@ -376,14 +359,6 @@ def _unreadable(spool: Spool) -> list[str]:
     return found + [p for p in spool.problems if not any(at in p for at in places)]
 
 
-def _refused(home: Home, totals: Totals) -> dict[str, int]:
-    """Refusals by reason: those in the ledger, and those counted since."""
-    counts = dict(totals.refused)
-    for reason, count in _refused_since(home, totals).items():
-        counts[reason] = counts.get(reason, 0) + count
-    return counts
-
-
 def _refused_since(home: Home, totals: Totals) -> dict[str, int]:
     """Refusals by reason that no flush has counted yet."""
     marks = totals.refused_marks
@@ -416,12 +391,11 @@ def lines(status: Status, now: float) -> Iterator[Line]:
     yield ()
     yield from _equation(status, now)
     yield ()
-    for name, value, style in _rest(status, now):
+    for name, value, style in rest(status, now):
         yield ((f"{name:<14}", "bold"), (value, style))
 
 
 def _equation(status: Status, now: float) -> Iterator[Line]:
-    """The conservation equation, one side below the other."""
     width = len(f"{status.recorded:,}")
     oldest = status.oldest_event_age_s
     kept = f"{many(status.segments, 'segment')}, {size(status.spool_bytes)}"
@@ -443,11 +417,11 @@ def _equation(status: Status, now: float) -> Iterator[Line]:
         yield ((f"  THE BOOKS DO NOT BALANCE: {problem}", "bold red"),)
 
 
-def _rest(status: Status, now: float) -> Iterator[tuple[str, str, str]]:
+def rest(status: Status, now: float) -> Iterator[tuple[str, str, str]]:
     """What else there is to say: a name, a text and its style."""
     if status.refused:
-        reasons = ", ".join(f"{v:,} {k}" for k, v in sorted(status.refused.items()))
-        yield "not recorded", reasons, "yellow"
+        counts = (f"{count:,} {reason}" for reason, count in status.refused.items())
+        yield "not recorded", ", ".join(counts), "yellow"
     if status.endpoint:
         yield "endpoint", status.endpoint, ""
     if status.last_error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import shutil
 import sys
 import threading
@@ -25,16 +26,19 @@ from telemetry.files import directory_problem, names_in
 from telemetry.paths import Home, home_of, is_segment, named_base, state_directory
 
 
-NO_SUCH_SPOOL = 3
 _NAMED_MAX = 8
 
 
 class NoSuchSpoolError(Exception):
     """There is no spool where the options point."""
 
+    exit_code = 3
+
 
 class WrongUsageError(Exception):
     """The command was given something it cannot work with."""
+
+    exit_code = 2
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -98,10 +102,9 @@ def _check(home: Home, app: str | None, *, changes: bool, must_exist: bool) -> N
     names = os.listdir(home.root)
     if _is_home(home, names):
         return
-    if must_exist and problem:
-        raise NoSuchSpoolError(f"{home.root} {problem}: nothing is recorded there")
     if must_exist:
-        raise NoSuchSpoolError(_nothing(home, app))
+        unused = f"{home.root} {problem}: nothing is recorded there"
+        raise NoSuchSpoolError(unused if problem else _nothing(home, app))
     if changes and names:
         # A directory of a user's own may well have a `ledger` in it.
         raise NoSuchSpoolError(
@@ -196,3 +199,17 @@ def seconds_above_0(text: str) -> float:
     if seconds(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0 seconds")
     return float(text)
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more, as the type of an option."""
+    if re.fullmatch("[0-9]{1,15}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count")
+    return int(text)
+
+
+def count_above_0(text: str) -> int:
+    """A whole number above 0, as the type of an option."""
+    if count(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from contextlib import closing, suppress
 
 import msgspec
 
-from spool_tools.progress import Bar
 from spool_tools.reading import Spool, quarantined
-from spool_tools.screen import Screen, problem_of
+from spool_tools.screen import Bar, Screen, problem_of
 from spool_tools.target import add_target, target_home
 from spool_tools.wording import many, size
 from telemetry.delivery.census import known_entry, torn_tail
@@ -26,17 +26,9 @@ from telemetry.errors import SpoolError
 from telemetry.spool.reader import SegmentReader, segment_names
 
 
-class Finding(msgspec.Struct, kw_only=True):
-    """One damaged place.
-
-    segment: the segment, or what else it is that cannot be read
-    offset: where it begins in the segment, in bytes; None for a whole file
-    """
-
-    segment: str
-    offset: int | None = None
-    bytes: int = 0
-    problem: str
+Finding = tuple[str, int | None, int, str]
+"""A damaged place: its segment, or what else cannot be read; where it begins there, None
+for a whole file; its bytes; the problem."""
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -77,26 +69,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(screen: Screen, tally: Tally, findings: Iterator[Finding]) -> None:
-    for finding in findings:
+    for segment, offset, size_bytes, problem in findings:
         tally.findings += 1
-        tally.damaged_bytes += finding.bytes
+        tally.damaged_bytes += size_bytes
         if screen.is_terminal:
-            where = "" if finding.offset is None else f" at byte {finding.offset:,}"
-            where += f", {size(finding.bytes)}" if finding.bytes else ""
-            name, problem = (finding.segment, "cyan"), (finding.problem, "red")
-            screen.say(name, f"{where}: ", problem, indent=2)
+            where = "" if offset is None else f" at byte {offset:,}"
+            where += f", {size(size_bytes)}" if size_bytes else ""
+            screen.say((segment, "cyan"), f"{where}: ", (problem, "red"), indent=2)
         else:
-            screen.object(finding)
+            place = {"segment": segment, "offset": offset, "bytes": size_bytes}
+            screen.object({**place, "problem": problem})
 
 
 def _outside_of_segments(spool: Spool) -> Iterator[Finding]:
     """Places that cannot be read, and letters."""
     for each in spool.unreadable():
         name, _, problem = each.partition(": ")
-        yield Finding(segment=name, problem=problem)
+        yield name, None, 0, problem
     for file, letter in read_letters(spool.home, spool.snapshot):
         if letter is None:
-            yield Finding(segment=f"dead/{file}", problem="a letter is damaged")
+            yield f"dead/{file}", None, 0, "a letter is damaged"
 
 
 def _in_segment(spool: Spool, name: str, tally: Tally) -> Iterator[Finding]:
@@ -105,15 +97,14 @@ def _in_segment(spool: Spool, name: str, tally: Tally) -> Iterator[Finding]:
         reader = SegmentReader(spool.home, name)
     except SpoolError:
         return  # reported already, or deleted meanwhile
-    try:
-        yield from _in_records(spool, reader, tally)
-    except (SpoolError, OSError) as error:
-        yield Finding(segment=name, problem=problem_of(error))
-    finally:
-        reader.close()
+    with closing(reader):
+        try:
+            yield from _damage(spool, reader, tally)
+        except (SpoolError, OSError) as error:
+            yield name, None, 0, problem_of(error)
 
 
-def _in_records(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[Finding]:
+def _damage(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[Finding]:
     # A file that was shortened, or replaced, has its torn end elsewhere.
     entry = known_entry(reader, spool.snapshot.segments.get(reader.name))
     checked = reader.check()
@@ -122,22 +113,19 @@ def _in_records(spool: Spool, reader: SegmentReader, tally: Tally) -> Iterator[F
     tally.records += checked.records
     tally.bytes += checked.end
     tally.missing_records += sum(gaps.values())
-    found = []
     for start, end in checked.damage:
         problem = f"no whole record, {many(gaps.pop(end, 0), 'number')} missing"
         if os.path.lexists(f"{spool.home.quarantine}/{reader.name}-{start}"):
             problem += "; in quarantine"
-        found.append((start, end - start, problem))
-    places = {at: f"{many(lost, 'record')} missing before" for at, lost in gaps.items()}
-    again = "a record with a number that was there before"
-    places |= dict.fromkeys(checked.repeated, again)
-    found += [(start, 0, problem) for start, problem in places.items()]
-    tail = torn_tail(reader, max(checked.end, entry.offset + entry.tail))
-    if tail:
+        yield reader.name, start, end - start, problem
+    for start in sorted({*gaps, *checked.repeated}):
+        problem = "a record with a number that was there before"
+        if start not in checked.repeated:
+            problem = f"{many(gaps[start], 'record')} missing before"
+        yield reader.name, start, 0, problem
+    if tail := torn_tail(reader, max(checked.end, entry.offset + entry.tail)):
         problem = "a torn record at the end, whose writer is gone"
-        found.append((reader.size() - tail, tail, problem))
-    for start, length, problem in found:
-        yield Finding(segment=reader.name, offset=start, bytes=length, problem=problem)
+        yield reader.name, reader.size() - tail, tail, problem
 
 
 def _say(screen: Screen, tally: Tally, spool: Spool) -> None:
@@ -167,9 +155,7 @@ def _expected(spool: Spool) -> int:
     """About how many records there are: by the numbers of each segment's last one."""
     count = 0
     for reader, _ in spool.opened():
-        try:
+        with suppress(OSError):
             last = reader.last(reader.size())
-        except OSError:
-            continue
-        count += last.seq + 1 if last else 0
+            count += last.seq + 1 if last else 0
     return count

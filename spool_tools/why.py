@@ -13,7 +13,7 @@ import msgspec
 
 from spool_tools.wording import age, many, moment
 from telemetry.books.entries import DeliveryState
-from telemetry.delivery import schedule
+from telemetry.delivery.schedule import HORIZON_S, Schedule
 from telemetry.wire.formats import is_compressed
 from telemetry.wire.verdict import SLOW
 
@@ -42,12 +42,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     off: why telemetry is off; empty: it is on
     home_problem: why no program records in this home; empty: they do
     unusable: what keeps every flush away, and what to do; empty: nothing is known
-    began: when a flush last began or ended, as `next-flush` has it; 0: none did
+    plan: when a flush last began or ended, which never finished, when the next may begin
     refused: reasons for which events were refused since the last flush; `no_room`: none
         is counted, and the disk has hardly any room
-    unfinished: flushers that were started since one finished
-    within, within_until: flushes at programs' ends in a row that may have killed them,
-        and when the next of these may begin
     deletions, deletion_answer: requests that a server delete what it has, which wait, and
         what came of the last try
     set_aside: events whose batch the server does not accept while it accepts others
@@ -63,14 +60,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     off: str = ""
     home_problem: str = ""
     unusable: str = ""
-    began: int = 0
+    plan: Schedule = msgspec.field(default_factory=Schedule)
     refused: tuple[str, ...] = ()
     pending: int = 0
     is_flushing: bool = False
-    next_flush: float | None = None
-    unfinished: int = 0
-    within: int = 0
-    within_until: float = 0.0
     deletions: int = 0
     deletion_answer: str = ""
     set_aside: int = 0
@@ -172,7 +165,7 @@ def _misconfigured(facts: Facts) -> Why | None:
             f"no_{field}" if is_missing else f"bad_{field}",
             f"nothing can be sent: {state.last_error}{where}{advice}",
         )
-    if state.stopped or facts.began:
+    if state.stopped or facts.plan.last:
         return None  # a flush begins only where endpoint and key are set
     if not facts.endpoint and not state.endpoint:
         return _untried("endpoint")
@@ -193,11 +186,11 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     """What kept the last flush from delivering, if it did."""
     state, following = facts.state, _next(facts)
     where = state.endpoint or "the endpoint"
-    is_suspect = facts.unfinished >= _STARTS_SUSPECT or _is_due(facts)
-    if facts.unfinished and is_suspect and not _has_an_answer(facts):
+    is_suspect = facts.plan.starts >= _STARTS_SUSPECT or _is_due(facts)
+    if facts.plan.starts and is_suspect and not _has_an_answer(facts):
         return Why(
             "flusher_unfinished",
-            f"{many(facts.unfinished, 'flusher')} in a row did not finish: they are "
+            f"{many(facts.plan.starts, 'flusher')} in a row did not finish: they are "
             "ended from outside (a container or job that ends with its command), "
             "cannot start, have too little time at a program's end (`exit_timeout_s`), or "
             "cannot write (a limit of open files, file sizes or memory); "
@@ -206,11 +199,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     if state.stopped == "paused":
         return _paused(facts)
     if state.stopped == "disk":
-        return Why(
-            "disk",
-            "the disk or the ledger cannot be written, or a segment cannot be read; "
-            f"{following}",
-        )
+        said = "the disk or the ledger cannot be written, or a segment cannot be read"
+        return Why("disk", f"{said}; {following}")
     if facts.set_aside and not _is_refused_altogether(facts):
         return Why(
             "set_aside",
@@ -218,9 +208,9 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             f"but not these ({facts.set_aside_reason}); they are tried again in smaller "
             f"parts; {following}",
         )
+    kind, _, detail = state.last_error.partition(": ")
+    code, sentence = _KINDS.get(kind, _OTHER_KIND)
     if state.stopped == "waiting":
-        kind, _, detail = state.last_error.partition(": ")
-        code, sentence = _KINDS.get(kind, _OTHER_KIND)
         said = detail or state.last_error
         hints = (hint for part, hint in _HINTS.get(code, {}).items() if part in said)
         said += f" ({hint})" if (hint := next(hints, "")) else ""
@@ -228,36 +218,32 @@ def _refused_or_failed(facts: Facts) -> Why | None:
             said += f"; {many(facts.set_aside, 'event')} set aside before"
         return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
-        kind, _, said = state.last_error.partition(": ")
-        advice = (
-            "`spool-tools flush` has more time, and so has a flush at exit with a larger "
-            "exit_timeout_s"
-        )
+        advice = "`spool-tools flush` has more time, and so has a flush at exit with a "
+        advice += "larger exit_timeout_s"
         problem = f"the last flush to {where} ran out of time"
-        if said and state.last_error_ms >= state.last_success_ms:
-            _, sentence = _KINDS.get(kind, _OTHER_KIND)
-            problem = f"{problem}: {sentence.format(where=where)}: {said}"
+        if detail and state.last_error_ms >= state.last_success_ms:
+            problem = f"{problem}: {sentence.format(where=where)}: {detail}"
             if kind == SLOW:
-                problem = f"{where} gave {said}"
+                problem = f"{where} gave {detail}"
         return Why("deadline", f"{problem}; {following}; {advice}")
     return None
 
 
 def _ended_within(facts: Facts) -> str:
     """What follows where flushes within the program may be what ends it."""
-    if facts.within < _STARTS_SUSPECT:
+    count = facts.plan.never_ended_within
+    if count < _STARTS_SUSPECT:
         return ""
+    ahead_s = facts.plan.within_not_before(facts.now) - facts.now
+    following = (
+        f"the next one in {age(ahead_s)}" if ahead_s > 0 else "one may begin now"
+    )
     return (
-        f"{facts.within} of them ran at the program's end, and may be what kills it: they "
+        f"{count} of them ran at the program's end, and may be what kills it: they "
         "are tried ever more rarely, down to once in six hours, until one delivers "
-        f"({_when_within(facts)}), and "
+        f"({following}), and "
         "`spool-tools flush` outside of such a limit sends what waits; "
     )
-
-
-def _when_within(facts: Facts) -> str:
-    ahead_s = facts.within_until - facts.now
-    return f"the next one in {age(ahead_s)}" if ahead_s > 0 else "one may begin now"
 
 
 def _has_an_answer(facts: Facts) -> bool:
@@ -267,7 +253,7 @@ def _has_an_answer(facts: Facts) -> bool:
     """
     state = facts.state
     ended = max(state.last_error_ms, state.last_success_ms) / 1000
-    is_last = bool(ended) and ended >= facts.began - _SAME_TIME_S
+    is_last = bool(ended) and ended >= facts.plan.last - _SAME_TIME_S
     return is_last and state.stopped in {"waiting", "paused", "deadline", "drained"}
 
 
@@ -284,17 +270,18 @@ def _paused(facts: Facts) -> Why:
     """A server that refuses all that the last flush sent, and what to do about it."""
     state, following = facts.state, _next(facts)
     status, _, said = state.last_error.partition(": ")
-    problem, advice = _PAUSES.get(status[:3], ("refuses", "read its answer"))
-    if status[:3] in _UNREAD and is_compressed(state.format, state.gzip):
+    problem, advice = "refuses", "read its answer"
+    for statuses, meaning in _PAUSES.items():
+        if status[:3] in statuses.split():
+            problem, advice = meaning
+    if status[:3] in _UNREAD.split() and is_compressed(state.format, state.gzip):
         advice += ", or send without compression (`gzip=False`)"
     if 0 < facts.pending <= facts.set_aside:
         problem = "took others before, and refuses what still waits"
         advice = "look at it with `spool-tools dump`, and read the answer"
     if not _is_due(facts) and facts.mode != "manual":
-        following = (
-            "paused until endpoint, key, header, format or gzip change; "
-            f"else {following}"
-        )
+        until = "paused until endpoint, key, header, format or gzip change"
+        following = f"{until}; else {following}"
     where = state.endpoint or "the endpoint"
     return Why("paused", f"{where} {problem} ({said or status}): {advice}; {following}")
 
@@ -311,8 +298,6 @@ _KINDS = {
     "proxy": ("proxy", "the proxy to {where} fails"),
     "other": ("connection", "the request to {where} fails"),
 }
-
-
 _OTHER_KIND = "server", "{where} does not accept"
 
 # What to do, by the code and a part of what was met; the first that holds counts.
@@ -331,42 +316,36 @@ _HINTS = {
     "proxy": {"": "correct HTTPS_PROXY, or name the host in NO_PROXY"},
     "server": {"HTTP 415": "it may not take this `format`, or compression: see `gzip`"},
 }
-_KEY = ("refuses the key", "correct TELEMETRY_API_KEY, or the header's name")
-_PLACE = ("takes no events at this address", "correct the endpoint's path")
 # What a server answers that does not understand what it is sent.
-_UNREAD = ("400", "413", "422")
+_UNREAD = "400 413 422"
 # What a server means that refuses everything, by its status, and what to do.
 _PAUSES = {
-    **dict.fromkeys(("401", "403"), _KEY),
-    **dict.fromkeys(("404", "405", "410"), _PLACE),
-    **dict.fromkeys(
-        ("301", "302", "303", "307", "308"),
-        ("redirects, which is not followed", "name the address that it leads to"),
+    "401 403": ("refuses the key", "correct TELEMETRY_API_KEY, or the header's name"),
+    "404 405 410": ("takes no events at this address", "correct the endpoint's path"),
+    "301 302 303 307 308": (
+        "redirects, which is not followed",
+        "name the address that it leads to",
     ),
     "407": ("is behind a proxy that wants credentials", "add them to HTTPS_PROXY"),
-    **dict.fromkeys(
-        _UNREAD,
-        ("does not understand the events", "compare `format` with what it takes"),
-    ),
+    _UNREAD: ("does not understand the events", "compare `format` with what it takes"),
 }
 
 
 def _set_aside_ledger(facts: Facts) -> Why | None:
     if not facts.ledgers_aside:
         return None
-    return Why(
-        "ledger_set_aside",
-        f"a damaged ledger was set aside ({facts.ledgers_aside[-1]}): totals begin anew, "
-        "and some events may be sent twice"
-        + (f"; {_next(facts)}" if facts.pending else ""),
-    )
+    said = f"a damaged ledger was set aside ({facts.ledgers_aside[-1]}): totals begin "
+    said += "anew, and some events may be sent twice"
+    following = f"; {_next(facts)}" if facts.pending else ""
+    return Why("ledger_set_aside", said + following)
 
 
 def _ahead_s(facts: Facts) -> float:
     """Seconds until the next flush may begin; 0: it is due."""
-    ahead_s = (facts.next_flush or 0.0) - facts.now
+    ahead_s = facts.plan.at - facts.now
     # Nothing here sets a time beyond the horizon: a clock was changed.
-    return ahead_s if 0 < ahead_s <= schedule.HORIZON_S else 0.0
+    is_believed = 0 < ahead_s <= HORIZON_S and not facts.plan.is_ahead(facts.now)
+    return ahead_s if is_believed else 0.0
 
 
 def _is_due(facts: Facts) -> bool:
@@ -381,14 +360,10 @@ def _next(facts: Facts) -> str:
         due = "a flush is due: the program's next run begins it, if it is not manual"
         if facts.state.stopped:
             return due
-        if facts.began:
+        if facts.plan.last:
             return f"{due}; the end of the last one is not known: {_UNKNOWN_END}"
         return f"{due}; if runs do not, they may open too few files: see `ulimit -n`"
-    failed = (
-        f" ({facts.state.failures} in a row failed)" if facts.state.failures else ""
-    )
-    ahead = age(_ahead_s(facts))
-    return (
-        f"the next flush may begin in {ahead}{failed}, "
-        f"at {moment(int((facts.next_flush or 0) * 1000))}"
-    )
+    failures = facts.state.failures
+    failed = f" ({failures} in a row failed)" if failures else ""
+    ahead, at = age(_ahead_s(facts)), moment(int(facts.plan.at * 1000))
+    return f"the next flush may begin in {ahead}{failed}, at {at}"

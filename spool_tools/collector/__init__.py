@@ -1,11 +1,10 @@
 """A collector on this machine: for trials, demonstrations and tests.
 
 collector      `Collector`: what a request is answered, and what is stored of it before
-formats        what events a body holds, and how its own receiver answers; pure
-body           content coding, and which events can be stored; pure
+formats        what events a body holds, which can be stored, and how its own receiver
+               answers; pure
 store          one SQLite file, one transaction a request
 misbehaviour   which requests meet a fault, and which fault; pure
-server         HTTP/1.1 on the standard library's server
 """
 
 from __future__ import annotations

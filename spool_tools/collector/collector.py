@@ -28,20 +28,25 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any
 
 import msgspec
 
-from spool_tools.collector.body import Batch, checked, inflate
-from spool_tools.collector.formats import POSTHOG, Format, format_of, key_in
-from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour, Plan
-from spool_tools.collector.server import Answer, Limits, Refusal, Request, Server
-from spool_tools.collector.store import Range, RequestRow, Store, StoreError
+from spool_tools.collector.formats import (
+    POSTHOG,
+    Batch,
+    Format,
+    checked,
+    format_of,
+    inflate,
+    key_in,
+)
+from spool_tools.collector.misbehaviour import BEHAVES, Faults, Misbehaviour
+from spool_tools.collector.store import RequestRow, Store, StoreError
+from spool_tools.server import BODY_BYTES_MAX, Answer, Refusal, Request, Server
 from spool_tools.wording import printable
 
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 # The path of the service that the pipeline's ancestor talked to.
 DEFAULT_PATH = "/events/v1/track"
@@ -57,7 +62,7 @@ _HTML = b"""<!DOCTYPE html>
 """
 
 
-class Collector:
+class Collector(AbstractContextManager["Collector"]):
     """One listening socket and one database, from construction to `close`.
 
     `database` is a file (made where there is none, continued where there is one) or
@@ -81,15 +86,14 @@ class Collector:
         key: str | None = None,
         header: str = "x-api-key",
         faults: Faults | None = None,
-        limits: Limits | None = None,
+        body_bytes_max: int = BODY_BYTES_MAX,
         on_request: Callable[[RequestRow], None] | None = None,
     ) -> None:
-        limits = limits or Limits()
         self._path = path
         self._key = None if key is None else key.encode()
         self._header = header.lower()
         self._misbehaviour = Misbehaviour(faults or Faults())
-        self._body_bytes_max = limits.body_bytes_max
+        self._body_bytes_max = body_bytes_max
         self._on_request = on_request
         self._changed = threading.Condition()
         self._requests = 0
@@ -101,14 +105,13 @@ class Collector:
         self.gaps = self._store.gaps
         try:
             self._events = self.count()
-            self._server = Server(host, port, take=self._take, limits=limits)
+            self._server = Server(
+                host, port, take=self._take, body_bytes_max=body_bytes_max
+            )
         except (OSError, UnicodeError, StoreError):
             self._store.close()
             raise
         self.address = self._server.address
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -163,13 +166,15 @@ class Collector:
                 return Answer(body=msgspec.json.encode({"segments": self.gaps()}))
             plan = self._misbehaviour.plan()
             body = inflate(body, coding, bytes_max=self._body_bytes_max)
-            if plan.stores:
+            if plan.is_stored:
                 batch = self._batch(form, body, faults.reject)
         except Refusal as exc:
             refusal = exc
         except StoreError as exc:
             return form.refused(Refusal(503, exc.problem))
-        status = _status(plan, refusal)
+        # Another 2xx takes the place of our 200, never of a refusal.
+        is_lie = plan.html or plan.is_error
+        status = refusal.status if refusal and not is_lie else plan.status or 200
         reasons = [refusal] if refusal else batch.rejected
         row = RequestRow(
             received_ms=received_ms,
@@ -194,11 +199,16 @@ class Collector:
                 row, batch.rows, _ranges(request.headers.get("x-spool-range", ""))
             )
         except StoreError as exc:
-            refusal = Refusal(503, f"not stored: {exc.problem}")
-            row = msgspec.structs.replace(row, status=503, reason=refusal.reason)
-            self._note(row)
-            return form.refused(refusal)
-        self._note(row)
+            plan, status = BEHAVES, 503
+            refusal = Refusal(status, f"not stored: {exc.problem}")
+            row = msgspec.structs.replace(row, status=status, reason=refusal.reason)
+        with self._changed:
+            if row.id:
+                self._requests += 1
+                self._events += row.accepted
+                self._changed.notify_all()
+        if self._on_request is not None:
+            self._on_request(row)
         truth = form.refused(refusal) if refusal else form.answer(row, batch)
         return _answer(plan, status, faults, form=form, truth=truth)
 
@@ -231,25 +241,9 @@ class Collector:
     def _is_key(self, given: str) -> bool:
         return self._key is None or hmac.compare_digest(given.encode(), self._key)
 
-    def _note(self, row: RequestRow) -> None:
-        with self._changed:
-            if row.id:
-                self._requests += 1
-                self._events += row.accepted
-                self._changed.notify_all()
-        if self._on_request is not None:
-            self._on_request(row)
-
-
-def _status(plan: Plan, refusal: Refusal | None) -> int:
-    """What to answer. Another 2xx takes the place of our 200, never of a refusal."""
-    if refusal and not (plan.html or plan.is_error):
-        return refusal.status
-    return plan.status or 200
-
 
 def _answer(
-    plan: Plan, status: int, faults: Faults, *, form: Format, truth: Answer
+    plan: Faults, status: int, faults: Faults, *, form: Format, truth: Answer
 ) -> Answer:
     if plan.html:
         answer = Answer(content_type="text/html", body=_HTML)
@@ -258,7 +252,7 @@ def _answer(
         answer = form.refused(Refusal(status, said))
     else:
         answer = truth
-    headers = list(answer.headers)
+    headers = [*answer.headers]
     if plan.is_error and faults.retry_after is not None:
         headers.append(("Retry-After", faults.retry_after))
     if status == 405:
@@ -272,11 +266,11 @@ def _answer(
     )
 
 
-def _ranges(text: str) -> list[Range]:
+def _ranges(text: str) -> list[tuple[str, int, int]]:
     """What `X-Spool-Range` lists; nothing where it is malformed."""
     found = [_SPOOL_RANGE.fullmatch(each.strip()) for each in text.split(",")]
-    ranges = [Range(each[1], int(each[2]), int(each[3])) for each in found if each]
-    return [each for each in ranges if each.first <= each.last]
+    ranges = [(each[1], int(each[2]), int(each[3])) for each in found if each]
+    return [each for each in ranges if each[1] <= each[2]]
 
 
 def _path(target: str) -> str:

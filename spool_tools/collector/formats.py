@@ -1,7 +1,8 @@
-"""The formats of a request's body, each as the receiver it is made for takes it. Pure.
+"""A request's body in, events that can be stored out, and its answer. Pure.
 
 A format makes events of a body, in the form of `records`: so one check and one table
-serve them all. It answers as its real receiver does:
+serve them all. Which format a request is in, its path, query and Content-Type say. It is
+answered as the receiver that the format is made for does:
 
     records        {"accepted":n,"duplicates":m,"rejected":[{"event_id","reason","index"}]}
     ndjson         the same
@@ -11,26 +12,32 @@ serve them all. It answers as its real receiver does:
     clickhouse     an empty 200; an event that is none refuses the batch, its code stands in
                    X-ClickHouse-Exception-Code
 
-Which of them a request is in, its path, query and Content-Type say.
+An event is an object of exactly `event`, `event_timestamp` (milliseconds, 0 to 2^63 - 1),
+`source` and `properties`, whose `event_id` is 1 to 128 visible ASCII characters. One that
+is not is refused alone, with its reason. An event's text is kept as it came.
 """
 
 from __future__ import annotations
 
-import contextlib
+import gzip
+import io
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
 
-from spool_tools.collector.body import Batch
-from spool_tools.collector.server import Answer, Refusal, Request
-from spool_tools.collector.store import RequestRow
+from spool_tools.collector.store import RequestRow, Row
+from spool_tools.server import REASON_CHARACTERS_MAX, Answer, Refusal, Request
+from spool_tools.wording import printable
+from telemetry.wire.batch import event_id_of
 from telemetry.wire.formats import protobuf
 
 
+_EVENT_ID = re.compile(r"[!-~]{1,128}")
 _PROTOBUF = "application/x-protobuf"
 _INSERT = re.compile(
     r"\s*INSERT\s+INTO\s+\S+(?:\s*\([^)]*\))?\s+FORMAT\s+(JSONEachRow|JSONAsString)\s*",
@@ -44,10 +51,26 @@ _CODE, _CODE_OF_KEY = 27, 516
 _GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 503: 14}
 
 
+class Rejected(msgspec.Struct, frozen=True):
+    """One event that is not stored, the `index`-th of its request from 0.
+
+    `event_id` is empty where it cannot be named.
+    """
+
+    event_id: str
+    reason: str
+    index: int
+
+
+class Batch(msgspec.Struct, frozen=True):
+    rows: tuple[Row, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+
+
 class Format(NamedTuple):
     """How one kind of body is read and answered.
 
-    events_of: raises `Refusal` for what is no such body as a whole
+    read: its events; raises some error for what is no such body as a whole
     answer: to a batch that is stored
     refused: to one that is not
     key_header: where the key may stand besides the collector's own header
@@ -55,11 +78,25 @@ class Format(NamedTuple):
     """
 
     name: str
-    events_of: Callable[[bytes], list[bytes]]
+    read: Callable[[bytes], Iterable[bytes]]
     answer: Callable[[RequestRow, Batch], Answer]
     refused: Callable[[Refusal], Answer]
     key_header: str = ""
     is_whole: bool = False
+
+    def events_of(self, body: bytes) -> list[bytes]:
+        """The events of a body. Raises `Refusal` for what is none of this format."""
+        try:
+            return list(self.read(body))
+        except (ValueError, TypeError, AttributeError, RecursionError) as exc:
+            raise Refusal(400, f"no body of {self.name}: {exc}") from exc
+
+
+class _Event(msgspec.Struct, forbid_unknown_fields=True):
+    event: str
+    event_timestamp: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    source: str
+    properties: dict[str, Any]
 
 
 class _Body(msgspec.Struct):
@@ -79,10 +116,59 @@ class _Capture(msgspec.Struct):
     api_key: str = ""
 
 
-_BODY = msgspec.json.Decoder(_Body)
+_EVENT = msgspec.json.Decoder(_Event)
 _LINE = msgspec.json.Decoder(msgspec.Raw)
 _CAPTURE = msgspec.json.Decoder(_Capture)
-_CAPTURED = msgspec.json.Decoder(_Captured)
+
+
+def inflate(body: bytes, coding: str, *, bytes_max: int) -> bytes:
+    """The body without its content coding: `gzip` (RFC 1952, members included) or none.
+
+    Raises `Refusal`: 413 above `bytes_max`, before more than that is inflated; 415 for
+    a coding it does not know; 400 for a stream that is damaged or cut.
+    """
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        return body
+    if coding not in ("gzip", "x-gzip"):
+        raise Refusal(415, f"Content-Encoding {coding}: only gzip is understood")
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(body)) as stream:
+            # One byte beyond the bound tells "too much" from "just enough".
+            whole = stream.read(bytes_max + 1)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise Refusal(400, f"the gzip stream is damaged: {exc}") from exc
+    if len(whole) > bytes_max:
+        raise Refusal(413, f"the inflated body is above {bytes_max} bytes")
+    return whole
+
+
+def checked(events: Iterable[bytes], *, reject: tuple[str, ...] = ()) -> Batch:
+    """The events that can be stored, and those that cannot or are of a type in `reject`."""
+    rows: list[Row] = []
+    rejected: list[Rejected] = []
+    for index, text in enumerate(events):
+        event_id = event_id_of(text)
+        if not _EVENT_ID.fullmatch(event_id):
+            event_id = ""  # it cannot be repeated in an answer
+        try:
+            rows.append(_row(text, event_id, reject))
+        except (ValueError, RecursionError) as exc:
+            reason = printable(str(exc))[:REASON_CHARACTERS_MAX]
+            rejected.append(Rejected(event_id, reason, index))
+    return Batch(tuple(rows), tuple(rejected))
+
+
+def _row(text: bytes, event_id: str, reject: tuple[str, ...]) -> Row:
+    """The event as it is stored. Raises ValueError with the reason why it is none."""
+    event = _EVENT.decode(text)
+    if not event_id:
+        raise ValueError("properties.event_id is no 1 to 128 visible ASCII characters")
+    if event.event in reject:
+        raise ValueError("refused on request (reject)")
+    # Escapes put into a name what a terminal obeys, even where the text has none.
+    name, source = printable(event.event), printable(event.source)
+    return Row(event_id, name, event.event_timestamp, source, text.decode("utf-8"))
 
 
 def format_of(request: Request) -> Format:
@@ -98,58 +184,39 @@ def format_of(request: Request) -> Format:
 
 
 def key_in(body: bytes) -> str:
-    """The key that a readable body of PostHog's carries."""
     return _CAPTURE.decode(body).api_key
 
 
-def records(body: bytes) -> list[bytes]:
-    """The events of `{"records":[event, ...]}`, one JSON text in UTF-8 (RFC 8259 §8.1)."""
-    with _refusing('no {"records":[...]} of JSON'):
-        body.decode("utf-8")
-        return [bytes(raw) for raw in _BODY.decode(body).records]
+def _records(body: bytes) -> Iterator[bytes]:
+    body.decode("utf-8")  # one JSON text in UTF-8 (RFC 8259 §8.1)
+    return map(bytes, msgspec.json.decode(body, type=_Body).records)
 
 
-def _lines(body: bytes) -> list[bytes]:
+def _lines(body: bytes) -> Iterator[bytes]:
     """The events, one a line. Empty lines are passed over."""
-    with _refusing("no lines of JSON"):
-        body.decode("utf-8")
-        return [bytes(raw) for raw in _LINE.decode_lines(body)]
+    body.decode("utf-8")
+    return map(bytes, _LINE.decode_lines(body))
 
 
-def _logs_in_json(body: bytes) -> list[bytes]:
-    with _refusing("no logs of OTLP in JSON"):
-        return _of_logs(msgspec.json.decode(body))
-
-
-def _logs_in_protobuf(body: bytes) -> list[bytes]:
-    with _refusing("no logs of OTLP in protobuf"):
-        return _of_logs(protobuf.decode("Request", body))
-
-
-def _of_logs(tree: Mapping[str, Any]) -> list[bytes]:
+def _of_logs(tree: Mapping[str, Any]) -> Iterator[bytes]:
     """The events of an ExportLogsServiceRequest, as its JSON is.
 
     The event name of a log record, less the `service.name` of its resource in front, is
     the event; its attributes are the properties. All else is passed over.
     """
-    return [
-        msgspec.json.encode(_of_log(resource, record))
-        for resource in tree.get("resourceLogs", ())
-        for scope in resource.get("scopeLogs", ())
-        for record in scope.get("logRecords", ())
-    ]
-
-
-def _of_log(resource: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    of_resource = _attributes(resource.get("resource", {}).get("attributes", ()))
-    service = str(of_resource.get("service.name", ""))
-    name = record.get("eventName", "").removeprefix(f"{service}.")
-    return {
-        "event": name,
-        "event_timestamp": int(record.get("timeUnixNano", 0)) // 1_000_000,
-        "source": service,
-        "properties": _attributes(record.get("attributes", ())),
-    }
+    for resource in tree.get("resourceLogs", ()):
+        of_resource = _attributes(resource.get("resource", {}).get("attributes", ()))
+        service = str(of_resource.get("service.name", ""))
+        for scope in resource.get("scopeLogs", ()):
+            for record in scope.get("logRecords", ()):
+                name = record.get("eventName", "").removeprefix(f"{service}.")
+                event = {
+                    "event": name,
+                    "event_timestamp": int(record.get("timeUnixNano", 0)) // 1_000_000,
+                    "source": service,
+                    "properties": _attributes(record.get("attributes", ())),
+                }
+                yield msgspec.json.encode(event)
 
 
 def _attributes(pairs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -169,42 +236,29 @@ def _value(value: Mapping[str, Any]) -> Any:
     return None
 
 
-def _captured(body: bytes) -> list[bytes]:
+def _captured(body: bytes) -> Iterator[bytes]:
     """The events of a batch of PostHog's; `uuid` is the event's id."""
-    with _refusing("no batch of PostHog's"):
-        return [_of_captured(bytes(raw)) for raw in _CAPTURE.decode(body).batch]
-
-
-@contextlib.contextmanager
-def _refusing(problem: str) -> Iterator[None]:
-    """What cannot be read is refused as a whole, with the reason."""
-    try:
-        yield
-    except (ValueError, TypeError, AttributeError, RecursionError) as exc:
-        raise Refusal(400, f"{problem}: {exc}") from exc
-
-
-def _of_captured(raw: bytes) -> bytes:
-    event = _CAPTURED.decode(raw)
-    at = event.timestamp.replace(tzinfo=event.timestamp.tzinfo or timezone.utc)
-    ids = {"user_uuid": event.distinct_id, "event_id": event.uuid}
-    theirs = {k: v for k, v in event.properties.items() if k not in _POSTHOG_S}
-    record = {
-        "event": event.event,
-        "event_timestamp": round(at.timestamp() * 1000),
-        "source": event.properties.get("$app_name", ""),
-        "properties": ids | theirs,
-    }
-    return msgspec.json.encode(record)
+    for raw in _CAPTURE.decode(body).batch:
+        event = msgspec.json.decode(raw, type=_Captured)
+        at = event.timestamp.replace(tzinfo=event.timestamp.tzinfo or timezone.utc)
+        ids = {"user_uuid": event.distinct_id, "event_id": event.uuid}
+        theirs = {k: v for k, v in event.properties.items() if k not in _POSTHOG_S}
+        record = {
+            "event": event.event,
+            "event_timestamp": round(at.timestamp() * 1000),
+            "source": event.properties.get("$app_name", ""),
+            "properties": ids | theirs,
+        }
+        yield msgspec.json.encode(record)
 
 
 def _clickhouse(statement: str) -> Format:
     found = _INSERT.fullmatch(statement)
     if found is None:
-        return CLICKHOUSE._replace(events_of=_no_insert)
+        return CLICKHOUSE._replace(read=_no_insert)
     # One String a row: our own table takes a whole body so.
     is_row = found[1].lower() == "jsoneachrow"
-    return CLICKHOUSE._replace(events_of=_lines if is_row else records)
+    return CLICKHOUSE._replace(read=_lines if is_row else _records)
 
 
 def _no_insert(_body: bytes) -> list[bytes]:
@@ -222,24 +276,22 @@ def _error(refusal: Refusal) -> Answer:
     return Answer(status=refusal.status, body=body)
 
 
-def _partial(batch: Batch) -> dict[str, str]:
-    """How many events were rejected, and which: OTLP leaves the text to the server."""
-    if not batch.rejected:
-        return {}
-    named = msgspec.json.encode({"rejected": batch.rejected}).decode()
-    return {"rejectedLogRecords": str(len(batch.rejected)), "errorMessage": named}
-
-
 def _otlp(
     name: str,
     content_type: str,
-    events_of: Callable[[bytes], list[bytes]],
+    decode: Callable[[str, bytes], Mapping[str, Any]],
     encode: Callable[[str, dict[str, Any]], bytes],
 ) -> Format:
     """One of the two forms of OTLP's logs: its answers are in the same form."""
 
     def answer(_row: RequestRow, batch: Batch) -> Answer:
-        body = encode("Response", {"partialSuccess": _partial(batch)})
+        partial = {}
+        if batch.rejected:
+            # OTLP leaves the text to the server.
+            named = msgspec.json.encode({"rejected": batch.rejected}).decode()
+            count = str(len(batch.rejected))
+            partial = {"rejectedLogRecords": count, "errorMessage": named}
+        body = encode("Response", {"partialSuccess": partial})
         return Answer(body=body, content_type=content_type)
 
     def refused(refusal: Refusal) -> Answer:
@@ -247,11 +299,7 @@ def _otlp(
         body = encode("Status", status)
         return Answer(status=refusal.status, body=body, content_type=content_type)
 
-    return Format(name, events_of, answer, refused)
-
-
-def _ok(_row: RequestRow, _batch: Batch) -> Answer:
-    return Answer(body=b'{"status":"Ok"}')
+    return Format(name, lambda body: _of_logs(decode("Request", body)), answer, refused)
 
 
 def _not_ok(refusal: Refusal) -> Answer:
@@ -281,16 +329,17 @@ def _exception(refusal: Refusal) -> Answer:
     )
 
 
-RECORDS = Format("records", records, _counts, _error)
+RECORDS = Format("records", _records, _counts, _error)
 NDJSON = Format("ndjson", _lines, _counts, _error)
 OTLP_JSON = _otlp(
     "otlp-json",
     "application/json",
-    _logs_in_json,
+    lambda _kind, body: msgspec.json.decode(body),
     lambda _kind, message: msgspec.json.encode(message),
 )
-OTLP_PROTOBUF = _otlp("otlp-protobuf", _PROTOBUF, _logs_in_protobuf, protobuf.encode)
-POSTHOG = Format("posthog", _captured, _ok, _not_ok, is_whole=True)
+OTLP_PROTOBUF = _otlp("otlp-protobuf", _PROTOBUF, protobuf.decode, protobuf.encode)
+_OK = Answer(body=b'{"status":"Ok"}')
+POSTHOG = Format("posthog", _captured, lambda *_: _OK, _not_ok, is_whole=True)
 CLICKHOUSE = Format(
     "clickhouse", _lines, _inserted, _exception, "x-clickhouse-key", is_whole=True
 )

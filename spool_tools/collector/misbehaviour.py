@@ -28,29 +28,6 @@ _BOUNDS = (
 )
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """How one request is treated.
-
-    status: what to answer instead of the truth
-    delivery: `whole`, or how the answer is broken on its way
-    fault: its name in a few words, for the records
-    """
-
-    status: int | None = None
-    html: bool = False
-    delivery: str = "whole"
-    stores: bool = True
-    fault: str = ""
-
-    @property
-    def is_error(self) -> bool:
-        """Whether another status than a 2xx is to be answered."""
-        return self.status is not None and not 200 <= self.status <= 299
-
-
-BEHAVES = Plan()
-
-
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """What goes wrong. The default is a collector that behaves.
 
@@ -94,31 +71,39 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         value = self.retry_after or ""
         if not (value.isascii() and value.isprintable()):
             raise ValueError("retry_after holds what no header may hold")
+        is_refused = self.fail_rate is not None or self.retry_after is not None
+        if self.status is None and self.html:
+            msgspec.structs.force_setattr(self, "status", 200)
+        elif self.status is None and self.delivery == "whole" and is_refused:
+            msgspec.structs.force_setattr(self, "status", 503)
 
     @property
-    def plan(self) -> Plan:
-        """How a request is treated that meets the fault."""
-        delivery = next((name for name in _BROKEN if getattr(self, name)), "whole")
-        status = self.status
-        if status is None and self.html:
-            status = 200
-        elif status is None and delivery == "whole":
-            asked = self.fail_rate is not None or self.retry_after is not None
-            if not asked:
-                return BEHAVES
-            status = 503
-        plan = Plan(status, self.html, delivery)
-        stores = not (self.html or plan.is_error)
-        if self.stores is not None:
-            stores = self.stores
-        named = [delivery] if delivery != "whole" else []
-        named += ["html"] if self.html else []
-        fault = " ".join([*named, str(status)] if status else named)
-        return msgspec.structs.replace(plan, stores=stores, fault=fault)
+    def delivery(self) -> str:
+        """`whole`, or how an answer is broken on its way."""
+        return next((name for name in _BROKEN if getattr(self, name)), "whole")
+
+    @property
+    def is_error(self) -> bool:
+        return self.status is not None and not 200 <= self.status <= 299
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the events of a request that meets it are stored."""
+        is_lie = self.html or self.is_error
+        return not is_lie if self.stores is None else self.stores
+
+    @property
+    def fault(self) -> str:
+        """Its name in a few words, for the records; empty if a request meets none."""
+        names = [name for name in (*_BROKEN, "html") if getattr(self, name)]
+        return " ".join([*names, str(self.status)] if self.status else names)
+
+
+BEHAVES = Faults()
 
 
 class Misbehaviour:
-    """Deals out one `Plan` a request. Any thread may ask."""
+    """Deals out what one request after the other meets. Any thread may ask."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
@@ -127,12 +112,13 @@ class Misbehaviour:
         self._random = random.Random(faults.seed)  # noqa: S311
         self._mutex = threading.Lock()
 
-    def plan(self) -> Plan:
-        plan, rate = self.faults.plan, self.faults.fail_rate
+    def plan(self) -> Faults:
+        """The faults, or `BEHAVES`."""
+        rate = self.faults.fail_rate
         with self._mutex:
-            if plan is BEHAVES or self._left < 1:
+            if not self.faults.fault or self._left < 1:
                 return BEHAVES
             if rate is not None and self._random.random() >= rate:
                 return BEHAVES
             self._left -= 1
-        return plan
+        return self.faults

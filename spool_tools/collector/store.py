@@ -16,11 +16,10 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from spool_tools.collector.body import Row
 from telemetry.errors import TelemetryError
 
 
@@ -47,6 +46,20 @@ ON CONFLICT(event_id) DO UPDATE SET
 """
 # Another process may look on, or collect into the same file.
 _BUSY_TIMEOUT_S = 10.0
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One event as it is stored: `json` as it came, the names safe to print.
+
+    Out of the garbage collector's sight: it holds no other object, and batches of
+    hundreds would set the collector off again and again.
+    """
+
+    event_id: str
+    event: str
+    event_timestamp: int
+    source: str
+    json: str
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,14 +92,6 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     fault: str = ""
     reason: str = ""
     format: str = ""
-
-
-class Range(NamedTuple):
-    """Where the sender keeps events of a request: a part of its X-Spool-Range."""
-
-    segment: str
-    first: int
-    last: int
 
 
 _NAMES = RequestRow.__struct_fields__
@@ -140,7 +145,7 @@ class Store:
                 # SQLite gives its -wal and -shm files the mode of the file itself.
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = sqlite3.connect(
-                database=path,
+                path,
                 timeout=_BUSY_TIMEOUT_S,
                 isolation_level=None,
                 check_same_thread=False,
@@ -154,11 +159,15 @@ class Store:
             raise
 
     def record(
-        self, request: RequestRow, rows: Sequence[Row], ranges: Sequence[Range] = ()
+        self,
+        request: RequestRow,
+        rows: Sequence[Row],
+        ranges: Sequence[tuple[str, int, int]] = (),
     ) -> RequestRow:
         """The request as it is stored, with its id and the numbers of its events.
 
-        `ranges` say where the sender keeps them; without events they say nothing. Raises
+        `ranges` say where the sender keeps them, as segment, first and last number;
+        without events they say nothing. Raises
         `StoreError`; then neither the request nor any of its events is stored.
         """
         with self._transaction():
@@ -171,17 +180,14 @@ class Store:
                 _ADD_EVENT, ((*msgspec.structs.astuple(row), *more) for row in rows)
             )
             accepted = self._highest("events") - before
-            stored = msgspec.structs.replace(
-                request,
-                id=request_id,
-                accepted=accepted,
-                duplicates=len(rows) - accepted,
-            )
+            counts = {"accepted": accepted, "duplicates": len(rows) - accepted}
+            stored = msgspec.structs.replace(request, id=request_id, **counts)
             self._db.execute(_ADD_REQUEST, msgspec.structs.astuple(stored))
             records = request.records
-            for each in ranges if records else ():
-                held = min(each.last - each.first + 1, records)
-                self._db.execute(_ADD_RANGE, (request_id, *each, held))
+            for segment, first, last in ranges if records else ():
+                held = min(last - first + 1, records)
+                row = (request_id, segment, first, last, held)
+                self._db.execute(_ADD_RANGE, row)
                 records -= held
         return stored
 
@@ -237,20 +243,17 @@ class Store:
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _is_new(self) -> bool:
-        found = [
-            self._db.execute(question).fetchone()[0]
-            for question in (
-                "SELECT count(*) FROM sqlite_master",
-                "PRAGMA application_id",
-                "PRAGMA user_version",
-            )
-        ]
+        questions = (
+            "SELECT count(*) FROM sqlite_master",
+            "PRAGMA application_id",
+            "PRAGMA user_version",
+        )
+        found = [self._db.execute(each).fetchone()[0] for each in questions]
         if found[1:] != [APPLICATION_ID, SCHEMA_VERSION] and found != [0, 0, 0]:
-            raise StoreError(
-                self.path,
-                "is a database that no collector of this version made; "
-                "it is as it was; name another file",
+            problem = (
+                "is a database that no collector of this version made; it is as it "
             )
+            raise StoreError(self.path, f"{problem}was; name another file")
         return found == [0, 0, 0]
 
     def _highest(self, table: str) -> int:
@@ -272,14 +275,6 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._using():
+        with self._using(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                # SQLite has undone some failures itself; an open transaction would
-                # make the next request part of this one.
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+            yield

@@ -5,14 +5,12 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from spool_tools.dump import details_of
+from spool_tools.dump import details_of, shown
 from spool_tools.events import Entry
-from spool_tools.status import Status
+from spool_tools.status import Status, rest
 from spool_tools.wording import ago, many, moment, printable, size
 from telemetry.books.entries import Day
 
@@ -30,48 +28,43 @@ _TERMS = {
 }
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page shows. Times are seconds since 1970.
+def page_of(
+    status: Status,
+    *,
+    name: str,
+    now: float,
+    since: float | None,
+    events: Sequence[Mapping[str, Any]],
+    days: Mapping[str, Day],
+    waiting: Mapping[str, int],
+    has_all_days: bool,
+    catalogue: Iterable[Entry],
+    form_token: str,
+    done: str,
+) -> str:
+    """The page. Times are seconds since 1970.
 
-    since: when this installation began to record, or None if it has not
-    events: the first pending events, decoded
-    days: what became of events, by date
-    waiting: pending events by the date they were recorded on
-    has_all_days: whether `waiting` counts every pending event
-    done: what a button did; empty if none was pressed
+    `since` is when this installation began to record, or None if it has not; `events`
+    are the first pending ones, decoded; `days` is what became of events, by date, and
+    `waiting` counts those that are pending, all of them if it `has_all_days`; `done` is
+    what a button did, empty if none was pressed.
     """
-
-    name: str
-    status: Status
-    now: float
-    since: float | None
-    events: list[dict[str, Any]]
-    days: Mapping[str, Day]
-    waiting: Mapping[str, int]
-    has_all_days: bool
-    catalogue: list[Entry]
-    form_token: str
-    done: str = ""
-
-
-def page_of(facts: Facts) -> str:
-    status = facts.status
-    done = facts.done and f'<p class="done" role="status">{_text(facts.done)}</p>'
+    said = done and f'<p class="done" role="status">{_text(done)}</p>'
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>Telemetry of {_text(facts.name)}</title>
+<title>Telemetry of {_text(name)}</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="uPlot.min.css"><link rel="stylesheet" href="page.css">
-</head><body><header><h1>Telemetry of {_text(facts.name)}</h1>{done}
+</head><body><header><h1>Telemetry of {_text(name)}</h1>{said}
 <p class="state {status.telemetry}"><b>{status.telemetry}</b> {_text(status.reason)}</p>
 {_why(status)}
-{_buttons(facts)}</header><main>
+{_buttons(status, form_token)}</header><main>
 <section><h2>What became of the events</h2>{_equation(status)}</section>
-<section><h2>Where they go</h2>{_destination(facts)}</section>
-<section><h2>By day</h2>{_days(facts)}</section>
-<section><h2>What waits to be sent</h2>{_events(facts)}</section>
+<section><h2>Where they go</h2>{_details(status, now, since)}</section>
+<section><h2>By day</h2>{_days(days, waiting, has_all_days=has_all_days)}</section>
+<section><h2>What waits to be sent</h2>{_events(events, status.pending, catalogue)}</section>
 </main><script src="uPlot.min.js"></script><script src="page.js"></script>
 </body></html>
 """
@@ -92,8 +85,8 @@ def _why(status: Status) -> str:
     return f"<p{kind}>{_text(first + status.why[1:])}.</p>{said}"
 
 
-def _buttons(facts: Facts) -> str:
-    token = f'<input type="hidden" name="token" value="{_text(facts.form_token)}">'
+def _buttons(status: Status, form_token: str) -> str:
+    token = f'<input type="hidden" name="token" value="{_text(form_token)}">'
 
     def form(action: str, label: str) -> str:
         button = f'<button name="do" value="{action}">{label}</button>'
@@ -103,19 +96,14 @@ def _buttons(facts: Facts) -> str:
         content = f"<p>{sentence}</p>{form(action, label)}"
         return f"<details><summary>{title}</summary>{content}</details>"
 
-    if facts.status.telemetry == "off":
+    if status.telemetry == "off":
         return f'<div class="buttons">{form("on", "Turn on")}</div>'
-    sentence = (
-        "Nothing more is recorded or sent. What waits is removed, and so are the "
-        "counts and this installation's id."
-    )
-    choice = asked("Turn off …", sentence, "off", "Turn off and remove")
-    sentence = (
-        "This installation gets another random id. What waits keeps the one it was "
-        "recorded under."
-    )
-    reset = asked("New id …", sentence, "reset", "Get a new id")
-    return f'<div class="buttons">{choice}{reset}</div>'
+    off = "Nothing more is recorded or sent. What waits is removed, and so are the "
+    off += "counts and this installation's id."
+    new = "This installation gets another random id. What waits keeps the one it was "
+    new += "recorded under."
+    choice = asked("Turn off …", off, "off", "Turn off and remove")
+    return f'<div class="buttons">{choice}{asked("New id …", new, "reset", "Get a new id")}</div>'
 
 
 def _equation(status: Status) -> str:
@@ -127,51 +115,48 @@ def _equation(status: Status) -> str:
     )
     recorded = f'<div class="term recorded"><b>{status.recorded:,}</b>'
     recorded += "<strong>recorded</strong><small>on this machine</small></div>"
-    wrong = "" if status.balanced else "The books do not balance: run verify."
-    refused = ", ".join(f"{count:,} {why}" for why, count in status.refused.items())
-    notes = [wrong, f"Not recorded: {refused}." if refused else "", *status.unreadable]
-    said = "".join(f'<p class="bad">{_text(note)}</p>' for note in notes if note)
+    said = ""
+    if not status.balanced:
+        said = '<p class="bad">The books do not balance: run verify.</p>'
     if status.dead:
         said += "<p><code>spool-tools dead list</code> says why they are dead.</p>"
     return f'<div class="equation">{recorded}{terms}</div>{said}'
 
 
-def _destination(facts: Facts) -> str:
-    status = facts.status
+def _details(status: Status, now: float, since: float | None) -> str:
     kept = f"{many(status.segments, 'segment')}, {size(status.spool_bytes)}"
-    error = status.last_error
-    at_ms = status.next_flush_ms or 0
-    following = at_ms if status.pending and at_ms > facts.now * 1000 else None
-    nowhere = "nowhere" if status.telemetry == "off" else "nowhere yet"
-    rows = {
-        "Sent to": status.endpoint or nowhere,
-        "Recorded since": moment(int(facts.since * 1000)) if facts.since else "not yet",
-        "Last accepted": ago(status.last_success_ms, facts.now),
-        "Last error": error and f"{ago(status.last_error_ms, facts.now)}: {error}",
-        "Next flush": following and f"not before {moment(following)}",
-        "Kept in": f"{status.home} ({kept})",
-    }
-    given = ((name, value) for name, value in rows.items() if value)
-    texts = (f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in given)
+    rows = (
+        ("recorded since", moment(int(since * 1000)) if since else "", ""),
+        ("kept in", f"{status.home} ({kept})", ""),
+        ("last accepted", ago(status.last_success_ms, now), ""),
+        *rest(status, now),
+    )
+    texts = (
+        f"<dt>{name}</dt><dd{' class=bad' if style else ''}>{_text(value)}</dd>"
+        for name, value, style in rows
+        if value
+    )
     return f"<dl>{''.join(texts)}</dl>"
 
 
-def _days(facts: Facts) -> str:
-    dates = sorted({*facts.days, *facts.waiting}, reverse=True)
+def _days(
+    days: Mapping[str, Day], waiting: Mapping[str, int], *, has_all_days: bool
+) -> str:
+    dates = sorted({*days, *waiting}, reverse=True)
     if not dates:
         return '<p class="none">Nothing was sent yet, and nothing waits.</p>'
     rows = []
     for date in dates:
-        day = facts.days.get(date, Day())
+        day = days.get(date, Day())
         counts = Counter(day.delivered) + Counter(day.dead)
         numbers = [sum(each.values()) for each in (day.delivered, day.dead)]
-        numbers.append(facts.waiting.get(date, 0))
+        numbers.append(waiting.get(date, 0))
         cells = "".join(f"<td>{number:,}</td>" for number in numbers)
         names = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
         rows.append(f"<tr><th>{_text(date)}</th>{cells}<td>{_text(names)}</td></tr>")
     head = "<th>day (UTC)</th><th>delivered</th><th>dead</th><th>waiting</th><th>by name</th>"
     counted = "<p>The oldest events that wait are counted.</p>"
-    first = "" if facts.has_all_days else counted
+    first = "" if has_all_days else counted
     return (
         f'<div id="plot"></div>{first}<details open><summary>As a table</summary>'
         f'<div class="wide"><table id="days"><thead><tr>{head}</tr></thead>'
@@ -179,33 +164,33 @@ def _days(facts: Facts) -> str:
     )
 
 
-def _events(facts: Facts) -> str:
-    if not facts.events:
+def _events(
+    events: Sequence[Mapping[str, Any]], pending: int, catalogue: Iterable[Entry]
+) -> str:
+    if not events:
         return '<p class="none">Nothing waits.</p>'
     meanings = {
         (entry.event, entry.action): {f.name: f.meaning for f in entry.fields}
-        for entry in facts.catalogue
+        for entry in catalogue
     }
-    every = meanings.get(("every event", ""), {})
-    shown = "".join(_event(event, meanings, every) for event in facts.events)
-    more = facts.status.pending - len(facts.events)
-    rest = f"<p>{more:,} more: <code>spool-tools dump</code>.</p>" if more > 0 else ""
-    return f"{shown}{rest}"
+    texts = [_event(event, meanings) for event in events]
+    if (more := pending - len(events)) > 0:
+        texts.append(f"<p>{more:,} more: <code>spool-tools dump</code>.</p>")
+    return "".join(texts)
 
 
 def _event(
-    event: dict[str, Any],
-    meanings: Mapping[tuple[str, str], Mapping[str, str]],
-    every: Mapping[str, str],
+    event: Mapping[str, Any], meanings: Mapping[tuple[str, str], dict[str, str]]
 ) -> str:
     name, at_ms = str(event.get("event", "?")), event.get("event_timestamp")
     found = event.get("properties")
     fields = found if isinstance(found, dict) else {}
     action = str(fields.get("action", ""))
     known = meanings.get((name, action)) or meanings.get((name, ""), {})
+    known = meanings.get(("every event", ""), {}) | known
     rows = "".join(
-        f"<tr><th>{_text(field)}</th><td>{_text(_value(value))}</td>"
-        f"<td>{_meaning(known.get(field) or every.get(field))}</td></tr>"
+        f"<tr><th>{_text(field)}</th><td>{_text(shown(value))}</td>"
+        f"<td>{_meaning(known.get(field))}</td></tr>"
         for field, value in fields.items()
     )
     when = moment(at_ms) if isinstance(at_ms, int) else "at an unknown time"
@@ -219,16 +204,5 @@ def _event(
 
 
 def _meaning(text: str | None) -> str:
-    """What the catalogue says of a field, with its code set as such."""
     said = _text(text or "an event of the program's own")
     return re.sub("`([^`]+)`", r"<code>\1</code>", said)
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def dates_of(times_ms: Iterable[int]) -> dict[str, int]:
-    """How many of these times, in milliseconds since 1970, lie on each day (UTC)."""
-    days = Counter(at_ms // 86_400_000 for at_ms in times_ms)
-    return {moment(day * 86_400_000)[:10]: count for day, count in days.items()}

@@ -18,18 +18,23 @@ import secrets
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from itertools import islice
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import msgspec
 
 from spool_tools.commands import run as run_command
 from spool_tools.events import Entry, catalogue
-from spool_tools.page.html import EVENTS_SHOWN, Facts, dates_of, page_of
+from spool_tools.page.html import EVENTS_SHOWN, page_of
 from spool_tools.reading import Spool, decoded
 from spool_tools.screen import Screen, complain
+from spool_tools.server import Answer, Request, Server
 from spool_tools.status import status_of
+from spool_tools.wording import moment
 from telemetry.errors import TelemetryError
 from telemetry.paths import Home
 
@@ -40,8 +45,13 @@ _FILES = {
     "uPlot.min.css": "text/css",
     "uPlot.min.js": "text/javascript",
 }
-# What each button runs, and how long it waits for a flusher that is at work.
-_COMMANDS = {"on": "enable", "off": "disable", "reset": "reset"}
+# What each button runs, what it says once that is done, and how long it waits for a
+# flusher that is at work.
+_BUTTONS = {
+    "on": ("enable", "Telemetry is on."),
+    "off": ("disable", "Telemetry is off, and what was kept is removed."),
+    "reset": ("reset", "This installation has a new id."),
+}
 _WAIT_S = "10"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
@@ -58,26 +68,25 @@ _HEADERS = {
 _BODY_BYTES_MAX = 1000
 # Events whose day is looked at: a spool of millions must not hold back the page.
 _DATED_MAX = 200_000
+_DAY_MS = 86_400_000
+# On Windows, Ctrl-C does not interrupt a wait without an end.
+_LOOK_S = 0.5
 _TIMESTAMP = re.compile(rb'"event_timestamp":([0-9]{1,15})[,}]')
 
 
-def serve(
-    home: Home, *, name: str = "", own_events: Sequence[Entry] = (), opens: bool = False
-) -> int:
+def serve(home: Home, *, name: str, own_events: Sequence[Entry], opens: bool) -> int:
     """Print the address and serve the page about `home` until Ctrl-C; the exit code.
 
-    Args:
-        home: the spool that the page is about.
-        name: what the program is called on the page; default: as its home is.
-        own_events: the program's own events, as `spool_tools.events` describes them.
-        opens: whether the user's browser is opened at the address.
-
-    Raises:
-        OSError: no port can be had.
+    `name` is what the program is called on the page, if not as its home is; `own_events`
+    are those that the program defines; `opens` opens the user's browser. Raises OSError
+    where no port can be had.
     """
+    if not name:
+        parent, name = os.path.split(home.root)
+        name = os.path.basename(parent) if name == "telemetry" else name
     with (
         contextlib.suppress(KeyboardInterrupt),
-        PageServer(home, name or _name_of(home), own_events) as server,
+        PageServer(home, name, own_events) as server,
     ):
         screen = Screen()
         screen.say(server.url)
@@ -88,58 +97,59 @@ def serve(
             import webbrowser
 
             webbrowser.open(server.url)
-        server.serve_forever()
+        while not server.closing.wait(_LOOK_S):
+            pass
     return 0
 
 
-def _name_of(home: Home) -> str:
-    parent, last = os.path.split(home.root)
-    return os.path.basename(parent) if last == "telemetry" else last
-
-
-class PageServer(ThreadingHTTPServer):
-    daemon_threads = True
+class PageServer(Server):
+    """Serves the page about `home` from its construction on, until it is closed."""
 
     def __init__(self, home: Home, name: str, own_events: Sequence[Entry]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.hosts = {f"{it}:{self.server_port}" for it in ("127.0.0.1", "localhost")}
-        self.token, self.form_token = (secrets.token_urlsafe(24) for _ in range(2))
-        self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
-        self.done = ""
+        self._token, self._form_token = (secrets.token_urlsafe(24) for _ in range(2))
+        self._done = ""
         self._home, self._name, self._own_events = home, name, own_events
         self._one_button = threading.Lock()
+        super().__init__(
+            "127.0.0.1", 0, take=self._take, body_bytes_max=_BODY_BYTES_MAX
+        )
+        self.url = f"http://127.0.0.1:{self.address[1]}/{self._token}/"
 
     def page(self) -> str:
         """The page as it is now. The result of a button is shown once."""
         home = self._home
-        done, self.done = self.done, ""
+        try:
+            descriptions = catalogue()
+        except TelemetryError:
+            descriptions = []  # `python -OO` drops them
+        done, self._done = self._done, ""
         spool = Spool(home)
-        first, times_ms, count = [], [], 0
+        first: list[dict[str, Any]] = []
+        days: Counter[int] = Counter()
+        count = 0
         with contextlib.closing(spool.pending()) as pending:
             for count, event in enumerate(islice(pending, _DATED_MAX), 1):
                 if count <= EVENTS_SHOWN:
                     first.append(decoded(event))
                 if found := _TIMESTAMP.search(event):
-                    times_ms.append(int(found[1]))
+                    days[int(found[1]) // _DAY_MS] += 1
         return page_of(
-            Facts(
-                name=self._name,
-                status=status_of(home),
-                now=time.time(),
-                since=_born(home),
-                events=first,
-                days=spool.snapshot.days,
-                waiting=dates_of(times_ms),
-                has_all_days=count < _DATED_MAX,
-                catalogue=[*_entries(), *self._own_events],
-                form_token=self.form_token,
-                done=done,
-            )
+            status_of(home),
+            name=self._name,
+            now=time.time(),
+            since=_born(home),
+            events=first,
+            days=spool.snapshot.days,
+            waiting={moment(n * _DAY_MS)[:10]: days[n] for n in days},
+            has_all_days=count < _DATED_MAX,
+            catalogue=[*descriptions, *self._own_events],
+            form_token=self._form_token,
+            done=done,
         )
 
-    def press(self, button: str) -> None:
+    def _press(self, button: str) -> None:
         """Run the command of a button; the next page shows the result."""
-        command = _COMMANDS[button]
+        command, done = _BUTTONS[button]
         arguments = [command, "--home", self._home.root]
         arguments += [] if button == "reset" else ["--wait", _WAIT_S]
         said, complained = (io.TextIOWrapper(io.BytesIO()) for _ in range(2))
@@ -153,25 +163,61 @@ class PageServer(ThreadingHTTPServer):
             lines = complained.read().splitlines()
         # Each begins with the name of the command, as a program calls it.
         problem = " ".join(line.partition(": ")[2] for line in lines)
-        done = {
-            "on": "Telemetry is on.",
-            "off": "Telemetry is off, and what was kept is removed.",
-            "reset": "This installation has a new id.",
-        }
         if problem:
-            self.done = f"{problem[:1].upper()}{problem[1:]}."
+            self._done = f"{problem[:1].upper()}{problem[1:]}."
         else:
-            self.done = done[button] if code == 0 else "It did not work."
+            self._done = done if code == 0 else "It did not work."
 
-    def handle_error(self, *_: object) -> None:
-        """A browser that closes early is no error."""
+    def _take(self, request: Request) -> Answer:
+        answer = self._answer(request)
+        headers = (*_HEADERS.items(), *answer.headers)
+        return msgspec.structs.replace(answer, headers=headers)
+
+    def _answer(self, request: Request) -> Answer:
+        """The page, one of the files that it needs, or where a button leads."""
+        if request.refusal is not None:
+            return _refused(request.refusal.status)
+        hosts = [f"{it}:{self.address[1]}" for it in ("127.0.0.1", "localhost")]
+        if request.headers.get("host") not in hosts:
+            return _refused(421)
+        token, _, name = urlsplit(request.target).path.removeprefix("/").partition("/")
+        if not _is_same(token, self._token):
+            return _refused(404)
+        if request.method == "POST":
+            return self._answer_to_button(name, request, hosts)
+        if request.method != "GET":
+            return _refused(405)
+        if name == "":
+            return _text("text/html", self.page().encode())
+        if name in _FILES:
+            content = resources.files("spool_tools.page").joinpath(name).read_bytes()
+            return _text(_FILES[name], content)
+        return _refused(404)
+
+    def _answer_to_button(
+        self, name: str, request: Request, hosts: Sequence[str]
+    ) -> Answer:
+        form = parse_qs(request.body.decode("ascii", "replace"))
+        (token,) = form.get("token", [""])[:1]
+        origin = request.headers.get("origin", "").removeprefix("http://")
+        if origin not in hosts or not _is_same(token, self._form_token):
+            return _refused(403)
+        if name not in _BUTTONS:
+            return _refused(404)
+        self._press(name)
+        return Answer(status=303, headers=(("Location", f"/{self._token}/"),))
 
 
-def _entries() -> list[Entry]:
-    try:
-        return catalogue()
-    except TelemetryError:
-        return []  # `python -OO` drops the descriptions
+def _is_same(token: str, ours: str) -> bool:
+    return secrets.compare_digest(token.encode(), ours.encode())
+
+
+def _text(kind: str, body: bytes, *, status: int = 200) -> Answer:
+    return Answer(status=status, content_type=f"{kind}; charset=utf-8", body=body)
+
+
+def _refused(status: int) -> Answer:
+    return _text("text/plain", f"{status}\n".encode(), status=status)
 
 
 def _born(home: Home) -> float | None:
@@ -180,71 +226,3 @@ def _born(home: Home) -> float | None:
         return os.stat(home.user_uuid, follow_symlinks=False).st_mtime
     except OSError:
         return None
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: PageServer
-    server_version, sys_version = "spool-tools", ""
-    # A browser opens connections that it may never use.
-    timeout = 30
-
-    def do_GET(self) -> None:
-        """The page, or one of the files that it needs."""
-        name = self._name()
-        if name == "":
-            self._answer(200, "text/html", self.server.page().encode())
-        elif name in _FILES:
-            content = resources.files("spool_tools.page").joinpath(name).read_bytes()
-            self._answer(200, _FILES[name], content)
-        elif name is not None:
-            self._refuse(404)
-
-    def do_POST(self) -> None:
-        """A button."""
-        name = self._name()
-        if name is None:
-            return
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _BODY_BYTES_MAX:
-            self._refuse(400)
-            return
-        form = parse_qs(self.rfile.read(int(length)).decode("ascii", "replace"))
-        (token,) = form.get("token", [""])[:1]
-        origin = self.headers.get("Origin", "").removeprefix("http://")
-        is_ours = origin in self.server.hosts and secrets.compare_digest(
-            token.encode(), self.server.form_token.encode()
-        )
-        if not is_ours:
-            self._refuse(403)
-        elif name not in _COMMANDS:
-            self._refuse(404)
-        else:
-            self.server.press(name)
-            self._answer(303, "text/plain", b"", Location=f"/{self.server.token}/")
-
-    def _name(self) -> str | None:
-        """What of the page is asked for; None if the request was refused."""
-        if self.headers.get("Host", "") not in self.server.hosts:
-            self._refuse(421)
-            return None
-        token, _, name = urlsplit(self.path).path.removeprefix("/").partition("/")
-        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            self._refuse(404)
-            return None
-        return name
-
-    def _refuse(self, code: int) -> None:
-        self.close_connection = True
-        self._answer(code, "text/plain", f"{code}\n".encode())
-
-    def _answer(self, code: int, kind: str, body: bytes, **headers: str) -> None:
-        self.send_response(code)
-        for name, value in {**_HEADERS, **headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Addresses hold the token: nothing is logged."""

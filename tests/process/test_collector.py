@@ -24,10 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spool_tools.collector import Collector
-from spool_tools.collector.body import checked, inflate
-from spool_tools.collector.formats import records
-from spool_tools.collector.server import Limits, Refusal
+from spool_tools.collector.formats import RECORDS, checked, inflate
 from spool_tools.collector.store import RequestRow, Store, StoreError
+from spool_tools.server import Refusal
 from tests.support.examples import examples
 
 
@@ -274,7 +273,7 @@ def test_what_is_no_batch_is_400(pool, content):
 
 def test_an_empty_batch_is_accepted():
     """Nothing to refuse is no reason to refuse."""
-    assert records(b'{"records":[]}') == []
+    assert RECORDS.events_of(b'{"records":[]}') == []
 
 
 BOMB = gzip.compress(b"\0" * (1 << 20), mtime=0)
@@ -296,7 +295,7 @@ CODINGS = [
 @pytest.mark.parametrize(("coding", "content", "status"), CODINGS)
 def test_a_content_coding_cannot_hurt(pool, coding, content, status):
     """A kilobyte that becomes a gigabyte must cost neither memory nor an exception."""
-    with Collector(limits=Limits(body_bytes_max=100_000)) as collector:
+    with Collector(body_bytes_max=100_000) as collector:
         reply = post(pool, collector.url, content, **{"content-encoding": coding})
         assert reply.status == status
         assert collector.count() == 0
@@ -438,7 +437,7 @@ def test_a_transaction_that_fails_midway_leaves_no_trace():
     """Left open, it would swallow the next request, whose 200 would then be untrue."""
     store = Store(":memory:")
     request = RequestRow(received_ms=1, method="POST", path="/")
-    (row,) = checked(records(body([event("a")]))).rows
+    (row,) = checked(RECORDS.events_of(body([event("a")]))).rows
     other = msgspec.structs.replace(row, event_id="b", event_timestamp=2**70)
     with pytest.raises(OverflowError):
         store.record(request, (row, other))
@@ -507,7 +506,7 @@ def test_no_body_raises_anything_but_a_refusal(content, cut):
     statuses = set()
     for sent in (content, whole[:cut] + content, whole[:cut] + content + whole[cut:]):
         try:
-            batch = checked(records(sent))
+            batch = checked(RECORDS.events_of(sent))
         except Refusal as refusal:
             statuses.add(refusal.status)
         else:

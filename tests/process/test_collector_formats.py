@@ -13,7 +13,7 @@ import urllib3
 
 from spool_tools.collector import Collector, Faults
 from spool_tools.collector.formats import OTLP_PROTOBUF
-from spool_tools.collector.server import Answer, Limits, Refusal, Request, Server
+from spool_tools.server import Answer, Refusal, Request, Server
 from telemetry.wire.formats import FORMATS
 from tests.support.delivering import client_of
 
@@ -368,7 +368,7 @@ def test_a_request_that_is_lost_is_a_gap_until_its_retry(tmp_path: Path) -> None
 
     with (
         Collector() as collector,
-        closing(Server("127.0.0.1", 0, take=take, limits=Limits())) as server,
+        closing(Server("127.0.0.1", 0, take=take)) as server,
     ):
         url = f"http://127.0.0.1:{server.address[1]}/in"
         with client_of(tmp_path, url, events=40, batch_events_max=10) as client:

@@ -16,7 +16,6 @@ import urllib.parse
 import pytest
 
 from spool_tools.collector import Collector
-from spool_tools.collector.server import Limits
 
 
 BATCH = (
@@ -30,7 +29,7 @@ LAST = WHOLE.replace(b"Host: h\r\n", b"Host: h\r\nConnection: close\r\n")
 
 @pytest.fixture
 def collector():
-    with Collector(limits=Limits(body_bytes_max=1000)) as running:
+    with Collector(body_bytes_max=1000) as running:
         yield running
 
 
@@ -131,9 +130,10 @@ def test_a_batch_above_the_bound_is_seen_as_413(collector):
     assert (request.status, request.sha256) == (413, "")
 
 
-def test_a_silent_connection_is_closed():
+def test_a_silent_connection_is_closed(monkeypatch):
     """Idle clients cost threads; they are let go without a word."""
-    with Collector(limits=Limits(silence_s=0.5)) as collector:
+    monkeypatch.setattr("spool_tools.server.SILENCE_S", 0.5)
+    with Collector() as collector:
         assert talk(collector, b"", ends=False) == b""
         assert statuses(talk(collector, WHOLE, ends=False)) == [200]
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from spool_tools.collector import Collector
-from spool_tools.collector.server import Answer, Limits, Request, Server
 from spool_tools.conformance import Asker
+from spool_tools.server import Answer, Request, Server
 from telemetry.wire.formats import FORMATS
 from tests.support.tooling import ran
 
@@ -40,7 +40,7 @@ def failing(form: str, spoil: Spoiler | None = None) -> set[str]:
             spoiled = spoil(request, numbers.total(), numbers[key]) if spoil else None
             return spoiled or collector._take(request)
 
-        server = Server("127.0.0.1", 0, take=take, limits=Limits(body_bytes_max=2**25))
+        server = Server("127.0.0.1", 0, take=take, body_bytes_max=2**25)
         with closing(server):
             url = f"http://127.0.0.1:{server.address[1]}{PATHS.get(form, '/in')}"
             with closing(Asker(url, FORMATS[form], "x-api-key", KEY)) as asker:

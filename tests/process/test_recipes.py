@@ -19,7 +19,7 @@ import urllib3
 
 from spool_tools.collector import Collector
 from spool_tools.conformance import Asker
-from spool_tools.recipe import text_of
+from spool_tools.recipe import texts
 from telemetry.wire.formats import FORMATS, RECORDS
 from tests.support.certificates import make_certificate
 from tests.support.clickhouse import (
@@ -88,7 +88,7 @@ def test_clickhouse_takes_both_ways_in_and_answers_ten_questions(
     whole = json.dumps({"records": events[:3]}).encode()
     rows = "".join(f"{json.dumps(each)}\n" for each in events[2:]).encode()
     with running_clickhouse(tmp_path / "db", key="k") as server:
-        server.script(text_of("clickhouse"))
+        server.script(texts()["clickhouse"])
         for _ in range(2):
             assert post(server, into_inbox, whole).status == 200
             assert post(server, into_events, rows).status == 200
@@ -110,7 +110,7 @@ def test_clickhouse_takes_both_ways_in_and_answers_ten_questions(
             assert reply.status == 400, body
             assert reply.headers["x-clickhouse-exception-code"], body
         assert server.query("SELECT count() FROM telemetry.once") == [[len(events)]]
-        answers = server.script(text_of("clickhouse-queries"))
+        answers = server.script(texts()["clickhouse-queries"])
     users, failing, versions, first_success, retention, *_, late = answers
     assert [row[1:] for row in users] == [[2, 3], [2, 2]]
     assert [row[0] for row in failing] == ["run", "build"]
@@ -129,7 +129,7 @@ def test_a_cluster_of_clickhouse_counts_an_event_once(tmp_path: Path) -> None:
     The engine alone has neither Keeper nor a port for its own kind: what is written for
     ClickHouse is read whole by its parser, and run with one shard and one replica.
     """
-    told = text_of("clickhouse-cluster")
+    told = texts()["clickhouse-cluster"]
     shard = "<shard><replica><host>127.0.0.1</host><port>9000</port></replica></shard>"
     servers = f"<remote_servers><telemetry>{shard}</telemetry></remote_servers>"
     rows = "".join(json.dumps(each) for each in recorded())
@@ -164,7 +164,7 @@ def test_nginx_lets_whole_batches_through_and_says_when_to_come_again(
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     with Collector(key="k") as collector:
         url = f"https://127.0.0.1:{(port := free_port())}/in"
-        told = text_of("nginx")
+        told = texts()["nginx"]
         for ours, here in (
             ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
             ("/etc/nginx/telemetry.pem", str(pem)),
@@ -200,7 +200,7 @@ def test_an_opentelemetry_collector_answers_once_its_exporter_has_the_events(
         pytest.skip("no otelcol here")
     port = free_port()
     with Collector() as behind:
-        told = text_of("otel-collector")
+        told = texts()["otel-collector"]
         for ours, here in (
             ("127.0.0.1:4318", f"127.0.0.1:{port}"),
             ("127.0.0.1:14331", f"127.0.0.1:{behind.address[1]}"),
@@ -233,7 +233,7 @@ def test_every_recipe_is_listed_and_printed_as_it_stands() -> None:
     assert {"clickhouse", "nginx", "otel-collector"} < set(names)
     for name, line in zip(names, listed, strict=True):
         assert line.endswith(".")
-        assert tool("recipe", name).out.decode() == text_of(name)
+        assert tool("recipe", name).out.decode() == texts()[name]
     wrong = tool("recipe", "kafka")
     assert (wrong.code, wrong.out) == (2, b"")
     assert "clickhouse" in wrong.err

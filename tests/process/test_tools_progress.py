@@ -14,7 +14,7 @@ from tests.support.terminals import at_terminal
 
 
 # A bar is drawn only for what takes a moment; here nothing does.
-AT_ONCE = "import spool_tools.progress as it; it._SHOWN_AFTER_S = 0\n"
+AT_ONCE = "import spool_tools.screen as it; it._SHOWN_AFTER_S = 0\n"
 
 
 @pytest.fixture

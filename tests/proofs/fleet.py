@@ -37,8 +37,8 @@ from typing import Any
 import urllib3
 
 from spool_tools.collector import Collector
-from spool_tools.collector.server import Answer, Limits, Request, Server
-from spool_tools.recipe import text_of
+from spool_tools.recipe import texts
+from spool_tools.server import Answer, Request, Server
 from tests.support.clickhouse import running_clickhouse
 from tests.support.delivering import census_of
 from tests.support.launching import await_no_flusher, environment_of, flushers
@@ -79,7 +79,7 @@ class Gate:
         self._forward = forward
         self._mutex = threading.Lock()
         self._seen: list[tuple[float, int]] = []
-        self._server = Server("127.0.0.1", 0, take=self._take, limits=Limits())
+        self._server = Server("127.0.0.1", 0, take=self._take)
         self.origin = f"http://127.0.0.1:{self._server.address[1]}"
 
     def _take(self, request: Request) -> Answer:
@@ -157,7 +157,7 @@ def collect(form: str = "records") -> Iterator[Receiver]:
 def clickhouse(directory: Path) -> Iterator[Receiver]:
     """ClickHouse's engine, with the schema of the recipe."""
     with running_clickhouse(directory / "clickhouse", key=KEY) as server:
-        server.script(text_of("clickhouse"))
+        server.script(texts()["clickhouse"])
         pool = urllib3.PoolManager(retries=False, maxsize=64)
 
         def forward(request: Request) -> Answer:

@@ -75,7 +75,7 @@ def collector(
 def clickhouse(directory: Path) -> Iterator[Receiver]:
     """The engine, with the table of the recipe."""
     with running_clickhouse(directory / "clickhouse", key=KEY) as server:
-        server.script(recipe.text_of("clickhouse"))
+        server.script(recipe.texts()["clickhouse"])
         yield Receiver(
             server.url,
             lambda: [

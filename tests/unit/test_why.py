@@ -6,6 +6,7 @@ from typing import Any
 
 from spool_tools.why import Facts, why
 from telemetry.books.entries import DeliveryState
+from telemetry.delivery.schedule import Schedule
 
 
 NOW = 1_790_000_000.0
@@ -23,6 +24,16 @@ def after(error: str, stopped: str = "waiting") -> dict[str, Any]:
     return {"state": state(last_error=error, stopped=stopped)}
 
 
+def plan(
+    *, at: float = 0.0, last: int = 0, starts: int = 0, within: int = 0
+) -> dict[str, Any]:
+    """What `next-flush` has; `within`: flushes at programs' ends that never ended."""
+    found = Schedule(at=at)
+    found.last, found.starts = last, starts
+    found.waits = {"programs": (within, 0)}
+    return {"plan": found}
+
+
 # What is wrong, the word for it, and what the sentence has to say.
 CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"off": "DO_NOT_TRACK=1", "has_sqlite": False}, "off", "DO_NOT_TRACK=1"),
@@ -30,9 +41,9 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"home_problem": "/h belongs to user 1"}, "home", "/h belongs to user 1"),
     ({"unusable": "/h/flush.lock is closed"}, "unusable", "sent: /h/flush.lock is cl"),
     ({"state": DeliveryState()}, "due", "see `ulimit -n`"),
-    ({"began": 1, "state": DeliveryState()}, "due", "the last one is not known"),
+    ({**plan(last=1), "state": DeliveryState()}, "due", "the last one is not known"),
     (
-        {"began": 1, "endpoint": "", "state": DeliveryState()},
+        {**plan(last=1), "endpoint": "", "state": DeliveryState()},
         "due",
         "the last one is not known",
     ),
@@ -44,7 +55,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"is_ledger_unreadable": True}, "ledger", "what was sent is not known"),
     ({"pending": 0}, "nothing_pending", "nothing waits"),
     (
-        {"unfinished": 4, "within": 2},
+        plan(starts=4, within=2),
         "flusher_unfinished",
         "2 of them ran at the program's end, and may be what kills it",
     ),
@@ -115,7 +126,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (after("302: HTTP 302", "paused"), "paused", "name the address that it leads to"),
     (after("451: HTTP 451", "paused"), "paused", "refuses (HTTP 451): read its answer"),
     (
-        {"next_flush": NOW + 7200, **after("401: HTTP 401", "paused")},
+        {**plan(at=NOW + 7200), **after("401: HTTP 401", "paused")},
         "paused",
         "format or gzip change; else the next flush may begin in 2 hours",
     ),
@@ -140,8 +151,12 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     (after("slow: no answer in 0.8 s", "deadline"), "deadline", "no answer in 0.8 s"),
     (after("", "drained"), "due", "not manual"),
-    ({"unfinished": 3, **after("503: x")}, "flusher_unfinished", "3 flushers in a row"),
-    ({"unfinished": 1, **after("", "drained")}, "flusher_unfinished", "1 flusher"),
+    (
+        {**plan(starts=3), **after("503: x")},
+        "flusher_unfinished",
+        "3 flushers in a row",
+    ),
+    ({**plan(starts=1), **after("", "drained")}, "flusher_unfinished", "1 flusher"),
     (
         {"set_aside": 7, "set_aside_reason": "403", **after("403: x")},
         "set_aside",
@@ -171,8 +186,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     (
         {
-            "unfinished": 10,
-            "began": 1001,
+            **plan(starts=10, last=1001),
             "state": state(
                 last_error="401: HTTP 401", last_error_ms=1_000_000, stopped="paused"
             ),
@@ -182,15 +196,14 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     (
         {
-            "unfinished": 3,
-            "began": 1100,
+            **plan(starts=3, last=1100),
             "state": state(last_error="503: HTTP 503", last_error_ms=1_000_000),
         },
         "flusher_unfinished",
         "3 flushers in a row",
     ),
-    ({"next_flush": NOW + 7200, **after("", "drained")}, "scheduled", "in 2 hours"),
-    ({"next_flush": NOW + 10**9, **after("", "drained")}, "due", "is due"),
+    ({**plan(at=NOW + 7200), **after("", "drained")}, "scheduled", "in 2 hours"),
+    ({**plan(at=NOW + 10**9), **after("", "drained")}, "due", "is due"),
     ({"mode": "manual", **after("", "drained")}, "due", "only a flush that is asked"),
 ]
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 for the collector, on the standard library's server.
+"""HTTP/1.1 on the standard library's server, for `collect` and `view`.
 
 Rules:
 - A request needs a Content-Length. Where the end of its body is in doubt, or the body
@@ -31,6 +31,10 @@ import msgspec
 from spool_tools.wording import printable
 
 
+# Of a body, before and after its coding: 16 times what the pipeline sends at most.
+BODY_BYTES_MAX = 8 * 1024 * 1024
+# Without a byte from a client for so long, its connection is closed.
+SILENCE_S = 60.0
 # Long enough for a commit on a slow disk; a client that reads slowly gets no more.
 CLOSE_GRACE_S = 5.0
 # How late the end may be noticed by the thread that accepts.
@@ -49,17 +53,6 @@ class Refusal(Exception):  # noqa: N818 - an answer, which need not be an error 
         super().__init__(reason)
         self.status = status
         self.reason = printable(reason)[:REASON_CHARACTERS_MAX]
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client may ask of the collector.
-
-    body_bytes_max: of a body, before and after its coding; 16 times the pipeline's
-    silence_s: without a byte from a client for so long, its connection is closed
-    """
-
-    body_bytes_max: int = 8 * 1024 * 1024
-    silence_s: float = 60.0
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,20 +79,27 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_s: float | None = None
 
 
-class Server(http.server.HTTPServer):
+class Server(socketserver.TCPServer):
     """Listens from its construction on, and serves each client in a thread.
 
-    `take` makes the answer to a request, from any thread. Raises OSError where the
+    `take` makes the answer to a request, from any thread; a body above `body_bytes_max`
+    is refused. Raises OSError where the
     address cannot be resolved or is taken, UnicodeError where it is no name at all.
     """
 
+    allow_reuse_address = True
     request_queue_size = 128
 
     def __init__(
-        self, host: str, port: int, *, take: Callable[[Request], Answer], limits: Limits
+        self,
+        host: str,
+        port: int,
+        *,
+        take: Callable[[Request], Answer],
+        body_bytes_max: int = BODY_BYTES_MAX,
     ) -> None:
         self.take = take
-        self.limits = limits
+        self.body_bytes_max = body_bytes_max
         self.closing = threading.Event()
         self._clients: dict[threading.Thread, socket.socket] = {}
         self.address_family, *_, address = socket.getaddrinfo(
@@ -110,6 +110,9 @@ class Server(http.server.HTTPServer):
         threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": _POLL_S}, daemon=True
         ).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End it all, within twice `CLOSE_GRACE_S`. Twice is fine."""
@@ -126,11 +129,6 @@ class Server(http.server.HTTPServer):
             until = time.monotonic() + CLOSE_GRACE_S
             for thread, _ in clients:
                 thread.join(timeout=max(0.0, until - time.monotonic()))
-
-    def server_bind(self) -> None:
-        """Bind without asking a name server for our own name, as HTTPServer does."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         thread = threading.Thread(
@@ -157,7 +155,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.connection.settimeout(self.server.limits.silence_s)
+        self.connection.settimeout(SILENCE_S)
 
     def do_POST(self) -> None:
         """Any method: `take` knows which are served."""
@@ -203,7 +201,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return Refusal(411, "a Content-Length is needed") if needed else None
         if len(lengths) > 1 or re.fullmatch("[0-9]{1,15}", lengths[0]) is None:
             return Refusal(400, "the Content-Length is no plain number")
-        bound = self.server.limits.body_bytes_max
+        bound = self.server.body_bytes_max
         if int(lengths[0]) > bound:
             return Refusal(413, f"the body is above {bound} bytes")
         return None
