@@ -25,6 +25,7 @@ from telemetry.books.entries import DeliveryState
 from telemetry.config import Config
 from telemetry.consent import consent
 from telemetry.delivery.flush import flush
+from telemetry.delivery.forgetting import last_answer
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.report import Progress
 from telemetry.paths import Home
@@ -100,6 +101,5 @@ def _ask(config: Config, home: Home, timeout_s: float) -> str:
     )
     if not requests_waiting(home):
         return ""
-    verdict = progress.verdict
-    why = (verdict.detail or verdict.reason) if verdict else "it was not reached"
+    why = last_answer(home) if progress.verdict else "it was not reached"
     return f"{why}; {later}"

@@ -73,6 +73,9 @@ def _run(
         own = catalogue_of(events)
         return serve(home, name=config.app, own_events=own, opens=True)
     if action == "show" and not os.path.isdir(home.spool):
+        if problem := recording_problem(home):
+            complain(_TOOLS[action], problem)
+            return FAILED
         Screen().say("nothing waits to be sent")
         return 0
     if action == "reset" and not os.path.isdir(home.root):

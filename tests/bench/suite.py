@@ -33,7 +33,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     last = taken.output.strip().splitlines()[-1].partition(" in ")[0].strip("= ")
     yield at_most(
         WHAT,
-        "wall time of `pytest -n 3 --dist worksteal`",
+        "wall time of `pytest -n 4 --dist worksteal`",
         spread([taken.wall_s]),
         BAR_S,
         unit=" s",

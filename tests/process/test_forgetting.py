@@ -241,6 +241,25 @@ def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
         assert len(server.requests) == sent + 1
 
 
+def test_a_request_that_is_rejected_by_name_is_told_with_its_reason(
+    tmp_path: Path,
+) -> None:
+    """The tool said "200", as the answer accepts all but what it names."""
+
+    def choose(request: Received) -> Any:
+        if not request.target.endswith("/delete"):
+            return bad.reply(200)
+        (event,) = json.loads(request.plain_body)["records"]
+        named = {"event_id": event["properties"]["event_id"], "reason": "no such user"}
+        return bad.reply(200, json.dumps({"rejected": [named]}).encode())
+
+    with Server(choose=choose) as server:
+        home, _ = kept_home(tmp_path, server)
+        done = tool("forget", home=Path(home.root), TELEMETRY_API_KEY=KEY)
+    assert done.code == 1
+    assert "no such user" in done.line["why"]
+
+
 def test_a_server_that_fails_is_asked_ever_more_rarely(tmp_path: Path) -> None:
     """What was delivered in the same flush says nothing of the deletion."""
 

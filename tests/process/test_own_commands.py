@@ -177,6 +177,20 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, b""), action
 
 
+def test_what_cannot_be_looked_at_is_not_said_to_be_empty(tmp_path: Path) -> None:
+    """Something else stands in the place of the home, or it is another user's."""
+    program = tmp_path / "program.py"
+    paths = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+    program.write_text(paths + CONFIGURE + PROGRAMS["argparse"])
+    home = Path(home_in(tmp_path, "frob").root)
+    home.parent.mkdir(parents=True)
+    home.touch()
+    frob = Program([sys.executable, str(program)], tmp_path)
+    code, said, complaint = frob("telemetry", "show")
+    assert (code, said) == (1, "")
+    assert str(home) in complaint
+
+
 def test_it_works_where_only_the_program_is_on_the_path(tmp_path: Path) -> None:
     """As `uv tool install` leaves it: an environment elsewhere, and one link to it."""
     place = tmp_path / "uv" / "tools" / "frob"

@@ -162,7 +162,7 @@ def test_the_commands_of_the_readme_are_one_line_each() -> None:
     """One sets up and runs the demo, one sets up and runs the tests."""
     demo, tests = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
     assert demo.endswith("-m spool_tools demo")
-    assert tests.endswith("-m pytest -n 3 --dist worksteal")
+    assert tests.endswith("-m pytest -n 4 --dist worksteal")
 
 
 def test_jq_reads_a_live_spool(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from telemetry.delivery import schedule
 from tests.support import misbehaving
 from tests.support.bad_places import COMMANDS, NOBODY, all_ran_in, ended, ran_in
 from tests.support.delivering import KEY, client_of
-from tests.support.launching import PROGRAM, environment_of
+from tests.support.launching import PROGRAM, await_no_flusher, environment_of
 from tests.support.loopback import Server
 from tests.support.tooling import Ran, tool
 from tests.support.writers import wait_until
@@ -181,6 +181,7 @@ def test_a_flush_in_the_program_that_cannot_write_is_named(
             subprocess.run(
                 command, env=environment, check=True, stdout=subprocess.DEVNULL
             )
+            await_no_flusher(tmp_path)  # one takes over where no program finishes
             found: dict[str, Any] = tool("status", home=tmp_path / "app").line
             return found
 
