@@ -136,6 +136,8 @@ class Drain:
         self._left_alone: set[str] = set()
         # Entries as they were when something was last accepted, if they changed since.
         self._before: dict[str, SegmentEntry] = {}
+        # Whether events from elsewhere were accepted while ranges failed alone.
+        self._has_compared = False
         # What this flush began with last, if it failed.
         self._begun: tuple[Batch, Verdict] | None = None
         # What a probe from elsewhere drew at the beginning.
@@ -480,9 +482,10 @@ class Drain:
         # One that was set aside before is not waited for: its parts are tried at once.
         is_new = not (verdict.narrow and batch.known.reason)
         if verdict.action is Action.WAIT and is_new:
-            if verdict.narrow and len(self._evidence.row) < bound(verdict):
+            is_borne = len(self._evidence.row) < bound(verdict)
+            if verdict.narrow and (is_borne or self._may_compare(verdict)):
                 elsewhere, self._compared = self._compared, None
-                elsewhere = elsewhere or self._probe(within=False)
+                elsewhere = elsewhere or self._compare(verdict)
                 if _is_accepted(elsewhere):
                     return
             # One request is kept for a probe out of the batch itself.
@@ -736,7 +739,7 @@ class Drain:
         self.says_nothing = True
         evidence.fail_again(name, known, verdict)
         if evidence.is_compared(name, known, verdict):
-            found = self._compare(batch, verdict)
+            found = self._compare_or_end(batch, verdict)
             if found is not None and found.action is not Action.ACCEPTED:
                 if evidence.is_doubtful(verdict):
                     self._take_back()
@@ -744,18 +747,34 @@ class Drain:
                 raise Halted("waiting", _of_batch(found))
         return verdict
 
-    def _compare(self, batch: Batch, verdict: Verdict) -> Verdict | None:
-        """What events from elsewhere draw now; None if there is none to be had."""
-        probes = 1 if verdict.action is Action.WAIT else FAILURES_MAX
+    def _compare_or_end(self, batch: Batch, verdict: Verdict) -> Verdict | None:
+        """The same, where so much has failed that nothing else may be posted before."""
         is_bound = len(self._evidence.row) > bound(verdict)
-        found = None
-        for _ in range(probes):
-            found = self._probe(within=False, besides=batch)
-            if found is None or found.action is Action.ACCEPTED:
-                break
+        found = self._compare(verdict, besides=batch)
         if found is None and is_bound:
             found = self._probe(within=False) or verdict
         return found
+
+    def _compare(
+        self, verdict: Verdict, *, besides: Batch | None = None
+    ) -> Verdict | None:
+        """What events from elsewhere draw now; None if there is none to be had."""
+        may_repeat = verdict.action is not Action.WAIT or self._may_compare(verdict)
+        found = None
+        for _ in range(FAILURES_MAX if may_repeat else 1):
+            found = self._probe(within=False, besides=besides)
+            if found is None or found.action is Action.ACCEPTED:
+                break
+        self._has_compared |= _is_accepted(found)
+        return found
+
+    def _may_compare(self, verdict: Verdict) -> bool:
+        """Whether a probe that fails is no sign that the server takes nothing any more.
+
+        Others were accepted beside such failures: it may have met one more of their kind.
+        """
+        has = self._has_compared and self._evidence.is_accepting
+        return has and not verdict.retry_after_s
 
     def _take_back(self) -> None:
         """The server takes nothing any more: what it refused since is held against none."""
