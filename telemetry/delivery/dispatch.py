@@ -95,13 +95,7 @@ class Dispatcher:
         if mode == "launch" and self._http is not None:
             mode = "thread"  # it cannot be handed to another process
         if mode != "launch" or not self._begin_detached(others_wait):
-            starts = 0
-            if others_wait and mode != "thread" and not is_ending:
-                starts = self._count_begin(mode)
-            if starts >= schedule.STARTS_MAX and starts % _ENDS_TRUSTED == 0:
-                mode = self._instead_of_the_end(mode)
-            self._say("this process flushes by itself, if a flush is due: %s", mode)
-            self.in_process().start(mode, is_counted=bool(starts))
+            self._begin_in_process(mode, others_wait and not is_ending)
         if all(other.pid != self.pid for other in _at_exit.values()):
             atexit.register(_leave)
         before = _at_exit.get(self._home.root)
@@ -110,6 +104,21 @@ class Dispatcher:
         _at_exit[self._home.root] = self
         if is_ending:
             _leave()
+
+    def _begin_in_process(self, mode: str, others_wait: bool) -> None:
+        """This process flushes by itself; it does so at once where that seems needed.
+
+        A program that is killed, or replaces itself, calls no exit function: counted at
+        its end it would never be.
+        """
+        starts = self._count_begin(mode) if others_wait and mode != "thread" else 0
+        at_once = starts >= schedule.STARTS_MAX and starts % _ENDS_TRUSTED == 0
+        if at_once:
+            self._say("no program has flushed at its end lately: one begins now")
+        if at_once and mode == "exit" and is_plain_python():
+            at_once = not self._start_flusher()
+        self._say("this process flushes by itself, if a flush is due: %s", mode)
+        self.in_process().start(mode, at_once=at_once, is_counted=bool(starts))
 
     def in_process(self) -> InProcessFlusher:
         """What flushes in threads of this process, made on first use."""
@@ -201,8 +210,7 @@ class Dispatcher:
     def _count_begin(self, mode: str) -> int:
         """How many programs have begun since one flushed at its end, with this one.
 
-        Zero where no flush is due. A program that is killed, or replaces itself, calls no
-        exit function: counted at its end it would never be.
+        Zero where no flush is due.
         """
         now, plan = time.time(), schedule.load(self._home.next_flush)
         until = plan.not_before(
@@ -212,13 +220,6 @@ class Dispatcher:
             is_within=True,
         )
         return schedule.note_begin(self._home) if until <= now else 0
-
-    def _instead_of_the_end(self, mode: str) -> str:
-        """Another way to flush now, as programs here seem to end without exit functions."""
-        self._say("no program has flushed at its end lately: this one does so now")
-        if mode == "exit" and is_plain_python() and self._start_flusher():
-            return mode
-        return "thread"
 
     def _start_flusher(self) -> bool:
         """Start a detached flusher, if a flush is due and no other process is at it.

@@ -101,20 +101,25 @@ class InProcessFlusher:
         ended.wait(timeout_s + _GRACE_S)
         return reports[0] if reports else progress.report(self._home, "deadline")
 
-    def start(self, mode: str, *, is_counted: bool = False) -> None:
+    def start(
+        self, mode: str, *, at_once: bool = False, is_counted: bool = False
+    ) -> None:
         """Flush when the program ends, and until then as `mode` says.
 
         thread   now, and after each flush interval
         launch   after each flush interval: most programs have ended by then
         exit     not at all
 
-        Each flush is due by the shared schedule (`Schedule.not_before`). With
-        `is_counted` the next one is among those that have not finished. The thread is
-        started now: from Python 3.12 on none can be once the program is ending.
+        With `at_once` the first flush begins now, whatever the mode. Each is due by the
+        shared schedule (`Schedule.not_before`). With `is_counted` the next one is among
+        those that have not finished. The thread is started now: from Python 3.12 on none
+        can be once the program is ending.
         """
 
         def work() -> None:
             try:
+                if at_once:
+                    self._flush_if_due(mode, self.config.flusher_lifetime_s)
                 if mode == "launch":
                     self._leaving.wait(self.config.flush_interval_s)
                 while mode != "exit" and not (
