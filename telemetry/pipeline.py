@@ -228,8 +228,6 @@ class Pipeline:
         self._counts_at_exit = False
         # What flushes for the parent may end with it (a daemon's parent).
         self.is_started = False
-        if self._dispatcher is not None:
-            self._dispatcher.after_fork()
         self._dispatcher = None
         self.envelope.after_fork()
         self.writer.after_fork()

@@ -39,7 +39,7 @@ def main(values: dict[str, Any], end_after: Callable[[int], object]) -> None:
 
     `end_after` sets the seconds from now after which the process is ended.
     """
-    _go_first()
+    _be_killed_before_the_host()
     arguments = msgspec.convert(values, FlusherArguments)
     home = Home(arguments.home)
     lock = arguments.lock if arguments.lock >= 0 else None
@@ -68,7 +68,7 @@ def main(values: dict[str, Any], end_after: Callable[[int], object]) -> None:
     sys.exit(0)
 
 
-def _go_first() -> None:
+def _be_killed_before_the_host() -> None:
     """Where memory runs out, Linux ends this process and not the program beside it."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")

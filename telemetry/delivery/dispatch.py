@@ -7,7 +7,9 @@
 
 In `launch` mode this process flushes by itself, at exit and after each interval of a
 long life, where no detached flusher can be started or none finishes (`Schedule`). At
-exit a program is held for at most `exit_timeout_s`.
+exit a program is held for at most `exit_timeout_s`. Where programs were to flush at exit
+three times in a row and no flush began, the next one flushes at its first event, by a
+detached flusher where that can be: a signal or `os._exit` ends a program without exit.
 
 Loaded at the first event of each process, so it is light: nearly every launch reads
 `next-flush` once and ends here.
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
 # What is left to do when the process ends, one for each home: a program that makes
 # many clients keeps the last of them, and waits once.
 _at_exit: dict[str, Dispatcher] = {}
-# Of programs that flush at their end, and of which none did lately, each third one does
-# so at its first event.
-_ENDS_TRUSTED = 3
 # The first frame of a program: a script, or `-m`.
 _BEGINS = frozenset({"<module>", "_run_module_as_main"})
 
@@ -96,29 +95,34 @@ class Dispatcher:
             mode = "thread"  # it cannot be handed to another process
         if mode != "launch" or not self._begin_detached(others_wait):
             self._begin_in_process(mode, others_wait and not is_ending)
-        if all(other.pid != self.pid for other in _at_exit.values()):
+        if all(other.pid != self.pid for other in tuple(_at_exit.values())):
             atexit.register(_leave)
         before = _at_exit.get(self._home.root)
-        if before is not None and before.pid == self.pid:
+        if before not in (None, self) and before.pid == self.pid:
             self._before = before.supersede()
         _at_exit[self._home.root] = self
         if is_ending:
             _leave()
 
     def _begin_in_process(self, mode: str, others_wait: bool) -> None:
-        """This process flushes by itself; it does so at once where that seems needed.
+        """This process flushes by itself, at once where programs' ends do not.
 
-        A program that is killed, or replaces itself, calls no exit function: counted at
-        its end it would never be.
+        A program that is killed, or replaces itself, calls no exit function.
         """
-        starts = self._count_begin(mode) if others_wait and mode != "thread" else 0
-        at_once = starts >= schedule.STARTS_MAX and starts % _ENDS_TRUSTED == 0
+        at_once = False
+        if others_wait and mode != "thread" and self._is_first():
+            at_once = self._launches_in_vain(mode) >= schedule.STARTS_MAX
         if at_once:
-            self._say("no program has flushed at its end lately: one begins now")
-        if at_once and mode == "exit" and is_plain_python():
-            at_once = not self._start_flusher()
+            self._say("no program flushed at its end lately: one begins now")
+            if self._http is None and is_plain_python():
+                at_once = not self._start_flusher(after_failure_only=mode == "exit")
         self._say("this process flushes by itself, if a flush is due: %s", mode)
-        self.in_process().start(mode, at_once=at_once, is_counted=bool(starts))
+        self.in_process().start(mode, at_once=at_once)
+
+    def _is_first(self) -> bool:
+        """Whether no client of this process has flushed this home before."""
+        before = _at_exit.get(self._home.root)
+        return before is None or before.pid != self.pid
 
     def in_process(self) -> InProcessFlusher:
         """What flushes in threads of this process, made on first use."""
@@ -147,12 +151,6 @@ class Dispatcher:
         """No further flush begins by itself before the process ends."""
         if self._in_process is not None:
             self._in_process.stop()
-
-    def after_fork(self) -> None:
-        """In a child: give up what a flush of the parent holds."""
-        flushers = [*self._before, *filter(None, [self._in_process])]
-        for each in flushers:
-            each.after_fork()
 
     def supersede(self) -> list[InProcessFlusher]:
         """Another client sees to the end of the program; what may be at work until then."""
@@ -207,8 +205,8 @@ class Dispatcher:
         self._not_before = now + schedule.WINDOW_S
         return self._start_flusher()
 
-    def _count_begin(self, mode: str) -> int:
-        """How many programs have begun since one flushed at its end, with this one.
+    def _launches_in_vain(self, mode: str) -> int:
+        """Programs that were to flush at their end since any flush began, with this one.
 
         Zero where no flush is due.
         """
@@ -219,9 +217,9 @@ class Dispatcher:
             after_failure_only=mode == "exit",
             is_within=True,
         )
-        return schedule.note_begin(self._home) if until <= now else 0
+        return schedule.note_launch(self._home) if until <= now else 0
 
-    def _start_flusher(self) -> bool:
+    def _start_flusher(self, *, after_failure_only: bool = False) -> bool:
         """Start a detached flusher, if a flush is due and no other process is at it.
 
         False where none can be started: it is noted, and the next program that ends
@@ -244,6 +242,7 @@ class Dispatcher:
                 is_start=True,
                 asks=not decision.on,
                 spread_s=self.config.failure_spread_s,
+                after_failure_only=after_failure_only,
             )
             if lock is not None:
                 launch.spawn(self.config, self._home, lock, self._environment)

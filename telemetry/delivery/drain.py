@@ -38,8 +38,9 @@ event becomes a dead letter only
 - if it failed alone in five flushes (not by 429, which is about when, and not about what),
   the last of which posted it four times in a row after another one was accepted, and had
   posted it first. Where it draws no answer at all, an earlier flush that posted it first
-  drew none either. A refusal (400, 413, 422) counts as well where another one is accepted
-  behind it: then a server that takes a few requests of a flush is out of the question;
+  drew none either. A refusal (400, 413, 422) counts as well where it was not posted first
+  and another one is accepted behind the four: a server that takes a few requests of a
+  flush is out of the question then. It is tried for while a range of several is set aside;
 - if it was refused in five flushes, of which four or all had nothing else pending but
   single events that had been set aside.
 
@@ -748,7 +749,7 @@ class Drain:
         return verdict
 
     def _compare_or_end(self, batch: Batch, verdict: Verdict) -> Verdict | None:
-        """The same, where so much has failed that nothing else may be posted before."""
+        """What events from elsewhere draw; never None once `bound` failed in a row."""
         is_bound = len(self._evidence.row) > bound(verdict)
         found = self._compare(verdict, besides=batch)
         if found is None and is_bound:

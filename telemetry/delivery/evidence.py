@@ -42,7 +42,7 @@ class Evidence:
 
     def __init__(self, *, failures: int, aside: Iterable[Announced]) -> None:
         self.is_accepting = False
-        # Whether ranges are left that hold good events, as far as anybody knows.
+        # Whether a range of several events is still set aside: some may be accepted.
         self.has_others = False
         # What requests drew since one was accepted.
         self.row: list[Verdict] = []
@@ -75,8 +75,12 @@ class Evidence:
             self.good |= {(name, known.start), (name, known.end)}
         name, known = whole(places)
         self._accepted.add((name, known.start, known.count))
-        # Accepted before them and behind them: the server was taking events all along.
-        self._proved |= {key for key in self._suspects if self._is_refused(key)}
+        for key in self._suspects:
+            if self._is_refused(key):
+                # Accepted before it and behind it: the server took events all along.
+                self._proved.add(key)
+            elif key not in self.began and self.alone[key].action is Action.SPLIT:
+                self._tried[key] = 0  # in a row, or it may have met one server of four
         self._suspects.clear()
 
     def begin(self, name: str, known: Announced, verdict: Verdict) -> None:
@@ -124,7 +128,7 @@ class Evidence:
             self.acquit(key)
 
     def _is_refused(self, key: Key) -> bool:
-        """Whether the server read the event as often as one that may die is posted."""
+        """Whether it was refused alone FAILURES_MAX times since the last acceptance."""
         is_read = self.alone[key].action is Action.SPLIT
         return is_read and self._tried[key] >= FAILURES_MAX
 
@@ -184,11 +188,11 @@ class Evidence:
         one address has it once, whichever of them are broken.
         """
         key = name, known.start
-        if is_spent(known) and self.has_others and verdict.action is Action.SPLIT:
-            return self._tried[key] < FAILURES_MAX
         may_die = key in self.began and is_spent(known)
         if may_die or verdict.reason in self._flaps:
             return self._tried[key] <= FAILURES_MAX
+        if is_spent(known) and self.has_others and verdict.action is Action.SPLIT:
+            return self._tried[key] < FAILURES_MAX
         may_repeat = verdict.action is Action.WAIT or key in self.began
         return may_repeat and self._tried[key] <= 1
 

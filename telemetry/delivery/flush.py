@@ -94,7 +94,6 @@ def flush(
             held = schedule.flush_lock(home)
         if held is None:
             return progress.report(home, "busy" if on else "off")
-        progress.lock = held
         report = progress.report(home, this.drain(allowed) if on else "off")
         with suppress(OSError):
             # The next flush tries again, and `disable` says what is left.
@@ -108,7 +107,6 @@ def flush(
         this.say("%s; everything is kept", error)
         return progress.report(home, "disk")
     finally:
-        progress.lock = None
         if held is not None:
             with suppress(OSError):  # it is closed all the same
                 try:

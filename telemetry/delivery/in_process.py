@@ -10,11 +10,9 @@ Loaded only where one of these is asked for; the heavy parts load in the thread.
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 from telemetry.config import Config
 from telemetry.delivery import schedule
@@ -61,7 +59,6 @@ class InProcessFlusher:
         self._asks = asks
         # Whether flushes begin by themselves, the last of them at the program's end.
         self.is_started = False
-        self._is_counted = False
         # Another client of this process flushes the same home at the program's end.
         self._is_superseded = False
         self._stopped = threading.Event()
@@ -71,8 +68,6 @@ class InProcessFlusher:
         self._ends = math.inf
         # Whether the flush at the program's end has begun.
         self._is_last = False
-        # Of the flushes at work.
-        self._progresses: set[Progress] = set()
         # The last flush, where no thread could be started for it.
         self._at_exit: Callable[[], None] | None = None
 
@@ -101,25 +96,28 @@ class InProcessFlusher:
         ended.wait(timeout_s + _GRACE_S)
         return reports[0] if reports else progress.report(self._home, "deadline")
 
-    def start(
-        self, mode: str, *, at_once: bool = False, is_counted: bool = False
-    ) -> None:
+    def start(self, mode: str, *, at_once: bool = False) -> None:
         """Flush when the program ends, and until then as `mode` says.
 
         thread   now, and after each flush interval
         launch   after each flush interval: most programs have ended by then
         exit     not at all
 
-        With `at_once` the first flush begins now, whatever the mode. Each is due by the
-        shared schedule (`Schedule.not_before`). With `is_counted` the next one is among
-        those that have not finished. The thread is started now: from Python 3.12 on none
-        can be once the program is ending.
+        With `at_once` the first one begins now, whatever the mode. Each is due by the
+        shared schedule (`Schedule.not_before`). The thread is started now: from Python
+        3.12 on none can be once the program is ending.
         """
 
         def work() -> None:
             try:
                 if at_once:
-                    self._flush_if_due(mode, self.config.flusher_lifetime_s)
+                    # In the place of the one at the end: it may kill the program, too.
+                    self._flush_if_due(
+                        mode,
+                        self.config.flusher_lifetime_s,
+                        is_last=True,
+                        after_failure_only=mode == "exit",
+                    )
                 if mode == "launch":
                     self._leaving.wait(self.config.flush_interval_s)
                 while mode != "exit" and not (
@@ -132,12 +130,13 @@ class InProcessFlusher:
                     self._flush_if_due(
                         mode,
                         self.config.exit_timeout_s,
+                        is_last=True,
                         after_failure_only=mode == "exit",
                     )
             finally:
                 self._ended.set()
 
-        self.is_started, self._is_counted = True, is_counted
+        self.is_started = True
         try:
             start_thread(work, "telemetry-exit")
         except RuntimeError:
@@ -160,13 +159,6 @@ class InProcessFlusher:
     def _end_if_of_no_use(self) -> None:
         if self._is_superseded and self._stopped.is_set():
             self._leaving.set()
-
-    def after_fork(self) -> None:
-        """In a child: the flush lock is the parent's, which may end before the child."""
-        for progress in self._progresses:
-            if progress.lock is not None:
-                with suppress(OSError):
-                    os.close(progress.lock)
 
     def leave(self) -> None:
         """The program ends: the last flush begins, if it is due; one at work hurries.
@@ -192,8 +184,10 @@ class InProcessFlusher:
         mode: str,
         timeout_s: float,
         *,
+        is_last: bool = False,
         after_failure_only: bool = False,
     ) -> None:
+        is_last = is_last or self._leaving.is_set()
         deadline = time.monotonic() + timeout_s
         try:
             lock = schedule.claim(
@@ -201,9 +195,8 @@ class InProcessFlusher:
                 self._home,
                 time.time(),
                 # One that the program's end cuts short counts, as one that is killed.
-                is_start=(mode != "launch" or self._leaving.is_set())
-                and not self._is_counted,
-                is_within=self._leaving.is_set(),
+                is_start=mode != "launch" or is_last,
+                is_within=is_last,
                 asks=self._asks,
                 after_failure_only=after_failure_only,
             )
@@ -212,8 +205,7 @@ class InProcessFlusher:
                 self._logger.debug("no flush began: %s; everything is kept", error)
             return
         if lock is not None:
-            self._is_counted = False
-            self._is_last = self._leaving.is_set()
+            self._is_last = is_last
             progress = Progress()
             with lock:
                 report = self._flush(
@@ -241,7 +233,6 @@ class InProcessFlusher:
 
         Raises nothing: Python would print what escapes a thread into the host's stderr.
         """
-        self._progresses.add(progress)
         try:
             from telemetry.delivery.flush import flush
 
@@ -262,5 +253,3 @@ class InProcessFlusher:
             if self._logger is not None:
                 self._logger.debug("flush: %s; everything is kept", error)
             return progress.report(self._home, "disk")
-        finally:
-            self._progresses.discard(progress)

@@ -69,8 +69,6 @@ class Progress:
         self.poster: Posted | None = None
         # What ended the flush before the spool was empty; None if nothing did.
         self.verdict: Verdict | None = None
-        # The descriptor that holds the flush lock, while it does.
-        self.lock: int | None = None
         # Whether what came of it is on disk.
         self.is_concluded = False
         self._books: Kept | None = None

@@ -6,16 +6,16 @@ of the next flush for the destination in its first line. Each line has 23 bytes:
 
     <destination> <starts> <last>            8 hex digits, 2 digits, 10 digits
     <destination> <failures> <not before>    one line for each recent destination, and
-                                             one for `programs`
+                                             one for `programs` and for `launches`
 
 destination   CRC-32 of endpoint, header, key and format: each has its own backoff, and
               so has the address for deletions
-starts        flushes that began by themselves since one finished, and programs that were
-              to flush at their end; what a program in `launch` mode flushes itself, at
-              its end, does not end the count
+starts        flushes that began by themselves since one finished; what a program in
+              `launch` mode flushes itself, at its end, does not end the count
 last          when a flush last began or ended, seconds since 1970
 failures      flushes in a row that delivered nothing; under `programs`, flushes at
-              programs' ends that may have killed them
+              programs' ends that may have killed them; under `launches`, programs that
+              were to flush at their end, when one was due, since any flush began
 
 Rules:
 
@@ -59,6 +59,7 @@ HORIZON_S = 24 * 3600.0
 WITHIN_MAX_S = 6 * 3600.0
 _WITHIN_FACTOR = 6
 _WITHIN = "programs"
+_LAUNCHES = "launches"
 # After so many starts in a row that no flusher finished, programs flush by
 # themselves at exit. Every tenth time a detached flusher is tried once more.
 STARTS_MAX = 3
@@ -164,12 +165,19 @@ class Schedule:
         """A flush begins in `wait_s` seconds; no other one before a window has passed."""
         if self.is_ahead(now):
             self.waits.clear()
+        self.waits.pop(_LAUNCHES, None)
         self.destination, self.last = destination, int(now)
         self.at = now + wait_s + WINDOW_S
         if is_within:
             longer = _WITHIN_FACTOR ** min(self.never_ended_within, 9)
             until = now + min(WINDOW_S * longer, WITHIN_MAX_S)
             self._note_wait(_WITHIN, self.never_ended_within + 1, until)
+
+    def count_launch(self) -> int:
+        """One more program that will flush at its end; how many since a flush began."""
+        launches = self.failures(_LAUNCHES) + 1
+        self._note_wait(_LAUNCHES, launches, 0.0)
+        return launches
 
     def count_start(self) -> None:
         """One more flusher that has not finished yet."""
@@ -202,7 +210,8 @@ class Schedule:
     def _note_wait(self, destination: str, failures: int, until: float) -> None:
         self.waits.pop(destination, None)
         while len(self.waits) >= _DESTINATIONS_MAX:
-            del self.waits[next(name for name in self.waits if name != _WITHIN)]
+            names = (name for name in self.waits if name not in {_WITHIN, _LAUNCHES})
+            del self.waits[next(names)]
         self.waits[destination] = min(failures, 99), int(until) + 1 if failures else 0
 
 
@@ -309,9 +318,11 @@ class FlushLock:
     def take(self, path: str) -> bool:
         """Whether the lock is ours now. Raises OSError where nothing can be locked."""
         # A home that was removed and made again has another lock by now.
-        return try_lock(self.descriptor) and has_its_name(
-            path, os.fstat(self.descriptor)
-        )
+        status = os.fstat(self.descriptor)
+        is_ours = try_lock(self.descriptor) and has_its_name(path, status)
+        if is_ours:
+            _taken[self.descriptor] = status.st_dev, status.st_ino
+        return is_ours
 
     def detach(self) -> int:
         """The descriptor, which the caller closes from now on."""
@@ -336,6 +347,30 @@ class FlushLock:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+# The file behind each descriptor that took a lock in this process; it may be closed.
+_taken: dict[int, tuple[int, int]] = {}
+
+
+def _after_fork() -> None:
+    """In a child: the lock is the parent's, which may end within a flush, before us."""
+    for descriptor, file in _taken.items():
+        _close_if_open(descriptor, file)
+    _taken.clear()
+
+
+def _close_if_open(descriptor: int, file: tuple[int, int]) -> None:
+    try:
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) == file:
+            os.close(descriptor)
+    except OSError:
+        pass  # it was closed before the fork
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def take_flush_lock(home: Home) -> FlushLock | None:
@@ -415,8 +450,8 @@ def claim(
     return lock
 
 
-def note_begin(home: Home) -> int:
-    """A program begins that flushes at its end; how many have since one finished.
+def note_launch(home: Home) -> int:
+    """A program begins that will flush at its end; how many have since a flush began.
 
     Zero where that cannot be counted.
     """
@@ -426,9 +461,9 @@ def note_begin(home: Home) -> int:
             return 0  # a flush is at work
         with lock:
             plan = load(home.next_flush)
-            plan.count_start()
+            launches = plan.count_launch()
             store(home.next_flush, plan)
-            return plan.starts
+            return launches
     except OSError as error:
         raise_the_hosts(error)
         return 0

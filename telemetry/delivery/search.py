@@ -113,8 +113,8 @@ def next_range(
     1. an event that the flush began with (`begun`): this failure counts
     2. with `single_first`, or where none of its segment can be cut (`segments`: all the
        ranges of each): an event that failed alone before. With `single_first` also one
-       whose failure would be its last, if it was refused: it counts if something is
-       accepted behind it
+       whose failure would be its last, if it was refused and ranges of several are
+       left: it counts if something is accepted behind it
     3. what borders on what was accepted in this flush (`good`: segments and offsets):
        good events come in runs, before a program broke and after it was repaired. Else
        the largest range, or the smallest from PARTS_DEEP on
