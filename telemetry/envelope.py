@@ -68,6 +68,9 @@ _SHORT_CHARS_MAX = 128
 _CUT_CHARS_MAX = 1024
 # A person's name hardly has more words.
 _CUT_WORDS = 4
+# Where a block of a key ends, which has begun before the text did.
+_BLOCK_END, _BLOCK_CHARS_MAX = "-----END", 4096
+_BLOCK = "".join(filter(str.isalnum, map(chr, range(128)))) + "+/= \t\r\n\\"
 _INFINITY = float("inf")
 _NO_LANGUAGE = "en-US"
 _TAGS = "TELEMETRY_TAGS"
@@ -163,7 +166,7 @@ class Envelope:
         self._source = self._encoder.encode(sound(self._without_key(source)))
         self._context = context
         self._bytes_min = 0
-        self._own_tags = self._dict(tags or {}, [_EVENT_CHARS_MAX], free=False)
+        self._own_tags = self._clean_tags(tags) if tags else {}
         # The table behind `os.environ`, which encodes each name anew and raises
         # inside for one that is not set. Any other mapping is its own table.
         self._table: Mapping[Any, Any] = getattr(environment, "_data", environment)
@@ -243,11 +246,11 @@ class Envelope:
         common = self._last_common
         if common is not None and common.made_of == made_of:
             return common
-        said = parse_tags(unquoted(self._environment.get(_TAGS, "")))
+        text = self._environment.get(_TAGS, "")
         fields = {
             **self._own_tags,
-            **self._dict(said, [_EVENT_CHARS_MAX], free=False),
-            "os": "windows" if sys.platform == "win32" else sys.platform,
+            **self._clean_tags(parse_tags(unquoted(text))),
+            "os": system_name(sys.platform),
             "os_language": language(self._environment.get(_LANGUAGE, "")),
             "user_uuid": self.user_uuid,
             "version": self.version,
@@ -321,9 +324,7 @@ class Envelope:
         if type(payload).__module__ in _OURS:
             return self._ours(values, type(payload))
         if isinstance(values, dict):
-            # Names of a dict may be data, those of a class are not.
-            is_data = isinstance(payload, dict)
-            return self._dict(values, [_EVENT_CHARS_MAX], free=False, is_data=is_data)
+            return self._theirs(values, are_names_data=isinstance(payload, dict))
         raise InvalidEventError(f"a payload is no {type(payload).__name__}")
 
     def _ours(self, values: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
@@ -344,30 +345,26 @@ class Envelope:
         msgspec.convert(kept, kind)
         return values
 
-    def _dict(
-        self,
-        values: Mapping[str, Any],
-        left: list[int],
-        *,
-        free: bool,
-        is_data: bool = True,
+    def _theirs(
+        self, values: dict[str, Any], *, are_names_data: bool
     ) -> dict[str, Any]:
-        """Named values scrubbed, hidden if the name says that it is a secret.
+        """A payload of the program's own: names of dicts may be data, and scrubbed."""
+        left = [_EVENT_CHARS_MAX]
+        return {
+            self._text(name, left, free=False) if are_names_data else name: self._item(
+                name, value, left, free=name in FREE_TEXT
+            )
+            for name, value in values.items()
+        }
 
-        The names are scrubbed as well, where they are data.
-        """
-        scrubbed = {}
-        # Of a variable in a list of them: {"name": "DB_PASSWORD", "value": "x"}.
-        named = values.get("name")
-        for name, value in values.items():
-            item = self._value(value, left, free=free or name in FREE_TEXT)
-            meaning = named if name == "value" and isinstance(named, str) else name
-            if self._scrub is not None and self._scrub.names_secret(meaning):
-                from telemetry.privacy import hidden
+    def _item(self, name: str, value: Any, left: list[int], *, free: bool) -> Any:
+        """A named value scrubbed; hidden if its name says that it is a secret."""
+        value = self._value(value, left, free=free)
+        if self._scrub is None or not self._scrub.names_secret(name):
+            return value
+        from telemetry.privacy import hidden
 
-                item = hidden(item)
-            scrubbed[self._text(name, left, free=free) if is_data else name] = item
-        return scrubbed
+        return hidden(value)
 
     def _value(self, value: Any, left: list[int], *, free: bool) -> Any:
         """A value scrubbed; `left` is how many more characters of the event are looked at."""
@@ -378,7 +375,17 @@ class Envelope:
         if isinstance(value, _SEQUENCES):
             return self._list(value, left, free=free)
         if isinstance(value, dict):
-            return self._dict(value, left, free=free)
+            # Of a variable in a list of them: {"name": "DB_PASSWORD", "value": "x"}.
+            named = value.get("name")
+            return {
+                self._text(str(key), left, free=free): self._item(
+                    str(named if key == "value" and named else key),
+                    item,
+                    left,
+                    free=free or key in FREE_TEXT,
+                )
+                for key, item in value.items()
+            }
         if isinstance(value, _BYTES):
             return self._text(decode(bytes(value)), left, free=free)
         if value is None or isinstance(value, int):
@@ -410,7 +417,7 @@ class Envelope:
         size = len(text)
         bound = min(_FREE_CHARS_MAX if free else _TEXT_CHARS_MAX, left[0])
         if size > bound:
-            text = text[: max(bound, 0)]
+            text = _cut(text, bound)
         before = scrub.searched
         clean = scrub.free_text(text) if free else scrub.text(text)
         left[0] -= scrub.searched - before
@@ -419,6 +426,15 @@ class Envelope:
         kept = _beginning(clean)
         more = size - len(text) + len(clean) - len(kept)
         return f"{kept} … [{more} more characters]".lstrip()
+
+    def _clean_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
+        left = [_EVENT_CHARS_MAX]
+        return {
+            self._text(sound(name), left, free=False): self._item(
+                name, value, left, free=False
+            )
+            for name, value in tags.items()
+        }
 
 
 def _asked(event: StructuredEvent) -> tuple[object, Any]:
@@ -432,6 +448,14 @@ def _asked(event: StructuredEvent) -> tuple[object, Any]:
         # Its class alone: what it says may be what the user typed.
         problem = f"{type(event).__name__} raised {type(error).__name__}"
         raise InvalidEventError(problem) from error
+
+
+def _cut(text: str, chars_max: int) -> str:
+    """At most so much of a text; nothing of a block whose end is behind the cut."""
+    chars_max = max(chars_max, 0)
+    if text.find(_BLOCK_END, chars_max, chars_max + _BLOCK_CHARS_MAX) >= 0:
+        return text[:chars_max].rstrip(_BLOCK)
+    return text[:chars_max]
 
 
 def _beginning(clean: str) -> str:
@@ -464,6 +488,11 @@ def language(value: str) -> str:
     """LANG as it stands; `en-US` where it is empty, or the path of a user's own locale."""
     is_path = "/" in value or "\\" in value
     return value if value and not is_path else _NO_LANGUAGE
+
+
+def system_name(platform: str) -> str:
+    """`linux`, `darwin` or `windows` for a `sys.platform`; others as they are."""
+    return "windows" if platform == "win32" else platform
 
 
 def _plain(value: Any) -> Any:

@@ -23,15 +23,15 @@ Rules:
 - In doubt it cuts. What stays: relative paths (less the user's name), a URL's
   scheme, host and path (less homes and keys), versions, names, dates, and in
   ordinary strings UUIDs, hexadecimal ids and addresses.
-- Escapes of URLs and of JSON are undone to look, four deep. The own key is found in
-  base64 and hexadecimal as well (see `own_key`).
+- Escapes of URLs, JSON and HTML are undone to look, four deep. The own key is found in
+  base64, hexadecimal and reversed as well (see `own_key`).
 - To scrub twice is to scrub once; nothing is raised for any string; time is linear;
   the result is at most twice as long as the text, and 32 characters.
 
 Not found, and not promised:
 - what only a program that attacks itself would write: letters of other scripts that
-  look alike, full width, invisible characters or colours inside a key, entities of
-  HTML, a key of others that is wrapped over two lines or encoded again;
+  look alike, full width, invisible characters or colours inside a key, a key of others
+  that is wrapped over two lines or encoded again;
 - a secret of no known shape without a name before it; a password in a sentence;
 - a name that is also a word (`root`, `test`, `mark`), or shorter than three letters:
   it would tell nothing and spoil much. Its home is removed;
@@ -188,7 +188,7 @@ class Scrubber:
         """
         if len(s) > _PLAIN_CHARS_MAX or not s.isascii() or not s.isprintable():
             return False
-        if "\\" in s or "%" in s:  # an escape
+        if "\\" in s or "%" in s or ("&" in s and ";" in s):  # an escape
             return False
         low = s.lower()
         for mark in self._marks:

@@ -2,8 +2,8 @@
 
 Rules:
 - Escapes are undone only to look. What is cut is cut from the text as it came.
-- Known are the escapes of URLs (`%2F`), and of JSON, C, Python and shells (`\\/`,
-  `\\u002f`), four deep: JSON in JSON in a URL needs three.
+- Known are the escapes of URLs (`%2F`), of JSON, C, Python and shells (`\\/`, `\\u002f`),
+  and those of HTML (`&#47;`), four deep: JSON in JSON in a URL needs three.
 
 Time is linear in the text. It decides nothing about what is private.
 """
@@ -13,19 +13,22 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from html import unescape
 
 
 # text[start:end] is private and reads as the label from now on.
 Span = tuple[int, int, str]
 
 # A character in UTF-8, percent-encoded, whole; then any other byte; then what JSON, C,
-# Python and a shell write with a backslash.
+# Python and a shell write with a backslash; then what HTML writes.
 _ESCAPE = re.compile(
     r"%[Ff][0-7](?:%[89ABab][0-9A-Fa-f]){3}"
     r"|%[Ee][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){2}"
     r"|%[CDcd][0-9A-Fa-f]%[89ABab][0-9A-Fa-f]"
     r"|%[0-9A-Fa-f]{2}"
-    r"|\\(?:u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[nrtbfv0/\"'`\\])"
+    r"|\\(?:u[0-9A-Fa-f]{4}|u\{[0-9A-Fa-f]{1,6}\}|[0-3][0-7]{2}|U[0-9A-Fa-f]{8}"
+    r"|x[0-9A-Fa-f]{2}|[nrtbfv0/\"'`\\])"
+    r"|&(?:#(?:[0-9]{1,7}|[xX][0-9A-Fa-f]{1,6})|[A-Za-z]{2,24});"
 )
 # What a backslash and a letter stand for; all others stand for themselves.
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " ", "v": " ", "0": " "}
@@ -76,7 +79,7 @@ def views(text: str) -> Iterator[View]:
         if "\x1b" in view.text:
             view = view.without_colour()
             yield view
-        if "%" not in view.text and "\\" not in view.text:
+        if "%" not in view.text and "\\" not in view.text and "&" not in view.text:
             return
         view = view.undone()
 
@@ -99,7 +102,11 @@ def _meaning(escape: str) -> str:
     """The one character that an escape stands for."""
     if escape[0] == "%":
         return bytes.fromhex(escape.replace("%", "")).decode("utf-8", "replace")[:1]
-    if len(escape) > 2:
-        code = int("0" + escape[2:], 16)
+    if escape[0] == "&":
+        return unescape(escape)[:1] or " "
+    if escape[1] in "uUx" and len(escape) > 2:
+        code = int("0" + escape[2:].strip("{}"), 16)
         return chr(code) if code <= sys.maxunicode else "?"
+    if len(escape) == 4:  # \057
+        return chr(int(escape[1:], 8))
     return _LETTERS.get(escape[1], escape[1])

@@ -42,7 +42,7 @@ def _repeat(request: Received) -> bad.Behaviour:
         return bad.reply(200, json.dumps(body).encode())
     return bad.reply(
         STATUSES[request.number % len(STATUSES)],
-        told.encode(),
+        told.encode("utf-16" if request.number % 3 else "utf-8"),
         headers={"Location": f"/{quote(told)}", "X-Told": quote(told)},
     )
 

@@ -8,7 +8,9 @@ Rules:
 from __future__ import annotations
 
 import base64
+import html
 import json
+import quopri
 import random
 import re
 import string
@@ -262,6 +264,7 @@ def _named() -> tuple[Canary, ...]:
         "['curl', '-u', 'someone:{}']",
         "sshpass -p {} ssh",
         "machine x login y password {}",
+        "&quot;password&quot;:&quot;{}&quot;",
         "{{'password': b'{}'}}",
         "https://example.com/#access_token={}",
         "https://example.com/#/x?token={}",
@@ -355,6 +358,8 @@ PATHS = tuple(
         r"${env:USERPROFILE}\tax",
         r"%TEMP%\bob\tax",
         r"%LOCALAPPDATA%\kunden\tax",
+        "&#47;home&#47;bob&#47;tax",
+        "&#x2F;home&#x2f;bob&#x2F;tax",
         "b'/home/bob/tax'",
         "PosixPath('/home/bob/tax')",
         '"{\\"a\\": \\"{\\\\\\"b\\\\\\": \\\\\\"/home/bob/tax\\\\\\"}\\"}"',
@@ -409,7 +414,10 @@ ADDRESSES = (
         "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 carol@jones",
         ("carol",),
     ),
+    Canary("octal", "\\057home\\057jones\\057x", ("jones",)),
+    Canary("code point", "\\u{2f}home\\u{2f}jones\\u{2f}x", ("jones",)),
     Canary("rsync", "carol@build-7::module", ("carol",)),
+    Canary("email in HTML", "carol&#64;example.com", ("carol",)),
 )
 FREE = (
     Canary("ipv4", "203.0.113.77", ("203.0", "113.77"), free=True),
@@ -470,23 +478,44 @@ OWN_KEY_WRITTEN: dict[str, Callable[[str], str]] = {
     "percent": lambda s: quote(s, safe=""),
     "percent, twice": lambda s: quote(quote(s, safe=""), safe=""),
     "repr": lambda s: repr(s + '"'),
+    "HTML": html.escape,
+    "HTML, in numbers": lambda s: "".join(f"&#{ord(c)};" for c in s),
+    "reversed slashes": lambda s: s.replace("/", "\\"),
     "hexadecimal": lambda s: s.encode().hex().upper(),
     "base64": lambda s: base64.b64encode(s.encode()).decode(),
     "base64 of an account": lambda s: base64.b64encode(f"me:{s}".encode()).decode(),
     "base64 of URLs": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
+    "MIME": lambda s: quopri.encodestring(s.encode()).decode(),
     "upper case": str.upper,
+    "reversed": lambda s: s[::-1],
     "its beginning": lambda s: s[:8],
     "its middle": lambda s: s[7:15],
     "its end": lambda s: s[-8:],
     "wrapped": lambda s: s[:10] + "\n" + s[10:],
+    "bytes in HTML": lambda s: "".join(f"&#x{b:02X};" for b in s.encode()),
+    "octal": lambda s: "".join(f"\\{b:03o}" for b in s.encode()),
     "hexadecimal in C": lambda s: "".join(f"\\x{b:02x}" for b in s.encode()),
+    "a list in C": lambda s: ", ".join(f"0x{b:02x}" for b in s.encode()),
+    "a fingerprint": lambda s: s.encode().hex(":").upper(),
+    "a dump": lambda s: s.encode().hex(" ", 2),
+    "a list of bytes": lambda s: str([*s.encode()]),
+    "MIME, all coded": lambda s: "".join(f"={b:02X}" for b in s.encode()),
+    "code points": lambda s: " ".join(f"U+{ord(c):04X}" for c in s),
+    "IIS": lambda s: "".join(f"%u{ord(c):04x}" for c in s),
+    "CSS": lambda s: "".join(f"\\{ord(c):x} " for c in s),
+    "OOXML": lambda s: "".join(f"_x{ord(c):04X}_" for c in s),
+    "a dump of Windows": lambda s: s.encode("utf-16-le").hex(" "),
     "a terminal's colours": lambda s: f"{s[:9]}\x1b[0m\x1b[1m{s[9:]}",
     "Markdown": lambda s: "".join(c if c.isalnum() else f"\\{c}" for c in s),
     "two strings": lambda s: f"{s[:11]}' + '{s[11:]}",
     "a shell's quotes": lambda s: s.replace("-", "'\"-\"'"),
+    "UTF-16": lambda s: s.encode("utf-16").decode("latin-1"),
+    "spread": " ".join,
+    "base32": lambda s: base64.b32encode(b"me" + s.encode()).decode(),
     "base64 in lines": lambda s: base64.encodebytes(s.encode() * 3).decode(),
     "in three layers": lambda s: quote(json.dumps(json.dumps(quote(s, safe="")))),
     "half of it escaped": lambda s: s[:9] + quote(quote(s[9:14], safe="")) + s[14:],
+    "with invisible marks": "\u200b".join,
 }
 
 

@@ -21,7 +21,7 @@ import pytest
 
 import telemetry
 from telemetry import events, light_events
-from telemetry.envelope import FIELDS, Envelope, language
+from telemetry.envelope import FIELDS, Envelope, language, system_name
 from telemetry.errors import EventTooBigError, InvalidEventError
 from telemetry.machine import basic_context
 from telemetry.privacy import OwnKey, Scrubber
@@ -425,6 +425,15 @@ def test_each_event_has_an_id_and_a_time_of_its_own() -> None:
         made = uuid.UUID(text)
         assert (made.version, made.variant) == (7, uuid.RFC_4122)
         assert made.int >> 80 == event["event_timestamp"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "told"),
+    [("linux", "linux"), ("darwin", "darwin"), ("win32", "windows")],
+)
+def test_a_system_has_the_name_of_the_original(platform: str, told: str) -> None:
+    """A collector that counts by system must not see Windows twice."""
+    assert system_name(platform) == told
 
 
 def test_an_event_can_be_read_back_as_a_payload() -> None:

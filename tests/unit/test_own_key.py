@@ -75,9 +75,20 @@ def test_fewer_than_eight_characters_of_it_stay() -> None:
         ("team-bl and blue-20", "team-bl and blue-20"),
         ("team-blue", "<secret>"),
         ("the collector said no", "the <secret> said no"),
+        ("team.blue.2024", "<secret>"),
         ("team blue", "team blue"),
     ):
         assert OwnKey(key).without(text) == out, text
+
+
+def test_two_characters_of_it_in_utf_16_stay() -> None:
+    """Their digits are most of an ordinary number; four characters are a fragment."""
+    key = "phc_Aq00zT7Lm9Xw4Tb1V"
+    own = OwnKey(key)
+    for text in ("build 30003000", "300030001", "order-00300030", "54374c"):
+        assert own.without(text) == text
+    for order in ("utf-16-le", "utf-16-be"):
+        assert own.without(f"x {key[5:9].encode(order).hex()}") == "x <secret>"
 
 
 def test_a_short_key_is_removed_where_it_is_a_word() -> None:
@@ -123,14 +134,16 @@ def test_nothing_of_the_key_is_in_an_events_bytes_without_a_scrubber() -> None:
         key: 1,
         "n": number,
         "f": number / 1000,
+        "pieces": [key[:5], key[5:9], key[9:15], key[15:]],
+        "bytes": [*key.encode()],
         "deep": [{"x": (key.encode(), {key[2:]: None})}],
     }
     for event in (
         NamedEvent(f"event {key}", planted),
-        ToolEvent(key, key[:8], key[8:], key.upper(), error=f"no {key.encode()!r}"),
+        ToolEvent(key, key[:8], key[8:], key[::-1], error=f"no {key.encode()!r}"),
     ):
         sealed = envelope.seal(event).decode()
-        for part in (*windows(key, 8), *windows(key.upper(), 8)):
+        for part in (*windows(key, 8), *windows(key[::-1], 8), "115, 101", "115,101"):
             assert part not in sealed, (part, sealed)
 
 
