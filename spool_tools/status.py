@@ -80,6 +80,7 @@ class Status(Census, frozen=True, kw_only=True):
     spool_bytes: int
     quarantine_files: int
     quarantine_bytes: int
+    dead_bytes: int
     oldest_event_age_s: float | None
     endpoint: str | None
     last_success_ms: int | None
@@ -162,6 +163,7 @@ def status_of(home: Home) -> Status:
         spool_bytes=sum(sizes(home.spool).values()),
         quarantine_files=len(stretches),
         quarantine_bytes=sum(size for _, size in stretches),
+        dead_bytes=sum(sizes(home.dead).values()),
         oldest_event_age_s=_oldest_age_s(spool),
         endpoint=state.endpoint or None,
         last_success_ms=state.last_success_ms or None,
@@ -170,7 +172,11 @@ def status_of(home: Home) -> Status:
         failures=state.failures,
         requests=state.requests,
         last_flush=state.stopped or None,
-        next_flush_ms=int(facts.plan.at * 1000) or None,
+        # Where the clock was put back since, all that was written then counts as due.
+        next_flush_ms=int(
+            (facts.now if facts.plan.is_ahead(facts.now) else facts.plan.at) * 1000
+        )
+        or None,
         flusher=holder.state,
         flusher_pid=holder.pid,
         ledgers_set_aside=list(facts.ledgers_aside),

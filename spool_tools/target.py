@@ -203,7 +203,7 @@ def seconds_above_0(text: str) -> float:
 
 def count(text: str) -> int:
     """A whole number, 0 or more, as the type of an option."""
-    if re.fullmatch("[0-9]{1,15}", text) is None:
+    if re.fullmatch("[0-9]{1,18}", text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no count")
     return int(text)
 

@@ -274,5 +274,7 @@ class SessionEndEvent(msgspec.Struct, frozen=True):
 
     def to_structured_properties(self) -> SessionEndPayload:
         """The payload, whose action is `end` whatever the event says."""
-        fields = msgspec.structs.asdict(self)
+        # A subclass may have fields of its own.
+        names = SessionEndPayload.__struct_fields__
+        fields = {name: getattr(self, name) for name in names}
         return SessionEndPayload(**{**fields, "action": "end"})

@@ -612,3 +612,31 @@ def test_no_event_is_shorter_than_the_bound_says(*, has_context: bool) -> None:
     assert 0 < sealer.bytes_min <= shortest
     # Near enough that most events of a full spool are not made.
     assert not has_context or sealer.bytes_min > shortest / 2
+
+
+class _Ending(telemetry.SessionEndEvent, frozen=True):
+    reason: str = ""
+
+
+def test_an_end_of_a_session_with_a_field_of_a_programs_own_is_recorded() -> None:
+    """The class is public, and a program may make another one of it."""
+    payload = _Ending(session_id="s", reason="enough").to_structured_properties()
+    assert (payload.action, payload.session_id) == ("end", "s")
+
+
+@pytest.mark.parametrize(
+    ("properties", "name"),
+    [
+        ({"log": "Line Number 7 failed\n" * 1000, "exit": 3}, "log"),
+        ({"stdout": "x" * 12_000, "stderr": "y" * 12_000}, "stderr"),
+        ({"table": enum.Enum("Kind", {"A": {1: 2}}).A}, "table"),
+    ],
+)
+def test_what_is_cut_keeps_its_name(properties: dict[str, Any], name: str) -> None:
+    """A text that uses up what an event may hold took its own name with it."""
+    assert (
+        name
+        in json.loads(
+            envelope(scrub=Scrubber(homes=(), users=())).seal(Event(properties))
+        )["properties"]
+    )
