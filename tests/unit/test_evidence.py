@@ -102,6 +102,7 @@ def test_a_range_is_tried_again_as_often_as_its_failure_may_be_the_servers() -> 
     assert tries(EVENT, 400, begins=False, flaps="400") == 4
     assert tries(SPENT, 400, begins=False, others=True) == 3
     assert tries(SPENT, 503, begins=False, others=True) == 1
+    assert tries(SPENT, 400, begins=True, others=True) == 4
 
 
 def test_a_refusal_between_two_acceptances_shows_that_the_event_is_at_fault() -> None:
@@ -116,6 +117,17 @@ def test_a_refusal_between_two_acceptances_shows_that_the_event_is_at_fault() ->
         found.accept([("a", RANGE)])
         assert found.charge("a", SPENT)[1] is is_proved
         assert not found.awaits_proof()
+
+
+def test_an_acceptance_between_four_refusals_begins_them_anew() -> None:
+    """Four servers that take turns may each have had another event."""
+    found = evidence()
+    found.accept([("a", GOOD)])
+    for tries, is_proved in ((1, False), (3, False), (4, True)):
+        for _ in range(tries):
+            found.set_aside("a", SPENT, [("a", SPENT)], status(400))
+        found.accept([("a", RANGE)])
+        assert found.charge("a", SPENT)[1] is is_proved
 
 
 def test_more_refused_events_than_unanswered_ones_are_tried_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -306,3 +307,61 @@ def test_a_server_that_deletes_nothing_holds_back_no_event(home: Home) -> None:
         assert plan.at == later + HOUR_S
         plan.end_deletion(deletion, later, failures=0, until=later)
         assert deletion not in plan.waits
+
+
+def test_launches_that_leave_all_to_their_end_are_counted_until_a_flush_begins(
+    home: Home,
+) -> None:
+    """Those that are killed count; where ends flush, the count never comes to three."""
+    due = schedule.load(home.next_flush).at
+    assert [schedule.note_launch(home) for _ in range(3)] == [1, 2, 3]
+    with schedule.take_flush_lock(home) as lock:
+        assert lock is not None
+        assert schedule.note_launch(home) == 0  # a flush is at work
+    plan = schedule.load(home.next_flush)
+    # Other counts have nothing to do with it.
+    assert (plan.starts, plan.never_ended_within) == (0, 0)
+    assert abs(plan.at - due) < 0.001
+    for number in range(20):  # more destinations than there are lines
+        plan.end(f"{number:08d}", NOW, failures=1, until=NOW)
+    assert plan.failures("launches") == 3
+    plan = schedule.load(home.next_flush)
+    lock = schedule.claim(CONFIG, home, NOW, is_within=True)
+    assert lock is not None
+    lock.close()
+    assert schedule.note_launch(home) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_closes_the_lock_and_nothing_else(home: Home) -> None:
+    """Whoever holds it then may be gone in the child: a thread, or its client."""
+    lock = schedule.take_flush_lock(home)
+    assert lock is not None
+    closed = schedule.take_flush_lock(home)
+    assert closed is None
+    other = os.open(home.next_flush, os.O_RDONLY)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.fstat(other)
+            os.fstat(lock.descriptor)
+        except OSError as error:
+            os._exit(error.errno)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == errno.EBADF
+    lock.close()
+    # The number of one that was closed may be another file's by now.
+    lock = schedule.take_flush_lock(home)
+    assert lock is not None
+    descriptor = lock.detach()
+    os.dup2(other, descriptor)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(descriptor)
+    os.close(other)
