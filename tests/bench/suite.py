@@ -25,7 +25,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         yield left_out(WHAT, "the dependency group `tests` is not installed")
         return
     taken = run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal"],
+        [sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal"],
         environment=dict(os.environ),
         directory=str(REPOSITORY),
         patience_s=900,
