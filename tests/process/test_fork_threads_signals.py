@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import pytest
 
 from telemetry import pipeline as pipeline_module
 from telemetry import threads
+from telemetry.delivery import schedule
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
@@ -346,3 +348,28 @@ def test_a_child_starts_threads_whatever_its_parent_was_at() -> None:
         forking.start()
         forking.join(PATIENCE_S)
     assert forked == ["True"]
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_forked_child_closes_the_flush_lock_and_nothing_else(home: Home) -> None:
+    """Whoever holds it may be gone in the child: a thread, or its client."""
+    schedule.make(home.next_flush)
+    with schedule.take_flush_lock(home) or contextlib.nullcontext() as lock:
+        assert lock is not None
+        other = os.open(home.next_flush, os.O_RDONLY)
+        with child(
+            lambda peer: peer.tell(f"{_is_open(lock.descriptor)} {_is_open(other)}")
+        ) as peer:
+            assert peer.finish() == "False True\n"
+        # The number of one that was closed is another file's by now.
+        os.dup2(other, lock.descriptor)
+        with child(lambda peer: peer.tell(str(_is_open(lock.descriptor)))) as peer:
+            assert peer.finish() == "True\n"
+        os.close(other)

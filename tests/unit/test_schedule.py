@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -330,38 +329,3 @@ def test_launches_that_leave_all_to_their_end_are_counted_until_a_flush_begins(
     assert lock is not None
     lock.close()
     assert schedule.note_launch(home) == 1
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_a_forked_child_closes_the_lock_and_nothing_else(home: Home) -> None:
-    """Whoever holds it then may be gone in the child: a thread, or its client."""
-    lock = schedule.take_flush_lock(home)
-    assert lock is not None
-    closed = schedule.take_flush_lock(home)
-    assert closed is None
-    other = os.open(home.next_flush, os.O_RDONLY)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.fstat(other)
-            os.fstat(lock.descriptor)
-        except OSError as error:
-            os._exit(error.errno)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == errno.EBADF
-    lock.close()
-    # The number of one that was closed may be another file's by now.
-    lock = schedule.take_flush_lock(home)
-    assert lock is not None
-    descriptor = lock.detach()
-    os.dup2(other, descriptor)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os._exit(1)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    os.close(descriptor)
-    os.close(other)
