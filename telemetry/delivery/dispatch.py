@@ -7,9 +7,9 @@
 
 In `launch` mode this process flushes by itself, at exit and after each interval of a
 long life, where no detached flusher can be started or none finishes (`Schedule`). At
-exit a program is held for at most `exit_timeout_s`. Where programs were to flush at exit
-three times in a row and no flush began, the next one flushes at its first event, by a
-detached flusher where that can be: a signal or `os._exit` ends a program without exit.
+exit a program is held for at most `exit_timeout_s`. A signal or `os._exit` ends a program
+without exit functions: the third in a row that leaves a flush to them, with none begun
+since, has one at its first event, by a detached flusher where that can be.
 
 Loaded at the first event of each process, so it is light: nearly every launch reads
 `next-flush` once and ends here.
