@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import compileall
-import gc
 import inspect
 import py_compile
 import signal
@@ -53,12 +52,6 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """On Windows, whole files that try what it lacks."""
     lacks = sys.platform == "win32" and collection_path.name in posix_only.FILES
     return True if lacks else None
-
-
-def pytest_collection_finish() -> None:
-    """What was collected stays: to look through it again and again is a tenth of a run."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
