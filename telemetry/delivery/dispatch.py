@@ -97,9 +97,8 @@ class Dispatcher:
             self._begin_in_process(mode, others_wait and not is_ending)
         if all(other.pid != self.pid for other in tuple(_at_exit.values())):
             atexit.register(_leave)
-        before = _at_exit.get(self._home.root)
-        if before not in (None, self) and before.pid == self.pid:
-            self._before = before.supersede()
+        if earlier := self._earlier():
+            self._before = earlier.supersede()
         _at_exit[self._home.root] = self
         if is_ending:
             _leave()
@@ -110,7 +109,7 @@ class Dispatcher:
         A program that is killed, or replaces itself, calls no exit function.
         """
         at_once = False
-        if others_wait and mode != "thread" and self._is_first():
+        if others_wait and mode != "thread" and self._earlier() is None:
             at_once = self._launches_in_vain(mode) >= schedule.STARTS_MAX
         if at_once:
             self._say("no program flushed at its end lately: one begins now")
@@ -119,10 +118,11 @@ class Dispatcher:
         self._say("this process flushes by itself, if a flush is due: %s", mode)
         self.in_process().start(mode, at_once=at_once)
 
-    def _is_first(self) -> bool:
-        """Whether no client of this process has flushed this home before."""
-        before = _at_exit.get(self._home.root)
-        return before is None or before.pid != self.pid
+    def _earlier(self) -> Dispatcher | None:
+        """That of a client of this process which had this home flushed before."""
+        other = _at_exit.get(self._home.root)
+        is_one = other is not None and other is not self and other.pid == self.pid
+        return other if is_one else None
 
     def in_process(self) -> InProcessFlusher:
         """What flushes in threads of this process, made on first use."""
@@ -282,10 +282,12 @@ def _is_ending() -> bool:
     """Whether the program's exit functions run: one registered now is not called."""
     threading = sys.modules.get("threading")
     if threading is not None:
-        this = threading.current_thread()
+        main = threading.main_thread()
+        if main.is_alive():
+            return False
         # Python waits for a thread that is no daemon before it calls exit functions.
-        is_waited_for = this is not threading.main_thread() and not this.daemon
-        return not (threading.main_thread().is_alive() or is_waited_for)
+        this = threading.current_thread()
+        return this is main or this.daemon
     frame: FrameType | None = sys._getframe()  # noqa: SLF001
     while frame is not None and frame.f_back is not None:
         frame = frame.f_back

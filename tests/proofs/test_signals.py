@@ -8,14 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
-
-import pytest
 
 from telemetry.client import Client
 from telemetry.paths import Home
 from telemetry.spool import refusals
+from tests.process.test_fork_threads_signals import home, switched_on
 from tests.support.writers import (
     PATIENCE_S,
     Numbered,
@@ -23,15 +21,11 @@ from tests.support.writers import (
     child,
     client_of,
     event_ids,
-    home_at,
     numbered,
 )
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """A home with an empty spool."""
-    return home_at(tmp_path)
+__all__ = ["home", "switched_on"]  # fixtures
 
 
 def storm(
