@@ -37,11 +37,13 @@ class Holder(NamedTuple):
     """`none`, `running` or `unknown`; its process, where it is known.
 
     problem: why the file system cannot lock; empty: it can, or that is not known
+    is_stopped: whether that process was stopped by a signal, and keeps the lock
     """
 
     state: str
     pid: int | None = None
     problem: str = ""
+    is_stopped: bool = False
 
 
 def flush_lock_holder(home: Home) -> Holder:
@@ -69,7 +71,8 @@ def flush_lock_holder(home: Home) -> Holder:
         return Holder("unknown", problem=problem)
     finally:
         os.close(descriptor)
-    return Holder("running", _holding_process(os.path.realpath(home.flush_lock)))
+    pid = _holding_process(os.path.realpath(home.flush_lock))
+    return Holder("running", pid, is_stopped=pid is not None and _is_stopped(pid))
 
 
 def _holding_process(path: str) -> int | None:
@@ -88,6 +91,16 @@ def _holding_process(path: str) -> int | None:
                 if any(line.startswith("lock:") for line in lines):
                     return int(link.split("/")[2])
     return None
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether the process is suspended (Ctrl-Z, SIGSTOP), as Linux tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # Behind the name, which is in parentheses and may hold anything.
+            return file.read().rpartition(b")")[2].split()[:1] == [b"T"]
+    except OSError:
+        return False  # it has ended
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:

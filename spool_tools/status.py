@@ -220,6 +220,7 @@ def _facts(
         or (("no_room",) if is_short_of_room(home.root) else ()),
         pending=census.pending,
         is_flushing=holder.state == "running",
+        stopped_pid=holder.pid if holder.is_stopped and holder.pid else 0,
         deletions=len(requests_waiting(home)),
         deletion_answer=last_answer(home),
         set_aside=sum(each.count for each in aside),

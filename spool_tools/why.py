@@ -47,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         is counted, and the disk has hardly any room
     deletions, deletion_answer: requests that a server delete what it has, which wait, and
         what came of the last try
+    stopped_pid: the process that flushes, if a signal stopped it
     set_aside: events whose batch the server does not accept while it accepts others
     ledgers_aside: names of the damaged ledgers that were set aside
     endpoint, key, mode: what the environment (or the build) of this tool says; the
@@ -64,6 +65,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[str, ...] = ()
     pending: int = 0
     is_flushing: bool = False
+    stopped_pid: int = 0
     deletions: int = 0
     deletion_answer: str = ""
     set_aside: int = 0
@@ -119,6 +121,12 @@ def _why(facts: Facts) -> Why:
             "no_sqlite",
             "nothing can be sent: this Python was built without the module sqlite3; "
             "events are recorded and kept",
+        )
+    if facts.stopped_pid:
+        return Why(
+            "stopped",
+            f"process {facts.stopped_pid} was stopped by a signal (Ctrl-Z) during a flush, "
+            "and no other one begins meanwhile: continue it (`fg`, `kill -CONT`), or end it",
         )
     if facts.is_flushing:
         return Why("flushing", "a flusher is at work now")

@@ -532,6 +532,7 @@ class Client:
             _pass_on(error)  # else it is ours, and was made from no other
         if isinstance(error, OffError):
             self._off = Decision("remembered", str(error), on=False)
+            self._say_refusal(error, error.reason, is_loss=is_loss)
             return
         reason = error.reason if isinstance(error, RefusedError) else "internal"
         if is_loss and self._pipeline is not None:

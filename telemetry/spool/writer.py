@@ -258,7 +258,10 @@ class SpoolWriter:
 
     def _ask(self) -> None:
         if not self._allowed():
-            raise OffError("telemetry was turned off while this program ran")
+            raise OffError(
+                "telemetry was turned off while this program ran, or the user's choice "
+                "can no longer be read"
+            )
 
     def _room(self, size: int) -> int:
         """Bytes left below the bound; SpoolFullError where they are less than `size`."""

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import telemetry
+from telemetry.delivery.opt_out import opt_out
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from tests.support import misbehaving as bad
@@ -153,13 +154,16 @@ def test_debug_says_what_happened_and_changes_nothing(
     with telemetry.Client(quiet_config(home, debug=True)) as client:
         client.track(telemetry.TokenEvent(cost=math.inf))
         client.track(telemetry.CommandEvent(action=5))  # type: ignore[arg-type]
-    messages = [record.getMessage() for record in caplog.records]
+        messages = [record.getMessage() for record in caplog.records]
+        opt_out(Home(str(home)))
+        assert not client.track(telemetry.TokenEvent())
+    messages.append(caplog.records[-1].getMessage())
     assert all(message.startswith("[Telemetry] ") for message in messages)
-    begun, recorded, lost = messages
+    begun, recorded, lost, off = messages
     assert "on (no rule turned it off)" in begun
     assert '"event":"token"' in recorded
     assert "invalid" in lost
-    assert len(spooled(home)) == 1
+    assert "not recorded (off)" in off
 
 
 def test_a_client_can_be_collected(home: Path) -> None:

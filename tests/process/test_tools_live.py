@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -174,6 +175,13 @@ def test_the_holder_of_the_flush_lock_is_named(home: Path) -> None:
             assert status["flusher"] == "running"
             if sys.platform.startswith("linux"):
                 assert status["flusher_pid"] == running.pid
+                running.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, running.pid, os.WSTOPPED)
+                stopped = tool("status", home=home).line
+                assert stopped["why_code"] == "stopped"
+                assert f"process {running.pid} " in stopped["why"]
+                running.send_signal(signal.SIGCONT)
+            assert status["why_code"] == "flushing"
             busy = tool("flush", home=home, **secrets)
             assert (busy.code, busy.line["stopped"]) == (1, "busy")
     assert tool("status", home=home).line["flusher"] == "none"

@@ -52,6 +52,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"refused": ("no_room",)}, "due", "may be refused, as the disk is full or nearly"),
     ({"refused": ("too_big",)}, "due", "events wait"),
     ({"is_flushing": True}, "flushing", "at work"),
+    ({"is_flushing": True, "stopped_pid": 7}, "stopped", "process 7 was stopped"),
     ({"is_ledger_unreadable": True}, "ledger", "what was sent is not known"),
     ({"pending": 0}, "nothing_pending", "nothing waits"),
     (
