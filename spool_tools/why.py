@@ -84,7 +84,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 _FULL = {
     "spool_full": "new events are refused, as the spool is full",
     "disk_error": "new events are refused, as the disk is full, or cannot be written",
-    "no_room": "new events may be refused, as the disk is full or nearly so",
+    "no_room": "new events may be refused, as the disk has hardly any room left for data "
+    "or for files",
 }
 
 
@@ -367,11 +368,22 @@ def _next(facts: Facts) -> str:
     if _is_due(facts):
         due = "a flush is due: the program's next run begins it, if it is not manual"
         if facts.state.stopped:
-            return due
+            return due + _others(facts)
         if facts.plan.last:
             return f"{due}; the end of the last one is not known: {_UNKNOWN_END}"
         return f"{due}; if runs do not, they may open too few files: see `ulimit -n`"
     failures = facts.state.failures
     failed = f" ({failures} in a row failed)" if failures else ""
     ahead, at = age(_ahead_s(facts)), moment(int(facts.plan.at * 1000))
-    return f"the next flush may begin in {ahead}{failed}, at {at}"
+    return f"the next flush may begin in {ahead}{failed}, at {at}{_others(facts)}"
+
+
+def _others(facts: Facts) -> str:
+    """What else holds where the program sends to another destination than the last."""
+    until = facts.plan.others_wait_until(facts.now)
+    if until <= facts.now:
+        return ""
+    return (
+        "; with another endpoint, key, header or format, one that failed before, not "
+        f"before {moment(int(until * 1000))}"
+    )

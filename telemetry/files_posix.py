@@ -24,6 +24,8 @@ _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _NO_FULL_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
 # The same of hard links: exFAT, Android, some mounts of other systems.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# Files and directories that a file system must still take for its room to be of use.
+_FILES_MIN = 3
 
 read_at = os.pread
 write_at = os.pwrite
@@ -155,7 +157,9 @@ def overwrite(path: str, content: bytes, mtime_ns: int) -> None:
 
 def free_bytes(path: str) -> int:
     found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    # A file system that counts its files (f_files) may run out of them first.
+    has_files = not found.f_files or found.f_favail >= _FILES_MIN
+    return found.f_bavail * found.f_frsize if has_files else 0
 
 
 def directory_problem(found: os.stat_result) -> str:

@@ -14,11 +14,13 @@ import pytest
 
 from telemetry import switches
 from tests.support import posix_only
+from tests.support.examples import examples
 
 
 # An example that meets a pause of the machine is no finding.
 hypothesis.settings.register_profile(
     "patient",
+    max_examples=examples(100),
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )

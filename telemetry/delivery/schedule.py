@@ -102,6 +102,11 @@ class Schedule:
         until = float(self.waits.get(destination, (0, 0))[1])
         return until if not self.is_ahead(now) and until <= now + HORIZON_S else 0.0
 
+    def others_wait_until(self, now: float) -> float:
+        """When no destination but the last one waits any more; not above `now`: none does."""
+        others = self.waits.keys() - {self.destination, _WITHIN, _LAUNCHES}
+        return max((self.wait_ends(name, now) for name in others), default=0.0)
+
     def not_before(
         self,
         destination: str,

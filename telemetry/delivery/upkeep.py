@@ -36,7 +36,8 @@ RESERVE_BYTES = 256 * 1024
 # What a disk must take for it not to count as full: a ledger's birth, which needs
 # about 220 KiB, and the segments that grow meanwhile.
 _PROBE_BYTES = 2 * RESERVE_BYTES
-_PROBE = "probe"
+# As many files as a ledger is: a directory, the database and its journal.
+_PROBES = {"probe": _PROBE_BYTES, "probe-2": 0, "probe-3": 0}
 # Nobody takes so long between making a temporary file and renaming it.
 _OLD_S = 3600.0
 
@@ -104,7 +105,7 @@ def _sweep_temporaries(directory: str, snapshot: Snapshot) -> None:
 def _sweep_old_temporaries(root: str) -> None:
     """The same in the home itself, where others write too: one of theirs is new."""
     for name in os.listdir(root):
-        if TEMPORARY in name or name == _PROBE:
+        if TEMPORARY in name or name in _PROBES:
             path = f"{root}/{name}"
             try:
                 if time.time() - os.lstat(path).st_mtime > _OLD_S:
@@ -144,12 +145,15 @@ def relieve(home: Home, release: Callable[[], None] = lambda: None) -> None:
 
 def is_full(root: str) -> bool:
     """Whether the file system of `root` has no room for a ledger."""
-    probe = f"{root}/{_PROBE}"
     try:
-        write_whole(probe, b"\0" * _PROBE_BYTES)
-        os.unlink(probe)
+        for name, size in _PROBES.items():
+            write_whole(f"{root}/{name}", b"\0" * size)
     except OSError as error:
         return error.errno in FULL
+    finally:
+        for name in _PROBES:
+            with suppress(OSError):  # it was not made; or the next flush sweeps it
+                os.unlink(f"{root}/{name}")
     return False
 
 

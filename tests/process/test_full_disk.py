@@ -78,6 +78,14 @@ def _fill(disk: Path, name: str = "filler") -> None:
                 file.writelines(itertools.repeat(b"x" * size))
 
 
+def _leave_files(disk: Path, left: int) -> None:
+    """So many more files can be made afterwards."""
+    for number in itertools.count():
+        if os.statvfs(disk).f_favail <= left:
+            return
+        (disk / f"filler-{left}-{number}").touch()
+
+
 def sent_ids(server: Server) -> list[bytes]:
     """The ids of the events that came, as often as they came."""
     sent = b"".join(each.plain_body for each in server.requests)
@@ -129,6 +137,24 @@ def test_a_full_disk_is_drained_and_gets_its_space_back(
         census = census_of(home)
         assert census.holds()
         assert (census.delivered, census.pending) == (total + recorded, 0)
+
+
+def test_a_disk_that_takes_few_more_files_is_drained(small_disk: Path) -> None:
+    """A ledger is three; with room for one or two of them it cannot be made either."""
+    with Server() as server:
+        for left in (4, 3, 2, 1, 0):
+            home = small_disk / str(left)
+            with client_of(home, server.url, events=2) as client:
+                segments = len(segment_names(Home(str(home))))
+                _leave_files(small_disk, left)
+                report = client.flush(timeout_s=60)
+                assert (left, report.stopped, report.delivered) == (left, "drained", 2)
+                assert segments == 1
+            for filler in small_disk.glob("filler-*"):
+                filler.unlink()
+        _leave_files(small_disk, 0)
+        status = tool("status", home=small_disk / "4").line
+        assert "the disk has hardly any room" in status["why"]
 
 
 def test_a_program_that_goes_on_drains_a_full_disk(small_disk: Path) -> None:

@@ -197,7 +197,7 @@ def test_any_payload_is_sealed_or_refused(payload: Any, name: Any, tags: str) ->
     assert_sound(sealed)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.dictionaries(TEXTS, VALUES, max_size=4), TEXTS)
 def test_a_scrubbed_payload_is_sealed_or_refused(
     payload: dict[str, Any], tags: str

@@ -347,7 +347,7 @@ def test_any_bytes_any_looks_any_chunks(
 
 
 @given(contents, st.integers(0, 1 << 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_offsets_count_from_the_start_of_the_segment(content: bytes, at: int) -> None:
     """A segment is read from the middle on; its items know where they stand."""
     here = scan(content, at=0, answered=0)

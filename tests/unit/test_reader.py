@@ -115,7 +115,7 @@ def test_whatever_stands_there_is_read_once_and_in_order(
 
 
 @given(contents, st.lists(st.integers(1, 100), max_size=20))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_file_that_grows_is_read_as_if_it_had_not(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, steps: list[int]
 ) -> None:

@@ -61,7 +61,7 @@ def test_counts_add_up_by_reason(path: str) -> None:
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(REASONS), st.integers(0, 10**9))))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_any_counts_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[dict[str, int]]
 ) -> None:

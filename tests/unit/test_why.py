@@ -34,6 +34,13 @@ def plan(
     return {"plan": found}
 
 
+def with_another(waits: int) -> dict[str, Any]:
+    """Another destination than the last one failed before; it waits so many seconds."""
+    found = Schedule()
+    found.destination, found.waits = "0" * 8, {"1" * 8: (3, int(NOW) + waits)}
+    return {"plan": found}
+
+
 # What is wrong, the word for it, and what the sentence has to say.
 CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"off": "DO_NOT_TRACK=1", "has_sqlite": False}, "off", "DO_NOT_TRACK=1"),
@@ -49,7 +56,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"refused": ("spool_full",)}, "due", "refused, as the spool is full; events wait"),
     ({"refused": ("disk_error",)}, "due", "refused, as the disk is full"),
-    ({"refused": ("no_room",)}, "due", "may be refused, as the disk is full or nearly"),
+    (
+        {"refused": ("no_room",)},
+        "due",
+        "may be refused, as the disk has hardly any room",
+    ),
     ({"refused": ("too_big",)}, "due", "events wait"),
     ({"is_flushing": True}, "flushing", "at work"),
     ({"is_flushing": True, "stopped_pid": 7}, "stopped", "process 7 was stopped"),
@@ -104,6 +115,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "set TELEMETRY_API_KEY",
     ),
     (after("api_key: none is set; events are kept", "off"), "due", "a flush is due"),
+    (
+        {**with_another(7200), **after("503: HTTP 503: try later")},
+        "server",
+        "or format, one that failed before, not before 2026-09-21 16:13:20",
+    ),
     (after("header: it is no header name", "off"), "bad_header", "no header name"),
     (after("name: nodename nor servname"), "name", "does not resolve: nodename"),
     (after("refused: Connection refused"), "connection", "is refused: Connection"),

@@ -19,6 +19,7 @@ from telemetry.spool import frame
 from telemetry.spool import writer as writer_module
 from telemetry.spool.reader import segment_names
 from telemetry.spool.writer import SpoolWriter, size_of
+from tests.support.examples import examples
 from tests.support.writers import (
     Peer,
     child,
@@ -239,7 +240,7 @@ def test_longest_record_that_is_written_is_the_longest_that_is_read(home: Home) 
 
 
 @given(st.lists(st.integers(0, 3000), max_size=40), st.integers(100, 4000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_one_writer_alone_never_exceeds_the_bound(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], segment_bytes_max: int
 ) -> None:
