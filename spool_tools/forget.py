@@ -25,10 +25,14 @@ from telemetry.books.entries import DeliveryState
 from telemetry.config import Config
 from telemetry.consent import consent
 from telemetry.delivery.flush import flush
-from telemetry.delivery.forgetting import last_answer
+from telemetry.delivery.forgetting import Note, last_try
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.report import Progress
+from telemetry.identity import known_uuid
 from telemetry.paths import Home
+
+
+_DELETED = "the server has accepted to delete what it has"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,16 +50,20 @@ def run(args: argparse.Namespace) -> int:
     if os.path.isdir(home.root):
         state = Spool(home, "forget").snapshot.state
         named = named or bool(state.deletion_endpoint)
-        config = _as_known(config, state)
+        config = _as_known(_as_known(config, state), last_try(home))
     asks = bool(config.deletion_endpoint or requests_waiting(home)) or named
+    had_id = bool(known_uuid(home.user_uuid) or requests_waiting(home))
     turn_off(args, home, "forget", asks=asks)
     server, problem = "not asked", ""
     if requests_waiting(home):
         problem = _ask(config, home, args.timeout)
         server = "waiting" if problem else "deleted"
-        said = "the server has accepted to delete what it has"
+        said = _DELETED
         if problem:
             said = f"the server has not accepted to delete what it has: {problem}"
+    elif asks and had_id:
+        # A flusher that was at work has noticed the choice, and has asked.
+        server, said = "deleted", _DELETED
     elif asks:
         said = "no id was kept under which a server could delete anything"
     else:
@@ -67,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problem else 0
 
 
-def _as_known(config: Config, state: DeliveryState) -> Config:
-    """The config with what the program's last flush knew of the addresses."""
+def _as_known(config: Config, state: DeliveryState | Note) -> Config:
+    """The config with what an earlier flush knew of the addresses."""
     if config.deletion_endpoint or not state.deletion_url:
         return config
     changes: dict[str, Any] = {"deletion_endpoint": state.deletion_url}
@@ -101,5 +109,5 @@ def _ask(config: Config, home: Home, timeout_s: float) -> str:
     )
     if not requests_waiting(home):
         return ""
-    why = last_answer(home) if progress.verdict else "it was not reached"
+    why = last_try(home).said if progress.verdict else "it was not reached"
     return f"{why}; {later}"

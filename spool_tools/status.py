@@ -32,7 +32,7 @@ from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX, lock_problem, set_asid
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
-from telemetry.delivery.forgetting import last_answer
+from telemetry.delivery.forgetting import last_try
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.upkeep import is_short_of_room
 from telemetry.errors import ConfigError
@@ -222,7 +222,7 @@ def _facts(
         is_flushing=holder.state == "running",
         stopped_pid=holder.pid if holder.is_stopped and holder.pid else 0,
         deletions=len(requests_waiting(home)),
-        deletion_answer=last_answer(home),
+        deletion_answer=last_try(home).said,
         set_aside=sum(each.count for each in aside),
         set_aside_reason=aside[0].reason if aside else "",
         ledgers_aside=tuple(set_aside_names(home.ledger)),

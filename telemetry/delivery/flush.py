@@ -247,7 +247,8 @@ class _Flush(NamedTuple):
         said = verdict.detail or verdict.reason
         if verdict.rejected:
             said = verdict.rejected[0].reason or "the server rejected it"
-        forgetting.note_answer(home, said)
+        where = msgspec.convert(self._where(), forgetting.Note)
+        forgetting.note_try(home, msgspec.structs.replace(where, said=said))
         state = self._concluded(
             DeliveryState(),
             plan,

@@ -11,7 +11,8 @@ Rules:
 - It is kept like an event: in `forgotten-<CRC-32>`, written before the id is removed
   (`opt_out.py`). An answer that accepts it, as answers accept events, removes the file.
   Anything else is waited for under the backoff of the endpoint, without an end.
-- Behind the id stands what came of the last try, for `status`, padded to one length.
+- Behind the id stands what came of the last try, for `status`, and where it went, for
+  `forget`: the ledger that knew is removed. All of it is padded to one length.
 - Each try has the same bytes, as long as the program keeps its name. Killed between the
   answer and the removal, the server is asked twice.
 - It is posted by a flush, behind the opt-out's removal and under the flush lock: no
@@ -48,8 +49,21 @@ if TYPE_CHECKING:
 EVENT = "deletion_request"
 # As often as that within one flush; the rest is the schedule's.
 _TRIES = 4
-_ID_BYTES_MAX = 1024
-_ANSWER_BYTES = 400
+_ANSWER_BYTES_MAX = 400
+_NOTE_BYTES = 3000
+_FILE_BYTES_MAX = 4096
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request has behind its id. Addresses as in `DeliveryState`."""
+
+    said: str = ""
+    """What came of the last try; empty: none was made yet."""
+    deletion_url: str = ""
+    url: str = ""
+    header: str = "x-api-key"
+    format: str = "records"
+    gzip: bool | None = None
 
 
 def addressed(config: Config) -> Config:
@@ -82,34 +96,36 @@ def ask(config: Config, home: Home, poster: Poster, form: Format) -> Verdict | N
     return verdict
 
 
-def note_answer(home: Home, said: str) -> None:
-    """Each request that waits says why on return, if that can be written.
+def note_try(home: Home, note: Note) -> None:
+    """Each request that waits has the note on return, if that can be written.
 
     Killed between the two steps of `overwrite`, a request has another time than before.
     """
-    line = b"\n" + printable(said, _ANSWER_BYTES).encode()[:_ANSWER_BYTES]
+    said = printable(note.said, _ANSWER_BYTES_MAX)
+    line = msgspec.json.encode(msgspec.structs.replace(note, said=said))
+    if len(line) > _NOTE_BYTES:  # a very long address
+        line = msgspec.json.encode(Note(said=said))
     for path in requests_waiting(home):
         with suppress(OSError):
             user_uuid, _ = _content(path)
-            content = (user_uuid + line).ljust(len(user_uuid) + 1 + _ANSWER_BYTES)
+            content = user_uuid + b"\n" + line.ljust(_NOTE_BYTES)
             overwrite(path, content, os.stat(path).st_mtime_ns)
 
 
-def last_answer(home: Home) -> str:
-    """Why a request for deletion still waits; empty where none was made yet."""
+def last_try(home: Home) -> Note:
+    """What came of the last try, and where it went; empty where none was made yet."""
     for path in requests_waiting(home):
-        with suppress(OSError):
-            if said := _content(path)[1].decode("utf-8", "replace").strip():
-                return said
-    return ""
+        with suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(_content(path)[1], type=Note)
+    return Note()
 
 
 def _content(path: str) -> tuple[bytes, bytes]:
-    """The id, and what came of the last try."""
-    content = read_small(path, _ID_BYTES_MAX) or b""
+    """The id, and the note."""
+    content = read_small(path, _FILE_BYTES_MAX) or b""
     # A power loss may leave the size of a note, and zeros instead of its text.
-    user_uuid, _, said = content.rstrip(b"\0").partition(b"\n")
-    return user_uuid.partition(b"\0")[0], said
+    user_uuid, _, note = content.rstrip(b"\0").partition(b"\n")
+    return user_uuid.partition(b"\0")[0], note
 
 
 def _event(path: str, source: str) -> bytes:

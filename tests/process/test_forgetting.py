@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from tests.support.delivering import KEY, client_of, record
 from tests.support.launching import await_no_flusher, environment_of, launch
 from tests.support.loopback import Received, Server
 from tests.support.patience import PATIENCE_S
-from tests.support.tooling import tool
-from tests.support.writers import spooled_events
+from tests.support.tooling import process, tool
+from tests.support.writers import spooled_events, wait_until
 
 
 def addresses(server: Server) -> dict[str, str]:
@@ -194,6 +196,42 @@ def test_it_is_kept_until_a_server_accepts_and_nothing_else_is_sent(
         assert holds(home, user_uuid) == []
 
 
+def test_a_flusher_at_work_asks_and_the_tool_says_so(tmp_path: Path) -> None:
+    """It notices the choice before the tool has the lock: nothing is left to ask for."""
+    asked = threading.Event()
+
+    def choose(request: Received) -> Any:
+        if not request.target.endswith("/delete"):
+            begun.set()
+            assert asked.wait(PATIENCE_S)
+        return bad.reply(200)
+
+    begun = threading.Event()
+    with Server(choose=choose) as server:
+        home = Home(str(tmp_path / "home"))
+        asking = f"{server.url}/delete"
+        with (
+            client_of(
+                Path(home.root),
+                server.url,
+                events=9,
+                batch_events_max=2,
+                deletion_endpoint=asking,
+            ) as client,
+            ThreadPoolExecutor() as pool,
+        ):
+            flushing = pool.submit(client.flush, timeout_s=PATIENCE_S)
+            assert begun.wait(PATIENCE_S)
+            forgetting = process("forget", home=Path(home.root), **addresses(server))
+            wait_until(lambda: read_choice(home.consent) is not None)
+            asked.set()
+            out, _ = forgetting.communicate(timeout=PATIENCE_S)
+            assert flushing.result().stopped == "off"
+        assert json.loads(out)["server"] == "deleted"
+        assert len(wishes(server)) == 1
+        assert requests_waiting(home) == []
+
+
 def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
     tmp_path: Path,
 ) -> None:
@@ -211,6 +249,10 @@ def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
         assert len(wishes(server)) == 1
         (waiting,) = requests_waiting(home)
         made_ns = os.stat(waiting).st_mtime_ns
+        # Nor does the tool forget them, when the ledger that had them is gone.
+        done = tool("forget", home=Path(home.root), TELEMETRY_API_KEY=KEY)
+        assert (done.code, done.line["server"]) == (1, "waiting")
+        assert len(wishes(server)) == 2
         for command in ("status", "enable", "status"):
             done = tool(command, home=Path(home.root))
             if command == "status":
