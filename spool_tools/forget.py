@@ -50,12 +50,13 @@ def run(args: argparse.Namespace) -> int:
     if os.path.isdir(home.root):
         state = Spool(home, "forget").snapshot.state
         named = named or bool(state.deletion_endpoint)
-        config = _as_known(_as_known(config, state), last_try(home))
+        config = _as_known(config, state)
     asks = bool(config.deletion_endpoint or requests_waiting(home)) or named
     had_id = bool(known_uuid(home.user_uuid) or requests_waiting(home))
     turn_off(args, home, "forget", asks=asks)
     server, problem = "not asked", ""
     if requests_waiting(home):
+        config = _as_known(config, last_try(home))
         problem = _ask(config, home, args.timeout)
         server = "waiting" if problem else "deleted"
         said = _DELETED
