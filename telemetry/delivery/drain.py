@@ -673,8 +673,6 @@ class Drain:
             if not self._with(name, partial(self._narrow_range, known)):
                 done.add(key)
             has_failed_idly |= cannot_count and key in evidence.alone
-        if evidence.awaits_proof():
-            self._probe(within=False)
 
     def _waiting(self) -> list[tuple[str, Announced]]:
         """The ranges that may be tried, by segment: not the rest of a full one.

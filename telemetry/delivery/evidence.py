@@ -210,10 +210,6 @@ class Evidence:
             self.is_accepting and refused < 2 * FAILURES_MAX and others < FAILURES_MAX
         )
 
-    def awaits_proof(self) -> bool:
-        """Whether an acceptance now would show of an event that it is at fault."""
-        return any(map(self._is_refused, self._suspects))
-
     def is_doubtful(self, verdict: Verdict) -> bool:
         """Whether what failed since the last acceptance is held against no range."""
         return self._is_first_time or verdict.reason in self._flaps

@@ -112,11 +112,9 @@ def test_a_refusal_between_two_acceptances_shows_that_the_event_is_at_fault() ->
         found.accept([("a", GOOD)])
         for _ in range(tries):
             found.set_aside("a", SPENT, [("a", SPENT)], status(number))
-        assert found.awaits_proof() is is_proved
         assert not found.charge("a", SPENT)[1]
         found.accept([("a", RANGE)])
         assert found.charge("a", SPENT)[1] is is_proved
-        assert not found.awaits_proof()
 
 
 def test_an_acceptance_between_four_refusals_begins_them_anew() -> None:
