@@ -224,7 +224,7 @@ def _facts(
         deletions=len(requests_waiting(home)),
         deletion_answer=last_try(home).said,
         set_aside=sum(each.count for each in aside),
-        set_aside_reason=aside[0].reason if aside else "",
+        set_aside_reasons=tuple(dict.fromkeys(each.reason for each in aside)),
         ledgers_aside=tuple(set_aside_names(home.ledger)),
         is_ledger_unreadable=not spool.has_ledger,
         has_sqlite=find_spec("_sqlite3") is not None,

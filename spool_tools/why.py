@@ -49,6 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         what came of the last try
     stopped_pid: the process that flushes, if a signal stopped it
     set_aside: events whose batch the server does not accept while it accepts others
+    set_aside_reasons: what their batches drew
     ledgers_aside: names of the damaged ledgers that were set aside
     endpoint, key, mode: what the environment (or the build) of this tool says; the
         program may say something else
@@ -69,7 +70,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     deletions: int = 0
     deletion_answer: str = ""
     set_aside: int = 0
-    set_aside_reason: str = ""
+    set_aside_reasons: tuple[str, ...] = ()
     ledgers_aside: tuple[str, ...] = ()
     is_ledger_unreadable: bool = False
     has_sqlite: bool = True
@@ -211,11 +212,11 @@ def _refused_or_failed(facts: Facts) -> Why | None:
         said = "the disk or the ledger cannot be written, or a segment cannot be read"
         return Why("disk", f"{said}; {following}")
     if facts.set_aside and not _is_refused_altogether(facts):
+        said = ", ".join(facts.set_aside_reasons).replace(SLOW, "not answered before")
         return Why(
             "set_aside",
             f"{many(facts.set_aside, 'event')} set aside: {where} accepts others, "
-            f"but not these ({facts.set_aside_reason}); they are tried again in smaller "
-            f"parts; {following}",
+            f"but not these ({said}); they are tried again in smaller parts; {following}",
         )
     kind, _, detail = state.last_error.partition(": ")
     code, sentence = _KINDS.get(kind, _OTHER_KIND)
@@ -270,9 +271,11 @@ def _is_refused_altogether(facts: Facts) -> bool:
     """Whether the last flush failed on more than what had been set aside."""
     state = facts.state
     kind = state.last_error.partition(": ")[0]
-    has_others = facts.pending > facts.set_aside or kind != facts.set_aside_reason
-    has_failed = state.stopped == "waiting"
-    return has_failed and has_others and state.last_success_ms < state.last_error_ms
+    has_others = facts.pending > facts.set_aside
+    is_another = kind not in facts.set_aside_reasons
+    has_delivered = state.last_success_ms >= state.last_error_ms
+    enough = has_others and is_another if has_delivered else has_others or is_another
+    return state.stopped == "waiting" and enough
 
 
 def _paused(facts: Facts) -> Why:

@@ -175,7 +175,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({**plan(starts=1), **after("", "drained")}, "flusher_unfinished", "1 flusher"),
     (
-        {"set_aside": 7, "set_aside_reason": "403", **after("403: x")},
+        {"set_aside": 7, "set_aside_reasons": ("403",), **after("403: x")},
         "set_aside",
         "7 events set aside",
     ),
@@ -183,7 +183,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         {
             "pending": 31,
             "set_aside": 1,
-            "set_aside_reason": "400",
+            "set_aside_reasons": ("400",),
             "state": state(
                 last_error="refused: no", last_error_ms=2, last_success_ms=1
             ),
@@ -195,11 +195,26 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         {
             "pending": 31,
             "set_aside": 1,
-            "set_aside_reason": "400",
+            "set_aside_reasons": ("400",),
             "state": state(last_error="400: x", last_error_ms=2, last_success_ms=2),
         },
         "set_aside",
         "1 event set aside",
+    ),
+    (
+        {
+            "pending": 31,
+            "set_aside": 2,
+            "set_aside_reasons": ("slow", "400"),
+            "state": state(last_error="429: quota", last_error_ms=2, last_success_ms=2),
+        },
+        "server",
+        "does not accept: quota; 2 events set aside before",
+    ),
+    (
+        {"set_aside": 2, "set_aside_reasons": ("slow", "400"), **after("400: x")},
+        "set_aside",
+        "but not these (not answered before, 400)",
     ),
     (
         {
