@@ -105,7 +105,7 @@ class Drain:
         *,
         turn: int,
         failures: int,
-        begins_new: bool = False,
+        begins_new: bool,
     ) -> None:
         self.turn = turn
         # Whether the disk kept something from being settled.

@@ -33,6 +33,8 @@ def test_an_event_dies_if_the_flush_began_with_it_and_it_failed_again_beside_oth
     found.fail_again("a", SPENT, status(503))
     assert found.charge("a", SPENT) == (replace(SPENT, windows=WINDOWS_MAX), True)
     assert found.charge("a", EVENT) == (replace(EVENT, windows=1), False)
+    pair = replace(EVENT, count=2)
+    assert found.charge("a", pair) == (pair, False)
 
 
 def test_a_failure_counts_for_no_event_if_its_reason_came_and_went() -> None:
@@ -81,7 +83,8 @@ def test_a_range_is_tried_again_as_often_as_its_failure_may_be_the_servers() -> 
         others: bool = False,
     ) -> int:
         found = evidence()
-        found.has_others = others
+        if others:
+            found.has_others = True
         found.flap(flaps)
         verdict = status(reason)
         if begins:
@@ -233,3 +236,122 @@ def test_a_range_that_the_flush_began_with_is_cut_next() -> None:
     assert not found.is_cut_next("a", EVENT)
     assert not found.is_cut_next("a", RANGE)
     assert not found.is_cut_next("b", pair)
+
+
+def test_others_are_compared_once_enough_failed_in_a_row() -> None:
+    """More than four waits, or sixteen refusals; or time was asked for a second time."""
+    for verdict in (status(503), status(400)):
+        found = evidence()
+        found.row = [verdict] * bound(verdict)
+        assert found.is_compared("a", RANGE, verdict) is False
+        found.row.append(verdict)
+        assert found.is_compared("a", RANGE, verdict) is True
+    assert (bound(status(503)), bound(status(400))) == (4, 16)
+    found, busy = evidence(), status(503, asked_s=60)
+    for is_second in (False, True):
+        found.set_aside("a", RANGE, [("a", RANGE)], busy)
+        assert found.is_compared("a", RANGE, busy) is is_second
+        assert found.is_compared("a", RANGE, status(503)) is False
+
+
+def test_what_is_refused_for_the_first_time_is_held_against_none() -> None:
+    """Also what came and went; a range that was not answered has been no answer."""
+
+    def is_doubtful(*reasons: str, flaps: str = "") -> bool:
+        aside = [replace(RANGE, reason=reason) for reason in reasons]
+        found = Evidence(failures=0, aside=aside)
+        found.flap(flaps)
+        return found.is_doubtful(status(400))
+
+    assert is_doubtful() is is_doubtful("", "slow") is True
+    assert is_doubtful("400") is is_doubtful("slow", "400") is False
+    assert is_doubtful("400", flaps="400") is True
+    assert is_doubtful("400", flaps="503") is False
+
+
+def test_an_event_without_an_answer_is_at_fault_the_second_time() -> None:
+    """The flush began with it, or an earlier one did and drew none either."""
+    for unanswered, begins, is_dead in ((0, 0, False), (1, 0, True), (0, 1, True)):
+        known = replace(SPENT, unanswered=unanswered)
+        found = evidence()
+        if begins:
+            found.begin("a", known, status(503))
+        found.set_aside("a", known, [("a", known)], status(503))
+        found.leave_unanswered("a", known)
+        assert found.charge("a", known)[1] is is_dead
+
+
+def test_only_an_event_that_the_flush_began_with_dies_of_one_more_failure() -> None:
+    """Not a range, and not one that came later; a refusal without a fault is no sign."""
+    for known, begins in ((SPENT, False), (replace(SPENT, count=2), True)):
+        found = evidence()
+        if begins:
+            found.begin("a", known, status(503))
+        found.set_aside("a", SPENT, [("a", SPENT)], status(503))
+        found.fail_again("a", known, status(503))
+        assert found.charge("a", SPENT) == (SPENT, False)
+    found = evidence()
+    found.begin("a", SPENT, DOWN)  # no connection: nothing is known of the event
+    assert not found.began
+    assert found.row == [DOWN]
+
+
+def test_refusals_where_nothing_else_waited_count_as_flushes() -> None:
+    """Five of both kinds together, of which this is one."""
+    refused = replace(EVENT, windows=2, refusals=2)
+    found = evidence()
+    found.begin("a", refused, status(400))
+    found.set_aside("a", refused, [("a", refused)], status(400))
+    found.fail_again("a", refused, status(400))
+    assert found.charge("a", refused) == (replace(refused, windows=3), True)
+
+
+def test_each_failure_is_one_of_the_row() -> None:
+    """After four of them the server sees no more of the flush."""
+    found = evidence()
+    found.begin("a", EVENT, status(503))
+    found.fail_again("a", EVENT, status(503))
+    assert (len(found.row), found.tries_left()) == (2, 2)
+    found.row += [status(503)] * 3
+    assert found.tries_left() == 0
+    assert found.most_telling().retry_after_s is None
+
+
+def test_an_acceptance_begins_the_count_of_refusals_anew_and_no_other() -> None:
+    """What waits, or what the flush began with, is tried as often as before it."""
+    for number, begins, is_anew in (
+        (400, False, True),
+        (503, False, False),
+        (400, True, False),
+    ):
+        found = evidence()
+        if begins:
+            found.begin("a", EVENT, status(number))
+        for _ in range(2):
+            found.set_aside("a", EVENT, [("a", EVENT)], status(number))
+        assert not found.is_tried_again("a", EVENT, status(503))
+        found.accept([("a", GOOD)])
+        assert found.is_tried_again("a", EVENT, status(503)) is is_anew
+
+
+def test_one_range_is_itself_and_pairs_are_cut_next() -> None:
+    """A batch of one range is not copied; where two events began, their failure counts."""
+    assert whole([("a", RANGE)])[1] is RANGE
+    assert whole([("a", EVENT), ("b", EVENT)])[1].count == 2
+    found = evidence()
+    pair = replace(RANGE, count=2)
+    for known, again in ((EVENT, True), (pair, False)):
+        found.begin("a", known, status(503))
+        found.set_aside("a", known, [("a", known)], status(503))
+        assert found.is_tried_again("a", known, status(503)) is again
+    never = replace(RANGE, count=0)
+    assert not found.is_cut_next("b", never)
+
+
+def test_what_was_acquitted_is_not_taken_up_by_the_next_acceptance() -> None:
+    """An event that was the only one left, or moved: nothing of it is kept."""
+    found = evidence()
+    found.set_aside("a", SPENT, [("a", SPENT)], status(400))
+    found.acquit(("a", SPENT.start))
+    found.accept([("a", GOOD)])
+    assert not found.alone

@@ -9,7 +9,7 @@ from telemetry.spool.frame import Record
 
 def record(size: int) -> Record:
     text = frame.encode(0, b"x" * (size - 1))[1:]
-    return Record(start=0, end=len(text) + 1, seq=0, text=text)
+    return Record(start=7, end=7 + len(text) + 1, seq=0, text=text)
 
 
 def batches(

@@ -12,6 +12,7 @@ from telemetry.delivery.search import (
     PARTS_DEEP,
     SINGLES_MAX,
     first_ranges,
+    is_spent,
     middle,
     next_range,
     probe_event,
@@ -148,6 +149,28 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
     assert first([("b", spent), less], set(), single_first=True) == "a 60"
     assert first([("b", spent), less], {("b", 60)}) == "a 60"
     assert first([("b", spent), less], set(), begun=(60,)) == "b 60"
+    assert (
+        first([("b", bad), ("b", old)], set(), begun=(60,), single_first=True) == "b 60"
+    )
+    # One that failed alone waits for others, also where it borders on what was accepted.
+    assert first([("b", bad), ("a", small)], {("b", 60)}) == "a 10"
+    # A refused one may die before ranges of several: they may be accepted behind it.
+    refused, pair = replace(spent, reason="400"), replace(large, count=2)
+    assert first([("b", refused), ("a", pair)], set(), single_first=True) == "b 60"
+    assert first([("b", refused), ("a", pair)], set()) == "a 30"
+    assert first([("b", refused), ("a", small)], set(), single_first=True) == "a 10"
+    other = replace(spent, reason="503")
+    assert first([("b", other), ("a", pair)], set(), single_first=True) == "a 30"
+    two = [("b", bad), ("b", replace(refused, start=20, end=30)), ("a", pair)]
+    assert first(two, set(), begun=(60,), single_first=True) == "b 60"
+
+
+def test_an_event_is_spent_after_four_failures_of_either_kind() -> None:
+    """Flushes that tried it alone, and those that had nothing else to send."""
+    event = Announced(start=0, end=1, count=1)
+    for windows, refusals, is_last in ((4, 0, True), (2, 2, True), (3, 0, False)):
+        known = replace(event, windows=windows, refusals=refusals)
+        assert is_spent(known) is is_last
 
 
 def test_a_flush_begins_with_events_that_would_be_dead_then_with_a_range() -> None:
@@ -172,3 +195,7 @@ def test_a_flush_begins_with_events_that_would_be_dead_then_with_a_range() -> No
     assert first_ranges([tired, event(80, 4, tries=2)], count_max=2)[0][1].start == 80
     assert first_ranges([tired, small], count_max=2) == [tired]
     assert first_ranges([event(70, 4, tries=4), small], count_max=2) == [small]
+    pair = "a", replace(small[1], tries=5)
+    assert first_ranges([event(60, 0, tries=1), pair], count_max=2) == [pair]
+    late = event(60, 0, tries=3)
+    assert first_ranges([late, event(50, 1)], count_max=2) == [late]
