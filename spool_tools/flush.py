@@ -134,6 +134,7 @@ def _watched(
                 allowed=lambda: consent(home, os.environ).on,
                 logger=_Complaining(),
                 progress=progress,
+                by_hand=True,
             )
         except (TelemetryError, OSError) as error:
             complain("flush", f"{problem_of(error)}; everything is kept")

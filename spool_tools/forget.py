@@ -106,7 +106,7 @@ def _ask(config: Config, home: Home, timeout_s: float) -> str:
         environment=os.environ,
         allowed=lambda: False,
         progress=progress,
-        asks_now=True,
+        by_hand=True,
     )
     if not requests_waiting(home):
         return ""

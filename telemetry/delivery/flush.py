@@ -58,7 +58,7 @@ def flush(
     progress: Progress | None = None,
     ends: Callable[[], float] = lambda: math.inf,
     release: Callable[[], None] = lambda: None,
-    asks_now: bool = False,
+    by_hand: bool = False,
 ) -> FlushReport:
     """Drain the spool for at most `timeout_s` seconds and say what came of it.
 
@@ -67,8 +67,9 @@ def flush(
     `lock` is a descriptor that holds the flush lock already; without one it is
     taken here, and `busy` is the answer where somebody has it.
     `release` gives up the segment of this process, where the disk is full: only what is
-    deleted stays settled there, and nobody deletes a segment that is in use. With
-    `asks_now` a request for deletion is made whatever its wait. Raises nothing for what
+    deleted stays settled there, and nobody deletes a segment that is in use. `by_hand` is a
+    person with a tool: a request for deletion is made whatever its wait, and where events
+    go now is not remembered as where the program sends them. Raises nothing for what
     network, server or disk do.
     """
     progress = progress or Progress()
@@ -84,6 +85,7 @@ def flush(
         own_key,
         progress,
         release,
+        by_hand,
     )
     held = lock
     try:
@@ -101,7 +103,7 @@ def flush(
         if report.stopped in {"drained", "off"}:
             with suppress(OSError):
                 # The request is kept, or the next flush finds it gone.
-                this.ask(at_once=asks_now)
+                this.ask()
         return report
     except (LedgerError, OSError) as error:
         this.say("%s; everything is kept", error)
@@ -128,6 +130,7 @@ class _Flush(NamedTuple):
     own_key: OwnKey
     progress: Progress
     release: Callable[[], None]
+    by_hand: bool
 
     def say(self, message: str, *args: object) -> None:
         """One line for whoever develops."""
@@ -167,11 +170,12 @@ class _Flush(NamedTuple):
             stopped, verdict = _drained(drain)
             progress.verdict = verdict
             if stopped != "off":
+                before = books.snapshot.state
                 state = self._concluded(
-                    books.snapshot.state, plan, stopped, verdict, drain.says_nothing
+                    before, plan, stopped, verdict, drain.says_nothing
                 )
                 state = msgspec.structs.replace(
-                    state, probe=drain.turn, **self._where()
+                    state, probe=drain.turn, **self._learnt(before)
                 )
                 books.commit(state=state)
                 progress.is_concluded = books.is_saved
@@ -202,12 +206,11 @@ class _Flush(NamedTuple):
 
         return may_post
 
-    def ask(self, *, at_once: bool) -> None:
+    def ask(self) -> None:
         """Post the requests that a server delete what it has, if any wait and are due.
 
         What came of it, and when it may be asked again, are on disk on return: beside
-        the requests, as the ledger may be gone. A person who asks (`at_once`) waits for
-        no backoff.
+        the requests, as the ledger may be gone. A person who asks waits for no backoff.
         """
         config, home = self.config, self.home
 
@@ -220,7 +223,8 @@ class _Flush(NamedTuple):
             return
         destination = schedule.destination_of(config, asks=True)
         now, plan = time.time(), schedule.load(home.next_flush)
-        if not may_ask() or (plan.wait_ends(destination, now) > now and not at_once):
+        has_to_wait = plan.wait_ends(destination, now) > now and not self.by_hand
+        if has_to_wait or not may_ask():
             return
         stopped: Stopped = "waiting"
         try:
@@ -366,6 +370,14 @@ class _Flush(NamedTuple):
             "deletion_url": deletion if deletion == config.deletion_endpoint else "",
         }
 
+    def _learnt(self, before: DeliveryState) -> dict[str, str | int | None]:
+        """What the ledger is to say of that."""
+        where = self._where()
+        if not self.by_hand:
+            return where
+        known = msgspec.structs.asdict(before)
+        return {**{name: known[name] for name in where}, "endpoint": where["endpoint"]}
+
     def _remember_problem(self, books: Books, problem: str) -> None:
         """Why nothing can be sent is in the ledger, for `status`."""
         before = books.snapshot.state
@@ -375,7 +387,7 @@ class _Flush(NamedTuple):
                 last_error=problem,
                 last_error_ms=int(time.time() * 1000),
                 stopped="off",
-                **self._where(),
+                **self._learnt(before),
             )
             books.commit(state=state)
 

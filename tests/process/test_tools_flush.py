@@ -169,6 +169,25 @@ def test_it_sends_where_the_program_sent_last(home: Path) -> None:
     assert KEY.encode() not in (home / "ledger" / "cache.db").read_bytes()
 
 
+def test_where_a_person_sends_once_is_not_where_the_program_sends(home: Path) -> None:
+    """Nor is an address that was mistyped."""
+    with Server() as server, Server() as other:
+        with client_of(home, server.url, format="ndjson") as client:
+            client.flush(timeout_s=60)
+            client.track("later")
+        for endpoint in (other.url, "http://127.0.0.1:9/mistyped"):
+            named = ("--endpoint", endpoint, "--format", "records", "--timeout", "5")
+            tool("flush", *named, home=home, TELEMETRY_API_KEY=KEY)
+            assert tool("status", home=home).line["endpoint"] == endpoint
+            with client_of(home, "") as client:
+                client.track("last")
+        sent = len(server.requests)
+        done = tool("flush", home=home, TELEMETRY_API_KEY=KEY)
+    assert (done.code, done.line["delivered"]) == (0, 2)
+    assert (len(server.requests), len(other.requests)) == (sent + 1, 1)
+    assert server.requests[-1].headers["content-type"] == "application/x-ndjson"
+
+
 def test_an_address_with_a_secret_in_it_is_not_kept(home: Path) -> None:
     """A query or a password may be a key: it has to be said again."""
     with Server() as server:
