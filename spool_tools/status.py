@@ -207,13 +207,15 @@ def _facts(
     is_root = sys.platform != "win32" and os.geteuid() == 0
     is_others = is_root and problem_here.startswith(f"{home.root} belongs to")
     now = time.time()
+    state, plan = spool.snapshot.state, schedule.load(home.next_flush)
+    is_open = plan.starts > 0 or (plan.last > 0 and not state.stopped)
     return Facts(
         now=now,
-        state=spool.snapshot.state,
+        state=state,
         off=off,
         home_problem="" if is_others else problem_here,
         unusable=unusable,
-        plan=schedule.load(home.next_flush),
+        plan=plan,
         # A home that was made on a full disk has no file to count refusals in, and a
         # file system that copies what is overwritten cannot count them.
         refused=tuple(name for name, count in refused_since.items() if count)
@@ -228,12 +230,22 @@ def _facts(
         ledgers_aside=tuple(set_aside_names(home.ledger)),
         is_ledger_unreadable=not spool.has_ledger,
         has_sqlite=find_spec("_sqlite3") is not None,
+        load_problem=_load_problem() if is_open else "",
         endpoint=endpoint,
         key=key,
         mode=trimmed(os.environ.get("TELEMETRY_FLUSH", "")).lower(),
         problem=problem,
         lacks_key=any("(api_key=" in each for each in mistakes),
     )
+
+
+def _load_problem() -> str:
+    """Why a flusher cannot load what sends, in this Python; empty if it can."""
+    try:
+        import telemetry.wire.transport  # noqa: F401 - heavy, and seldom needed
+    except Exception as error:  # noqa: BLE001 - whatever a module of others raises
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def recording_problem(home: Home) -> str:

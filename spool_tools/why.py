@@ -51,6 +51,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: events whose batch the server does not accept while it accepts others
     set_aside_reasons: what their batches drew
     ledgers_aside: names of the damaged ledgers that were set aside
+    load_problem: why what sends cannot be loaded; empty: it can, or flushes end
     endpoint, key, mode: what the environment (or the build) of this tool says; the
         program may say something else
     problem: why that endpoint, key or header cannot be used; empty: it can
@@ -74,6 +75,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ledgers_aside: tuple[str, ...] = ()
     is_ledger_unreadable: bool = False
     has_sqlite: bool = True
+    load_problem: str = ""
     endpoint: str = ""
     key: bool = False
     mode: str = ""
@@ -123,6 +125,12 @@ def _why(facts: Facts) -> Why:
             "no_sqlite",
             "nothing can be sent: this Python was built without the module sqlite3; "
             "events are recorded and kept",
+        )
+    if facts.load_problem:
+        return Why(
+            "cannot_load",
+            f"nothing can be sent: this Python cannot load what sends "
+            f"({facts.load_problem}); events are recorded and kept",
         )
     if facts.stopped_pid:
         return Why(

@@ -3,6 +3,7 @@
     README.md    what servers have to do, for whoever writes one
     batch        what is posted at once, and what an answer to it names
     formats/     what a body looks like, and what an accepting answer says: a file each
+    library      urllib3, also where an optional module of its own is broken
     endpoint     which URL and proxy may be used
     headers      which header a key may go under
     request      the headers and the coding of a body

@@ -118,15 +118,14 @@ class URL(msgspec.Struct, frozen=True):
 def split(url: str) -> URL | None:
     """The parts of an absolute URL of any scheme; None if it cannot be one."""
     # Here, not above: a program that only prints its config loads no HTTP library.
-    from urllib3.exceptions import LocationParseError
-    from urllib3.util import parse_url
+    from telemetry.wire.library import urllib3
 
     found = None if _UNSAFE.search(url) else _ABSOLUTE.fullmatch(url)
     if found is None or " " in found["authority"]:
         return None
     try:
-        parts = parse_url(url)
-    except LocationParseError:
+        parts = urllib3.util.parse_url(url)
+    except urllib3.exceptions.LocationParseError:
         return None
     host, scheme = (parts.host or "").lower(), parts.scheme or ""
     # The parser takes a host in other letters where `idna` happens to be installed.

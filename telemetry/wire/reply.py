@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
-from urllib3 import HTTPResponse
-
 from telemetry.wire.endpoint import URL, is_same_place
+from telemetry.wire.library import urllib3
 from telemetry.wire.verdict import Failure, Outcome, Reply
 
 
@@ -143,7 +142,7 @@ def _decoded(body: bytes, coding: str, enough: int) -> Iterator[bytes]:
     """The content in pieces, as urllib3 decodes it, and not much beyond `enough`."""
     headers = {"content-encoding": coding}
     return _pieces(
-        HTTPResponse(BytesIO(body), headers, preload_content=False),
+        urllib3.HTTPResponse(BytesIO(body), headers, preload_content=False),
         enough,
         decode_content=True,
     )

@@ -29,10 +29,6 @@ from datetime import date
 from typing import Any, ClassVar
 from urllib.request import getproxies_environment
 
-import urllib3
-import urllib3.connection
-import urllib3.exceptions
-
 from telemetry.wire.connection import (
     WRITE_BYTES,
     BoundedResponse,
@@ -43,6 +39,7 @@ from telemetry.wire.deadline import Bounds, Runner, StillHangingError
 from telemetry.wire.endpoint import URL, HTTPClient, Proxy, parse_endpoint, proxy_for
 from telemetry.wire.failure import TrustError, failure
 from telemetry.wire.formats import RECORDS, Format
+from telemetry.wire.library import urllib3
 from telemetry.wire.reply import read_reply
 from telemetry.wire.request import RequestForm
 from telemetry.wire.unnoticed import hush, unnoticed

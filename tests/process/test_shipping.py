@@ -6,6 +6,7 @@ a minute had passed since the one before.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from tests.support.launching import (
     environment_of,
     flushers,
 )
+from tests.support.surroundings import REPOSITORY
 
 
 pytestmark = pytest.mark.skipif(
@@ -219,6 +221,43 @@ def test_a_module_that_was_left_out_hurts_nobody(module: str, tmp_path: Path) ->
     if module in {"telemetry.api", "telemetry.config", "msgspec"}:
         assert "nothing will be recorded" in done.stderr
         assert f"import of {module} halted" in done.stderr
+
+
+def test_an_optional_module_that_is_broken_is_as_one_that_is_missing(
+    tmp_path: Path,
+) -> None:
+    """brotlicffi without its native library raises OSError where urllib3 tries it."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    broken = 'raise OSError("cannot load library libbrotlienc.so.1")\n'
+    for name in ("brotlicffi", "brotli"):
+        (packages / f"{name}.py").write_text(broken)
+    path = os.pathsep.join((str(packages), str(REPOSITORY)))
+    with Collector(key="key") as collector:
+        launch(collector, tmp_path, PYTHONPATH=path)
+        assert collector.wait(events=1)
+        await_no_flusher(tmp_path)
+
+
+def test_a_python_that_cannot_load_what_sends_is_named(tmp_path: Path) -> None:
+    """It was built without OpenSSL: everything is kept, and `status` says why."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "ssl.py").write_text('raise ImportError("No module named _ssl")\n')
+    path = os.pathsep.join((str(packages), str(REPOSITORY)))
+    with Collector(key="key") as collector:
+        launch(collector, tmp_path, PYTHONPATH=path)
+        await_no_flusher(tmp_path)
+        home = ("--home", str(tmp_path / "app"))
+        done = subprocess.run(
+            [sys.executable, "-m", "spool_tools", "status", "--json", *home],
+            env=environment_of(tmp_path, PYTHONPATH=path),
+            capture_output=True,
+            check=False,
+        )
+        told = json.loads(done.stdout)
+        assert (told["why_code"], told["pending"]) == ("cannot_load", 1)
+        assert "(ImportError: No module named _ssl)" in told["why"]
 
 
 def test_an_installed_package_delivers(tmp_path: Path) -> None:

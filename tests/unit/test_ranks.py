@@ -37,7 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
 # One file owns each library: it names every option and translates every error.
 OWNERS: Mapping[str, frozenset[str]] = {
     "diskcache": frozenset({"books/ledger.py"}),
-    "urllib3": frozenset({"wire/endpoint.py", "wire/transport.py", "wire/reply.py"}),
+    "urllib3": frozenset({"wire/library.py"}),
     "tenacity": frozenset({"wire/retry.py"}),
     "click": frozenset({"integrations/click.py"}),
     "typer": frozenset({"integrations/typer.py"}),

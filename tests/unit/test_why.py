@@ -45,6 +45,11 @@ def with_another(waits: int) -> dict[str, Any]:
 CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"off": "DO_NOT_TRACK=1", "has_sqlite": False}, "off", "DO_NOT_TRACK=1"),
     ({"has_sqlite": False}, "no_sqlite", "without the module sqlite3"),
+    (
+        {**plan(starts=3), "load_problem": "ImportError: no ssl"},
+        "cannot_load",
+        "cannot load what sends (ImportError: no ssl)",
+    ),
     ({"home_problem": "/h belongs to user 1"}, "home", "/h belongs to user 1"),
     ({"unusable": "/h/flush.lock is closed"}, "unusable", "sent: /h/flush.lock is cl"),
     ({"state": DeliveryState()}, "due", "see `ulimit -n`"),
