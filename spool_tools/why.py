@@ -87,8 +87,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 _FULL = {
     "spool_full": "new events are refused, as the spool is full",
     "disk_error": "new events are refused, as the disk is full, or cannot be written",
-    "no_room": "new events may be refused, as the disk has hardly any room left for data "
-    "or for files",
+    "no_room": "new events may be refused, as the disk is full, or nearly so, of data or "
+    "of files",
 }
 
 

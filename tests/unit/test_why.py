@@ -64,7 +64,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {"refused": ("no_room",)},
         "due",
-        "may be refused, as the disk has hardly any room",
+        "may be refused, as the disk is full, or nearly so",
     ),
     ({"refused": ("too_big",)}, "due", "events wait"),
     ({"is_flushing": True}, "flushing", "at work"),
