@@ -142,6 +142,8 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     batch_events_max: Number = 0
     batch_bytes_max: Number = 0
     """The program's bounds of a batch; 0 if no flush has said them yet."""
+    full_bytes: Number = 0
+    """From this size on the program may leave a segment as full; 0: not known."""
     probe: Number = 0
     """How many probes were posted: the next one comes from another place."""
 

@@ -309,7 +309,7 @@ class _Flush(NamedTuple):
     def _drain_of(
         self, books: Books, poster: Poster, failures: int, *, begins_new: bool
     ) -> Drain:
-        config, home = self.config, self.home
+        config, home, state = self.config, self.home, books.snapshot.state
         bytes_max = config.spool_bytes_max // 4
         desk = Desk(
             home=home,
@@ -320,9 +320,9 @@ class _Flush(NamedTuple):
             quarantine_bytes_max=bytes_max,
             power=config.durability == "power",
             form=format_of(config.format),
-            full_bytes=config.segment_bytes_max - config.event_bytes_max,
+            full_bytes=state.full_bytes if self.by_hand else self._full_bytes(),
         )
-        turn = books.snapshot.state.probe
+        turn = state.probe
         return Drain(desk, poster, turn=turn, failures=failures, begins_new=begins_new)
 
     def _concluded(
@@ -353,8 +353,11 @@ class _Flush(NamedTuple):
             random=random.SystemRandom().random,
         )
 
+    def _full_bytes(self) -> int:
+        return max(self.config.segment_bytes_max - self.config.event_bytes_max, 0)
+
     def _where(self) -> dict[str, str | int | None]:
-        """Where events go, as `status` shows it."""
+        """Where events go, as `status` shows it, and in what parts."""
         config, without = self.config, self.own_key.without
         shown = without(redact(config.endpoint))
         deletion = without(redact(config.deletion_endpoint))
@@ -366,6 +369,7 @@ class _Flush(NamedTuple):
             "gzip": config.gzip,
             "batch_events_max": config.batch_events_max,
             "batch_bytes_max": config.batch_bytes_max,
+            "full_bytes": self._full_bytes(),
             "deletion_endpoint": deletion,
             "deletion_url": deletion if deletion == config.deletion_endpoint else "",
         }

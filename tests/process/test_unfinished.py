@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from spool_tools.collector import Collector
 from telemetry.books.view import read_snapshot
 from telemetry.delivery.census import take_census
 from telemetry.paths import Home
+from telemetry.spool.reader import segment_names
 from tests.support.surroundings import REPOSITORY, bare_environment, quiet_config
+from tests.support.tooling import tool
 
 
 PROGRAM = """
@@ -56,6 +59,38 @@ def test_a_session_that_is_cut_off_is_told_once(tmp_path: Path) -> None:
     assert unfinished["session_id"] == "cut off"
     home = Home(str(config.home))
     assert take_census(home, read_snapshot(home.ledger)).holds()
+
+
+def test_a_session_that_goes_on_in_another_file_is_not_told(tmp_path: Path) -> None:
+    """A flush by hand goes by the program's bounds, and without them it tells nothing."""
+    home = tmp_path / "home"
+    with Collector(key="k") as collector:
+        config = quiet_config(
+            home, endpoint=collector.url, api_key="k", segment_bytes_max=300_000
+        )
+
+        def flush_by_hand() -> list[str]:
+            named = {"TELEMETRY_ENDPOINT": collector.url, "TELEMETRY_API_KEY": "k"}
+            assert tool("flush", home=home, **named).code == 0
+            return told(collector)
+
+        def run(session: str, events: int) -> None:
+            with telemetry.Client(config) as client:
+                client.record_session_start("root", session)
+                for _ in range(events):
+                    client.record_tool_call("x" * 500, session, "root", timedelta())
+                if events:
+                    assert len(segment_names(Home(str(home)))) > 1
+                    client.record_session_end()
+
+        run("before any flush", 0)
+        assert flush_by_hand() == ["start"]
+        with telemetry.Client(config) as client:
+            assert client.flush(timeout_s=60).stopped == "drained"
+        run("long", 700)
+        assert flush_by_hand() == ["start", "start", *["call"] * 700, "end"]
+        run("cut off", 0)
+        assert flush_by_hand()[-2:] == ["start", "unfinished"]
 
 
 def sessions(collector: Collector) -> list[dict[str, Any]]:
