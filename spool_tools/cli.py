@@ -56,6 +56,11 @@ def ended(run: Callable[[], int], name: str) -> int:
 
         complain(name, problem_of(error))
         code = FAILED
+    except ImportError as error:
+        print(
+            f"spool-tools {name}: cannot load what it needs: {error}", file=sys.stderr
+        )
+        code = FAILED
     finally:
         for stream in (sys.stdout, sys.stderr):
             flush_or_drop(stream)

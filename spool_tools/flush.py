@@ -136,7 +136,7 @@ def _watched(
                 progress=progress,
                 by_hand=True,
             )
-        except (TelemetryError, OSError) as error:
+        except (TelemetryError, OSError, ImportError) as error:
             complain("flush", f"{problem_of(error)}; everything is kept")
         else:
             reports.append(report)

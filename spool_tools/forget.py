@@ -24,7 +24,6 @@ from spool_tools.target import add_target, destination, seconds, target_home
 from telemetry.books.entries import DeliveryState
 from telemetry.config import Config
 from telemetry.consent import consent
-from telemetry.delivery.flush import flush
 from telemetry.delivery.forgetting import Note, last_try
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.report import Progress
@@ -98,6 +97,10 @@ def _ask(config: Config, home: Home, timeout_s: float) -> str:
     decision = consent(home, os.environ)
     if not decision.asks:
         return f"{decision.reason} holds it back; {later} without that"
+    try:
+        from telemetry.delivery.flush import flush
+    except ImportError as error:
+        return f"this Python cannot load what sends ({error}); {later}"
     progress = Progress()
     flush(
         config,

@@ -242,7 +242,9 @@ def _facts(
 def _load_problem() -> str:
     """Why a flusher cannot load what sends, in this Python; empty if it can."""
     try:
-        import telemetry.wire.transport  # noqa: F401 - heavy, and seldom needed
+        # Heavy, and seldom needed.
+        import telemetry.books.ledger
+        import telemetry.delivery.flush  # noqa: F401
     except Exception as error:  # noqa: BLE001 - whatever a module of others raises
         return f"{type(error).__name__}: {error}"
     return ""
@@ -344,6 +346,8 @@ def _destination(environment: Mapping[str, str]) -> tuple[str, bool, str]:
             parse_endpoint(config.endpoint)
     except ConfigError as error:
         return "", False, str(error)
+    except ImportError:
+        return "", False, ""  # `_load_problem` tells it, once a flush has failed for it
     for problem in config.problems():
         if problem.field in {"endpoint", "api_key", "header"}:
             return "", False, str(problem)

@@ -333,7 +333,7 @@ _HINTS = {
         "certificate required": "it asks for a client's certificate; there is none here",
         "handshake failure": "it may ask for a client's certificate; there is none here",
     },
-    "proxy": {"": "correct HTTPS_PROXY, or name the host in NO_PROXY"},
+    "proxy": {"": "correct HTTPS_PROXY (or ALL_PROXY), or name the host in NO_PROXY"},
     "server": {"HTTP 415": "it may not take this `format`, or compression: see `gzip`"},
 }
 # What a server answers that does not understand what it is sent.

@@ -248,16 +248,25 @@ def test_a_python_that_cannot_load_what_sends_is_named(tmp_path: Path) -> None:
     with Collector(key="key") as collector:
         launch(collector, tmp_path, PYTHONPATH=path)
         await_no_flusher(tmp_path)
+
+    def ran(command: str) -> subprocess.CompletedProcess[str]:
         home = ("--home", str(tmp_path / "app"))
-        done = subprocess.run(
-            [sys.executable, "-m", "spool_tools", "status", "--json", *home],
-            env=environment_of(tmp_path, PYTHONPATH=path),
+        return subprocess.run(
+            [sys.executable, "-m", "spool_tools", command, *home],
+            env=environment_of(tmp_path, collector.url, PYTHONPATH=path),
             capture_output=True,
+            text=True,
             check=False,
         )
-        told = json.loads(done.stdout)
-        assert (told["why_code"], told["pending"]) == ("cannot_load", 1)
-        assert "(ImportError: No module named _ssl)" in told["why"]
+
+    status = json.loads(ran("status").stdout)
+    assert (status["why_code"], status["pending"]) == ("cannot_load", 1)
+    assert "(ImportError: No module named _ssl)" in status["why"]
+    said = "spool-tools flush: cannot load what it needs: No module named _ssl\n"
+    assert (ran("flush").stderr, ran("flush").returncode) == (said, 1)
+    # Whatever cannot be sent, off is off.
+    assert json.loads(ran("forget").stdout)["telemetry"] == "off"
+    assert json.loads(ran("status").stdout)["why_code"] == "off"
 
 
 def test_an_installed_package_delivers(tmp_path: Path) -> None:
