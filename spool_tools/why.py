@@ -13,7 +13,7 @@ import msgspec
 
 from spool_tools.wording import age, many, moment
 from telemetry.books.entries import DeliveryState
-from telemetry.delivery.schedule import HORIZON_S, Schedule
+from telemetry.delivery.schedule import HORIZON_S, STARTS_MAX, Schedule
 from telemetry.wire.formats import is_compressed
 from telemetry.wire.verdict import SLOW
 
@@ -206,11 +206,15 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     where = state.endpoint or "the endpoint"
     is_suspect = facts.plan.starts >= _STARTS_SUSPECT or _is_due(facts)
     if facts.plan.starts and is_suspect and not _has_an_answer(facts):
+        said = f"{many(facts.plan.starts, 'flusher')} in a row did not finish"
+        if (
+            facts.plan.starts >= STARTS_MAX
+        ):  # one that cannot be started counts as these
+            said = "flushers do not finish, or cannot be started"
         return Why(
             "flusher_unfinished",
-            f"{many(facts.plan.starts, 'flusher')} in a row did not finish: they are "
-            "ended from outside (a container or job that ends with its command), "
-            "cannot start, have too little time at a program's end (`exit_timeout_s`), or "
+            f"{said}: they are ended from outside (a container or job that ends with its "
+            "command), are refused by the system, have too little time at a program's end (`exit_timeout_s`), or "
             "cannot write (a limit of open files, file sizes or memory); "
             f"{_ended_within(facts)}{following}",
         )

@@ -176,9 +176,14 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {**plan(starts=3), **after("503: x")},
         "flusher_unfinished",
-        "3 flushers in a row",
+        "flushers do not finish, or cannot be started",
     ),
     ({**plan(starts=1), **after("", "drained")}, "flusher_unfinished", "1 flusher"),
+    (
+        {**plan(starts=2), **after("503: x")},
+        "flusher_unfinished",
+        "2 flushers in a row",
+    ),
     (
         {"set_aside": 7, "set_aside_reasons": ("403",), **after("403: x")},
         "set_aside",
@@ -237,7 +242,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
             "state": state(last_error="503: HTTP 503", last_error_ms=1_000_000),
         },
         "flusher_unfinished",
-        "3 flushers in a row",
+        "flushers do not finish, or cannot be started",
     ),
     ({**plan(at=NOW + 7200), **after("", "drained")}, "scheduled", "in 2 hours"),
     ({**plan(at=NOW + 10**9), **after("", "drained")}, "due", "is due"),
