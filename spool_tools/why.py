@@ -204,20 +204,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     """What kept the last flush from delivering, if it did."""
     state, following = facts.state, _next(facts)
     where = state.endpoint or "the endpoint"
-    is_suspect = facts.plan.starts >= _STARTS_SUSPECT or _is_due(facts)
-    if facts.plan.starts and is_suspect and not _has_an_answer(facts):
-        said = f"{many(facts.plan.starts, 'flusher')} in a row did not finish"
-        if (
-            facts.plan.starts >= STARTS_MAX
-        ):  # one that cannot be started counts as these
-            said = "flushers do not finish, or cannot be started"
-        return Why(
-            "flusher_unfinished",
-            f"{said}: they are ended from outside (a container or job that ends with its "
-            "command), are refused by the system, have too little time at a program's end (`exit_timeout_s`), or "
-            "cannot write (a limit of open files, file sizes or memory); "
-            f"{_ended_within(facts)}{following}",
-        )
+    if found := _never_finished(facts):
+        return found
     if state.stopped == "paused":
         return _paused(facts)
     if state.stopped == "disk":
@@ -249,6 +237,24 @@ def _refused_or_failed(facts: Facts) -> Why | None:
                 problem = f"{where} gave {detail}"
         return Why("deadline", f"{problem}; {following}; {advice}")
     return None
+
+
+def _never_finished(facts: Facts) -> Why | None:
+    """Flushers were started, and nothing is known of their end."""
+    starts = facts.plan.starts
+    is_suspect = starts >= _STARTS_SUSPECT or _is_due(facts)
+    if not starts or not is_suspect or _has_an_answer(facts):
+        return None
+    said = f"{many(starts, 'flusher')} in a row did not finish"
+    if starts >= STARTS_MAX:  # one that cannot be started counts as these
+        said = "flushers do not finish, or cannot be started"
+    return Why(
+        "flusher_unfinished",
+        f"{said}: they are ended from outside (a container or job that ends with its "
+        "command), are refused by the system, have too little time at a program's end "
+        "(`exit_timeout_s`), or cannot write (a limit of open files, file sizes or "
+        f"memory); {_ended_within(facts)}{_next(facts)}",
+    )
 
 
 def _ended_within(facts: Facts) -> str:
