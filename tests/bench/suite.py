@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from tests.bench.bench import REPOSITORY, Bench
@@ -17,19 +18,29 @@ BAR_S = 180.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """One run of it, without the installation before it."""
+    """One run of it, in an environment as it makes one; without the installation."""
     if bench.is_short:
         yield left_out(WHAT, "not in a short run")
         return
-    if not importlib.util.find_spec("xdist"):
-        yield left_out(WHAT, "the dependency group `tests` is not installed")
-        return
-    taken = run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal"],
-        environment=dict(os.environ),
-        directory=str(REPOSITORY),
-        patience_s=900,
-    )
+    with tempfile.TemporaryDirectory() as directory:
+        python = f"{directory}/bin/python"
+        install = [python, "-m", "pip", "install", "-q"]
+        try:
+            for command in (
+                [sys.executable, "-m", "venv", directory],
+                [*install, "--upgrade", "pip"],
+                [*install, "-e", ".", "--group", "tests"],
+            ):
+                subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
+        except subprocess.SubprocessError:
+            yield left_out(WHAT, "the dependency group `tests` cannot be installed")
+            return
+        taken = run(
+            [python, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal"],
+            environment=dict(os.environ),
+            directory=str(REPOSITORY),
+            patience_s=900,
+        )
     last = taken.output.strip().splitlines()[-1].partition(" in ")[0].strip("= ")
     yield at_most(
         WHAT,
