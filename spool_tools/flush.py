@@ -161,6 +161,8 @@ def _summary(report: FlushReport) -> str:
     said = _WHAT_TO_DO[report.stopped]
     if report.stopped == "drained" and report.damaged:
         said = "all that was whole is delivered, the rest is in quarantine/"
+    elif report.stopped == "drained" and report.pending:
+        said = "what waited is delivered, and more was recorded meanwhile"
     text = f"{', '.join(counts)}, in {many(report.requests, 'request')}: {said}"
     if report.stopped in {"waiting", "paused"} and report.next_attempt:
         text += f"; by itself not before {moment(int(report.next_attempt * 1000))}"

@@ -76,12 +76,16 @@ class SpoolFullError(RefusedError):
     reason = "spool_full"
 
     def __init__(self, size_bytes: int, bound_bytes: int) -> None:
-        super().__init__(
-            f"the spool holds {size_bytes} bytes, its bound is {bound_bytes}; "
-            "flush it, or raise Config.spool_bytes_max"
-        )
+        super().__init__(size_bytes, bound_bytes)
         self.size_bytes = size_bytes
         self.bound_bytes = bound_bytes
+
+    def __str__(self) -> str:
+        # Made for a person alone: one is raised for each event that is refused.
+        return (
+            f"the spool holds {self.size_bytes} bytes, its bound is {self.bound_bytes}; "
+            "flush it, or raise Config.spool_bytes_max"
+        )
 
 
 class DiskError(RefusedError):

@@ -50,6 +50,7 @@ Its caller holds the flush lock. It opens no ledger, takes no lock and starts no
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -74,6 +75,8 @@ T = TypeVar("T")
 
 # Requests of FAILURES_MAX for what was set aside; the others may find one that is accepted.
 BEGIN_MAX = 2
+# So often a flush looks for what was recorded meanwhile, however little it finds.
+PASSES_MAX = 8
 # After so many flushes in a row without a delivery, the next one begins with new events:
 # what was set aside is judged only beside an accepted event.
 BEGIN_FLUSHES = 2
@@ -317,14 +320,23 @@ class Drain:
     # Sending, and what is done with answers.
 
     def _send_all(self) -> None:
-        moved = True
-        while moved:
+        """All that waits is sent, and what is recorded meanwhile, but not for ever.
+
+        Beside a program that records without a pause each pass finds a few more events.
+        After PASSES_MAX it takes half a batch of them to go on; the others wait for the
+        next flush.
+        """
+        enough = 1
+        for passes in itertools.count(1):
             before = self._delivered
             for name in segment_names(self._desk.home):
                 self._with(name, self._send_segment)
             self._send_parts(self._gathered.take())
             self._land()
-            moved = self._delivered > before
+            if self._delivered - before < enough:
+                return
+            if passes >= PASSES_MAX:
+                enough = max(self._desk.batch_events_max // 2, 1)
 
     def _send_segment(self, segment: OpenSegment) -> None:
         name = segment.name

@@ -22,10 +22,10 @@ class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
     dead: dead letters that are kept
     damaged: damaged records that this flush found
     requests: requests that were made
-    stopped: why it ended: `drained` nothing is left; `deadline` its time was up;
-        `waiting` the server or the network is not ready; `paused` the server refuses
-        all that was sent; `busy` another flusher is at work; `off`
-        telemetry is off, or there is nowhere to send; `disk` the disk said no
+    stopped: why it ended: `drained` nothing is left but what was recorded meanwhile;
+        `deadline` its time was up; `waiting` the server or the network is not ready;
+        `paused` the server refuses all that was sent; `busy` another flusher is at work;
+        `off` telemetry is off, or there is nowhere to send; `disk` the disk said no
     next_attempt: the earliest time of the next one by itself, seconds since 1970;
         None where it may be at once
     """

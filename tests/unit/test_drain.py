@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from telemetry.books.view import read_snapshot
 from telemetry.delivery import search
+from telemetry.delivery.drain import PASSES_MAX
 from telemetry.spool.segment import Segment, adopt
 from telemetry.wire.retry import Halted
 from telemetry.wire.verdict import SLOW, Action, Verdict
@@ -62,6 +63,24 @@ def test_a_spool_is_drained_in_order_and_its_segments_are_deleted(spool: Spool) 
     assert (spool.left(), spool.files()) == ((28, 0, 0), [])
     assert spool.snapshot.segments == {}
     assert spool.turn == 0
+
+
+def test_what_is_recorded_without_a_pause_keeps_no_flush_from_its_end(
+    spool: Spool,
+) -> None:
+    """A server gets batches, and not a request for each event of a busy program."""
+    segments = itertools.count(9)
+
+    def record(_: list[int]) -> None:
+        segment = next(segments)
+        assert segment < 99, "it goes on for ever"
+        spool.write(segment, 1)
+
+    server = spool.drain(during=record)
+    assert spool.stopped == ""
+    # Each pass takes what the one before it was long enough for.
+    assert server.posted[4:8] == ["28 ok", "29 ok", "30 ok", "31 ok"]
+    assert spool.left() == (28 + 4 * PASSES_MAX, 4, 0)
 
 
 def test_one_request_is_alone_until_the_server_has_accepted_something(
