@@ -38,15 +38,18 @@ def run(args: argparse.Namespace) -> int:
 
 def turn_off(
     args: argparse.Namespace, home: Home, command: str, *, asks: bool = False
-) -> None:
-    """Remove all that was kept. Raises TelemetryError, which says what is left."""
+) -> bool:
+    """Remove all that was kept. Raises TelemetryError, which says what is left.
+
+    Returns: with `asks`, whether there was an id for a server to delete.
+    """
     off = "telemetry is off: nothing more is recorded or sent"
     later = "the next run of the program or of a tool removes what is kept"
     is_new = args.app is not None and not os.path.lexists(home.root)
     try:
         with failing_with("the choice is not written, nothing was removed"):
             make_home(home.root)
-            opt_out(home, asks=asks)
+            had_id = opt_out(home, asks=asks)
         # It removes what was kept as soon as no flusher is at work any more.
         with flush_lock_held(home, command, wait_s=args.wait):
             pass
@@ -63,3 +66,4 @@ def turn_off(
     if is_new:
         where = f"there was no spool in {home.root}; that program records nothing there"
         complain(command, f"{where}. One that keeps its events elsewhere needs --home")
+    return had_id

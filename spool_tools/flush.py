@@ -55,8 +55,12 @@ _WHAT_TO_DO = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add = parser.add_argument
-    add("--endpoint", metavar="URL", help="where to send (default: as last time)")
-    add("--format", choices=FORMATS, help="how (default: as last time)")
+    add(
+        "--endpoint",
+        metavar="URL",
+        help="where to send (default: as the program sent last)",
+    )
+    add("--format", choices=FORMATS, help="how (default: as the program sent last)")
     text = "end after so long; what is left is kept (default: 60)"
     add("--timeout", type=seconds_above_0, default=60.0, metavar="SECONDS", help=text)
 

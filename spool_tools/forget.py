@@ -27,7 +27,6 @@ from telemetry.consent import consent
 from telemetry.delivery.forgetting import Note, last_try
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.report import Progress
-from telemetry.identity import known_uuid
 from telemetry.paths import Home
 
 
@@ -51,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         named = named or bool(state.deletion_endpoint)
         config = _as_known(config, state)
     asks = bool(config.deletion_endpoint or requests_waiting(home)) or named
-    had_id = bool(known_uuid(home.user_uuid) or requests_waiting(home))
-    turn_off(args, home, "forget", asks=asks)
+    had_id = bool(requests_waiting(home))
+    had_id |= turn_off(args, home, "forget", asks=asks)
     server, problem = "not asked", ""
     if requests_waiting(home):
         config = _as_known(config, last_try(home))

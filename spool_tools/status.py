@@ -198,7 +198,12 @@ def _facts(
     refused_since: Mapping[str, int],
 ) -> Facts:
     home = spool.home
-    endpoint, key, problem = _destination(os.environ)
+    try:
+        endpoint, key, problem = _destination(os.environ)
+        load_problem = ""
+    except Exception as error:  # noqa: BLE001 - whatever a module of others raises
+        endpoint, key, problem = "", False, ""
+        load_problem = _told(error)
     entries = spool.snapshot.segments.values()
     aside = [each for entry in entries for each in entry.announced if each.reason]
     problem_here = recording_problem(home)
@@ -208,7 +213,8 @@ def _facts(
     is_others = is_root and problem_here.startswith(f"{home.root} belongs to")
     now = time.time()
     state, plan = spool.snapshot.state, schedule.load(home.next_flush)
-    is_open = plan.starts > 0 or (plan.last > 0 and not state.stopped)
+    if plan.starts > 0 or (plan.last > 0 and not state.stopped):
+        load_problem = load_problem or _load_problem()  # no end of a flush is known
     return Facts(
         now=now,
         state=state,
@@ -230,7 +236,7 @@ def _facts(
         ledgers_aside=tuple(set_aside_names(home.ledger)),
         is_ledger_unreadable=not spool.has_ledger,
         has_sqlite=find_spec("_sqlite3") is not None,
-        load_problem=_load_problem() if is_open else "",
+        load_problem=load_problem,
         endpoint=endpoint,
         key=key,
         mode=trimmed(os.environ.get("TELEMETRY_FLUSH", "")).lower(),
@@ -246,8 +252,12 @@ def _load_problem() -> str:
         import telemetry.books.ledger
         import telemetry.delivery.flush  # noqa: F401
     except Exception as error:  # noqa: BLE001 - whatever a module of others raises
-        return f"{type(error).__name__}: {error}"
+        return _told(error)
     return ""
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def recording_problem(home: Home) -> str:
@@ -346,8 +356,6 @@ def _destination(environment: Mapping[str, str]) -> tuple[str, bool, str]:
             parse_endpoint(config.endpoint)
     except ConfigError as error:
         return "", False, str(error)
-    except ImportError:
-        return "", False, ""  # `_load_problem` tells it, once a flush has failed for it
     for problem in config.problems():
         if problem.field in {"endpoint", "api_key", "header"}:
             return "", False, str(problem)

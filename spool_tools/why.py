@@ -51,7 +51,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: events whose batch the server does not accept while it accepts others
     set_aside_reasons: what their batches drew
     ledgers_aside: names of the damaged ledgers that were set aside
-    load_problem: why what sends cannot be loaded; empty: it can, or flushes end
+    load_problem: why what sends cannot be loaded in this Python; empty: it can, or it
+        was not tried, as flushes come to an end
     endpoint, key, mode: what the environment (or the build) of this tool says; the
         program may say something else
     problem: why that endpoint, key or header cannot be used; empty: it can
@@ -126,12 +127,6 @@ def _why(facts: Facts) -> Why:
             "nothing can be sent: this Python was built without the module sqlite3; "
             "events are recorded and kept",
         )
-    if facts.load_problem:
-        return Why(
-            "cannot_load",
-            f"nothing can be sent: this Python cannot load what sends "
-            f"({facts.load_problem}); events are recorded and kept",
-        )
     if facts.stopped_pid:
         return Why(
             "stopped",
@@ -140,6 +135,12 @@ def _why(facts: Facts) -> Why:
         )
     if facts.is_flushing:
         return Why("flushing", "a flusher is at work now")
+    if facts.load_problem:
+        return Why(
+            "cannot_load",
+            "nothing can be sent by a program that runs in this Python: it cannot load "
+            f"what sends ({facts.load_problem}); events are recorded and kept",
+        )
     if facts.unusable:
         return Why("unusable", f"nothing is sent: {facts.unusable}")
     if facts.is_ledger_unreadable:
@@ -212,7 +213,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
         said = "the disk or the ledger cannot be written, or a segment cannot be read"
         return Why("disk", f"{said}; {following}")
     if facts.set_aside and not _is_refused_altogether(facts):
-        said = ", ".join(facts.set_aside_reasons).replace(SLOW, "not answered before")
+        names = {SLOW: "not answered before"}
+        said = ", ".join(names.get(each, each) for each in facts.set_aside_reasons)
         return Why(
             "set_aside",
             f"{many(facts.set_aside, 'event')} set aside: {where} accepts others, "
@@ -291,9 +293,12 @@ def _is_refused_altogether(facts: Facts) -> bool:
     kind = state.last_error.partition(": ")[0]
     has_others = facts.pending > facts.set_aside
     is_another = kind not in facts.set_aside_reasons
-    has_delivered = state.last_success_ms >= state.last_error_ms
-    enough = has_others and is_another if has_delivered else has_others or is_another
-    return state.stopped == "waiting" and enough
+    if state.last_success_ms >= state.last_error_ms:
+        # It took some before: that others wait, too, may be as they are new.
+        is_more = has_others and is_another
+    else:
+        is_more = has_others or is_another
+    return state.stopped == "waiting" and is_more
 
 
 def _paused(facts: Facts) -> Why:
@@ -405,6 +410,6 @@ def _others(facts: Facts) -> str:
     if until <= facts.now:
         return ""
     return (
-        "; with another endpoint, key, header or format, one that failed before, not "
-        f"before {moment(int(until * 1000))}"
+        "; with another endpoint, key, header or format, one that failed before, it waits "
+        f"until {moment(int(until * 1000))} at the latest"
     )

@@ -157,9 +157,10 @@ def overwrite(path: str, content: bytes, mtime_ns: int) -> None:
 
 def free_bytes(path: str) -> int:
     found = os.statvfs(path)
-    # A file system that counts its files (f_files) may run out of them first.
-    has_files = not found.f_files or found.f_favail >= _FILES_MIN
-    return found.f_bavail * found.f_frsize if has_files else 0
+    # A file system that counts its files (f_files) may run out of them first. One that
+    # does not know how many are left says -1.
+    is_without = found.f_files and 0 <= found.f_favail < _FILES_MIN
+    return 0 if is_without else found.f_bavail * found.f_frsize
 
 
 def directory_problem(found: os.stat_result) -> str:

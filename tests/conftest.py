@@ -29,6 +29,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 
+# Set for a process that rewrites, so that it starts none.
+_IS_REWRITING = "TESTS_ARE_BEING_REWRITTEN"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Signals mean something: a shell's background jobs begin with Ctrl-C ignored.
 
@@ -45,8 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
                 # By its content: a mutant may have its original's size and time.
                 invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
             )
-    if config.getoption("numprocesses", None):
-        _rewrite_tests([Path(each) for each in config.args])
+    is_alone = _IS_REWRITING in os.environ or sys.pycache_prefix is not None
+    if config.getoption("numprocesses", None) and not is_alone:
+        _rewrite_tests([path for each in config.args if (path := Path(each)).is_dir()])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     hangup = getattr(signal, "SIGHUP", None)
@@ -62,13 +67,22 @@ def _rewrite_tests(directories: list[Path]) -> None:
     done = f"__pycache__/*.{sys.implementation.cache_tag}-pytest-*.pyc"
     collecting = [
         subprocess.Popen(
-            [sys.executable, "-m", "pytest", "--collect-only", "-qq", str(directory)],
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "--collect-only",
+                "-qq",
+                "-n",
+                "0",
+                directory,
+            ],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", _IS_REWRITING: "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         for directory in directories
-        if directory.is_dir() and not any(directory.glob(done))
+        if os.access(directory, os.W_OK) and not any(directory.glob(done))
     ]
     for process in collecting:
         process.wait()

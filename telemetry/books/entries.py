@@ -132,8 +132,8 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     deletion_url: str = ""
     """The same, complete; empty where it holds credentials or a query."""
     url: str = ""
-    """The endpoint, complete, for a flush that is asked for by hand; empty where the
-    endpoint holds credentials or a query."""
+    """The same, complete, for a flush that is asked for by hand; empty where it holds
+    credentials or a query."""
     header: str = "x-api-key"
     """The name of the header that the key goes into."""
     format: str = "records"
@@ -144,6 +144,8 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     """The program's bounds of a batch; 0 if no flush has said them yet."""
     full_bytes: Number = 0
     """From this size on the program may leave a segment as full; 0: not known."""
+    by_hand: bool = False
+    """Whether only flushes by hand have said all this, and none of the program's."""
     probe: Number = 0
     """How many probes were posted: the next one comes from another place."""
 

@@ -174,12 +174,20 @@ class _Flush(NamedTuple):
                 state = self._concluded(
                     before, plan, stopped, verdict, drain.says_nothing
                 )
-                state = msgspec.structs.replace(
-                    state, probe=drain.turn, **self._learnt(before)
-                )
-                books.commit(state=state)
+                is_elsewhere = self._is_elsewhere(before)
+                known: dict[str, str | int | None] = {
+                    "requests": state.requests,
+                    "probe": drain.turn,
+                }
+                if is_elsewhere:
+                    # What is known of the program's delivery stays as it is.
+                    state_now = msgspec.structs.replace(before, **known)
+                else:
+                    known |= self._learnt(before)
+                    state_now = msgspec.structs.replace(state, **known)
+                books.commit(state=state_now)
                 progress.is_concluded = books.is_saved
-                _store(home, plan, state)
+                _store(home, plan, state, is_beside=is_elsewhere)
             if verdict is not None:
                 self.say("%s: %s", stopped, verdict.detail or verdict.reason)
             return stopped
@@ -251,8 +259,7 @@ class _Flush(NamedTuple):
         said = verdict.detail or verdict.reason
         if verdict.rejected:
             said = verdict.rejected[0].reason or "the server rejected it"
-        where = msgspec.convert(self._where(), forgetting.Note)
-        forgetting.note_try(home, msgspec.structs.replace(where, said=said))
+        self._note_try(said)
         state = self._concluded(
             DeliveryState(),
             plan,
@@ -263,10 +270,14 @@ class _Flush(NamedTuple):
         )
         until = state.next_attempt_ms / 1000
         plan = schedule.load(home.next_flush)
-        plan.end_deletion(
-            destination, time.time(), failures=state.failures, until=until
-        )
+        plan.end_beside(destination, time.time(), failures=state.failures, until=until)
         schedule.store(home.next_flush, plan)
+
+    def _note_try(self, said: str) -> None:
+        where = forgetting.last_try(self.home)
+        if not self.by_hand or not where.deletion_url:
+            where = msgspec.convert(self._where(), forgetting.Note)
+        forgetting.note_try(self.home, msgspec.structs.replace(where, said=said))
 
     def _transport(self, config: Config, *, turn: int = 0) -> Transport:
         """What posts to the endpoint. Raises ConfigError if there is no usable one."""
@@ -374,17 +385,27 @@ class _Flush(NamedTuple):
             "deletion_url": deletion if deletion == config.deletion_endpoint else "",
         }
 
+    def _is_elsewhere(self, before: DeliveryState) -> bool:
+        """Whether a person sends to another destination than the program did last."""
+        is_known = bool(before.identity) and not before.by_hand
+        here = schedule.destination_of(self.config)
+        return self.by_hand and is_known and before.identity != here
+
     def _learnt(self, before: DeliveryState) -> dict[str, str | int | None]:
-        """What the ledger is to say of that."""
-        where = self._where()
-        if not self.by_hand:
-            return where
-        known = msgspec.structs.asdict(before)
-        return {**{name: known[name] for name in where}, "endpoint": where["endpoint"]}
+        """Where events go, for the ledger: what the program said, if it said anything."""
+        where = {**self._where(), "by_hand": self.by_hand}
+        if self.by_hand and before.identity and not before.by_hand:
+            known = msgspec.structs.asdict(before)
+            return {name: known[name] for name in where}
+        if self.by_hand:
+            where["full_bytes"] = 0  # the bounds are those of a tool
+        return where
 
     def _remember_problem(self, books: Books, problem: str) -> None:
         """Why nothing can be sent is in the ledger, for `status`."""
         before = books.snapshot.state
+        if self._is_elsewhere(before):
+            return
         if (before.last_error, before.stopped) != (problem, "off"):
             state = msgspec.structs.replace(
                 before,
@@ -409,9 +430,12 @@ def _drained(drain: Drain) -> tuple[Stopped, Verdict | None]:
     return ("disk" if drain.is_blocked else "drained"), None
 
 
-def _store(home: Home, plan: schedule.Schedule, state: DeliveryState) -> None:
+def _store(
+    home: Home, plan: schedule.Schedule, state: DeliveryState, *, is_beside: bool
+) -> None:
     """Where it cannot be, the next launch looks again; the flush itself is done."""
     with suppress(OSError):
         until = state.next_attempt_ms / 1000
-        plan.end(state.identity, time.time(), failures=state.failures, until=until)
+        end = plan.end_beside if is_beside else plan.end
+        end(state.identity, time.time(), failures=state.failures, until=until)
         schedule.store(home.next_flush, plan)

@@ -115,8 +115,14 @@ def note_try(home: Home, note: Note) -> None:
 def last_try(home: Home) -> Note:
     """What came of the last try, and where it went; empty where none was made yet."""
     for path in requests_waiting(home):
-        with suppress(OSError, msgspec.MsgspecError):
-            return msgspec.json.decode(_content(path)[1], type=Note)
+        with suppress(OSError):
+            _, note = _content(path)
+            try:
+                return msgspec.json.decode(note, type=Note) if note else Note()
+            except msgspec.MsgspecError:
+                return Note(
+                    said="what came of it cannot be read"
+                )  # cut by a power loss
     return Note()
 
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
 from zlib import crc32
 
 from telemetry.consent import (
@@ -61,13 +62,14 @@ _FORGOTTEN = "forgotten-"
 _PASSES = 10
 
 
-def opt_out(home: Home, *, asks: bool = False) -> None:
+def opt_out(home: Home, *, asks: bool = False) -> bool:
     """Nothing more is recorded or sent on return, by no process; the home exists.
 
-    What was kept is still to be removed (`finish_opt_out`), and with `asks` the server is
-    then to be asked to delete what it has. Interrupted by a signal, it
-    does the second step all the same. Raises OSError where the choice cannot be
-    written: then nothing has changed.
+    What was kept is still to be removed (`finish_opt_out`). With `asks` the server is then
+    to be asked to delete what it has: whether the id for that is in a file of its own,
+    which goes once a server has accepted. Interrupted by a signal, it does the second
+    step all the same. Raises OSError where the choice cannot be written: then nothing has
+    changed.
     """
     date = time.strftime("%Y-%m-%d", time.gmtime())
     before = read_choice(home.consent)
@@ -91,6 +93,20 @@ def opt_out(home: Home, *, asks: bool = False) -> None:
             except OSError:
                 # A mount point cannot be renamed. `finish_opt_out` reports the rest.
                 remove_files(home.spool)
+    with suppress(OSError):  # `finish_opt_out` tries again, when the rest is removed
+        return asks and _keep_request(home, choice)
+    return False
+
+
+def _keep_request(home: Home, choice: Choice) -> bool:
+    """Whether there is an id; it stands in its file on return. Raises OSError."""
+    is_kept = _note_id(home)
+    found = read_choice(home.consent)
+    is_lost = found is not None and not (found.on or found.asks)
+    if is_lost and requests_waiting(home):
+        # A flusher that was finishing an earlier opt-out wrote over this choice.
+        remember_choice(home.consent, choice)
+    return is_kept
 
 
 def _remember_on_full_disk(home: Home, choice: Choice) -> None:
@@ -139,6 +155,9 @@ def finish_opt_out(home: Home, *, lock: int | None = None) -> bool:
         choice.is_finished = True
         choice.asks = bool(requests_waiting(home))
         remember_choice(home.consent, choice)
+        if not choice.asks and requests_waiting(home):
+            choice.asks = True  # `opt_out` wrote it meanwhile, and looked before this
+            remember_choice(home.consent, choice)
         # A launch that read the choice before it was written may have made an id since;
         # from here on it finds that the opt-out is finished, and removes it itself.
         if os.path.lexists(home.user_uuid):
@@ -161,18 +180,25 @@ def _unfinished(home: Home) -> Choice | None:
 def _give_up_id(home: Home) -> None:
     """The id stands in a file of its own on return, for good.
 
-    Killed before it is removed under its old name, the next call writes the same file.
     On a full disk there is room for it once the rest is removed.
     """
-    user_uuid = known_uuid(home.user_uuid)
-    if not user_uuid:
-        return
-    path = f"{home.root}/{_FORGOTTEN}{crc32(user_uuid.encode()):08x}"
     try:
-        write_whole(path, user_uuid.encode(), first_wins=True, durable=True)
+        _note_id(home)
     except OSError:
         remove_kept(home, with_id=False)
+        _note_id(home)
+
+
+def _note_id(home: Home) -> bool:
+    """Whether there is an id; it stands in a file of its own on return. Raises OSError.
+
+    Killed before it is removed under its old name, the next call writes the same file.
+    """
+    user_uuid = known_uuid(home.user_uuid)
+    if user_uuid:
+        path = f"{home.root}/{_FORGOTTEN}{crc32(user_uuid.encode()):08x}"
         write_whole(path, user_uuid.encode(), first_wins=True, durable=True)
+    return bool(user_uuid)
 
 
 def requests_waiting(home: Home) -> list[str]:

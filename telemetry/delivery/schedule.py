@@ -58,8 +58,11 @@ HORIZON_S = 24 * 3600.0
 # What a flush that kills its program costs in the end: four programs a day.
 WITHIN_MAX_S = 6 * 3600.0
 _WITHIN_FACTOR = 6
+# Names of lines that are no destination of events: these are 8 hex digits.
 _WITHIN = "programs"
 _LAUNCHES = "launches"
+_DELETION = "z"
+_DIGITS = frozenset("0123456789abcdef")
 # After so many starts in a row that no flusher finished, programs flush by
 # themselves at exit. Every tenth time a detached flusher is tried once more.
 STARTS_MAX = 3
@@ -103,9 +106,13 @@ class Schedule:
         return until if not self.is_ahead(now) and until <= now + HORIZON_S else 0.0
 
     def others_wait_until(self, now: float) -> float:
-        """When no destination but the last one waits any more; not above `now`: none does."""
-        others = self.waits.keys() - {self.destination, _WITHIN, _LAUNCHES}
-        return max((self.wait_ends(name, now) for name in others), default=0.0)
+        """When the last of the other destinations may be tried; 0.0: none waits."""
+        others = [
+            self.wait_ends(name, now)
+            for name in self.waits
+            if self.destination not in {"", name} and _DIGITS.issuperset(name)
+        ]
+        return max((until for until in others if until > now), default=0.0)
 
     def not_before(
         self,
@@ -199,12 +206,13 @@ class Schedule:
         """Whether a flush within a program was thought not to have ended."""
         return self.waits.pop(_WITHIN, None) is not None
 
-    def end_deletion(
+    def end_beside(
         self, destination: str, now: float, *, failures: int, until: float
     ) -> None:
-        """A server was asked to delete what it has; it may be asked again at `until`.
+        """What is not the program's delivery ended; it may be tried again at `until`.
 
-        Events do not wait for that.
+        A request for deletion, or a flush by hand to another place. Events do not wait
+        for that.
         """
         if self.destination == destination:
             self.destination, self.last, self.at = "", int(now), now + WINDOW_S
@@ -249,10 +257,14 @@ def destination_crc(
 
 def destination_of(config: Config, *, asks: bool = False) -> str:
     """What a time for the next flush is set for; `asks` for a request for deletion."""
-    endpoint = f"deletion {config.deletion_endpoint}" if asks else config.endpoint
-    return destination_crc(
-        endpoint, config.header, config.api_key, config.format, config.gzip
+    found = destination_crc(
+        config.deletion_endpoint if asks else config.endpoint,
+        config.header,
+        config.api_key,
+        config.format,
+        config.gzip,
     )
+    return _DELETION + found[1:] if asks else found
 
 
 def make(path: str) -> None:

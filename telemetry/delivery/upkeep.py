@@ -36,7 +36,7 @@ RESERVE_BYTES = 256 * 1024
 # What a disk must take for it not to count as full: a ledger's birth, which needs
 # about 220 KiB, and the segments that grow meanwhile.
 _PROBE_BYTES = 2 * RESERVE_BYTES
-# As many files as a ledger is: a directory, the database and its journal.
+# Three files, as a ledger is a directory, a database and its journal.
 _PROBES = {"probe": _PROBE_BYTES, "probe-2": 0, "probe-3": 0}
 # Nobody takes so long between making a temporary file and renaming it.
 _OLD_S = 3600.0

@@ -1,35 +1,56 @@
-"""urllib3, loaded even where an optional module of its own is broken; who needs it is here.
+"""Loads urllib3, even if one of its optional modules is broken.
 
-It goes without a brotli that is missing. One whose native library is gone raises OSError
-instead of ImportError, and would stop every flush.
+urllib3 goes without a brotli that is missing. One whose native library is gone raises
+OSError instead of ImportError, and would end each flush.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 
-# What urllib3 loads if it can; none of it is needed for what we send and read.
+# What urllib3 loads if it is installed. Nothing that we send or read needs it.
 _OPTIONAL = ("brotlicffi", "brotli", "zstandard", "backports.zstd", "compression.zstd")
 
+
+def _load() -> None:
+    if "urllib3" not in sys.modules:
+        # An import that failed leaves parts that the next one would not put into place.
+        for name in [each for each in sys.modules if each.startswith("urllib3.")]:
+            del sys.modules[name]
+    for name in ("", ".connection", ".exceptions", ".util"):
+        importlib.import_module("urllib3" + name)
+
+
+def _is_broken(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False  # it is missing, which urllib3 expects
+    except Exception:  # noqa: BLE001 - whatever a module of others raises
+        return True
+    return False
+
+
 try:
-    import urllib3
-    import urllib3.connection
-    import urllib3.exceptions
-    import urllib3.util
+    _load()
 except ImportError:
     raise
-except Exception:  # noqa: BLE001 - whatever a module of others raises
-    # As if they were not installed; the program may still load them itself.
-    hidden = [name for name in _OPTIONAL if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+except Exception:  # noqa: BLE001 - as above
+    broken = [name for name in _OPTIONAL if _is_broken(name)]
+    # As if they were missing. Nobody else can load them either.
+    sys.modules.update(dict.fromkeys(broken))  # type: ignore[arg-type]
     try:
-        import urllib3
-        import urllib3.connection
-        import urllib3.exceptions
-        import urllib3.util
+        _load()
     finally:
-        for name in hidden:
-            del sys.modules[name]
+        for name in broken:
+            sys.modules.pop(name, None)
+
+import urllib3  # noqa: E402
+import urllib3.connection  # noqa: E402
+import urllib3.exceptions  # noqa: E402
+import urllib3.util  # noqa: E402
+
 
 __all__ = ["urllib3"]

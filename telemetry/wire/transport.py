@@ -1,4 +1,4 @@
-"""One POST and what came of it; the only user of urllib3.
+"""One POST and what came of it; the only user of urllib3's connections.
 
 - A post lasts no longer than its deadline. Reads and writes are bounded at the socket
   (`connection.py`); what cannot be bounded there runs on a thread that is abandoned

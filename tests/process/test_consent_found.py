@@ -16,7 +16,7 @@ import pytest
 
 import telemetry
 from telemetry import files
-from telemetry.consent import Choice, consent, remember_choice
+from telemetry.consent import Choice, consent, read_choice, remember_choice
 from telemetry.delivery import opt_out
 from telemetry.delivery.census import segment_records
 from telemetry.integrations.click import instrument
@@ -342,3 +342,35 @@ def test_a_choice_that_cannot_be_read_removes_no_id(tmp_path: Path) -> None:
         Path(home.consent).mkdir()
         assert not client.track("two")
     assert Path(home.user_uuid).read_bytes() == known
+
+
+@pytest.mark.parametrize(
+    "moment", ["remove_kept", "requests_waiting", "remember_choice"]
+)
+def test_a_wish_to_be_forgotten_is_not_lost_to_an_opt_out_that_is_being_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """`forget` comes before, between and behind what a flusher does to finish `disable`."""
+    home = _opted_out(tmp_path / "home")
+    real = getattr(opt_out, moment)
+    had_id = []
+
+    def beside(*given: Any) -> Any:
+        monkeypatch.undo()
+        if moment == "remove_kept":
+            had_id.append(opt_out.opt_out(home, asks=True))
+        found = real(*given)
+        if moment != "remove_kept":
+            had_id.append(opt_out.opt_out(home, asks=True))
+        return found
+
+    monkeypatch.setattr(opt_out, moment, beside)
+    assert opt_out.finish_opt_out(home)
+    assert opt_out.finish_opt_out(home)
+    choice = read_choice(home.consent)
+    assert choice is not None
+    # Where the id was gone already, nobody is told that a server was asked.
+    waits = bool(opt_out.requests_waiting(home))
+    assert (choice.on, choice.asks, had_id) == (False, waits, [waits])
+    assert waits is (moment == "remove_kept")
+    assert not Path(home.user_uuid).exists()

@@ -264,6 +264,14 @@ def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
             Path(home.root), server.url, events=1, deletion_endpoint=asking
         ) as client:
             assert client.flush(timeout_s=PATIENCE_S).delivered == 1
+        # A power loss leaves zeros, or the beginning, of what was noted.
+        whole = Path(waiting).read_bytes()
+        for torn in (whole[:60], whole[:36] + bytes(400), whole[:60] + bytes(400)):
+            Path(waiting).write_bytes(torn)
+            answer = tool("status", home=Path(home.root)).line["deletion_answer"]
+            assert answer == ("what came of it cannot be read" if torn[37] else None)
+        Path(waiting).write_bytes(whole)
+        os.utime(waiting, ns=(made_ns, made_ns))
         # Its own wait holds for the request alone.
         assert len(server.requests) == sent + 1
         assert os.stat(waiting).st_mtime_ns == made_ns

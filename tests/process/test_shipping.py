@@ -28,7 +28,7 @@ from tests.support.launching import (
     environment_of,
     flushers,
 )
-from tests.support.surroundings import REPOSITORY
+from tests.support.surroundings import REPOSITORY, run_python
 
 
 pytestmark = pytest.mark.skipif(
@@ -239,6 +239,18 @@ def test_an_optional_module_that_is_broken_is_as_one_that_is_missing(
         await_no_flusher(tmp_path)
 
 
+def test_an_import_of_the_host_that_failed_halfway_is_no_fault(tmp_path: Path) -> None:
+    """Too few open files, or Ctrl-C: parts of urllib3 stay, and it does not."""
+    source = (
+        "import sys, urllib3, urllib3.util, urllib3.exceptions\n"
+        "del sys.modules['urllib3']\n"
+        "from telemetry.wire.endpoint import parse_endpoint\n"
+        "print(parse_endpoint('https://x.example/v1').host)\n"
+    )
+    done = run_python(source, environment=environment_of(tmp_path))
+    assert (done.stdout, done.stderr) == ("x.example\n", "")
+
+
 def test_a_python_that_cannot_load_what_sends_is_named(tmp_path: Path) -> None:
     """It was built without OpenSSL: everything is kept, and `status` says why."""
     packages = tmp_path / "packages"
@@ -249,11 +261,11 @@ def test_a_python_that_cannot_load_what_sends_is_named(tmp_path: Path) -> None:
         launch(collector, tmp_path, PYTHONPATH=path)
         await_no_flusher(tmp_path)
 
-    def ran(command: str) -> subprocess.CompletedProcess[str]:
+    def ran(command: str, **more: str) -> subprocess.CompletedProcess[str]:
         home = ("--home", str(tmp_path / "app"))
         return subprocess.run(
             [sys.executable, "-m", "spool_tools", command, *home],
-            env=environment_of(tmp_path, collector.url, PYTHONPATH=path),
+            env=environment_of(tmp_path, collector.url, PYTHONPATH=path, **more),
             capture_output=True,
             text=True,
             check=False,
@@ -265,7 +277,9 @@ def test_a_python_that_cannot_load_what_sends_is_named(tmp_path: Path) -> None:
     said = "spool-tools flush: cannot load what it needs: No module named _ssl\n"
     assert (ran("flush").stderr, ran("flush").returncode) == (said, 1)
     # Whatever cannot be sent, off is off.
-    assert json.loads(ran("forget").stdout)["telemetry"] == "off"
+    forgot = ran("forget", TELEMETRY_DELETION_ENDPOINT=f"{collector.url}/delete")
+    assert json.loads(forgot.stdout)["telemetry"] == "off"
+    assert "cannot load what sends (No module named _ssl)" in forgot.stdout
     assert json.loads(ran("status").stdout)["why_code"] == "off"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.delivery import schedule
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
@@ -174,11 +175,15 @@ def test_where_a_person_sends_once_is_not_where_the_program_sends(home: Path) ->
     with Server() as server, Server() as other:
         with client_of(home, server.url, format="ndjson") as client:
             client.flush(timeout_s=60)
+            program = schedule.load(f"{home}/next-flush").destination
             client.track("later")
         for endpoint in (other.url, "http://127.0.0.1:9/mistyped"):
             named = ("--endpoint", endpoint, "--format", "records", "--timeout", "5")
             tool("flush", *named, home=home, TELEMETRY_API_KEY=KEY)
-            assert tool("status", home=home).line["endpoint"] == endpoint
+            status = tool("status", home=home).line
+            assert (status["endpoint"], status["last_flush"]) == (server.url, "drained")
+            assert status["why_code"] in {"nothing_pending", "scheduled", "due"}
+            assert schedule.load(f"{home}/next-flush").destination == program
             with client_of(home, "") as client:
                 client.track("last")
         sent = len(server.requests)
@@ -186,6 +191,19 @@ def test_where_a_person_sends_once_is_not_where_the_program_sends(home: Path) ->
     assert (done.code, done.line["delivered"]) == (0, 2)
     assert (len(server.requests), len(other.requests)) == (sent + 1, 1)
     assert server.requests[-1].headers["content-type"] == "application/x-ndjson"
+
+
+def test_where_no_program_has_flushed_a_person_is_remembered(home: Path) -> None:
+    """A program with flush="manual" leaves all to the tool, which knows the last place."""
+    with Server() as server:
+        for endpoint in ("http://127.0.0.1:9/mistyped", server.url):
+            named = ("--endpoint", endpoint, "--timeout", "5")
+            tool("flush", *named, home=home, TELEMETRY_API_KEY=KEY)
+            assert tool("status", home=home).line["endpoint"] == endpoint
+        with client_of(home, "", events=1):
+            pass
+        done = tool("flush", home=home, TELEMETRY_API_KEY=KEY)
+    assert (done.code, done.line["delivered"]) == (0, 1)
 
 
 def test_an_address_with_a_secret_in_it_is_not_kept(home: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from telemetry import files
 from telemetry.errors import HomeError
 from telemetry.files import (
+    free_bytes,
     make_directory,
     make_home,
     open_regular,
@@ -315,3 +316,16 @@ def test_directory_that_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sync_directory(f"{tmp_path}/nowhere")
     assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("files", "left", "is_room"),
+    [(0, 0, True), (100, 3, True), (100, 2, False), (100, -1, True)],
+)
+def test_room_is_bytes_and_files(
+    files: int, left: int, is_room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """btrfs counts no files, and CephFS does not know how many are left."""
+    values = (4096, 4096, 1000, 500, 400, files, left, left, 0, 255)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(values))
+    assert (free_bytes("/") > 0) is is_room

@@ -182,6 +182,9 @@ def test_each_library_is_used_by_its_owner() -> None:
         using = {path for path, libraries in users.items() if library in libraries}
         assert using, library
         assert using <= OWNERS[library], library
+    loader = "telemetry.wire.library"
+    using = {path for path, text in SOURCES.items() if f"from {loader} import" in text}
+    assert using == {f"wire/{name}.py" for name in ("endpoint", "reply", "transport")}
 
 
 def test_tools_import_the_package_and_never_the_reverse() -> None:

@@ -271,7 +271,7 @@ def test_flushes_that_end_their_programs_come_ever_more_rarely(home: Home) -> No
         schedule.store(home.next_flush, plan)
         # The other destinations have their lines; this one stays.
         for number in range(9):
-            plan.end_deletion(f"{number:08x}", now, failures=1, until=now)
+            plan.end_beside(f"{number:08x}", now, failures=1, until=now)
         assert plan.never_ended_within == 1
     schedule.note_cut(home)
     plan = schedule.load(home.next_flush)
@@ -290,7 +290,7 @@ def test_a_server_that_deletes_nothing_holds_back_no_event(home: Home) -> None:
     assert lock is not None
     with lock:
         plan = schedule.load(home.next_flush)
-        plan.end_deletion(deletion, NOW, failures=1, until=NOW + 6 * HOUR_S)
+        plan.end_beside(deletion, NOW, failures=1, until=NOW + 6 * HOUR_S)
         schedule.store(home.next_flush, plan)
     assert schedule.claim(CONFIG, home, NOW + HOUR_S, asks=True) is None
     # On again.
@@ -302,9 +302,9 @@ def test_a_server_that_deletes_nothing_holds_back_no_event(home: Home) -> None:
         assert plan.wait_ends(deletion, later) > later
         plan.end(events, later, failures=0, until=later + HOUR_S)
         assert plan.wait_ends(deletion, later) > later
-        plan.end_deletion(deletion, later, failures=2, until=later + 6 * HOUR_S)
+        plan.end_beside(deletion, later, failures=2, until=later + 6 * HOUR_S)
         assert plan.at == later + HOUR_S
-        plan.end_deletion(deletion, later, failures=0, until=later)
+        plan.end_beside(deletion, later, failures=0, until=later)
         assert deletion not in plan.waits
 
 
@@ -329,3 +329,19 @@ def test_launches_that_leave_all_to_their_end_are_counted_until_a_flush_begins(
     assert lock is not None
     lock.close()
     assert schedule.note_launch(home) == 1
+
+
+def test_what_else_waits_is_told_of_destinations_of_events_alone() -> None:
+    """Not of a request for deletion, nor of flushes that may have killed a program."""
+    config = Config(app="app", endpoint="https://x.example/v1", api_key="k")
+    deletion = schedule.destination_of(config, asks=True)
+    plan = Schedule()
+    plan.end("0" * 8, NOW, failures=1, until=NOW + 60)
+    plan.begin("0" * 8, NOW, is_within=True)
+    plan.end_beside(deletion, NOW, failures=1, until=NOW + HOUR_S)
+    assert plan.others_wait_until(NOW) == 0.0
+    plan.end_beside("1" * 8, NOW, failures=1, until=NOW + 600)
+    plan.end_beside("2" * 8, NOW, failures=1, until=NOW + 300)
+    assert NOW + 600 <= plan.others_wait_until(NOW) <= NOW + 601
+    assert plan.others_wait_until(NOW + 700) == 0.0
+    assert (plan.destination, plan.failures("0" * 8)) == ("0" * 8, 1)

@@ -48,7 +48,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {**plan(starts=3), "load_problem": "ImportError: no ssl"},
         "cannot_load",
-        "cannot load what sends (ImportError: no ssl)",
+        "cannot load what sends (ImportError: no ssl); events",
     ),
     ({"home_problem": "/h belongs to user 1"}, "home", "/h belongs to user 1"),
     ({"unusable": "/h/flush.lock is closed"}, "unusable", "sent: /h/flush.lock is cl"),
@@ -123,7 +123,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {**with_another(7200), **after("503: HTTP 503: try later")},
         "server",
-        "or format, one that failed before, not before 2026-09-21 16:13:20",
+        "one that failed before, it waits until 2026-09-21 16:13:20 UTC at the latest",
     ),
     (after("header: it is no header name", "off"), "bad_header", "no header name"),
     (after("name: nodename nor servname"), "name", "does not resolve: nodename"),
