@@ -71,7 +71,9 @@ def failure(
     """
     chain = list(_chain(exc))
     kind, text = _sort(chain) or (otherwise, type(exc).__name__)
-    refusal = next((m for e in chain if (m := _TUNNEL.search(str(e)))), None)
+    # The text of no other is asked for: a client of the host's may raise anything.
+    said = [str(each) for each in chain if isinstance(each, OSError)]
+    refusal = next((m for each in said if (m := _TUNNEL.search(each))), None)
     if refusal:
         kind, text = "proxy", f"{proxy} answers {refusal[1]} to CONNECT"
     elif at_proxy:

@@ -55,6 +55,15 @@ def broken(*_: Any) -> Any:
     raise LookupError("secret of the client")
 
 
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("secret of the client")
+
+
+def unspeakable() -> Any:
+    raise UnspeakableError
+
+
 def refused(*, hidden: bool) -> Any:
     try:
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
@@ -140,6 +149,7 @@ ANSWERS: list[tuple[str, Callable[[], Any], object]] = [
     ("a body that is text", lambda: Answer(status=200, read=body_of("text")), (200, "cut")),
     ("a place that raises", lambda: Answer(status=200, geturl=broken), "other"),
     ("a client that raises", broken, "other"),
+    ("a client whose error has no text", unspeakable, "other"),
     ("a client that says why", lambda: refused(hidden=False), "refused"),
     ("a client that does not", lambda: refused(hidden=True), "other"),
 ]  # fmt: skip
