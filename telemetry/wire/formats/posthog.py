@@ -4,7 +4,8 @@
 
 `uuid` is the `event_id`, by which PostHog deduplicates, `distinct_id` the `user_uuid`. No
 profile of a person is made, and no place is looked up from the address. The key is put in
-as the body is sent. There is no `sent_at`: a retry is byte-identical.
+as the body is sent. There is no `sent_at`: a retry is byte-identical, as long as the key is
+the same.
 """
 
 from __future__ import annotations
