@@ -105,7 +105,13 @@ class Bench:
             quarantine_bytes_max=1 << 30,
             power=False,
         )
-        drain = Drain(desk, poster, turn=0, failures=0)  # type: ignore[arg-type]
+        drain = Drain(
+            desk,
+            poster,  # type: ignore[arg-type]
+            turn=0,
+            failures=0,
+            begins_new=False,
+        )
         try:
             drain.run()
             books.commit()
