@@ -175,17 +175,13 @@ class _Flush(NamedTuple):
                     before, plan, stopped, verdict, drain.says_nothing
                 )
                 is_elsewhere = self._is_elsewhere(before)
-                known: dict[str, str | int | None] = {
-                    "requests": state.requests,
-                    "probe": drain.turn,
-                }
-                if is_elsewhere:
-                    # What is known of the program's delivery stays as it is.
-                    state_now = msgspec.structs.replace(before, **known)
-                else:
-                    known |= self._learnt(before)
-                    state_now = msgspec.structs.replace(state, **known)
-                books.commit(state=state_now)
+                kept = before  # what is known of the program's delivery
+                if not is_elsewhere:
+                    kept = msgspec.structs.replace(state, **self._learnt(before))
+                kept = msgspec.structs.replace(
+                    kept, requests=state.requests, probe=drain.turn
+                )
+                books.commit(state=kept)
                 progress.is_concluded = books.is_saved
                 _store(home, plan, state, is_beside=is_elsewhere)
             if verdict is not None:
