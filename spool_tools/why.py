@@ -100,10 +100,12 @@ def why(facts: Facts) -> Why:
         return found
     said = "no server was asked yet to delete what it has: a run of the program does"
     if facts.deletion_answer:
+        until = facts.plan.deletion_waits_until(facts.now)
+        at = f"not before {moment(int(until * 1000))}" if until else "when they are due"
         said = (
             "the last try to have the server delete what it has came to nothing "
-            f"({facts.deletion_answer}); later runs of the program try again, ever more "
-            "rarely, and `spool-tools forget` does at once"
+            f"({facts.deletion_answer}); later runs of the program try again, {at}, and "
+            "`spool-tools forget` does at once"
         )
     return Why(found.code, f"{found.sentence}; {said}")
 

@@ -107,12 +107,18 @@ class Schedule:
 
     def others_wait_until(self, now: float) -> float:
         """When the last of the other destinations may be tried; 0.0: none waits."""
-        others = [
-            self.wait_ends(name, now)
-            for name in self.waits
-            if self.destination not in {"", name} and _DIGITS.issuperset(name)
-        ]
-        return max((until for until in others if until > now), default=0.0)
+        if not self.destination:
+            return 0.0
+        others = self.waits.keys() - {self.destination}
+        return self._latest(now, [n for n in others if _DIGITS.issuperset(n)])
+
+    def deletion_waits_until(self, now: float) -> float:
+        """When a server may be asked again to delete what it has; 0.0: it may now."""
+        return self._latest(now, [n for n in self.waits if n.startswith(_DELETION)])
+
+    def _latest(self, now: float, names: list[str]) -> float:
+        ends = [self.wait_ends(name, now) for name in names]
+        return max((until for until in ends if until > now), default=0.0)
 
     def not_before(
         self,

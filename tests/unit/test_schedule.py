@@ -340,6 +340,8 @@ def test_what_else_waits_is_told_of_destinations_of_events_alone() -> None:
     plan.begin("0" * 8, NOW, is_within=True)
     plan.end_beside(deletion, NOW, failures=1, until=NOW + HOUR_S)
     assert plan.others_wait_until(NOW) == 0.0
+    assert NOW + HOUR_S <= plan.deletion_waits_until(NOW) <= NOW + HOUR_S + 1
+    assert plan.deletion_waits_until(NOW + HOUR_S + 2) == 0.0
     plan.end_beside("1" * 8, NOW, failures=1, until=NOW + 600)
     plan.end_beside("2" * 8, NOW, failures=1, until=NOW + 300)
     assert NOW + 600 <= plan.others_wait_until(NOW) <= NOW + 601
