@@ -123,7 +123,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             and a file that is damaged costs at most so much
         event_bytes_max: bytes of one event; what collectors commonly take
         batch_events_max: events in one request; a lost reply costs so many again
-        batch_bytes_max: bytes in one request, a common bound of collectors
+        batch_bytes_max: bytes of the events in one request, as `records` has them; a
+            common bound of collectors
         flush_interval_s: seconds without a flush after one that emptied the spool
         connect_timeout_s: seconds for a TCP handshake; longer ones rarely end well
         read_timeout_s: seconds of silence between two bytes of a reply
