@@ -101,6 +101,7 @@ def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
         "gzip": last.gzip if form == last.format else None,
         "batch_events_max": last.batch_events_max or None,
         "batch_bytes_max": last.batch_bytes_max or None,
+        "accept_statuses": last.accept_statuses,
     }
     if "TELEMETRY_HEADER" not in os.environ and last.url:
         named["header"] = last.header

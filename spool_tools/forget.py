@@ -75,10 +75,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _as_known(config: Config, state: DeliveryState | Note) -> Config:
-    """The config with what an earlier flush knew of the addresses."""
+    """The config with what an earlier flush knew of the addresses, and of acceptance."""
+    changes: dict[str, Any] = {}
+    if not config.accept_statuses:
+        changes["accept_statuses"] = state.accept_statuses
     if config.deletion_endpoint or not state.deletion_url:
-        return config
-    changes: dict[str, Any] = {"deletion_endpoint": state.deletion_url}
+        return msgspec.structs.replace(config, **changes)
+    changes["deletion_endpoint"] = state.deletion_url
     if not config.endpoint and state.url:
         changes |= {"endpoint": state.url, "format": state.format, "gzip": state.gzip}
         if "TELEMETRY_HEADER" not in os.environ:

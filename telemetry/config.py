@@ -137,7 +137,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         exit_timeout_s: seconds that `exit` mode may hold the program
         reply_bytes_max: bytes that are read of a reply: enough to name every event
             of a batch as rejected
-        accept_statuses: HTTP statuses that count as acceptance; empty: every 2xx
+        accept_statuses: HTTP statuses, of the 2xx, that count as acceptance; empty:
+            every one
         gzip: True compresses requests; None: where the format's receivers take it
 
     Raises:
@@ -271,6 +272,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         }
         if "tags" in replaced:
             replaced["tags"] = {}
+        if isinstance(self.accept_statuses, (tuple, list)):
+            replaced.pop("accept_statuses", None)
         if not isinstance(self.app, str):
             replaced["app"] = ""
         return msgspec.structs.replace(self, **replaced) if replaced else self, found
@@ -348,10 +351,7 @@ def _problem(name: str, value: Any, default: object, *, full: bool) -> str:
     if isinstance(default, (int, float)):
         return _wrong_number(value, is_whole=isinstance(default, int))
     if isinstance(default, tuple):
-        is_right = isinstance(value, (tuple, list)) and all(
-            type(number) is int for number in value
-        )
-        return "" if is_right else f"must be whole numbers, not {given}"
+        return _wrong_statuses(value)
     if not isinstance(value, str):
         return f"must be a text, not {given}"
     return _wrong_text(name, value, full=full)
@@ -360,6 +360,16 @@ def _problem(name: str, value: Any, default: object, *, full: bool) -> str:
 def _must(name: str, value: object) -> str:
     *words, last = _CHOICES[name]
     return f"must be {', '.join(words)}{' or ' if words else ''}{last}, not {value!r}"
+
+
+def _wrong_statuses(value: Any) -> str:
+    is_right = isinstance(value, (tuple, list)) and all(
+        type(number) is int for number in value
+    )
+    if not is_right:
+        return f"must be whole numbers, not {type(value).__name__}"
+    others = [str(number) for number in value if not 200 <= number <= 299]
+    return f"{', '.join(others)} accepts nothing: only a 2xx does" if others else ""
 
 
 def _wrong_number(value: Any, *, is_whole: bool) -> str:

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -363,7 +363,7 @@ class _Flush(NamedTuple):
     def _full_bytes(self) -> int:
         return max(self.config.segment_bytes_max - self.config.event_bytes_max, 0)
 
-    def _where(self) -> dict[str, str | int | None]:
+    def _where(self) -> dict[str, Any]:
         """Where events go, as `status` shows it, and in what parts."""
         config, without = self.config, self.own_key.without
         shown = without(redact(config.endpoint))
@@ -377,6 +377,7 @@ class _Flush(NamedTuple):
             "batch_events_max": config.batch_events_max,
             "batch_bytes_max": config.batch_bytes_max,
             "full_bytes": self._full_bytes(),
+            "accept_statuses": tuple(config.accept_statuses),
             "deletion_endpoint": deletion,
             "deletion_url": deletion if deletion == config.deletion_endpoint else "",
         }
@@ -387,7 +388,7 @@ class _Flush(NamedTuple):
         here = schedule.destination_of(self.config)
         return self.by_hand and is_known and before.identity != here
 
-    def _learnt(self, before: DeliveryState) -> dict[str, str | int | None]:
+    def _learnt(self, before: DeliveryState) -> dict[str, Any]:
         """Where events go, for the ledger: what the program said, if it said anything."""
         where = {**self._where(), "by_hand": self.by_hand}
         if self.by_hand and before.identity and not before.by_hand:

@@ -64,6 +64,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     header: str = "x-api-key"
     format: str = "records"
     gzip: bool | None = None
+    accept_statuses: tuple[int, ...] = ()
 
 
 def addressed(config: Config) -> Config:

@@ -193,6 +193,20 @@ def test_where_a_person_sends_once_is_not_where_the_program_sends(home: Path) ->
     assert server.requests[-1].headers["content-type"] == "application/x-ndjson"
 
 
+def test_what_the_program_takes_for_acceptance_holds_by_hand(home: Path) -> None:
+    """It knows a front that answers 200 without storing; a tool does not."""
+    with Server(choose=lambda _: bad.reply(200)) as server:
+        asking = f"{server.url}/delete"
+        said = {"accept_statuses": (201,), "deletion_endpoint": asking}
+        with client_of(home, server.url, **said) as client:
+            assert client.flush(timeout_s=60).delivered == 0
+        done = tool("flush", home=home, TELEMETRY_API_KEY=KEY)
+        assert (done.code, done.line["delivered"], done.line["pending"]) == (1, 0, 700)
+        for _ in range(2):
+            done = tool("forget", home=home, TELEMETRY_API_KEY=KEY)
+            assert (done.code, done.line["server"]) == (1, "waiting")
+
+
 def test_where_no_program_has_flushed_a_person_is_remembered(home: Path) -> None:
     """A program with flush="manual" leaves all to the tool, which knows the last place."""
     with Server() as server:

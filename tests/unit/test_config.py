@@ -310,3 +310,12 @@ def test_any_config_has_a_sound_form(fields: dict[str, object]) -> None:
     assert repr(config).startswith("Config(app='app'")
     if fields.get("enabled", True) is not True:
         assert sound.enabled is False
+
+
+def test_a_status_that_accepts_nothing_is_told_and_the_others_stay() -> None:
+    """Without the option every 2xx would be taken for acceptance."""
+    for statuses, problem in (((200, 409), "409 accepts"), ((0, 999), "0, 999 ac")):
+        config, (error,) = Config(app="app", accept_statuses=statuses).sound()
+        assert config.accept_statuses == statuses
+        assert problem in str(error)
+    assert Config(app="app", accept_statuses=(200, 201)).problems() == []
