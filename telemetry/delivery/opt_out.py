@@ -76,6 +76,8 @@ def opt_out(home: Home, *, asks: bool = False) -> bool:
     # A request that waits is not withdrawn by opting out once more.
     asks = asks or bool(before and before.asks) or bool(requests_waiting(home))
     choice = Choice(on=False, date=date, is_finished=False, asks=asks)
+    # Known before a flusher can remove it. Where one asks at once, it is asked twice.
+    user_uuid = known_uuid(home.user_uuid) if asks else ""
     try:
         try:
             remember_choice(home.consent, choice)
@@ -94,19 +96,19 @@ def opt_out(home: Home, *, asks: bool = False) -> bool:
                 # A mount point cannot be renamed. `finish_opt_out` reports the rest.
                 remove_files(home.spool)
     with suppress(OSError):  # `finish_opt_out` tries again, when the rest is removed
-        return asks and _keep_request(home, choice)
+        return bool(user_uuid) and _keep_request(home, choice, user_uuid)
     return False
 
 
-def _keep_request(home: Home, choice: Choice) -> bool:
-    """Whether there is an id; it stands in its file on return. Raises OSError."""
-    is_kept = _note_id(home)
+def _keep_request(home: Home, choice: Choice, user_uuid: str) -> bool:
+    """The id stands in its file on return, and the choice says so. Raises OSError."""
+    _note_id(home, user_uuid)
     found = read_choice(home.consent)
     is_lost = found is not None and not (found.on or found.asks)
     if is_lost and requests_waiting(home):
         # A flusher that was finishing an earlier opt-out wrote over this choice.
         remember_choice(home.consent, choice)
-    return is_kept
+    return True
 
 
 def _remember_on_full_disk(home: Home, choice: Choice) -> None:
@@ -178,27 +180,29 @@ def _unfinished(home: Home) -> Choice | None:
 
 
 def _give_up_id(home: Home) -> None:
-    """The id stands in a file of its own on return, for good.
-
-    On a full disk there is room for it once the rest is removed.
-    """
-    try:
-        _note_id(home)
-    except OSError:
-        remove_kept(home, with_id=False)
-        _note_id(home)
-
-
-def _note_id(home: Home) -> bool:
-    """Whether there is an id; it stands in a file of its own on return. Raises OSError.
+    """The id, if there is one, stands in a file of its own on return, for good.
 
     Killed before it is removed under its old name, the next call writes the same file.
+    On a full disk there is room for it once the rest is removed.
     """
     user_uuid = known_uuid(home.user_uuid)
-    if user_uuid:
-        path = f"{home.root}/{_FORGOTTEN}{crc32(user_uuid.encode()):08x}"
-        write_whole(path, user_uuid.encode(), first_wins=True, durable=True)
-    return bool(user_uuid)
+    if not user_uuid:
+        return
+    try:
+        _note_id(home, user_uuid)
+    except OSError:
+        remove_kept(home, with_id=False)
+        _note_id(home, user_uuid)
+
+
+def _note_id(home: Home, user_uuid: str) -> None:
+    content = user_uuid.encode()
+    path = f"{home.root}/{_FORGOTTEN}{crc32(content):08x}"
+    try:
+        write_whole(path, content, first_wins=True, durable=True)
+    except FileNotFoundError:
+        # A flusher that removes what is kept sweeps temporary files away: once.
+        write_whole(path, content, first_wins=True, durable=True)
 
 
 def requests_waiting(home: Home) -> list[str]:

@@ -228,7 +228,8 @@ def test_a_flusher_at_work_asks_and_the_tool_says_so(tmp_path: Path) -> None:
             out, _ = forgetting.communicate(timeout=PATIENCE_S)
             assert flushing.result().stopped == "off"
         assert json.loads(out)["server"] == "deleted"
-        assert len(wishes(server)) == 1
+        # Both may ask: they say the same.
+        assert len({json.dumps(each) for each in wishes(server)}) == 1
         assert requests_waiting(home) == []
 
 
