@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from spool_tools.target import WrongUsageError
-from spool_tools.wording import cut, printable
+from spool_tools.wording import cut, many, printable
+from telemetry.config import MIB
 from telemetry.errors import ConfigError
 from telemetry.identity import EventIds
 from telemetry.switches import trimmed
@@ -83,7 +84,11 @@ class _Said(NamedTuple):
     @property
     def text(self) -> str:
         said = cut(self.verdict.detail or self.verdict.reason, _SAID_COLUMNS_MAX)
-        return f"{said} ({_MEANS[self.verdict.action]})"
+        means = _MEANS[self.verdict.action]
+        if rejected := self.verdict.rejected:
+            reason = cut(rejected[0].reason or "no reason", _SAID_COLUMNS_MAX)
+            means += f", but for {many(len(rejected), 'event')} that it names: {reason}"
+        return f"{said} ({means})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +148,7 @@ class Asker:
                 connect_timeout_s=10.0,
                 read_timeout_s=_REQUEST_TIMEOUT_S,
                 request_timeout_s=_REQUEST_TIMEOUT_S,
-                reply_bytes_max=256 * 1024,
+                reply_bytes_max=2 * MIB,  # as programs do
                 environment=os.environ,
                 **form_of,
             )
@@ -232,8 +237,10 @@ class Asker:
         if 200 <= damaged <= 299:
             unread = f"{damaged} to what is no gzip, so it cannot have been read"
             return Line("gzip", False, unread)
-        if said.is_taken:
+        if said.verdict.action is Action.ACCEPTED:
             return Line("gzip", True, said.text)
+        if not said.status:
+            return Line("gzip", None, said.text)
         # A format whose receivers take it sends it unless the program says otherwise.
         holds = said.status in {400, 415} and not self._form.gzip
         return Line("gzip", holds, f"{said.text}; programs need Config(gzip=False)")

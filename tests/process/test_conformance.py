@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from spool_tools.collector import Collector
+from spool_tools.collector import Collector, Faults
 from spool_tools.conformance import Asker
 from spool_tools.server import Answer, Request, Server
 from telemetry.wire.formats import FORMATS
@@ -144,6 +144,24 @@ def test_each_fault_of_a_server_is_named(fault: str) -> None:
     """A check that misses a fault is what hides it."""
     spoil, expected = SPOILT[fault]
     assert failing("records", spoil) == expected
+
+
+def test_an_answer_of_a_megabyte_is_read_as_programs_read_it() -> None:
+    """Up to two of them: it may name many events, or repeat the batch."""
+    long = Answer(body=b'{"echo":"%b"}' % (b"x" * 2**20))
+    assert failing("records", first(long)) == set()
+
+
+def test_a_server_that_names_its_events_says_so() -> None:
+    """It may know no event of that name; it has read gzip all the same."""
+    faults = Faults(reject=("conformance",))
+    with Collector(key=KEY, faults=faults) as collector:
+        url = f"{collector.url}/in"
+        with closing(Asker(url, FORMATS["records"], "x-api-key", KEY)) as asker:
+            lines = {line.question: line for line in asker.ask(burst=0)}
+    assert lines["one event"].holds is False
+    assert "but for 1 event that it names" in lines["one event"].said
+    assert lines["gzip"].holds is True
 
 
 def test_the_command_ends_with_what_it_found() -> None:
