@@ -118,7 +118,8 @@ def _config(args: argparse.Namespace, last: DeliveryState) -> Config:
         where = f" for {config.endpoint}" if named["endpoint"] == last.url else ""
         raise WrongUsageError(f"no key{where}; set TELEMETRY_API_KEY")
     for problem in config.problems():
-        raise WrongUsageError(str(problem))
+        if problem.field != "accept_statuses":  # the program's: it is told there
+            raise WrongUsageError(str(problem))
     return config
 
 

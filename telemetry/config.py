@@ -272,7 +272,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         }
         if "tags" in replaced:
             replaced["tags"] = {}
-        if isinstance(self.accept_statuses, (tuple, list)):
+        if _are_whole(self.accept_statuses):
             replaced.pop("accept_statuses", None)
         if not isinstance(self.app, str):
             replaced["app"] = ""
@@ -362,11 +362,13 @@ def _must(name: str, value: object) -> str:
     return f"must be {', '.join(words)}{' or ' if words else ''}{last}, not {value!r}"
 
 
+def _are_whole(value: Any) -> bool:
+    is_list = isinstance(value, (tuple, list))
+    return is_list and all(type(number) is int for number in value)
+
+
 def _wrong_statuses(value: Any) -> str:
-    is_right = isinstance(value, (tuple, list)) and all(
-        type(number) is int for number in value
-    )
-    if not is_right:
+    if not _are_whole(value):
         return f"must be whole numbers, not {type(value).__name__}"
     others = [str(number) for number in value if not 200 <= number <= 299]
     return f"{', '.join(others)} accepts nothing: only a 2xx does" if others else ""

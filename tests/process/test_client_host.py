@@ -155,6 +155,7 @@ def test_debug_says_what_happened_and_changes_nothing(
         client.track(telemetry.TokenEvent(cost=math.inf))
         client.track(telemetry.CommandEvent(action=5))  # type: ignore[arg-type]
         messages = [record.getMessage() for record in caplog.records]
+        assert len(spooled(home)) == 1
         opt_out(Home(str(home)))
         assert not client.track(telemetry.TokenEvent())
     messages.append(caplog.records[-1].getMessage())

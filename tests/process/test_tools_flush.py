@@ -197,7 +197,8 @@ def test_what_the_program_takes_for_acceptance_holds_by_hand(home: Path) -> None
     """It knows a front that answers 200 without storing; a tool does not."""
     with Server(choose=lambda _: bad.reply(200)) as server:
         asking = f"{server.url}/delete"
-        said = {"accept_statuses": (201,), "deletion_endpoint": asking}
+        # One of them accepts nothing: the person with the tool cannot correct it.
+        said = {"accept_statuses": (201, 409), "deletion_endpoint": asking}
         with client_of(home, server.url, **said) as client:
             assert client.flush(timeout_s=60).delivered == 0
         done = tool("flush", home=home, TELEMETRY_API_KEY=KEY)

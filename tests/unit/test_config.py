@@ -319,3 +319,6 @@ def test_a_status_that_accepts_nothing_is_told_and_the_others_stay() -> None:
         assert config.accept_statuses == statuses
         assert problem in str(error)
     assert Config(app="app", accept_statuses=(200, 201)).problems() == []
+    # What is no number the ledger could not hold.
+    config, _ = Config(app="app", accept_statuses=("200",)).sound()  # type: ignore[arg-type]
+    assert config.accept_statuses == ()
