@@ -24,7 +24,7 @@ import msgspec
 
 from spool_tools.target import WrongUsageError
 from spool_tools.wording import cut, many, printable
-from telemetry.config import MIB
+from telemetry.config import Config
 from telemetry.errors import ConfigError
 from telemetry.identity import EventIds
 from telemetry.switches import trimmed
@@ -148,7 +148,7 @@ class Asker:
                 connect_timeout_s=10.0,
                 read_timeout_s=_REQUEST_TIMEOUT_S,
                 request_timeout_s=_REQUEST_TIMEOUT_S,
-                reply_bytes_max=2 * MIB,  # as programs do
+                reply_bytes_max=Config(app="conformance").reply_bytes_max,
                 environment=os.environ,
                 **form_of,
             )
