@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def test_a_session_that_goes_on_in_another_file_is_not_told(tmp_path: Path) -> N
         with telemetry.Client(config) as client:
             assert client.flush(timeout_s=60).stopped == "drained"
         run("long", 700)
-        assert flush_by_hand() == ["start", "start", *["call"] * 700, "end"]
+        # Several requests are under way at once: their order is no promise.
+        assert Counter(flush_by_hand()) == {"start": 2, "call": 700, "end": 1}
         run("cut off", 0)
         assert flush_by_hand()[-2:] == ["start", "unfinished"]
 
