@@ -215,9 +215,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
         values = msgspec.structs.asdict(self)
         for name in ("endpoint", "deletion_endpoint"):
-            values[name] = redact(str(values[name]))
+            value = values[name]
+            values[name] = redact(value if isinstance(value, str) else _shown(value))
         shown = (
-            f"{name}={'…' if name == 'api_key' and value else repr(value)}"
+            f"{name}={'…' if name == 'api_key' and value else _shown(value)}"
             for name, value in values.items()
         )
         return f"Config({', '.join(shown)})"
@@ -260,8 +261,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """This config with the default in place of what cannot be used, and why.
 
         A bad `app` or `home` stays as it is: in another place than was named, events
-        would not be found. So does an endpoint that no request can go to: `status`
-        names it. A bad `enabled` turns telemetry off: its meaning is unknown.
+        would not be found. So does an endpoint that no request can go to, and a status
+        that accepts nothing: `status` names them. A bad `enabled` turns telemetry off:
+        its meaning is unknown.
         """
         found = self.problems()
         replaced = {
@@ -272,7 +274,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         }
         if "tags" in replaced:
             replaced["tags"] = {}
-        if _are_whole(self.accept_statuses):
+        if _are_statuses(self.accept_statuses):
             replaced.pop("accept_statuses", None)
         if not isinstance(self.app, str):
             replaced["app"] = ""
@@ -359,17 +361,27 @@ def _problem(name: str, value: Any, default: object, *, full: bool) -> str:
 
 def _must(name: str, value: object) -> str:
     *words, last = _CHOICES[name]
-    return f"must be {', '.join(words)}{' or ' if words else ''}{last}, not {value!r}"
+    return f"must be {', '.join(words)}{' or ' if words else ''}{last}, not {_shown(value)}"
 
 
-def _are_whole(value: Any) -> bool:
-    is_list = isinstance(value, (tuple, list))
-    return is_list and all(type(number) is int for number in value)
+def _shown(value: object) -> str:
+    """What a host handed over, also if it has no `repr` or far too many digits."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - it is the host's code
+        return f"<{type(value).__name__}>"
+
+
+def _are_statuses(value: Any) -> bool:
+    """Whether each is a number of three digits at most: others no ledger can hold."""
+    return isinstance(value, (tuple, list)) and all(
+        type(number) is int and 0 <= number <= 999 for number in value
+    )
 
 
 def _wrong_statuses(value: Any) -> str:
-    if not _are_whole(value):
-        return f"must be whole numbers, not {type(value).__name__}"
+    if not _are_statuses(value):
+        return "must be whole numbers, of the HTTP statuses"
     others = [str(number) for number in value if not 200 <= number <= 299]
     return f"{', '.join(others)} accepts nothing: only a 2xx does" if others else ""
 

@@ -277,6 +277,13 @@ def test_a_config_cannot_be_changed() -> None:
         config.app = "another"  # type: ignore[misc]
 
 
+class WithoutRepr:
+    """A host's own, with a fault in it."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 ANYTHING = st.one_of(
     st.none(),
     st.booleans(),
@@ -285,7 +292,7 @@ ANYTHING = st.one_of(
     st.text(alphabet=string.printable + "\ud800é", max_size=20),
     st.binary(max_size=5),
     st.lists(st.integers(), max_size=3),
-    st.just(object()),
+    st.sampled_from([object(), WithoutRepr(), 10**5000]),
 )
 
 
@@ -300,11 +307,13 @@ ANYTHING = st.one_of(
 @example({"flush_interval_s": 10**400, "spool_bytes_max": 10**400})
 @example({"enabled": "\ud800", "flush": "\ud800", "app": "\ud800"})
 @example({"version": "\ud800", "home": "\ud800"})
+@example({"accept_statuses": [0]})
+@example({"accept_statuses": (10**5000,)})
 def test_any_config_has_a_sound_form(fields: dict[str, object]) -> None:
     """Whatever a host hands over, it must not raise, and what comes out is usable."""
     config = Config(**{**fields, "app": "app"})  # type: ignore[arg-type]
     sound, problems = config.sound()
-    kept = {"home", "endpoint", "header"}
+    kept = {"home", "endpoint", "header", "accept_statuses"}
     assert {problem.field for problem in sound.problems()} <= kept
     assert problems or sound is config
     assert repr(config).startswith("Config(app='app'")
@@ -319,6 +328,7 @@ def test_a_status_that_accepts_nothing_is_told_and_the_others_stay() -> None:
         assert config.accept_statuses == statuses
         assert problem in str(error)
     assert Config(app="app", accept_statuses=(200, 201)).problems() == []
-    # What is no number the ledger could not hold.
-    config, _ = Config(app="app", accept_statuses=("200",)).sound()  # type: ignore[arg-type]
-    assert config.accept_statuses == ()
+    # What is no status the ledger could not hold.
+    for statuses in (("200",), (2**64,), (-1,)):
+        config, _ = Config(app="app", accept_statuses=statuses).sound()  # type: ignore[arg-type]
+        assert config.accept_statuses == ()
