@@ -25,6 +25,7 @@ import os
 import time
 from _thread import RLock, get_ident
 from collections.abc import Callable
+from itertools import islice
 
 from telemetry.errors import (
     BusyError,
@@ -223,8 +224,7 @@ class SpoolWriter:
         self.refuse_while_full(size)
         self._ask()
         self._owner = self._prepare()
-        room = self._room(size)
-        names = sorted(filter(is_segment, os.listdir(self._home.spool)))
+        names, room = self._survey(size)
         segment = self._take(names, size)
         try:
             # A longer event goes in all the same, and the next one elsewhere.
@@ -240,14 +240,14 @@ class SpoolWriter:
             raise
         return segment
 
-    def _take(self, names: list[str], size: int) -> Segment:
+    def _take(self, newest: list[str], size: int) -> Segment:
         # One that is too full for this event is no better than a new one.
         size_max = max(self._segment_bytes_max - size + 1, 1)
-        for name in names[: -_ADOPTABLE - 1 : -1]:
+        for name in newest:
             segment = adopt(self._home.segment(name), size_max)
             if segment is not None:
                 return segment
-        newest_ns = segment_created_ns(names[-1]) if names else 0
+        newest_ns = segment_created_ns(newest[0]) if newest else 0
         for _ in range(_ATTEMPTS):
             newest_ns = max(time.time_ns(), newest_ns + 1)
             name = segment_name(newest_ns, os.urandom(4))
@@ -263,24 +263,37 @@ class SpoolWriter:
                 "can no longer be read"
             )
 
-    def _room(self, size: int) -> int:
-        """Bytes left below the bound; SpoolFullError where they are less than `size`."""
+    def _survey(self, size: int) -> tuple[list[str], int]:
+        """The segments to be tried, newest first, and the bytes left below the bound.
+
+        SpoolFullError where these are less than `size`.
+        """
         changed_ns = os.stat(self._home.spool).st_mtime_ns
-        # Segments of other versions as well, but nothing that is not ours.
-        kept = self.waiting_bytes = size_of(self._home.spool, ".jseq")
+        # Segments of other versions count as well, but nothing that is not ours.
+        sizes = sizes_in(self._home.spool, ".jseq")
+        kept = self.waiting_bytes = sum(sizes.values())
         if size > self._spool_bytes_max - kept:
             self._full = (changed_ns, time.monotonic_ns(), kept)
             raise SpoolFullError(kept, self._spool_bytes_max)
-        return self._spool_bytes_max - kept
+        # Lazily: to look at each of 10,000 names took twice as long as to sort them.
+        segments = filter(is_segment, sorted(sizes, reverse=True))
+        return list(islice(segments, _ADOPTABLE)), self._spool_bytes_max - kept
 
 
-def size_of(directory: str, suffix: str = "") -> int:
-    """The bytes of the files in a directory that end so; 0 where there are none."""
+def sizes_in(directory: str, suffix: str = "") -> dict[str, int]:
+    """The bytes of each file in a directory that ends so; empty where there is none."""
     try:
         with os.scandir(directory) as entries:
-            return sum(_size(each) for each in entries if each.name.endswith(suffix))
+            return {
+                each.name: _size(each) for each in entries if each.name.endswith(suffix)
+            }
     except (FileNotFoundError, NotADirectoryError):
-        return 0  # nothing of ours is in it, and nothing can come
+        return {}  # nothing of ours is in it, and nothing can come
+
+
+def size_of(directory: str) -> int:
+    """The bytes of the files in a directory; 0 where there are none."""
+    return sum(sizes_in(directory).values())
 
 
 def _size(entry: os.DirEntry[str]) -> int:
