@@ -6,9 +6,12 @@ Rules:
   without waiting and the started process inherits the descriptor. Where the flusher
   has to wait first, it takes the lock itself after the wait.
 - Nothing of the host's is inherited but the lock, so `$(command)` returns when the
-  command does, and nothing is run from the working directory.
+  command does, a lock of the command's (`flock 9`) ends with it, and nothing is run
+  from the working directory.
 - The flusher's interpreter finds what the host's finds: the same import path, less
-  the working directory, and the switches that say where files are.
+  the working directory, and the switches that say where files are. What lies beside
+  the program under a name of the standard library is not taken for it: that comes
+  first, then the directories of this package and of what it needs.
 - The host is left without a child: a shell puts the flusher in the background and
   ends, and is reaped here. A host that reaps every child itself (a handler for
   SIGCHLD, a thread that waits, the first process of a container, a subreaper) would
@@ -39,18 +42,29 @@ SHELL = "/bin/sh"
 # One variable of the environment, because argv can be read by every user.
 VARIABLE = "TELEMETRY_FLUSHER"
 
-# Runs in the flusher before anything of ours can be found. A working directory that
-# the interpreter put on the path goes first of all. The descriptors that are open are
+# Where a process finds its open descriptors.
+_DESCRIPTORS = ("/proc/self/fd", "/dev/fd")
+# Makes what was given of the host findable, behind the standard library. A package may
+# be installed so that `site` alone finds it.
+FIND = """
+if values['site']:
+    import site
+    site.main()
+sys.path[:] = dict.fromkeys([*standard, *values['path']])
+"""
+# Runs in the flusher before anything of ours can be found, and before `site`: the path
+# holds the standard library alone, and a working directory, which goes first of all.
+# Descriptors that were opened beside the start are closed here. Those that are open are
 # listed: their limit may be a billion, and not every system can close a range.
 BOOT = f"""
 import sys
-sys.path[:] = [entry for entry in sys.path if entry]
+standard = sys.path[:] = [entry for entry in sys.path if entry]
 import ast, os, signal
 values = ast.literal_eval(os.environ.pop({VARIABLE!r}))
 signal.signal(signal.SIGALRM, signal.SIG_DFL)
 signal.alarm(values["lifetime_s"] + int(values["wait_s"]) + 1)
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
-for listing in ("/proc/self/fd", "/dev/fd"):
+for listing in {_DESCRIPTORS!r}:
     try:
         numbers = [int(name) for name in os.listdir(listing)]
         break
@@ -68,7 +82,7 @@ except OSError:
     pass
 os.umask(0o077)
 os.chdir(values["home"])
-sys.path[:] = values["path"]
+{FIND}
 from telemetry.delivery.detached import main
 main(values, signal.alarm)
 """
@@ -84,7 +98,8 @@ class FlusherArguments(msgspec.Struct):
     wait_s: seconds to wait before that
     next_flush: what the host set `next-flush` to, seconds since 1970
     lifetime_s: seconds of work after which its process is ended
-    path: the import path
+    path: the import path, in front of which the standard library is put
+    site: whether the host's interpreter has loaded `site`
     """
 
     config: Config
@@ -94,6 +109,7 @@ class FlusherArguments(msgspec.Struct):
     next_flush: float
     lifetime_s: int
     path: list[str]
+    site: bool
 
 
 def spawn(
@@ -118,6 +134,11 @@ def spawn(
             actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
         if theirs >= 0:
             actions.append((os.POSIX_SPAWN_DUP2, lock.descriptor, theirs))
+        actions += [
+            (os.POSIX_SPAWN_CLOSE, number)
+            for number in _inheritable()
+            if number != theirs
+        ]
         try:
             text = arguments_of(config, home, lock, theirs)
             options, variables = interpreter_options(environment)
@@ -147,6 +168,28 @@ def spawn(
         pass  # the host ignores its children
 
 
+def _inheritable() -> list[int]:
+    """The descriptors, but for standard streams, that a started process would get.
+
+    A lock of a shell's (`flock 9`) would else end when the flusher has closed them.
+    """
+    listing = next(filter(os.path.isdir, _DESCRIPTORS), "")
+    try:
+        numbers = map(int, os.listdir(listing))
+    except OSError as error:
+        raise_the_hosts(error)
+        return []  # none is left for the listing, or this system has none
+    return [each for each in numbers if each > 2 and _is_inheritable(each)]
+
+
+def _is_inheritable(descriptor: int) -> bool:
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError as error:
+        raise_the_hosts(error)
+        return False  # closed meanwhile, as that of the listing is
+
+
 def arguments_of(config: Config, home: Home, lock: FlushLock, descriptor: int) -> str:
     """The value of VARIABLE; the flusher has the lock as `descriptor`, or -1."""
     arguments = FlusherArguments(
@@ -159,7 +202,8 @@ def arguments_of(config: Config, home: Home, lock: FlushLock, descriptor: int) -
         wait_s=lock.wait_s,
         next_flush=lock.next_flush,
         lifetime_s=max(int(config.flusher_lifetime_s), 1),
-        path=import_path(sys.path, _working_directory(), _origin()),
+        path=import_path(sys.path, _working_directory(), _origins()),
+        site=not sys.flags.no_site,
     )
     # A name that is no UTF-8 stays what it is as an ASCII literal.
     return ascii(msgspec.to_builtins(arguments))
@@ -170,12 +214,12 @@ def interpreter_options(
 ) -> tuple[list[str], dict[str, str]]:
     """The switches and the environment of the flusher's interpreter.
 
-    Isolated (`-I`) from user packages, the working directory and the environment.
+    Isolated (`-I`) from user packages, the working directory and the environment; BOOT
+    loads `site`.
     What the host's interpreter knows of where its files are is handed on.
     """
-    options = ["-O"] * min(sys.flags.optimize, 2)
+    options = ["-S", *["-O"] * min(sys.flags.optimize, 2)]
     options += ["-B"] if sys.dont_write_bytecode else []
-    options += ["-S"] if sys.flags.no_site else []
     given = [f"utf8={sys.flags.utf8_mode}"]
     if sys.pycache_prefix:
         given.append(f"pycache_prefix={sys.pycache_prefix}")
@@ -194,27 +238,22 @@ def interpreter_options(
 
 
 def import_path(
-    path: Sequence[object], working_directory: str, origin: str
+    path: Sequence[object], working_directory: str, origins: Sequence[str]
 ) -> list[str]:
     """The host's import path without what the working directory could slip in.
 
-    `origin` is the directory that this package was loaded from: it stays, also where
-    it is the working directory or stands on the path as a relative name. What is no
-    text is ignored by the import system as well.
+    `origins` are the directories that this package and what it needs were loaded from:
+    they come first, also where one is the working directory or stands on the path as a
+    relative name. What is no text is ignored by the import system as well.
     """
-    here, ours, found = _place(working_directory), _place(origin), list[str]()
-    for entry in path:
-        if not isinstance(entry, str):
-            continue
-        is_absolute = os.path.isabs(entry)
-        if not is_absolute and not working_directory:
-            continue
-        place = _place(os.path.join(working_directory, entry))
-        if place == ours:
-            found.append(entry if is_absolute else origin)
-        elif is_absolute and place != here:
-            found.append(entry)
-    return list(dict.fromkeys(found if origin in found else [*found, origin]))
+    places = {_place(working_directory), *map(_place, origins)}
+    found = [
+        entry
+        for entry in path
+        if isinstance(entry, str) and os.path.isabs(entry)
+        if _place(entry) not in places
+    ]
+    return list(dict.fromkeys([*origins, *found]))
 
 
 def check_surroundings() -> None:
@@ -278,6 +317,12 @@ def _working_directory() -> str:
         return ""  # it was deleted, so nothing can be loaded from it
 
 
-def _origin() -> str:
-    """The directory that holds this package."""
-    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+def _origins() -> list[str]:
+    """The directories that hold this package, and msgspec with all else it needs."""
+    ours = os.path.abspath(__file__)
+    theirs = os.path.abspath(msgspec.__file__)
+    return [_above(ours, 3), _above(theirs, 2)]
+
+
+def _above(path: str, steps: int) -> str:
+    return _above(os.path.dirname(path), steps - 1) if steps else path

@@ -22,7 +22,12 @@ import os
 from collections.abc import Mapping
 
 from telemetry.config import Config
-from telemetry.delivery.launch import VARIABLE, arguments_of, interpreter_options
+from telemetry.delivery.launch import (
+    FIND,
+    VARIABLE,
+    arguments_of,
+    interpreter_options,
+)
 from telemetry.delivery.schedule import FlushLock
 from telemetry.errors import LaunchError
 from telemetry.paths import Home
@@ -31,7 +36,7 @@ from telemetry.paths import Home
 # No double quote may be in it: it is one argument of a command line.
 BOOT = f"""
 import sys
-sys.path[:] = [entry for entry in sys.path if entry]
+standard = sys.path[:] = [entry for entry in sys.path if entry]
 import ast, os, time, _thread
 values = ast.literal_eval(os.environ.pop({VARIABLE!r}))
 ends = [0.0]
@@ -43,7 +48,7 @@ def watch():
     os._exit(0)
 end_after(values['lifetime_s'] + int(values['wait_s']) + 1)
 _thread.start_new_thread(watch, ())
-sys.path[:] = values['path']
+{FIND}
 from telemetry.delivery.detached import main
 main(values, end_after)
 """

@@ -260,6 +260,14 @@ def test_a_flusher_ends_after_its_lifetime_whatever_the_server_does(
 HOSTILE = ("telemetry/__init__.py", "msgspec.py", "sitecustomize.py", "json.py")
 
 
+# Loaded in a flusher, and by no program that records alone.
+NEEDED_BY_A_FLUSHER = """
+base64 calendar diskcache email gzip hashlib hmac http ipaddress json logging mimetypes
+queue quopri random select selectors shutil socket sqlite3 ssl string struct tempfile
+tenacity threading urllib urllib3 weakref
+"""
+
+
 @pytest.mark.parametrize("how", ["-c", "-m", "script elsewhere"])
 def test_nothing_of_the_working_directory_is_run(how: str, tmp_path: Path) -> None:
     """People run their tools in directories that they have cloned from strangers."""
@@ -297,6 +305,52 @@ def test_nothing_of_the_working_directory_is_run(how: str, tmp_path: Path) -> No
         _await(lambda: server.requests)
         await_no_flusher(tmp_path)
     assert not (tmp_path / "owned").exists()
+
+
+def test_what_lies_beside_the_program_is_not_taken_for_the_library(
+    tmp_path: Path,
+) -> None:
+    """`email.py` beside a script is another script: it stopped delivery, and was run."""
+    place = tmp_path / "place"
+    place.mkdir()
+    for name in NEEDED_BY_A_FLUSHER.split():
+        (place / f"{name}.py").write_text(f"raise SystemExit({name!r})\n")
+    program = place / "program.py"
+    program.write_text(PROGRAM)
+    with Server() as server:
+        environment = environment_of(tmp_path, server.url)
+        environment["PYTHONPATH"] = ROOT
+        done = subprocess.run(
+            [sys.executable, str(program), "{}", "tool"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "True\n", done.stderr
+        _await(lambda: server.requests)
+        await_no_flusher(tmp_path)
+    assert census_of(tmp_path / "app").delivered == 1
+
+
+def test_a_lock_of_the_shell_ends_with_the_command(tmp_path: Path) -> None:
+    """`( flock -n 9 && command ) 9>lock` in a cron table: the next run found it taken."""
+    lock = tmp_path / "lock"
+    program = f'exec 9>{lock}; flock -n 9 && {sys.executable} -c "$0" {{}} tool'
+    with Server(bad.silent_after(b"")) as server:
+        environment = environment_of(tmp_path, server.url)
+        for name in ("first", "second"):
+            done = subprocess.run(
+                ["sh", "-c", program, PROGRAM],
+                env=environment,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.stdout, done.returncode) == ("True\n", 0), name
+            assert flushers(tmp_path)
 
 
 def test_a_signal_to_the_group_of_its_host_does_not_meet_it(tmp_path: Path) -> None:

@@ -252,13 +252,18 @@ def test_an_import_of_the_host_that_failed_halfway_is_no_fault(tmp_path: Path) -
 
 
 def test_a_python_that_cannot_load_what_sends_is_named(tmp_path: Path) -> None:
-    """It was built without OpenSSL: everything is kept, and `status` says why."""
+    """A library of it is broken: everything is kept, and `status` says why."""
     packages = tmp_path / "packages"
     packages.mkdir()
-    (packages / "ssl.py").write_text('raise ImportError("No module named _ssl")\n')
-    path = os.pathsep.join((str(packages), str(REPOSITORY)))
+    for ours in ("telemetry", "spool_tools"):
+        (packages / ours).symlink_to(REPOSITORY / ours)
+    broken = 'raise ImportError("No module named _ssl")\n'
+    (packages / "urllib3.py").write_text(broken)
+    path = str(packages)
     with Collector(key="key") as collector:
-        launch(collector, tmp_path, PYTHONPATH=path)
+        # What lies in the working directory is not what is tried.
+        before = "import sys; sys.path[:] = [each for each in sys.path if each]\n"
+        launch(collector, tmp_path, before, PYTHONPATH=path)
         await_no_flusher(tmp_path)
 
     def ran(command: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -16,19 +16,26 @@ CWD, LIB = os.path.abspath("/cwd"), os.path.abspath("/lib")
 
 def test_the_import_path_loses_the_working_directory_and_relative_entries() -> None:
     """`''` and `.` mean another directory in another process."""
-    path = ["", ".", CWD, LIB, "relative", f"{CWD}/../cwd"]
-    assert import_path(path, CWD, LIB) == [LIB]
-    assert import_path(path, CWD, CWD) == [CWD, LIB, f"{CWD}/../cwd"]
-    assert import_path(path, "", LIB) == [CWD, LIB, f"{CWD}/../cwd"]
+    path = ["", ".", CWD, LIB, "relative", f"{CWD}/../cwd", f"{LIB}/64"]
+    assert import_path(path, CWD, [LIB]) == [LIB, f"{LIB}/64"]
+    assert import_path(path, CWD, [CWD]) == [CWD, LIB, f"{LIB}/64"]
+    assert import_path(path, "", [LIB]) == [LIB, CWD, f"{CWD}/../cwd", f"{LIB}/64"]
 
 
 def test_the_import_path_holds_what_is_no_path_and_where_we_are_from() -> None:
     """The import system ignores what is no text; a relative entry may be ours."""
     path = [Path(CWD), None, b"/bytes", 7, LIB, f"{LIB}/no\udce9utf8"]
-    assert import_path(path, CWD, LIB) == [LIB, f"{LIB}/no\udce9utf8"]
+    assert import_path(path, CWD, [LIB, LIB]) == [LIB, f"{LIB}/no\udce9utf8"]
     vendor = os.path.join(CWD, "vendor")
-    assert import_path(["vendor", LIB], CWD, vendor) == [vendor, LIB]
-    assert import_path([], CWD, f"{LIB}/app.pyz") == [f"{LIB}/app.pyz"]
+    assert import_path(["vendor", LIB], CWD, [vendor]) == [vendor, LIB]
+    assert import_path([], CWD, [f"{LIB}/app.pyz"]) == [f"{LIB}/app.pyz"]
+
+
+def test_what_lies_beside_the_program_comes_behind_what_we_need() -> None:
+    """`urllib3.py` beside a script is another script."""
+    path = ["/program", "/python", f"{LIB}/site-packages"]
+    ours = [LIB, f"{LIB}/site-packages"]
+    assert import_path(path, CWD, ours) == [*ours, "/program", "/python"]
 
 
 def test_switches_of_the_host_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
