@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         named = named or bool(state.deletion_endpoint)
         config = _as_known(config, state)
     asks = bool(config.deletion_endpoint or requests_waiting(home)) or named
+    is_known = os.path.lexists(home.user_uuid)
     had_id = bool(requests_waiting(home))
     had_id |= turn_off(args, home, "forget", asks=asks)
     server, problem = "not asked", ""
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     elif asks and had_id:
         # A flusher that was at work has noticed the choice, and has asked.
         server, said = "deleted", _DELETED
-    elif asks:
+    elif asks or not is_known:
+        # An opt-out has removed it, and what named an address.
         said = "no id was kept under which a server could delete anything"
     else:
         said = "nothing was sent, as the program names no deletion_endpoint"

@@ -73,8 +73,9 @@ def opt_out(home: Home, *, asks: bool = False) -> bool:
     """
     date = time.strftime("%Y-%m-%d", time.gmtime())
     before = read_choice(home.consent)
-    # A request that waits is not withdrawn by opting out once more.
-    asks = asks or bool(before and before.asks) or bool(requests_waiting(home))
+    # A request that was cut off before it kept the id goes on. One that waits does in any
+    # case; turned on again since, there is another id, which nobody asked to forget.
+    asks = asks or bool(before and before.asks and not before.on)
     choice = Choice(on=False, date=date, is_finished=False, asks=asks)
     # Known before a flusher can remove it. Where one asks at once, it is asked twice.
     user_uuid = known_uuid(home.user_uuid) if asks else ""

@@ -38,7 +38,7 @@ import os
 from zlib import crc32
 
 from telemetry.errors import raise_the_hosts
-from telemetry.files import FULL, open_regular, overwrite, try_lock
+from telemetry.files import FULL, open_regular, overwrite, try_lock, write_at
 from telemetry.spool.segment import above_stdio, has_its_name
 
 
@@ -345,6 +345,8 @@ class FlushLock:
         is_ours = try_lock(self.descriptor) and has_its_name(path, status)
         if is_ours:
             _taken[self.descriptor] = status.st_dev, status.st_ino
+            if not status.st_size:
+                _fill(self.descriptor)
         return is_ours
 
     def detach(self) -> int:
@@ -370,6 +372,14 @@ class FlushLock:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _fill(descriptor: int) -> None:
+    """What clears away empty files would let a second flusher in."""
+    try:
+        write_at(descriptor, b"flush\n", 0)
+    except OSError as error:
+        raise_the_hosts(error)  # on a full disk the next flush does it
 
 
 # The file behind each descriptor that took a lock in this process; it may be closed.

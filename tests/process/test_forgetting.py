@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from telemetry.consent import read_choice
+from telemetry.consent import consent, read_choice
 from telemetry.delivery import schedule
-from telemetry.delivery.opt_out import requests_waiting
+from telemetry.delivery.opt_out import finish_opt_out, opt_out, requests_waiting
 from telemetry.paths import Home
 from tests.support import misbehaving as bad
 from tests.support.delivering import KEY, client_of, record
@@ -116,6 +116,38 @@ def test_a_program_that_runs_takes_the_new_id_with_its_next_event(
                 Path(home.user_uuid).read_text()
             ] * 2
             assert old not in {each["user_uuid"] for each in told}
+
+
+def test_where_no_id_is_left_that_is_why_nothing_is_asked(tmp_path: Path) -> None:
+    """After `disable` it said that the program named no address, which it did."""
+    with Server() as server:
+        home, _ = kept_home(tmp_path, server)
+        sent = len(server.requests)
+        assert tool("disable", home=Path(home.root)).code == 0
+        done = tool("forget", home=Path(home.root))
+        assert (done.code, done.line["server"]) == (0, "not asked")
+        assert done.line["why"].startswith("no id was kept under which")
+        assert len(server.requests) == sent
+
+
+def test_an_opt_out_beside_a_request_that_waits_asks_for_nothing_more(
+    tmp_path: Path,
+) -> None:
+    """The id since is another one, and nobody has asked a server to delete that."""
+    home = Home(str(tmp_path))
+    nowhere = "http://127.0.0.1:9/"
+    with client_of(tmp_path, nowhere, events=1):
+        assert opt_out(home, asks=True)
+    assert finish_opt_out(home)
+    (waiting,) = requests_waiting(home)
+    assert tool("enable", home=tmp_path).code == 0
+    with client_of(tmp_path, nowhere, events=1):
+        assert Path(home.user_uuid).exists()
+        opt_out(home)
+    assert finish_opt_out(home)
+    assert requests_waiting(home) == [waiting]
+    decision = consent(home, {})
+    assert (decision.on, decision.asks) == (False, True)
 
 
 def test_without_an_address_nothing_is_sent(tmp_path: Path) -> None:
