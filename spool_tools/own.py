@@ -21,7 +21,7 @@ from telemetry.client import Client
 from telemetry.errors import TelemetryError
 from telemetry.identity import known_uuid
 from telemetry.integrations.own_commands import ACTIONS
-from telemetry.mistakes import no_key
+from telemetry.mistakes import missing
 from telemetry.paths import Home, home_of
 
 
@@ -120,5 +120,5 @@ def _counts(status: Status, lacks: str) -> Iterator[tuple[Part, ...]]:
         if count := getattr(status, name):
             yield (f"  {many(count, 'event')} {name}",)
     for mistake in status.mistakes:
-        if no_key().problem not in mistake:  # that was said above
+        if not lacks or missing(lacks).problem not in mistake:  # that was said above
             yield (("  set up wrongly: ", "yellow"), mistake)

@@ -37,6 +37,7 @@ from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.upkeep import is_short_of_room
 from telemetry.errors import ConfigError
 from telemetry.files import directory_problem, open_regular
+from telemetry.mistakes import missing
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
@@ -241,8 +242,15 @@ def _facts(
         key=key,
         mode=trimmed(os.environ.get("TELEMETRY_FLUSH", "")).lower(),
         problem=problem,
-        lacks_key=any("(api_key=" in each for each in mistakes),
+        lacks=_lacking(mistakes),
     )
+
+
+def _lacking(mistakes: list[str]) -> str:
+    """What the program had no usable one of at its last launch."""
+    if any(missing("endpoint").problem in each for each in mistakes):
+        return "endpoint"
+    return "api_key" if any("(api_key=" in each for each in mistakes) else ""
 
 
 def _load_problem() -> str:

@@ -56,7 +56,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     endpoint, key, mode: what the environment (or the build) of this tool says; the
         program may say something else
     problem: why that endpoint, key or header cannot be used; empty: it can
-    lacks_key: whether the program had an endpoint and no key at its last launch
+    lacks: `endpoint`, or `api_key`, if the program had none at its last launch
     """
 
     now: float
@@ -81,7 +81,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     key: bool = False
     mode: str = ""
     problem: str = ""
-    lacks_key: bool = False
+    lacks: str = ""
 
 
 # What keeps events from being recorded, and ends once a flush makes room.
@@ -169,15 +169,20 @@ def _misconfigured(facts: Facts) -> Why | None:
     if facts.problem:
         code = f"bad_{facts.problem.partition(':')[0]}"
         return Why(code, f"nothing can be sent: {facts.problem}")
-    if facts.lacks_key and not facts.key:
-        return Why(
-            "no_api_key",
-            "nothing can be sent: the program has an endpoint and no usable key; "
-            "set TELEMETRY_API_KEY",
-        )
-    field, _, problem = state.last_error.partition(": ")
     known = {"endpoint": bool(facts.endpoint), "api_key": facts.key}
     # What this environment names may be what the program was started with since.
+    if facts.lacks and not known[facts.lacks]:
+        what = (
+            "an endpoint and no usable key"
+            if facts.lacks == "api_key"
+            else "no endpoint"
+        )
+        return Why(
+            f"no_{facts.lacks}",
+            f"nothing can be sent: the program has {what}; "
+            f"set TELEMETRY_{facts.lacks.upper()}",
+        )
+    field, _, problem = state.last_error.partition(": ")
     if state.stopped == "off" and field and not known.get(field):
         where = f" (endpoint {state.endpoint})" if field == "api_key" else ""
         is_missing = problem.startswith("none is set")
@@ -186,8 +191,8 @@ def _misconfigured(facts: Facts) -> Why | None:
             f"no_{field}" if is_missing else f"bad_{field}",
             f"nothing can be sent: {state.last_error}{where}{advice}",
         )
-    if state.stopped or facts.plan.last:
-        return None  # a flush begins only where endpoint and key are set
+    if state.stopped or facts.plan.last or facts.mode == "manual":
+        return None  # a flush begins by itself only where endpoint and key are set
     if not facts.endpoint and not state.endpoint:
         return _untried("endpoint")
     return _untried("api_key") if facts.endpoint and not facts.key else None
@@ -198,8 +203,9 @@ def _untried(field: str) -> Why:
     return Why(
         f"no_{field}",
         f"no flush has begun: the program may lack {name} (this tool knows of none; set "
-        f"TELEMETRY_{field.upper()}), or its run was killed or had too few open files "
-        "(`ulimit -n`); TELEMETRY_DEBUG=1 shows which",
+        f"TELEMETRY_{field.upper()}), is `manual`, so that only its own `flush` sends, "
+        "or runs still, for the first time; or its run was killed or had too few open "
+        "files (`ulimit -n`); TELEMETRY_DEBUG=1 shows which",
     )
 
 
@@ -256,8 +262,9 @@ def _never_finished(facts: Facts) -> Why | None:
         "flusher_unfinished",
         f"{said}: they are ended from outside (a container or job that ends with its "
         "command), are refused by the system, have too little time at a program's end "
-        "(`exit_timeout_s`), or cannot write (a limit of open files, file sizes or "
-        f"memory); {_ended_within(facts)}{_next(facts)}",
+        "(`exit_timeout_s`), cannot write (a limit of open files, file sizes or "
+        "memory), or cannot load a module (a file beside the program has its name), as "
+        f"TELEMETRY_DEBUG=1 tells; {_ended_within(facts)}{_next(facts)}",
     )
 
 
@@ -394,7 +401,8 @@ def _next(facts: Facts) -> str:
     if facts.mode == "manual":
         return "with TELEMETRY_FLUSH=manual only a flush that is asked for sends them"
     if _is_due(facts):
-        due = "a flush is due: the program's next run begins it, if it is not manual"
+        due = "a flush is due: the program begins it as it ends, or in its next run, "
+        due += "if it is not manual"
         if facts.state.stopped:
             return due + _others(facts)
         if facts.plan.last:

@@ -381,9 +381,12 @@ def _are_statuses(value: Any) -> bool:
 
 def _wrong_statuses(value: Any) -> str:
     if not _are_statuses(value):
-        return "must be whole numbers, of the HTTP statuses"
+        return "must be whole numbers, of the HTTP statuses; every 2xx counts instead"
     others = [str(number) for number in value if not 200 <= number <= 299]
-    return f"{', '.join(others)} accepts nothing: only a 2xx does" if others else ""
+    if not others:
+        return ""
+    effect = "the others count" if len(others) < len(value) else "nothing is delivered"
+    return f"{', '.join(others)} accepts nothing: only a 2xx does; {effect}"
 
 
 def _wrong_number(value: Any, *, is_whole: bool) -> str:

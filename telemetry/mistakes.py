@@ -24,7 +24,9 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _INSTALLED = ("site-packages", "dist-packages")
 # What a bad setting costs, where it is not the default that takes its place.
 _EFFECTS = {
+    "accept_statuses": "",  # the problem says it
     "api_key": "nothing is sent, and events are kept",
+    "endpoint": "nothing is sent, and events are kept",
     "app": "nothing is recorded",
     "home": "nothing is recorded",
     "deletion_endpoint": "no server is asked to delete anything",
@@ -44,15 +46,16 @@ def sentence(error: ConfigError) -> str:
     variable = FROM_ENVIRONMENT.get(error.field, "")
     # What the program does not name comes from there.
     origin = f", or {variable}" if os.environ.get(variable) else ""
-    return f"configure({error.field}=…){origin}: {error.problem}; {effect}"
+    said = f"configure({error.field}=…){origin}: {error.problem}"
+    return f"{said}; {effect}" if effect else said
 
 
-def no_key() -> ConfigError:
-    """The mistake of a program with an endpoint and without its key.
+def missing(field: str) -> ConfigError:
+    """The mistake of a program without an endpoint, or with one and without its key.
 
-    It is not reported on a terminal: the key may come with the build.
+    It is not reported on a terminal: it may come with the build.
     """
-    return ConfigError("api_key", "none is set; set TELEMETRY_API_KEY")
+    return ConfigError(field, f"none is set; set TELEMETRY_{field.upper()}")
 
 
 def tell(sentences: Iterable[str], logger: TelemetryLogger | None) -> None:

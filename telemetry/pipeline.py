@@ -182,7 +182,8 @@ class Pipeline:
         self.is_started = True
         if others_wait is None:
             others_wait = self.writer.waiting_bytes > 0
-        if self.config.flush_mode(os.environ) != "manual":
+        # In debug mode it is said that none begins.
+        if self.config.debug or self.config.flush_mode(os.environ) != "manual":
             self._dispatch().begin(others_wait=others_wait)
 
     def flush(self, *, timeout_s: float) -> FlushReport:
@@ -274,12 +275,16 @@ class Pipeline:
 
     def _remember(self, mistakes: Sequence[ConfigError], own_key: OwnKey) -> None:
         """What is wrong stands beside the events, for `status`, until it is mended."""
-        is_named = any(each.field == "api_key" for each in mistakes)
-        lacks_key = not is_named and self.config.lacks() == "api_key"
-        if mistakes or lacks_key or os.path.lexists(self.home.mistakes):
-            from telemetry.mistakes import no_key, remember, sentence
+        lacks = self.config.lacks()
+        if any(each.field == lacks for each in mistakes):
+            lacks = ""  # it is named
+        # A program may have no endpoint on purpose, unless events were sent before.
+        if lacks == "endpoint" and not os.path.lexists(self.home.ledger):
+            lacks = ""
+        if mistakes or lacks or os.path.lexists(self.home.mistakes):
+            from telemetry.mistakes import missing, remember, sentence
 
-            mistakes = [*mistakes, no_key()] if lacks_key else mistakes
+            mistakes = [*mistakes, missing(lacks)] if lacks else mistakes
             sentences = [own_key.without(sentence(each)) for each in mistakes]
             remember(self.home.mistakes, sentences)
 

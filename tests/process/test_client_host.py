@@ -160,9 +160,10 @@ def test_debug_says_what_happened_and_changes_nothing(
         assert not client.track(telemetry.TokenEvent())
     messages.append(caplog.records[-1].getMessage())
     assert all(message.startswith("[Telemetry] ") for message in messages)
-    begun, recorded, lost, off = messages
+    begun, recorded, no_flush, lost, off = messages
     assert "on (no rule turned it off)" in begun
     assert '"event":"token"' in recorded
+    assert "no flush begins by itself: no usable endpoint; set" in no_flush
     assert "invalid" in lost
     assert "not recorded (off)" in off
 

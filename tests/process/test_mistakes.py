@@ -55,6 +55,32 @@ def run(
     return said.decode().replace("\r\n", "\n")
 
 
+def test_a_program_that_lost_its_endpoint_is_told_until_it_has_one(
+    tmp_path: Path,
+) -> None:
+    """TELEMETRY_ENDPOINT stood in one shell and not in cron: a flush was due for ever."""
+    program = tmp_path / "program.py"
+    program.write_text(source_of(""))
+    run(program, tmp_path)
+    assert "no flush has begun" in status(tmp_path)  # it may never have had one
+    with Collector(key="k") as collector:
+        known = {"TELEMETRY_ENDPOINT": collector.url, "TELEMETRY_API_KEY": "k"}
+        program.write_text(source_of(FLUSHED))
+        run(program, tmp_path, **known)
+        program.write_text(source_of(""))
+        run(program, tmp_path)
+        said = json.loads(status(tmp_path, "--json"))
+        assert (said["why_code"], said["pending"]) == ("no_endpoint", 1)
+        assert "set TELEMETRY_ENDPOINT" in said["why"]
+        # Here one is known: a flush by hand goes there.
+        assert json.loads(status(tmp_path, "--json", **known))["why_code"] != (
+            "no_endpoint"
+        )
+        run(program, tmp_path, **known)
+        said = json.loads(status(tmp_path, "--json"))
+        assert (said["mistakes"], said["why_code"]) == ([], "scheduled")
+
+
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)

@@ -94,11 +94,17 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"endpoint": "", "state": DeliveryState()}, "no_endpoint", "TELEMETRY_ENDPOINT"),
     ({"key": False, "state": DeliveryState()}, "no_api_key", "TELEMETRY_API_KEY"),
     (
-        {"key": False, "lacks_key": True, **after("", "drained")},
+        {"key": False, "lacks": "api_key", **after("", "drained")},
         "no_api_key",
         "an endpoint and no usable key; set TELEMETRY_API_KEY",
     ),
-    ({"lacks_key": True, **after("", "drained")}, "due", "a flush is due"),
+    ({"lacks": "api_key", **after("", "drained")}, "due", "a flush is due"),
+    ({"lacks": "endpoint", **after("", "drained")}, "due", "a flush is due"),
+    (
+        {"endpoint": "", "lacks": "endpoint", **after("", "drained")},
+        "no_endpoint",
+        "the program has no endpoint; set TELEMETRY_ENDPOINT",
+    ),
     (
         {"endpoint": "", "problem": "endpoint: 'ftp://x' is neither https nor http"},
         "bad_endpoint",
