@@ -344,8 +344,9 @@ class OpenSegment:
         records = [item for item in items if type(item) is Record]
         end = items[-1].end if items else known.start
         if not known.digest and records and end < known.end:
+            # Still joined, it would be under way once more beside what is posted now.
             rest = msgspec.structs.replace(
-                known, start=end, count=max(known.count - len(records), 0)
+                known, start=end, count=max(known.count - len(records), 0), joined=""
             )
             first = msgspec.structs.replace(known, end=end, count=len(records))
             self._replace(known, first, *([rest] if rest.count else []))

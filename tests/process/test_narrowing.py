@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,35 @@ def test_a_server_that_fails_for_all_sees_four_requests_of_a_flush(
         record(it, 1)
         assert it.flush(timeout_s=10).delivered == 11
     assert census_of(home).dead == 0
+
+
+def test_what_was_posted_as_one_is_under_way_once(tmp_path: Path) -> None:
+    """With smaller batches than before, the rest of a range went with the whole again.
+
+    Its second answer found nothing left to settle, and ended every flush.
+    """
+    home, nowhere = tmp_path / "home", "http://127.0.0.1:9/"
+    with ExitStack() as stack:
+        # Programs side by side have a segment each.
+        for number in range(3):
+            client = stack.enter_context(client_of(home, nowhere, events=0))
+            record(client, 4, first=10 * number)
+    with (
+        Server(bad.silent_after(b"")) as server,
+        client_of(home, server.url, events=0, request_timeout_s=0.3) as client,
+    ):
+        assert client.flush(timeout_s=60).stopped == "waiting"
+    with (
+        Server() as server,
+        client_of(
+            home, server.url, events=0, format="ndjson", batch_events_max=1
+        ) as client,
+    ):
+        report = client.flush(timeout_s=60)
+        assert (report.stopped, report.delivered) == ("drained", 12)
+        lines = [
+            line for each in server.requests for line in each.plain_body.splitlines()
+        ]
+        ids = [json.loads(line)["properties"]["event_id"] for line in lines]
+        assert len(ids) == len(set(ids)) == 12
+    assert census_of(home).holds()
