@@ -1,6 +1,6 @@
 """Names every file under one home. Creates nothing, opens nothing, reads no file.
 
-    <home>/user-uuid  consent  next-flush  flush.lock  refused  reserve
+    <home>/user-uuid  consent  next-flush  flush.lock  refused  reserve  spool-summary
     <home>/spool/<created ns>-<random>.v1.jseq
     <home>/dead/<segment>-<offset>       <home>/quarantine/<segment>-<offset>
     <home>/ledger/
@@ -47,6 +47,7 @@ class Home:
         self.flush_lock = f"{root}/flush.lock"
         self.refused = f"{root}/refused"
         self.reserve = f"{root}/reserve"
+        self.summary = f"{root}/spool-summary"
         self.mistakes = f"{root}/mistakes"
         self.deletes = f"{root}/deletes"
         self.spool = f"{root}/spool"

@@ -58,6 +58,8 @@ from telemetry.paths import Home
 _ASIDE = "spool.removed-"
 # A file that holds an id which a server is still to delete.
 _FORGOTTEN = "forgotten-"
+# What goes with the events, by name.
+_KEPT = {"refused", "reserve", "ledger", "mistakes", "deletes", "spool-summary"}
 # A writer that was about to make a segment makes it in a directory that was renamed.
 _PASSES = 10
 
@@ -247,7 +249,7 @@ def remove_kept(home: Home, *, with_id: bool = True) -> None:
         is_link = os.path.islink(path)
         # A ledger that was set aside as malformed holds counts, too.
         if (
-            name in {"refused", "reserve", "ledger", "mistakes", "deletes"}
+            name in _KEPT
             or (with_id and name == "user-uuid")
             or (is_link and name in {"spool", "dead", "quarantine"})
             or TEMPORARY in name

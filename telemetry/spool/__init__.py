@@ -29,5 +29,6 @@ record's end looks like one that was never written further.
 
 `frame.py` makes a record and reads it. The rules for writers and readers stand in
 `segment.py` (one file), `writer.py` and `reader.py`: writers create and append, readers
-delete, and nothing is rewritten. `power.py` syncs, `refusals.py` counts what was refused.
+delete, and nothing is rewritten. `power.py` syncs, `refusals.py` counts what was refused,
+`summary.py` spares a launch the look at very many segments.
 """

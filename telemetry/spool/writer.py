@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 # More writers than this at once each leave a segment of their own behind.
 _ADOPTABLE = 8
+# With so many files in the spool, the next launch is told what a look has found.
+_MANY = 200
 # A segment can be taken away while we take it; so often in a row only by design.
 _ATTEMPTS = 20
 # Whatever makes room deletes a segment, which changes the directory's time. A file
@@ -224,8 +226,8 @@ class SpoolWriter:
         self.refuse_while_full(size)
         self._ask()
         self._owner = self._prepare()
-        names, room = self._survey(size)
-        segment = self._take(names, size)
+        newest, room = self._survey(size)
+        segment = self._take(newest, size)
         try:
             # A longer event goes in all the same, and the next one elsewhere.
             segment.size_max = min(self._segment_bytes_max, segment.size + room)
@@ -269,15 +271,40 @@ class SpoolWriter:
         SpoolFullError where these are less than `size`.
         """
         changed_ns = os.stat(self._home.spool).st_mtime_ns
-        # Segments of other versions count as well, but nothing that is not ours.
-        sizes = sizes_in(self._home.spool, ".jseq")
-        kept = self.waiting_bytes = sum(sizes.values())
+        newest, kept = self._remembered(changed_ns)
+        if not newest or size > self._spool_bytes_max - kept:
+            newest, kept = self._look(changed_ns)
+        self.waiting_bytes = kept
         if size > self._spool_bytes_max - kept:
             self._full = (changed_ns, time.monotonic_ns(), kept)
             raise SpoolFullError(kept, self._spool_bytes_max)
+        return newest, self._spool_bytes_max - kept
+
+    def _remembered(self, changed_ns: int) -> tuple[list[str], int]:
+        """What `_look` answers, as an earlier launch has found it; no name: nothing."""
+        if not os.path.exists(self._home.summary):
+            return [], 0
+        from telemetry.spool import summary
+
+        newest, others = summary.read(self._home.summary, changed_ns) or ([], 0)
+        # These are the ones that may have grown.
+        return newest, others + sum(
+            _size_at(self._home.segment(each)) for each in newest
+        )
+
+    def _look(self, changed_ns: int) -> tuple[list[str], int]:
+        """The newest segments, newest first, and the bytes of all that is in the spool."""
+        # Segments of other versions count as well, but nothing that is not ours.
+        sizes = sizes_in(self._home.spool, ".jseq")
         # Lazily: to look at each of 10,000 names took twice as long as to sort them.
         segments = filter(is_segment, sorted(sizes, reverse=True))
-        return list(islice(segments, _ADOPTABLE)), self._spool_bytes_max - kept
+        newest, kept = list(islice(segments, _ADOPTABLE)), sum(sizes.values())
+        if len(sizes) >= _MANY:
+            from telemetry.spool import summary
+
+            others = kept - sum(map(sizes.__getitem__, newest))
+            summary.write(self._home.summary, changed_ns, newest, others)
+        return newest, kept
 
 
 def sizes_in(directory: str, suffix: str = "") -> dict[str, int]:
@@ -301,3 +328,10 @@ def _size(entry: os.DirEntry[str]) -> int:
         return entry.stat(follow_symlinks=False).st_size
     except OSError:
         return 0  # deleted meanwhile
+
+
+def _size_at(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
