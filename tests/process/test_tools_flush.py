@@ -184,7 +184,7 @@ def test_where_a_person_sends_once_is_not_where_the_program_sends(home: Path) ->
             assert (status["endpoint"], status["last_flush"]) == (server.url, "drained")
             assert status["why_code"] in {"nothing_pending", "scheduled", "due"}
             assert schedule.load(f"{home}/next-flush").destination == program
-            with client_of(home, "") as client:
+            with client_of(home, server.url, format="ndjson") as client:
                 client.track("last")
         sent = len(server.requests)
         done = tool("flush", home=home, TELEMETRY_API_KEY=KEY)
