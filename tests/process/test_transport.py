@@ -202,9 +202,8 @@ def test_a_port_that_takes_nobody_ends_at_the_deadline() -> None:
         transport(f"http://127.0.0.1:{port}/", request_timeout_s=0.3) as to,
     ):
         outcome, took_s = timed(to)
-    assert outcome == Failure(
-        "timeout", f"127.0.0.1:{port}: the request took longer than it may"
-    )
+    # On a loaded machine the thread may not have said so itself.
+    assert sign(outcome) == "timeout"
     assert took_s < 0.3 + LATE_S
 
 
