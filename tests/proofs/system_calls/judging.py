@@ -53,7 +53,7 @@ _FLUSHES_MAX = 12
 # What a home may hold when all is delivered. What is left of a ledger's birth is
 # cleared away by the next birth.
 _EXPECTED = re.compile(
-    r"(consent|user-uuid|next-flush|flush\.lock|refused|reserve"
+    r"(consent|user-uuid|next-flush|flush\.lock|refused|reserve|mistakes|spool-summary"
     r"|spool|dead|quarantine|ledger|ledger/cache\.db(-journal)?|ledger/birth(/.+)?"
     r"|dead/[^/]+\.v1\.jseq|quarantine/([^/]+\.v1\.jseq-\d+|stretch))"
 )
