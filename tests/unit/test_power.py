@@ -399,6 +399,9 @@ def storm(home: Home, handler: Callable[[SpoolWriter, int], object]) -> None:
         inside = SpoolWriter.append.__code__
         sys.unraisablehook = lambda _: None  # what is interrupted in a `__del__`
 
+        # An interrupt inside of a profiler comes between a step and its release.
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
         signal.signal(signal.SIGALRM, handle)
         chance = random.Random(1)
         while signals < 1500:
