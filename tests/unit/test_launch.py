@@ -33,9 +33,9 @@ def test_the_import_path_holds_what_is_no_path_and_where_we_are_from() -> None:
 
 def test_what_lies_beside_the_program_comes_behind_what_we_need() -> None:
     """`urllib3.py` beside a script is another script."""
-    path = ["/program", "/python", f"{LIB}/site-packages"]
-    ours = [LIB, f"{LIB}/site-packages"]
-    assert import_path(path, CWD, ours) == [*ours, "/program", "/python"]
+    program, packages = os.path.abspath("/program"), os.path.join(LIB, "site-packages")
+    ours = [LIB, packages]
+    assert import_path([program, packages], CWD, ours) == [*ours, program]
 
 
 def test_switches_of_the_host_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
