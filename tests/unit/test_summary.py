@@ -10,6 +10,7 @@ import pytest
 
 from telemetry.errors import SpoolFullError
 from telemetry.paths import Home, segment_name
+from telemetry.spool import summary
 from telemetry.spool import writer as writers
 from tests.support.writers import event, home_at, spool_writer
 
@@ -101,6 +102,9 @@ def test_a_damaged_one_costs_a_look(
     Path(home.summary).write_bytes(content.replace(b"%d", b"%d" % changed))
     assert [_launch(home, monkeypatch) for _ in range(2)] == [1, 0]
     assert Path(home.summary).read_bytes().split()[0] == good.split()[0]
+    newest, others = summary.read(home.summary, changed) or ([], 0)
+    assert (len(newest), others) == (8, (writers._MANY - 7) * 1000)
+    assert summary.read(home.summary, changed + 1) is None
     for ahead_s in (-2 * 3600.0, 3600.0):
         os.utime(home.summary, (0, time.time() + ahead_s))
         assert [_launch(home, monkeypatch) for _ in range(2)] == [1, 0]
