@@ -1,6 +1,6 @@
 """What one launch found in a spool of very many segments, for the next one.
 
-    <the directory's time, ns> <bytes of all but the newest> <newest name> <older name> …
+    <CRC-32> <the directory's time, ns> <bytes of the others> <newest name> <older name> …
 
 To ask 10,000 segments for their size takes 70 ms. What is made or deleted in the spool
 changes the time of its directory: a launch that finds the same time asks only the newest
@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import os
 import time
+from zlib import crc32
 
 from telemetry.files import read_small, write_whole
+from telemetry.paths import is_segment
 
 
 TYPE_CHECKING = False
@@ -40,18 +42,26 @@ def read(path: str, changed_ns: int) -> tuple[list[str], int] | None:
         if not 0 <= time.time() - os.stat(path).st_mtime < _BELIEVED_S:
             return None
         content = read_small(path, _FILE_BYTES_MAX) or b""
-        changed, others, *newest = content.decode("ascii").split()
-        if content.endswith(b"\n") and int(changed) == changed_ns:
+        checksum, _, line = content.partition(b" ")
+        changed, others, *newest = line.decode("ascii").split()
+        is_whole = checksum == b"%08x" % crc32(line) and all(map(is_segment, newest))
+        if is_whole and int(changed) == changed_ns:
             return newest, int(others)
     except (OSError, ValueError):
         pass  # the next look writes it anew
     return None
 
 
-def write(path: str, changed_ns: int, newest: Sequence[str], others: int) -> None:
-    """Keep what a look has found, if the directory was at rest before it began."""
-    if time.time() - changed_ns / 1e9 > _SETTLED_S:
+def write(
+    path: str, changed_ns: int, began_s: float, newest: Sequence[str], others: int
+) -> None:
+    """Keep what a look has found that began then, if the directory was at rest before.
+
+    `began_s` is in seconds since 1970.
+    """
+    if newest and began_s - changed_ns / 1e9 > _SETTLED_S:
+        line = f"{changed_ns} {others} {' '.join(newest)}\n".encode()
         try:
-            write_whole(path, f"{changed_ns} {others} {' '.join(newest)}\n".encode())
+            write_whole(path, b"%08x %b" % (crc32(line), line))
         except OSError:
             pass  # the next launch looks again

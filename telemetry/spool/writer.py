@@ -270,10 +270,11 @@ class SpoolWriter:
 
         SpoolFullError where these are less than `size`.
         """
+        began_s = time.time()
         changed_ns = os.stat(self._home.spool).st_mtime_ns
         newest, kept = self._remembered(changed_ns)
         if not newest or size > self._spool_bytes_max - kept:
-            newest, kept = self._look(changed_ns)
+            newest, kept = self._look(changed_ns, began_s)
         self.waiting_bytes = kept
         if size > self._spool_bytes_max - kept:
             self._full = (changed_ns, time.monotonic_ns(), kept)
@@ -292,7 +293,7 @@ class SpoolWriter:
             _size_at(self._home.segment(each)) for each in newest
         )
 
-    def _look(self, changed_ns: int) -> tuple[list[str], int]:
+    def _look(self, changed_ns: int, began_s: float) -> tuple[list[str], int]:
         """The newest segments, newest first, and the bytes of all that is in the spool."""
         # Segments of other versions count as well, but nothing that is not ours.
         sizes = sizes_in(self._home.spool, ".jseq")
@@ -303,7 +304,7 @@ class SpoolWriter:
             from telemetry.spool import summary
 
             others = kept - sum(map(sizes.__getitem__, newest))
-            summary.write(self._home.summary, changed_ns, newest, others)
+            summary.write(self._home.summary, changed_ns, began_s, newest, others)
         return newest, kept
 
 

@@ -350,7 +350,7 @@ def test_a_lock_of_the_shell_ends_with_the_command(tmp_path: Path) -> None:
                 check=False,
             )
             assert (done.stdout, done.returncode) == ("True\n", 0), name
-            assert flushers(tmp_path)
+            _await(lambda: flushers(tmp_path, also_starting=True))
 
 
 def test_a_signal_to_the_group_of_its_host_does_not_meet_it(tmp_path: Path) -> None:

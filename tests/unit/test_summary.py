@@ -105,6 +105,25 @@ def test_a_damaged_one_costs_a_look(
     newest, others = summary.read(home.summary, changed) or ([], 0)
     assert (len(newest), others) == (8, (writers._MANY - 7) * 1000)
     assert summary.read(home.summary, changed + 1) is None
+
+
+def test_whatever_byte_of_it_is_damaged_it_is_not_believed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is none stopped every event; a total would have moved the bound."""
+    _launch(home, monkeypatch)
+    _rest(home)
+    _launch(home, monkeypatch)
+    good = Path(home.summary).read_bytes()
+    changed = os.stat(home.spool).st_mtime_ns
+    assert summary.read(home.summary, changed) is not None
+    for at in range(len(good)):
+        for other in (b"\0", b"/", b" ", b"7", b"-", b"x"):
+            damaged = good[:at] + other + good[at + 1 :]
+            Path(home.summary).write_bytes(damaged)
+            assert damaged == good or summary.read(home.summary, changed) is None
+    Path(home.summary).write_bytes(good.replace(b"-", b"/", 1))
+    assert _launch(home, monkeypatch) == 1
     for ahead_s in (-2 * 3600.0, 3600.0):
         os.utime(home.summary, (0, time.time() + ahead_s))
         assert [_launch(home, monkeypatch) for _ in range(2)] == [1, 0]
