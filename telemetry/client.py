@@ -379,6 +379,8 @@ class Client:
         Returns:
             What came of it. It raises nothing for what network, server or disk do.
         """
+        if get_ident() in self._inside:
+            return _busy_report()
         try:
             pipeline = self._pipeline or self._open()
             self._count_busy()
@@ -576,6 +578,22 @@ def _stand_in(name: str, error: ImportError) -> "Any":
     from telemetry.absent import stand_in
 
     return stand_in(name, error)()
+
+
+def _busy_report() -> "FlushReport":
+    """What a flush inside of the first event answers: nothing may be loaded for it.
+
+    What the interrupted frame is about to load would be there in two copies.
+    """
+    module = sys.modules.get("telemetry.delivery.report")
+    report = getattr(module, "FlushReport", None)
+    if report is None:
+        absent: FlushReport = _stand_in(
+            "FlushReport", ImportError("inside of the first event")
+        )
+        return absent
+    busy: FlushReport = report(stopped="busy")
+    return busy
 
 
 def _after_fork(client: "Client | None") -> None:

@@ -39,6 +39,7 @@ from telemetry.delivery.dead_letters import NO_EVENT, DeadLetter, DeadLetterWrit
 from telemetry.delivery.evidence import Place, whole
 from telemetry.delivery.gathering import SEGMENTS_MAX
 from telemetry.delivery.unfinished import tell_unfinished
+from telemetry.errors import SpoolError
 from telemetry.files import sync_directory
 from telemetry.paths import Home
 from telemetry.spool.frame import EVENT_AT, Damage, Record
@@ -307,6 +308,8 @@ class OpenSegment:
             return None
         self._quarantine(items)
         records = [item for item in items if type(item) is Record]
+        if not records:
+            raise self._misread(entry.offset)  # the last item is a record
         entry = announce(entry, items)
         self._books.stage(self.name, entry)
         self._at = entry.offset
@@ -353,6 +356,8 @@ class OpenSegment:
             known = first
         if len(records) < known.count:
             # Damage came after the announcement: it costs what it hit.
+            if end == known.end and all(type(item) is not Damage for item in items):
+                raise self._misread(known.start)
             self._quarantine(items)
             if end < known.end:
                 self._quarantine([Damage(end, known.end)])
@@ -452,6 +457,14 @@ class OpenSegment:
                 sync_directory(self._desk.home.spool)
             self._books.gone(self.name)
         return True
+
+    def _misread(self, at: int) -> SpoolError:
+        """Records are missing, and no byte shows why: that is no damage of the file.
+
+        A handler of signals that loads this package inside of its first import leaves
+        classes of it in two copies. Another process reads it right.
+        """
+        return SpoolError(self._reader.path, at, "cannot be told from damage here")
 
     def close(self) -> None:
         """Close the file, its lock with it."""
