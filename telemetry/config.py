@@ -211,17 +211,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """All fields but the secrets, which must not reach a log or a traceback."""
+        from telemetry.text import shown
         from telemetry.wire.endpoint import redact
 
         values = msgspec.structs.asdict(self)
         for name in ("endpoint", "deletion_endpoint"):
             value = values[name]
-            values[name] = redact(value if isinstance(value, str) else _shown(value))
-        shown = (
-            f"{name}={'…' if name == 'api_key' and value else _shown(value)}"
+            values[name] = redact(value if isinstance(value, str) else shown(value))
+        fields = (
+            f"{name}={'…' if name == 'api_key' and value else shown(value)}"
             for name, value in values.items()
         )
-        return f"Config({', '.join(shown)})"
+        return f"Config({', '.join(fields)})"
 
     def problems(self) -> list[ConfigError]:
         """What cannot be used in it, each with the name of its field."""
@@ -360,16 +361,12 @@ def _problem(name: str, value: Any, default: object, *, full: bool) -> str:
 
 
 def _must(name: str, value: object) -> str:
+    from telemetry.text import shown
+
     *words, last = _CHOICES[name]
-    return f"must be {', '.join(words)}{' or ' if words else ''}{last}, not {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    """What a host handed over, also if it has no `repr` or far too many digits."""
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 - it is the host's code
-        return f"<{type(value).__name__}>"
+    return (
+        f"must be {', '.join(words)}{' or ' if words else ''}{last}, not {shown(value)}"
+    )
 
 
 def _are_statuses(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Names every file under one home. Creates nothing, opens nothing, reads no file.
 
-    <home>/user-uuid  consent  next-flush  flush.lock  refused  reserve  spool-summary
+    <home>/user-uuid  consent  next-flush  flush.lock  refused  reserve
+    <home>/spool-summary  mistakes  deletes
     <home>/spool/<created ns>-<random>.v1.jseq
     <home>/dead/<segment>-<offset>       <home>/quarantine/<segment>-<offset>
     <home>/ledger/
@@ -182,7 +183,9 @@ def home_of(
         except (OSError, TypeError, ValueError):
             is_path = False  # no text, or relative to a directory that is gone
         if not is_path:
-            raise HomeError(repr(home)[:200], "is no path")
+            from telemetry.text import shown
+
+            raise HomeError(shown(home)[:200], "is no path")
         return Home(root)
     if not is_app_name(app):
         raise ConfigError(

@@ -43,3 +43,11 @@ def sound(text: str) -> str:
 def decode(content: bytes) -> str:
     """The text of some bytes, with one U+FFFD for each byte that is no UTF-8."""
     return sound(content.decode("utf-8", "surrogateescape"))
+
+
+def shown(value: object) -> str:
+    """What a host handed over, also if it has no `repr` or far too many digits."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - it is the host's code
+        return f"<{type(value).__name__}>"

@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import telemetry.config
+from telemetry.client import Client
 from telemetry.config import Config, resolve
 from telemetry.errors import ConfigError, EndpointError
 from telemetry.mistakes import sentence
@@ -318,6 +319,7 @@ def test_any_config_has_a_sound_form(fields: dict[str, object]) -> None:
     assert {problem.field for problem in sound.problems()} <= kept
     assert problems or sound is config
     assert repr(config).startswith("Config(app='app'")
+    Client(config).decision()
     if fields.get("enabled", True) is not True:
         assert sound.enabled is False
 
