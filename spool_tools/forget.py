@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         # A flusher that was at work has noticed the choice, and has asked.
         server, said = "deleted", _DELETED
     elif asks or not is_known:
-        # An opt-out has removed it, and what named an address.
+        # None was made; or an opt-out has removed it, and what named an address.
         said = "no id was kept under which a server could delete anything"
     else:
         said = "nothing was sent, as the program names no deletion_endpoint"

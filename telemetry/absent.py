@@ -12,9 +12,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from telemetry.logs import quiet_logger
-from telemetry.switches import is_set
-
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,6 +70,9 @@ def run(
 
 def stand_in(name: str, error: ImportError) -> type:
     """What a public name of this package is where its module cannot be loaded."""
+    from telemetry.logs import quiet_logger
+    from telemetry.switches import is_set
+
     logger = quiet_logger(debug=is_set(os.environ.get("TELEMETRY_DEBUG", "")))
     if logger is not None:
         logger.debug("%s cannot be loaded; nothing will be recorded: %r", name, error)

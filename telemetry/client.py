@@ -581,17 +581,17 @@ def _stand_in(name: str, error: ImportError) -> "Any":
 
 
 def _busy_report() -> "FlushReport":
-    """What a flush inside of the first event answers: nothing may be loaded for it.
+    """What a flush inside of the first event answers.
 
-    What the interrupted frame is about to load would be there in two copies.
+    Nothing is loaded for it that the interrupted frame may be about to load: there would
+    be two copies of it.
     """
     module = sys.modules.get("telemetry.delivery.report")
-    report = getattr(module, "FlushReport", None)
+    report: Any = getattr(module, "FlushReport", None)
     if report is None:
-        absent: FlushReport = _stand_in(
-            "FlushReport", ImportError("inside of the first event")
-        )
-        return absent
+        from telemetry.absent import Absent
+
+        report = Absent
     busy: FlushReport = report(stopped="busy")
     return busy
 

@@ -99,7 +99,7 @@ class FlusherArguments(msgspec.Struct):
     next_flush: what the host set `next-flush` to, seconds since 1970
     lifetime_s: seconds of work after which its process is ended
     path: the import path, in front of which the standard library is put
-    site: whether the host's interpreter has loaded `site`
+    site: whether the host's interpreter loads `site` at its start
     """
 
     config: Config
@@ -134,12 +134,12 @@ def spawn(
             actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
         if theirs >= 0:
             actions.append((os.POSIX_SPAWN_DUP2, lock.descriptor, theirs))
-        actions += [
-            (os.POSIX_SPAWN_CLOSE, number)
-            for number in _inheritable()
-            if number != theirs
-        ]
         try:
+            actions += [
+                (os.POSIX_SPAWN_CLOSE, number)
+                for number in _inheritable()
+                if number != theirs
+            ]
             text = arguments_of(config, home, lock, theirs)
             options, variables = interpreter_options(environment)
             shell = os.posix_spawn(
@@ -214,9 +214,9 @@ def interpreter_options(
 ) -> tuple[list[str], dict[str, str]]:
     """The switches and the environment of the flusher's interpreter.
 
-    Isolated (`-I`) from user packages, the working directory and the environment; BOOT
-    loads `site`.
-    What the host's interpreter knows of where its files are is handed on.
+    Isolated (`-I`) from user packages, the working directory and the environment, and
+    without `site` (`-S`), which BOOT loads. What the host's interpreter knows of where
+    its files are is handed on.
     """
     options = ["-S", *["-O"] * min(sys.flags.optimize, 2)]
     options += ["-B"] if sys.dont_write_bytecode else []

@@ -75,8 +75,8 @@ def opt_out(home: Home, *, asks: bool = False) -> bool:
     """
     date = time.strftime("%Y-%m-%d", time.gmtime())
     before = read_choice(home.consent)
-    # A request that was cut off before it kept the id goes on. One that waits does in any
-    # case; turned on again since, there is another id, which nobody asked to forget.
+    # A request that was interrupted before it kept the id goes on. One that has kept it
+    # needs nothing more, and an id that was made since belongs to no request.
     asks = asks or bool(before and before.asks and not before.on)
     choice = Choice(on=False, date=date, is_finished=False, asks=asks)
     # Known before a flusher can remove it. Where one asks at once, it is asked twice.
