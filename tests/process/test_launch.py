@@ -46,6 +46,21 @@ def _let_a_window_pass(directory: Path) -> None:
     schedule.store(path, plan)
 
 
+def _run_program(
+    arguments: list[str], environment: dict[str, str], directory: Path
+) -> None:
+    """A program that records one event, started in a directory, run to its end."""
+    done = subprocess.run(
+        [sys.executable, *arguments, "{}", "tool"],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
 def _await(condition: object, timeout_s: float = 60.0) -> None:
     until = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
@@ -293,15 +308,7 @@ def test_nothing_of_the_working_directory_is_run(how: str, tmp_path: Path) -> No
         run(environment)
         _due(tmp_path)
         environment["PYTHONPATH"] = os.pathsep.join([ROOT, str(safe)])
-        done = subprocess.run(
-            [sys.executable, *arguments, "{}", "tool"],
-            env=environment,
-            cwd=safe if how == "-m" else hostile,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stdout == "True\n", done.stderr
+        _run_program(arguments, environment, safe if how == "-m" else hostile)
         _await(lambda: server.requests)
         await_no_flusher(tmp_path)
     assert not (tmp_path / "owned").exists()
@@ -319,16 +326,7 @@ def test_what_lies_beside_the_program_is_not_taken_for_the_library(
     program.write_text(PROGRAM)
     with Server() as server:
         environment = environment_of(tmp_path, server.url)
-        environment["PYTHONPATH"] = ROOT
-        done = subprocess.run(
-            [sys.executable, str(program), "{}", "tool"],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stdout == "True\n", done.stderr
+        _run_program([str(program)], environment, tmp_path)
         _await(lambda: server.requests)
         await_no_flusher(tmp_path)
     assert census_of(tmp_path / "app").delivered == 1
@@ -350,7 +348,8 @@ def test_a_lock_of_the_shell_ends_with_the_command(tmp_path: Path) -> None:
                 check=False,
             )
             assert (done.stdout, done.returncode) == ("True\n", 0), name
-            _await(lambda: flushers(tmp_path, also_starting=True))
+            if name == "first":  # its flusher is there as long as the server is silent
+                _await(lambda: flushers(tmp_path, also_starting=True))
 
 
 def test_a_signal_to_the_group_of_its_host_does_not_meet_it(tmp_path: Path) -> None:
