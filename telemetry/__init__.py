@@ -144,6 +144,12 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'telemetry' has no attribute {name!r}")
     import sys
 
+    from telemetry.switches import is_loading
+
+    if is_loading():
+        from telemetry.absent import in_place_of
+
+        return in_place_of(name)  # a signal's handler: only for now
     # `importlib` itself would be the most expensive thing that is loaded.
     home = f"telemetry.{home}"
     try:

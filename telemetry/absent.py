@@ -76,7 +76,12 @@ def stand_in(name: str, error: ImportError) -> type:
     logger = quiet_logger(debug=is_set(os.environ.get("TELEMETRY_DEBUG", "")))
     if logger is not None:
         logger.debug("%s cannot be loaded; nothing will be recorded: %r", name, error)
-    # Programs write them behind `except`.
+    return in_place_of(name)
+
+
+def in_place_of(name: str) -> type:
+    """What a public name of this package is for now."""
+    # Programs write errors behind `except`.
     return type(name, (Exception,), {}) if name.endswith("Error") else Absent
 
 

@@ -12,7 +12,7 @@ import os
 from _thread import RLock
 
 from telemetry.client import Client
-from telemetry.switches import environment_decision, is_off
+from telemetry.switches import environment_decision, is_loading, is_off
 
 
 TYPE_CHECKING = False
@@ -141,6 +141,8 @@ def get_global_telemetry_client() -> "Client":
         return client
     with _process.lock:
         if _process.client is None:
+            if is_loading():
+                return Client.off(DEFAULT_APP)  # a signal's handler, in `configure`
             _process.client = _make({"app": DEFAULT_APP}, None)
         return _process.client
 
@@ -243,17 +245,18 @@ def track_command(action: str, args: "list[str]") -> None:
     """
     if environment_decision(os.environ) is not None:
         return
-    try:
+    client = get_global_telemetry_client()
+
+    def make() -> "StructuredEvent":
         from telemetry.commands import permitted, typed
         from telemetry.light_events import CommandEvent
 
-        client = get_global_telemetry_client()
         info = permitted(typed(args), action, client.config.policy)
-        client.track(
-            CommandEvent(action=action, args=info.args, success=True, flags=info.flags)
+        return CommandEvent(
+            action=action, args=info.args, success=True, flags=info.flags
         )
-    except Exception:
-        _note("a command was not recorded")
+
+    client.track_made(make)
 
 
 def _make(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client":

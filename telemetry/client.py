@@ -16,7 +16,15 @@ import time
 from _thread import RLock, get_ident
 from _weakref import ref
 
-from telemetry.switches import Decision, environment_decision, is_set, is_switched_off
+from telemetry.switches import (
+    IMPORT_LOCKS,
+    Decision,
+    environment_decision,
+    imports_under_way,
+    is_loading,
+    is_set,
+    is_switched_off,
+)
 
 
 TYPE_CHECKING = False
@@ -233,11 +241,9 @@ class Client:
     def _refuse_inside_first(self) -> bool:
         """Whether this is inside of the first event, in a handler of signals or of logs.
 
-        It is refused as busy, and counted behind that event. Nothing may be loaded here:
-        the frame that was interrupted may have the lock of all imports, for which another
-        thread waits that has a module's.
+        Or of the first flush. It is refused as busy, and counted behind that.
         """
-        if get_ident() not in self._inside:
+        if get_ident() not in self._inside and not is_loading():
             return False
         self._busy.append(None)
         return True
@@ -296,7 +302,7 @@ class Client:
             self._session = start(session_id, agent_name, time.monotonic())
             return SessionStartEvent("start", session_id, agent_name)
 
-        self._track_made(begin)
+        self.track_made(begin)
         return session_id
 
     def record_tool_call(
@@ -318,7 +324,7 @@ class Client:
                 recorded) or a text, both scrubbed; None if it ended well.
         """
 
-        self._track_made(
+        self.track_made(
             lambda: self._counted().count_tool_call(
                 tool_name, session_id, agent_name, duration, error
             )
@@ -336,7 +342,7 @@ class Client:
             cost: the price in US dollars.
         """
 
-        self._track_made(
+        self.track_made(
             lambda: self._counted().count_tokens(
                 model, input_tokens, output_tokens, cost
             )
@@ -349,14 +355,17 @@ class Client:
             message: what went wrong; it is part of the session's end, scrubbed.
         """
 
-        self._track_made(lambda: self._counted().count_error(message))
+        self.track_made(lambda: self._counted().count_error(message))
 
     def record_session_end(self) -> None:
         """Record the end of the session, once."""
-        self._track_made(lambda: self._counted().end(time.monotonic()))
+        self.track_made(lambda: self._counted().end(time.monotonic()))
 
-    def _track_made(self, make: "Callable[[], StructuredEvent | None]") -> None:
-        """Track the event that `make` answers, if it does. One thread makes at a time."""
+    def track_made(self, make: "Callable[[], StructuredEvent | None]") -> None:
+        """Track the event that `make` answers, if it does. One thread makes at a time.
+
+        Of this package, not public. What `make` raises is counted.
+        """
         if self._refuse_inside_first():
             return
         try:
@@ -379,7 +388,7 @@ class Client:
         Returns:
             What came of it. It raises nothing for what network, server or disk do.
         """
-        if get_ident() in self._inside:
+        if get_ident() in self._inside or is_loading():
             return _busy_report()
         try:
             pipeline = self._pipeline or self._open()
@@ -581,11 +590,7 @@ def _stand_in(name: str, error: ImportError) -> "Any":
 
 
 def _busy_report() -> "FlushReport":
-    """What a flush inside of the first event answers.
-
-    Nothing is loaded for it that the interrupted frame may be about to load: there would
-    be two copies of it.
-    """
+    """What a flush inside of the first event, or of an import of ours, answers."""
     module = sys.modules.get("telemetry.delivery.report")
     report: Any = getattr(module, "FlushReport", None)
     if report is None:
@@ -609,14 +614,11 @@ def _unload_unfinished() -> None:
     Where it was loading one of ours, all that it was loading is unloaded, and loaded
     anew when it is needed.
     """
-    # Python's locks of the modules that are being loaded: nearly always none.
-    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
-    found = [(name, lock()) for name, lock in tuple(locks.items())]
-    owners = {name: getattr(lock, "owner", None) for name, lock in found}
+    owners = imports_under_way()
     gone = {owner for name, owner in owners.items() if name.startswith("telemetry.")}
     for name, owner in owners.items():
         if owner in gone - {None, get_ident()}:
-            locks.pop(name, None)
+            IMPORT_LOCKS.pop(name, None)
             sys.modules.pop(name, None)
 
 

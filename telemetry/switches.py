@@ -16,11 +16,12 @@ __future__ import annotations` loads a module, which alone is 2 % of an empty pr
 
 import os
 import sys
+from _thread import get_ident
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
 # Also what editors put at the beginning of a file or take for a blank.
@@ -91,6 +92,12 @@ def ci_variable(environment: "Mapping[str, str]") -> str:
     return ""
 
 
+# Python's locks of the modules that are being loaded: nearly always none.
+IMPORT_LOCKS: "dict[str, Callable[[], object]]" = getattr(
+    sys.modules.get("_frozen_importlib"), "_module_locks", {}
+)
+
+
 # What `telemetry.testing` and the pytest plugin set: tests change the environment as
 # they like, and record nothing all the same. The plugin imports nothing of this
 # package, since a project may have a `telemetry` of its own; it is asked for here.
@@ -147,6 +154,26 @@ def is_switched_off() -> bool:
     if guard is None and _TRACK not in _TABLE and _ENABLED not in _TABLE:
         return False
     return environment_decision(os.environ) is not None
+
+
+def imports_under_way() -> "dict[str, int | None]":
+    """The modules that are being loaded just now, and the thread that loads each."""
+    found = [(name, lock()) for name, lock in IMPORT_LOCKS.copy().items()]
+    return {name: getattr(lock, "owner", None) for name, lock in found}
+
+
+def is_loading() -> bool:
+    """Whether this thread is loading a module of ours: a handler of signals runs then.
+
+    Nothing may be loaded by it. The module would be there in two copies, whose classes
+    do not know each other; and the frame that was interrupted may have the lock of all
+    imports, for which another thread waits that has a module's.
+    """
+    me = get_ident()
+    return any(
+        owner == me and name.startswith("telemetry.")
+        for name, owner in imports_under_way().items()
+    )
 
 
 def environment_decision(environment: "Mapping[str, str]") -> "Decision | None":
