@@ -91,6 +91,8 @@ class SpoolWriter:
         self._looked_ns = 0
         # Threads that are inside `append`, for power mode, which waits unlocked.
         self._inside: set[int] = set()
+        # Asked for by a signal's handler inside of an event: done behind that event.
+        self._is_to_close = False
         self._lock = RLock()
         # Bytes in the spool when a segment was last opened.
         self.waiting_bytes = 0
@@ -110,10 +112,14 @@ class SpoolWriter:
         is_owned = self._lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001 - the only atomic way to ask
         if is_owned or (self._inside and get_ident() in self._inside):
             raise BusyError("an event inside an event; it was not recorded")
-        if self._power:
-            self._append_durably(event, owner, get_ident())
-            return
-        holding(self._lock, self._append, event, owner)
+        try:
+            if self._power:
+                self._append_durably(event, owner, get_ident())
+            else:
+                holding(self._lock, self._append, event, owner)
+        finally:
+            if self._is_to_close:
+                self.close()
 
     def refuse_while_full(self, size: int) -> None:
         """Raise SpoolFullError if a record of `size` bytes found no room just now.
@@ -139,7 +145,14 @@ class SpoolWriter:
             raise SpoolFullError(kept, self._spool_bytes_max)
 
     def close(self) -> None:
-        """Close the segment. Events may follow; they take one again."""
+        """Close the segment. Events may follow; they take one again.
+
+        Called inside of an event, by a signal's handler, it is done behind that event:
+        its write would meet the next file that the host opens under the same number.
+        """
+        self._is_to_close = self._lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001 - as above
+        if self._is_to_close:
+            return
         holding(self._lock, self._close_segment)
 
     def after_fork(self) -> None:
@@ -150,6 +163,7 @@ class SpoolWriter:
         segment, self._segment = self._segment, None
         self._shared_sync = None
         self._inside = set()
+        self._is_to_close = False
         self._lock = RLock()
         if segment is not None:
             segment.close()

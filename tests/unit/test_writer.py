@@ -579,6 +579,34 @@ def test_closed_writer_records_on(home: Home) -> None:
     assert len(segment_names(home)) == 1
 
 
+@pytest.mark.parametrize("power", [False, True])
+def test_close_from_inside_an_event_is_done_behind_it(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, power: bool
+) -> None:
+    """Before its write, that would meet whatever the host opens next."""
+    writer = spool_writer(home, power=power)
+    look, before = segment.end_of_ours, open_files()
+    others: list[int] = []
+
+    def interrupted(*given: int) -> int:
+        found = look(*given)
+        writer.close()
+        others.append(os.open(tmp_path / "the host's", os.O_WRONLY | os.O_CREAT))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, "end_of_ours", interrupted)
+        writer.append(event(0))
+    assert open_files() == before.union(others)
+    writer.append(event(1))
+    writer.close()
+    for descriptor in others:
+        os.close(descriptor)
+    assert spooled_events(home) == [event(0), event(1)]
+    assert len(others) == 1
+    assert not (tmp_path / "the host's").stat().st_size
+
+
 def test_locked_segment_is_passed_and_taken_later(home: Home) -> None:
     """Only while a flusher looks at the end is it not to be had."""
     append_one(home, 0)
