@@ -218,11 +218,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("endpoint", "deletion_endpoint"):
             value = values[name]
             values[name] = redact(value if isinstance(value, str) else shown(value))
-        fields = (
-            f"{name}={'…' if name == 'api_key' and value else shown(value)}"
-            for name, value in values.items()
-        )
-        return f"Config({', '.join(fields)})"
+        told = {name: shown(value) for name, value in values.items()}
+        if self.api_key is not _DEFAULTS["api_key"]:
+            told["api_key"] = "…"
+        return f"Config({', '.join(f'{name}={text}' for name, text in told.items())})"
 
     def problems(self) -> list[ConfigError]:
         """What cannot be used in it, each with the name of its field."""

@@ -140,6 +140,16 @@ def test_what_is_no_text_is_no_key(value: object) -> None:
     assert [problem.field for problem in config.problems()] == ["api_key"]
 
 
+def test_a_key_without_a_truth_is_shown_all_the_same() -> None:
+    """A host's value may raise for whatever it is asked."""
+
+    class Odd:
+        def __bool__(self) -> bool:
+            raise ZeroDivisionError
+
+    assert "api_key=…" in repr(Config(app="app", api_key=Odd()))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", [name for name in BOUNDS if name != "app"])
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
 def test_a_bound_is_a_number_above_zero(name: str, value: float) -> None:
