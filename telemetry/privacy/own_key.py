@@ -202,7 +202,10 @@ class OwnKey:
 def own_key_of(
     config: Any, environment: Mapping[str, str], public: Iterable[str] = ()
 ) -> OwnKey:
-    """The secrets that a program sends with: its key, and the endpoint's password.
+    """The secrets that a program sends with: its key, and the passwords in its URLs.
+
+    A user without a password is one as well, as a token may stand there; but not
+    ClickHouse's, whose password is the key.
 
     `config` is a Config, which may hold values that cannot be used, or None. A key in
     the environment is one also where the program named another.
@@ -210,16 +213,25 @@ def own_key_of(
     said = trimmed(environment.get("TELEMETRY_API_KEY", ""))
     if config is None:
         return OwnKey(said, public=public)
-    user, _, password = (
-        str(config.endpoint).partition("://")[2].rpartition("@")[0].partition(":")
-    )
-    password = password or user
+    is_name = config.format == "clickhouse"
+    passwords = [
+        _password(str(url), is_name=is_name)
+        for url in (config.endpoint, config.deletion_endpoint)
+    ]
+    names = (str(config.app), *public)
+    return OwnKey(str(config.api_key), *passwords, said, public=names)
+
+
+def _password(url: str, *, is_name: bool) -> str:
+    """The password in a URL; else the user, unless that is a name."""
+    user, _, password = url.partition("://")[2].rpartition("@")[0].partition(":")
+    if not password and not is_name and "/" not in user:  # else an @ in the path
+        password = user
     if "%" in password:
         from urllib.parse import unquote
 
         password = unquote(password)
-    names = (str(config.app), *public)
-    return OwnKey(str(config.api_key), password, said, public=names)
+    return password
 
 
 def _squeezed(low: str) -> str:

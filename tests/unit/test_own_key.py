@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -169,6 +171,23 @@ def test_a_key_of_the_environment_and_a_password_are_secrets_too() -> None:
     assert own.without("a from-outside-9 b pass-word-1") == "a <secret> b <secret>"
     unusable = Config(app="app", endpoint=None, api_key=1234567890)  # type: ignore[arg-type]
     assert own_key_of(unusable, {}).without("1234567890") == "<secret>"
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_secret"),
+    [
+        ({"endpoint": "https://opentelemetry@host/"}, True),
+        ({"endpoint": "https://host/", "deletion_endpoint": "https://me:opentelemetry@host/"}, True),
+        ({"endpoint": "https://opentelemetry@host/", "format": "clickhouse"}, False),
+        ({"endpoint": "https://me:opentelemetry@host/", "format": "clickhouse"}, True),
+        ({"endpoint": "https://host/opentelemetry/@me"}, False),
+        ({"endpoint": "https://me:p/opentelemetry@host/"}, True),
+    ],
+)  # fmt: skip
+def test_what_is_a_secret_in_a_url(fields: dict[str, Any], is_secret: bool) -> None:
+    """A token may stand as the user; ClickHouse's user is a name, in our own fields too."""
+    own = own_key_of(Config(app="app", **fields), {})
+    assert (own.without("opentelemetry-sdk") != "opentelemetry-sdk") == is_secret
 
 
 class Lines(TelemetryLogger):
