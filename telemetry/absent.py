@@ -68,7 +68,7 @@ def run(
     return main(parser.parse_args(argv))
 
 
-def stand_in(name: str, error: ImportError) -> type:
+def stand_in(name: str, error: Exception) -> type:
     """What a public name of this package is where its module cannot be loaded."""
     from telemetry.logs import quiet_logger
     from telemetry.switches import is_set

@@ -12,7 +12,7 @@ import os
 from _thread import RLock
 
 from telemetry.client import Client
-from telemetry.switches import environment_decision, is_loading, is_off
+from telemetry.switches import CANNOT_LOAD, environment_decision, is_loading, is_off
 
 
 TYPE_CHECKING = False
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Whose events they are if the program never said.
 DEFAULT_APP = "telemetry"
+# What it was given then.
+_NOTHING: "tuple[dict[str, Any], TelemetryLogger | None]" = ({"app": DEFAULT_APP}, None)
 
 
 class _Process:
@@ -35,6 +37,8 @@ class _Process:
     def __init__(self) -> None:
         self.lock = RLock()
         self.client: Client | None = None
+        # What `configure` was given, for a client that could not be made just then.
+        self.given: tuple[dict[str, Any], TelemetryLogger | None] = _NOTHING
         self.version: str | None = None
         self.debug: bool | None = None
 
@@ -120,6 +124,7 @@ def configure(
     named = dict(locals())
     del named["logger"]
     with _process.lock:
+        _process.given = named, logger
         client = _make(named, logger)
         before, _process.client = _process.client, client
     if before is not None:
@@ -127,7 +132,7 @@ def configure(
         if enabled is not None and enabled is not True:
             # The program's own word holds for what waits as well.
             before.switch_off()
-    return client
+    return client or Client.off(app)
 
 
 def get_global_telemetry_client() -> "Client":
@@ -143,14 +148,15 @@ def get_global_telemetry_client() -> "Client":
         if _process.client is None:
             if is_loading():
                 return Client.off(DEFAULT_APP)  # a signal's handler, in `configure`
-            _process.client = _make({"app": DEFAULT_APP}, None)
-        return _process.client
+            _process.client = _make(*_process.given)
+        return _process.client or Client.off(DEFAULT_APP)
 
 
 def forget_client() -> None:
     """Close the client of this process; the next use makes a new one. For tests."""
     with _process.lock:
         before, _process.client = _process.client, None
+        _process.given = _NOTHING
     if before is not None:
         before.close()
 
@@ -259,8 +265,11 @@ def track_command(action: str, args: "list[str]") -> None:
     client.track_made(make)
 
 
-def _make(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client":
-    """A client for what was named. Only `strict` lets an error out."""
+def _make(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client | None":
+    """A client for what was named; None where it has to be tried again.
+
+    Only `strict` lets an error out.
+    """
     if environment_decision(os.environ) is not None:
         return Client.off(str(named["app"]), named.get("home"))
     for name in ("version", "debug"):
@@ -276,17 +285,22 @@ def _make(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client"
             environment=os.environ,
             build={name: values[name] for name in ("endpoint", "api_key", "header")},
         )
-    except Exception:
+        return Client(config, logger=logger)
+    except Exception as error:
         if named.get("strict") is True:
             raise
+        if isinstance(error, (OSError, MemoryError)):
+            return None  # no descriptor is left, or no memory: the next use tries again
         _note("a setting cannot be used; nothing will be recorded")
         return Client.off(str(named["app"]), named.get("home"))
-    return Client(config, logger=logger)
 
 
 def _note(message: str) -> None:
     """One debug line with the error under way, where anybody logs."""
-    from telemetry.logs import quiet_logger
+    try:
+        from telemetry.logs import quiet_logger
+    except CANNOT_LOAD:
+        return
 
     logger = quiet_logger(debug=bool(_process.debug))
     if logger is not None:

@@ -17,6 +17,7 @@ from _thread import RLock, get_ident
 from _weakref import ref
 
 from telemetry.switches import (
+    CANNOT_LOAD,
     IMPORT_LOCKS,
     Decision,
     environment_decision,
@@ -103,6 +104,8 @@ class Client:
         self._session: SessionState | None = None
         # How often each reason for a refusal came up, for the log.
         self._refusals: dict[str, int] = {}
+        # Refusals by reason that are not in the file of counts yet.
+        self._uncounted: list[tuple[str, int]] = []
         self._renew_locks()
         self._off = environment_decision(os.environ) if config is None else None
         self._config: Config | None = None
@@ -111,7 +114,7 @@ class Client:
             self._config, self._mistakes = config.sound()
             self._mistakes += self._config.misread(os.environ, sys.platform)
         elif self._off is None:
-            reason = "it was given settings that cannot be used"
+            reason = "its settings cannot be used, or cannot be loaded just now"
             self._off = Decision("program", reason, on=False)
         # Only in debug mode: a line for each event.
         self._debug: TelemetryLogger | None = None
@@ -128,6 +131,8 @@ class Client:
 
     def __repr__(self) -> str:
         """What it records, whether it is on and why, and where events go."""
+        if is_loading():
+            return f"<telemetry.Client {self._app}>"
         decision = self.decision()
         if not decision.on:
             return f"<telemetry.Client {self._app}: off ({decision.reason})>"
@@ -147,7 +152,7 @@ class Client:
         if self._config is None:
             try:
                 from telemetry.config import Config
-            except ImportError as error:
+            except CANNOT_LOAD as error:
                 absent: Config = _stand_in("Config", error)
                 return absent
             self._config = Config(app=self._app, home=self._home, enabled=False)
@@ -178,7 +183,7 @@ class Client:
 
             logger = self._logger or quiet_logger(debug=debug)
             return None if logger is None else discreet(logger, self._own_key())
-        except ImportError:
+        except CANNOT_LOAD:
             return None  # what no text may hold is not known then
 
     def _own_key(self) -> "OwnKey":
@@ -403,7 +408,7 @@ class Client:
             stopped = "disk"
         try:
             from telemetry.delivery.report import FlushReport
-        except ImportError as error:
+        except CANNOT_LOAD as error:
             absent: FlushReport = _stand_in("FlushReport", error)
             return absent
         return FlushReport(stopped=stopped)
@@ -448,7 +453,7 @@ class Client:
             return self._off
         try:
             from telemetry.pipeline import decide_for
-        except ImportError as error:
+        except CANNOT_LOAD as error:
             return Decision("program", f"a module cannot be loaded: {error}", on=False)
         return decide_for(self.config, may_show=False)
 
@@ -479,9 +484,13 @@ class Client:
         return self._off is not None
 
     def _make_pipeline(self) -> "Pipeline | None":
-        from telemetry.pipeline import Pipeline, decide_for
+        try:
+            from telemetry.pipeline import Pipeline, decide_for
 
-        decision = decide_for(self.config)
+            decision = decide_for(self.config)
+        except (OSError, MemoryError):
+            self._uncounted.append(("internal", 1))
+            raise
         if decision.on:
             return Pipeline(
                 self.config,
@@ -489,6 +498,7 @@ class Client:
                 own_key=self._own_key(),
                 http=self._http,
                 logger=self.logger,
+                refused=self._uncounted,
             )
         self._off = decision
         if decision.asks:
@@ -526,18 +536,23 @@ class Client:
         self, error: "Exception", *, is_loss: bool = True, may_raise: bool = True
     ) -> None:
         """Count and log what was not recorded; raise it where that is asked for."""
+        try:
+            self._count_and_say(error, is_loss=is_loss, may_raise=may_raise)
+        except MemoryError as another:
+            if another is error:
+                raise  # not even that was possible
+
+    def _count_and_say(
+        self, error: "Exception", *, is_loss: bool, may_raise: bool
+    ) -> None:
         if self._is_finalizing():
             return  # a finalizer at the very end: nothing can be loaded or counted
         try:
             from telemetry.errors import OffError, RefusedError
-        except (ImportError, OSError):
-            # A signal handler that records, inside of this very import; or no
-            # descriptor is left to load it with.
-            try:
-                if is_loss and self._pipeline is not None:
-                    self._pipeline.refuse("busy")
-            except (ImportError, OSError):
-                pass  # not counted either
+        except CANNOT_LOAD:
+            # Or a signal handler that records, inside of this very import.
+            if is_loss:
+                self._uncounted.append(("busy", 1))
             return
         if not isinstance(error, RefusedError) or error.__context__ is not None:
             _pass_on(error)  # else it is ours, and was made from no other
@@ -567,8 +582,8 @@ class Client:
             # It lasts, and told ever again it would go on for ever.
             try:
                 from telemetry.mistakes import tell
-            except (ImportError, OSError):
-                return  # no descriptor is left to load that with; it is counted
+            except CANNOT_LOAD:
+                return  # it is counted
 
             tell([f"{what}: {error}"], self.logger)
 
@@ -577,12 +592,12 @@ def _pass_on(error: "Exception") -> None:
     """Raise it if it is the host's own."""
     try:
         from telemetry.interrupts import pass_on
-    except (ImportError, OSError):
-        return  # as with its errors: it cannot be loaded just now
+    except CANNOT_LOAD:
+        return
     pass_on(error)
 
 
-def _stand_in(name: str, error: ImportError) -> "Any":
+def _stand_in(name: str, error: Exception) -> "Any":
     """What the host is given where a class cannot be loaded."""
     from telemetry.absent import stand_in
 

@@ -16,6 +16,8 @@ nothing else.
 
 from __future__ import annotations
 
+import errno
+
 from telemetry.build_values import build_values
 from telemetry.errors import raise_the_hosts
 from telemetry.files import read_small, write_whole
@@ -63,8 +65,10 @@ class Choice:
         is_finished: bool = True,
         asks: bool = False,
         is_readable: bool = True,
+        is_passing: bool = False,
     ) -> None:
         self.on = on
+        self.is_passing = is_passing
         self.is_readable = is_readable
         self.date = date
         self.notice_version = notice_version
@@ -128,6 +132,7 @@ def rules(
         remembered = Decision("remembered", reason, on=choice.on)
         remembered.is_finished = choice.is_finished
         remembered.asks = choice.asks
+        remembered.is_passing = choice.is_passing
     if build:
         word = "off" if is_off(build) else "on"
         reason = f"the program was built with it {word}"
@@ -191,7 +196,8 @@ def read_choice(path: str) -> Choice | None:
         return stored_choice(path)
     except OSError as error:
         raise_the_hosts(error)
-        return Choice(on=False, date="", is_readable=False)
+        is_passing = error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+        return Choice(on=False, is_readable=False, is_passing=is_passing)
 
 
 def stored_choice(path: str) -> Choice | None:

@@ -6,6 +6,7 @@ envelope, the spool. Nothing is written before consent was looked at.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from telemetry.files import make_directory, make_empty, make_home
 from telemetry.identity import user_uuid
 from telemetry.paths import Home, home_of
 from telemetry.spool.writer import SpoolWriter
-from telemetry.switches import Decision, ci_variable
+from telemetry.switches import CANNOT_LOAD, Decision, ci_variable
 
 
 TYPE_CHECKING = False
@@ -52,14 +53,16 @@ class Pipeline:
         own_key: OwnKey,
         http: HTTPClient | None,
         logger: TelemetryLogger | None,
+        refused: list[tuple[str, int]],
     ) -> None:
         self.config = config
         self.home = _home_of(config)
         self._http = http
         self._logger = logger
         self._pid = os.getpid()
-        # Refusals by reason that are not in the file of counts yet.
-        self._refused: list[tuple[str, int]] = []
+        # Refusals by reason that are not in the file of counts yet: the client's, which
+        # outlives a pipeline that cannot be made.
+        self._refused = refused
         self._counts_at_exit = False
         self._count: Callable[..., None] | None = None
         self._dispatcher: Dispatcher | None = None
@@ -69,13 +72,12 @@ class Pipeline:
         except HomeError:
             raise  # nothing is written into a home that was refused
         except Exception as error:
-            # There is no client that could count it later.
-            from telemetry.spool import refusals
-
-            # The file is there, or there was no room for it; after an opt-out none is made.
             reason = error.reason if isinstance(error, RefusedError) else "internal"
-            refusals.count(self.home.refused, [(reason, 1)], may_make=lambda: False)
+            self._refused.append((reason, 1))
+            # The file is there, or there was no room for it; after an opt-out none is made.
+            self._count_refused(lambda: False)
             raise
+        self._count_refused()
 
     def _make_parts(self, mistakes: Sequence[ConfigError], own_key: OwnKey) -> None:
         config, scrub, context = self.config, None, None
@@ -110,7 +112,7 @@ class Pipeline:
             segment_bytes_max=config.segment_bytes_max,
             power=config.durability == "power",
             prepare=self._prepare,
-            allowed=self.is_allowed,
+            allowed=self._may_record,
         )
 
     def _prepare(self) -> str:
@@ -205,13 +207,13 @@ class Pipeline:
         is full nothing else makes room.
         """
         self._refused.append((reason, 1))
-        if len(self._refused) > 1 or not self._counts_at_exit:
-            self._count_refused()
-        if not self._counts_at_exit:
+        is_first, self._counts_at_exit = not self._counts_at_exit, True
+        if is_first:
             import atexit
 
-            self._counts_at_exit = True
             atexit.register(self._count_refused)
+        if is_first or len(self._refused) > 1:
+            self._count_refused()
         if not self.is_started and reason != "busy" and self.is_allowed():
             self.start(others_wait=True)
 
@@ -222,10 +224,19 @@ class Pipeline:
         """
         return self._is_prepared or consent(self.home, os.environ, self.config).on
 
+    def _may_record(self) -> bool:
+        """The same; where that cannot be read just now it is no opt-out, but a loss."""
+        if self._is_prepared:
+            return True
+        decision = consent(self.home, os.environ, self.config)
+        if decision.is_passing:
+            raise DiskError(self.home.consent, "it cannot be opened just now")
+        return decision.on
+
     def after_fork(self) -> None:
         """Forget what belongs to the parent. Call it in a child."""
         self._pid = os.getpid()
-        self._refused = []
+        self._refused.clear()
         self._counts_at_exit = False
         # What flushes for the parent may end with it (a daemon's parent).
         self.is_started = False
@@ -245,17 +256,17 @@ class Pipeline:
             self._counts_at_exit = False
             atexit.unregister(self._count_refused)
 
-    def _count_refused(self) -> None:
+    def _count_refused(self, may_make: Callable[[], bool] | None = None) -> None:
         if not self._refused:
             return
         if self._count is None:
             try:
                 from telemetry.spool.refusals import count
-            except ImportError:
-                return  # a signal handler inside of this very import: with the next one
+            except CANNOT_LOAD:
+                return  # or a signal handler inside of this very import: with the next one
             self._count = count
         # After an opt-out the file is gone and is not made again.
-        self._count(self.home.refused, self._refused, self.is_allowed)
+        self._count(self.home.refused, self._refused, may_make or self.is_allowed)
 
     def _dispatch(self) -> Dispatcher:
         if self._dispatcher is None:
@@ -298,13 +309,16 @@ def _home_of(config: Config) -> Home:
 def decide_for(config: Config, *, may_show: bool = True) -> Decision:
     """Whether telemetry is on for a config, and why. Creates nothing but a choice.
 
-    A notice that is due is shown, where it can be and `may_show` says so.
+    A notice that is due is shown, where it can be and `may_show` says so. Then it raises
+    OSError where no descriptor is left to look at the user's choice.
     """
     try:
         home: Home | None = _home_of(config)
     except (HomeError, ConfigError, TypeError):
         home = None  # recording will say so; consent does not depend on it
     decision = consent(home, os.environ, config)
+    if may_show and decision.is_passing:
+        raise OSError(errno.EMFILE, "the user's choice cannot be opened just now")
     if may_show and decision.rule == "notice" and home and config.notice:
         from telemetry.notice import show
 

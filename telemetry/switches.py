@@ -52,7 +52,8 @@ class Decision:
     """On or off, the rule that decided, and a sentence about it.
 
     `is_finished` is False where an opt-out has left something to be removed, `asks` is
-    True where a server is still to be asked to delete what it has.
+    True where a server is still to be asked to delete what it has, `is_passing` where no
+    descriptor or memory was left to read what the user chose: it may well be on.
     """
 
     def __init__(self, rule: str, reason: str, *, on: bool) -> None:
@@ -61,6 +62,7 @@ class Decision:
         self.reason = reason
         self.is_finished = True
         self.asks = False
+        self.is_passing = False
 
     def __repr__(self) -> str:
         return f"Decision({'on' if self.on else 'off'}, {self.rule}: {self.reason})"
@@ -92,6 +94,9 @@ def ci_variable(environment: "Mapping[str, str]") -> str:
     return ""
 
 
+# Why a module may not be loaded just now: it is not there, or no descriptor or no memory
+# is left.
+CANNOT_LOAD = (ImportError, OSError, MemoryError)
 # Python's locks of the modules that are being loaded: nearly always none.
 IMPORT_LOCKS: "dict[str, Callable[[], object]]" = getattr(
     sys.modules.get("_frozen_importlib"), "_module_locks", {}

@@ -456,6 +456,90 @@ print(telemetry.track("it"))
     assert refusals.read(str(tmp_path / "app" / "refused")) == {"internal": 1}
 
 
+# A program that is out of something (`eat`) when it gets that far, and has it back later.
+RUNS_OUT = """
+import os, resource, sys, telemetry
+from telemetry import configure, track
+
+def fill():
+    kept = []
+    try:
+        while True:
+            kept.append(eat())
+    except (OSError, MemoryError):
+        return kept
+
+def settings():
+    return configure("app", flush="manual", context="none")
+
+when = sys.argv[1]
+if when != "configure":
+    client = settings()
+    assert when == "first" or track("before", {})
+    if when == "again":
+        settings()
+    if when == "closed":
+        client.close()
+kept = fill()
+if when == "configure":
+    settings()
+answers = [track("x", {"text": "y" * 2000}) for _ in range(3)]
+del kept
+print(answers, track("behind", {}))
+"""
+DESCRIPTORS = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+def eat():
+    return open("/dev/null")
+"""
+MEMORY = """
+import msgspec, resource
+resource.setrlimit(resource.RLIMIT_AS, (80 << 20, 80 << 20))
+sizes = [100_000] * 2_000 + [3_000] * 20_000
+
+def eat():
+    while sizes:
+        try:
+            return bytearray(sizes.pop(0))
+        except MemoryError:
+            while sizes and sizes[0] == 100_000:
+                sizes.pop(0)
+    raise MemoryError
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no setrlimit")
+@pytest.mark.parametrize(
+    ("when", "counted"), [("configure", 0), ("first", 3), ("again", 3), ("closed", 3)]
+)
+def test_without_a_descriptor_events_are_counted_and_later_ones_recorded(
+    when: str, counted: int, tmp_path: Path
+) -> None:
+    """It is no opt-out, nothing is raised, and the client that was asked for is made."""
+    ran = run_python(
+        DESCRIPTORS + RUNS_OUT,
+        when,
+        environment=bare_environment(tmp_path, TELEMETRY_HOME=str(tmp_path)),
+    )
+    assert (ran.stdout, ran.stderr) == ("[False, False, False] True\n", "")
+    found = refusals.read(str(tmp_path / "app" / "refused"))
+    assert (sum(found.values()), "off" in found) == (counted, False)
+    assert spooled(tmp_path / "app")[-1]["event"] == "behind"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no setrlimit")
+def test_without_memory_nothing_is_raised(tmp_path: Path) -> None:
+    ran = run_python(
+        MEMORY + RUNS_OUT,
+        "closed",
+        environment=bare_environment(tmp_path, TELEMETRY_HOME=str(tmp_path)),
+    )
+    assert ran.stderr == ""
+    assert ran.stdout.endswith("] True\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGALRM")
 def test_a_handler_inside_of_the_first_event_is_never_waited_for(
     tmp_path: Path,
