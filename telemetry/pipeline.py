@@ -157,9 +157,11 @@ class Pipeline:
                 if self.envelope.user_uuid == user:
                     raise
                 # Telemetry was turned off and on again. Under the old id the event
-                # would recreate what a server has deleted.
-                sealed = self.envelope.seal(event)
-                self.writer.append(sealed, self.envelope.user_uuid)
+                # would recreate what a server has deleted. The event's own id stays:
+                # it may stand in a home that was moved away just now, and comes back.
+                now = self.envelope.user_uuid
+                sealed = sealed.replace(user.encode(), now.encode())
+                self.writer.append(sealed, now)
         except OffError:
             self._remove_late_id()
             raise

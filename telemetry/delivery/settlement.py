@@ -40,7 +40,7 @@ from telemetry.delivery.evidence import Place, whole
 from telemetry.delivery.gathering import SEGMENTS_MAX
 from telemetry.delivery.unfinished import tell_unfinished
 from telemetry.errors import SpoolError
-from telemetry.files import sync_directory
+from telemetry.files import FULL, sync_directory
 from telemetry.paths import Home
 from telemetry.spool.frame import EVENT_AT, Damage, Record
 from telemetry.spool.reader import SegmentReader
@@ -498,10 +498,19 @@ class OpenSegment:
         return list(new)
 
     def _quarantine(self, items: list[Record | Damage]) -> None:
-        """Damaged stretches are in `quarantine/` on return, if it is below its bound."""
+        """Damaged stretches are in `quarantine/` on return, if it is below its bound.
+
+        On a full disk there is no room for a copy, and would never be: the space that is
+        needed is that of the segment, which could not be deleted. The usual stretch there
+        is what the disk took of an event that it refused.
+        """
         damage = [item for item in items if type(item) is Damage]
         kept = size_of(self._desk.home.quarantine) if damage else 0
         for item in damage:
             kept += item.end - item.start
             if kept <= self._desk.quarantine_bytes_max:
-                self._reader.quarantine(item.start, item.end)
+                try:
+                    self._reader.quarantine(item.start, item.end)
+                except OSError as error:
+                    if error.errno not in FULL:
+                        raise

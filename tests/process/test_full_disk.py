@@ -139,6 +139,36 @@ def test_a_full_disk_is_drained_and_gets_its_space_back(
         assert (census.delivered, census.pending) == (total + recorded, 0)
 
 
+@pytest.mark.parametrize("had_a_ledger", [False, True])
+def test_what_was_torn_by_a_full_disk_does_not_keep_it_full(
+    had_a_ledger: bool, small_disk: Path, request: pytest.FixtureRequest
+) -> None:
+    """There is no room for its copy, and only its segment's end could make some."""
+    home = small_disk / "home"
+    with Server() as server:
+        if had_a_ledger:
+            with client_of(home, server.url, events=10) as client:
+                assert client.flush(timeout_s=60).delivered == 10
+        with client_of(home, server.url) as client:
+            event = telemetry.ToolEvent(action="call", tool_name="x" * 40, success=True)
+            recorded = 0
+            while client.track(event):
+                recorded += 1
+        free = shutil.disk_usage(small_disk).free
+        with client_of(home, server.url) as client:
+            report = client.flush(timeout_s=60)
+            found = (report.stopped, report.delivered, report.pending)
+            assert found == ("drained", recorded, 0)
+            is_torn = request.node.callspec.params["small_disk"] == "tmpfs"
+            assert report.damaged == is_torn  # ext4 refuses the whole of it
+            assert list((home / "spool").iterdir()) == []
+            assert shutil.disk_usage(small_disk).free > free + 1024 * 1024
+            assert client.track(event)
+            assert client.flush(timeout_s=60).delivered == 1
+        assert len(set(sent_ids(server))) == len(sent_ids(server))
+    assert census_of(home).holds()
+
+
 def test_a_disk_that_takes_few_more_files_is_drained(small_disk: Path) -> None:
     """A ledger is three; with room for one or two of them it cannot be made either."""
     with Server() as server:

@@ -16,6 +16,7 @@ import pytest
 import telemetry
 from telemetry.paths import Home
 from tests.support.launching import ROOT
+from tests.support.surroundings import spooled
 
 
 PROGRAM = """
@@ -40,6 +41,29 @@ os.setuid(int(sys.argv[1]))
 """
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is open stays where it is")
+def test_an_event_beside_a_home_that_is_moved_away_counts_once(tmp_path: Path) -> None:
+    """It may stand in both: in the one that comes back, and in the one made meanwhile."""
+    home, away = tmp_path / "home", tmp_path / "away"
+    config = telemetry.Config(app="app", home=str(home), flush="manual")
+    with telemetry.Client(config) as client:
+        for moves in ([], [(home, away)], [(home, tmp_path / "new"), (away, home)]):
+            for before, after in moves:
+                before.rename(after)
+            assert all(client.track("it", {"number": n}) for n in range(len(moves), 9))
+    told = [
+        (each["user_uuid"], each["event_id"])
+        for place in (home, tmp_path / "new")
+        for each in (event["properties"] for event in spooled(place))
+    ]
+    users = {
+        place: (place / "user-uuid").read_text() for place in (home, tmp_path / "new")
+    }
+    assert len(told) == 9 + 8 + 7 + 2
+    assert len({each for _, each in told}) == 9 + 8 + 7
+    assert {user for user, _ in told} == set(users.values())
 
 
 def _run(
