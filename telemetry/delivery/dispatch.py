@@ -183,7 +183,7 @@ class Dispatcher:
     def _begin_detached(self, others_wait: bool) -> bool:
         """Whether detached flushers do it; one runs on return, if it is due."""
         if not is_plain_python():
-            self._say("no flusher is started by a program without its own Python")
+            self._say("no flusher is started by a program without a Python to run")
             return False
         now, plan = time.time(), schedule.load(self._home.next_flush)
         if plan.flushers_never_finish(now):
@@ -275,6 +275,8 @@ def is_plain_python() -> bool:
         # The first process of a container inherits every orphan: a `wait` of its own
         # would meet our flusher.
         and os.getpid() != 1
+        # Another user's, or gone with an environment that was made for one run.
+        and os.access(sys.executable, os.X_OK)
     )
 
 

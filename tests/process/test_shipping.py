@@ -148,6 +148,13 @@ def test_a_frozen_service_delivers_while_it_runs(tmp_path: Path) -> None:
         assert arrived
 
 
+def test_where_its_python_cannot_be_run_the_first_run_arrives(tmp_path: Path) -> None:
+    """It may be the only one: another user's, or an environment made for it."""
+    with Collector(key="key") as collector:
+        launch(collector, tmp_path, NO_INTERPRETER)
+        assert collector.wait(events=1)
+
+
 def _has_namespaces() -> bool:
     if os.geteuid() or shutil.which("unshare") is None:
         return False
