@@ -371,8 +371,10 @@ class Client:
 
         Of this package, not public. What `make` raises is counted.
         """
-        if self._refuse_inside_first():
+        if self._refuse_inside_first() or is_switched_off():
             return
+        if self._off is not None and self._pipeline is None:
+            return  # nothing is loaded to make it
         try:
             with self._session_lock:
                 event = make()

@@ -53,8 +53,12 @@ client = telemetry.configure("app", version="1", endpoint=sys.argv[1], api_key="
 """
 OFF = """
 import telemetry
-telemetry.configure("x")
+client = telemetry.configure("x")
 telemetry.track_command("run", [])
+client.record_session_start("agent", "1")
+client.record_token_usage("model", 1, 2, 0.5)
+client.record_error("it failed")
+client.record_session_end()
 """
 CONTEXT = """
 import telemetry
