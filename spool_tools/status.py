@@ -221,6 +221,7 @@ def _facts(
         state=state,
         off=off,
         home_problem="" if is_others else problem_here,
+        is_others=is_others,
         unusable=unusable,
         plan=plan,
         # A home that was made on a full disk has no file to count refusals in, and a

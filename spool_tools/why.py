@@ -41,6 +41,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     off: why telemetry is off; empty: it is on
     home_problem: why no program records in this home; empty: they do
+    is_others: the home is another user's, and root looks at it
     unusable: what keeps every flush away, and what to do; empty: nothing is known
     plan: when a flush last began or ended, which never finished, when the next may begin
     refused: reasons for which events were refused since the last flush; `no_room`: none
@@ -63,6 +64,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     state: DeliveryState = DeliveryState()
     off: str = ""
     home_problem: str = ""
+    is_others: bool = False
     unusable: str = ""
     plan: Schedule = msgspec.field(default_factory=Schedule)
     refused: tuple[str, ...] = ()
@@ -119,6 +121,9 @@ def _strongest(facts: Facts) -> Why:
     for reason, said in _FULL.items():
         if reason in facts.refused:
             found = Why(found.code, f"{said}; {found.sentence}")
+    if facts.is_others:
+        said = "what root runs with this home records nothing, as it is another user's"
+        found = Why(found.code, f"{found.sentence}; {said}")
     return found
 
 

@@ -51,6 +51,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "cannot load what sends (ImportError: no ssl); events",
     ),
     ({"home_problem": "/h belongs to user 1"}, "home", "/h belongs to user 1"),
+    (
+        {"is_others": True},
+        "due",
+        "what root runs with this home records nothing",
+    ),
     ({"unusable": "/h/flush.lock is closed"}, "unusable", "sent: /h/flush.lock is cl"),
     ({"state": DeliveryState()}, "due", "see `ulimit -n`"),
     ({**plan(last=1), "state": DeliveryState()}, "due", "the last one is not known"),

@@ -170,9 +170,18 @@ class Judge:
         if self.scene.program == "drain":
             if census != self._ending.census:
                 found.append(f"books: {census} is not {self._ending.census}")
-            if kept_in(home) != self._ending.files:
-                found.append(f"books: kept are {sorted(kept_in(home))}")
+            found += self._of_what_is_kept(kept_in(home))
         return found + self._of_the_refused(home, ran)
+
+    def _of_what_is_kept(self, kept: dict[str, bytes]) -> list[str]:
+        """Each letter, and a copy of each damaged stretch."""
+        lost = self._ending.files.keys() - kept.keys()
+        copies = [name for name in lost if name.startswith("quarantine/")]
+        found = [f"copy: there is none of {name}" for name in copies]
+        expected = dict(self._ending.files)
+        for name in copies:
+            del expected[name]
+        return found if kept == expected else [f"books: kept are {sorted(kept)}"]
 
     def _of_the_refused(self, home: Home, ran: Ran) -> list[str]:
         """Each refusal is counted once at most, those of a flusher's scene exactly."""
