@@ -144,20 +144,21 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'telemetry' has no attribute {name!r}")
     import sys
 
-    from telemetry.switches import is_loading
+    from telemetry.switches import CANNOT_LOAD, in_place_of, is_loading
 
     if is_loading():
-        from telemetry.absent import in_place_of
-
         return in_place_of(name)  # a signal's handler: only for now
     # `importlib` itself would be the most expensive thing that is loaded.
     home = f"telemetry.{home}"
     try:
         __import__(home)
-    except ImportError as error:
-        from telemetry.absent import stand_in
+    except CANNOT_LOAD as error:
+        try:
+            from telemetry.absent import stand_in
 
-        return stand_in(name, error)
+            return stand_in(name, error)
+        except CANNOT_LOAD:
+            return in_place_of(name)
     value: object = getattr(sys.modules[home], name)
     globals()[name] = value
     return value

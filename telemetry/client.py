@@ -20,6 +20,7 @@ from telemetry.switches import (
     CANNOT_LOAD,
     IMPORT_LOCKS,
     Decision,
+    absent,
     environment_decision,
     imports_under_way,
     is_loading,
@@ -136,8 +137,10 @@ class Client:
         decision = self.decision()
         if not decision.on:
             return f"<telemetry.Client {self._app}: off ({decision.reason})>"
-        from telemetry.wire.endpoint import redact
-
+        try:
+            from telemetry.wire.endpoint import redact
+        except CANNOT_LOAD as error:
+            return f"<telemetry.Client {self._app}: a module cannot be loaded: {error}>"
         config = self.config
         to = redact(config.endpoint) if config.endpoint else "nowhere yet"
         to += " once it has a key" if config.lacks() == "api_key" else ""
@@ -153,8 +156,8 @@ class Client:
             try:
                 from telemetry.config import Config
             except CANNOT_LOAD as error:
-                absent: Config = _stand_in("Config", error)
-                return absent
+                nothing: Config = _stand_in("Config", error)
+                return nothing
             self._config = Config(app=self._app, home=self._home, enabled=False)
         return self._config
 
@@ -411,8 +414,8 @@ class Client:
         try:
             from telemetry.delivery.report import FlushReport
         except CANNOT_LOAD as error:
-            absent: FlushReport = _stand_in("FlushReport", error)
-            return absent
+            nothing: FlushReport = _stand_in("FlushReport", error)
+            return nothing
         return FlushReport(stopped=stopped)
 
     def close(self) -> None:
@@ -601,19 +604,18 @@ def _pass_on(error: "Exception") -> None:
 
 def _stand_in(name: str, error: Exception) -> "Any":
     """What the host is given where a class cannot be loaded."""
-    from telemetry.absent import stand_in
+    try:
+        from telemetry.absent import stand_in
 
-    return stand_in(name, error)()
+        return stand_in(name, error)()
+    except CANNOT_LOAD:
+        return absent()()
 
 
 def _busy_report() -> "FlushReport":
     """What a flush inside of the first event, or of an import of ours, answers."""
     module = sys.modules.get("telemetry.delivery.report")
-    report: Any = getattr(module, "FlushReport", None)
-    if report is None:
-        from telemetry.absent import Absent
-
-        report = Absent
+    report: Any = getattr(module, "FlushReport", None) or absent()
     busy: FlushReport = report(stopped="busy")
     return busy
 

@@ -17,7 +17,7 @@ import msgspec
 
 from telemetry.errors import ConfigError, EndpointError
 from telemetry.paths import is_app_name, relative_variable
-from telemetry.switches import ci_variable, is_set, is_testing, trimmed
+from telemetry.switches import CANNOT_LOAD, ci_variable, is_set, is_testing, trimmed
 
 
 KIB = 1024
@@ -211,9 +211,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """All fields but the secrets, which must not reach a log or a traceback."""
-        from telemetry.text import shown
-        from telemetry.wire.endpoint import redact
-
+        try:
+            from telemetry.text import shown
+            from telemetry.wire.endpoint import redact
+        except CANNOT_LOAD as error:
+            return f"Config(…: a module cannot be loaded: {error})"
         values = msgspec.structs.asdict(self)
         for name in ("endpoint", "deletion_endpoint"):
             value = values[name]

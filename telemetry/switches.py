@@ -23,6 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
+    from typing import Any
+
+    from typing_extensions import Self
 
 # Also what editors put at the beginning of a file or take for a blank.
 _BLANKS = " \t\r\n\v\f\xa0\ufeff"
@@ -179,6 +182,63 @@ def is_loading() -> bool:
         owner == me and name.startswith("telemetry.")
         for name, owner in imports_under_way().items()
     )
+
+
+_absent: "list[Any]" = []
+
+
+def _empty(_cls: object, name: str) -> str:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return ""
+
+
+def absent() -> "Any":
+    """The class of what stands in for what cannot be loaded, `telemetry.absent.Absent`.
+
+    It is here, as without a descriptor that module cannot be loaded either, and made
+    when it is needed, which is hardly ever.
+    """
+    if not _absent:
+        # Its members are empty texts, as an enumeration's may be asked for.
+        class Empty(type):
+            __getattr__ = _empty
+
+        class Absent(int, metaclass=Empty):
+            """In place of a class or a function: takes what it takes, and is False and 0.
+
+            So is whatever is asked of it: a client's methods, the numbers of a report.
+            """
+
+            def __new__(cls, *_given: object, **_named: object) -> "Self":
+                return super().__new__(cls)
+
+            def __getattr__(self, name: str) -> "Any":
+                if name.startswith("__"):
+                    raise AttributeError(name)
+                return Absent()
+
+            def __call__(self, *_given: object, **_named: object) -> "Self":
+                return self
+
+            def __enter__(self) -> "Self":
+                return self
+
+            def __exit__(self, *failure: object) -> None:
+                pass
+
+            def status(self, status: "Any") -> "Any":
+                """What `telemetry.integrations.argparse.Command` answers."""
+                return status
+
+        _absent.append(Absent)
+    return _absent[0]
+
+
+def in_place_of(name: str) -> "Any":
+    """What a public name of this package is where its module cannot be loaded."""
+    # Programs write errors behind `except`.
+    return type(name, (Exception,), {}) if name.endswith("Error") else absent()
 
 
 def environment_decision(environment: "Mapping[str, str]") -> "Decision | None":

@@ -487,10 +487,11 @@ answers = [track("x", {"text": "y" * 2000}) for _ in range(3)]
 del kept
 print(answers, track("behind", {}))
 """
-DESCRIPTORS = """
+DESCRIPTORS_64 = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
+"""
+DESCRIPTORS = f"""{DESCRIPTORS_64}
 def eat():
     return open("/dev/null")
 """
@@ -527,6 +528,43 @@ def test_without_a_descriptor_events_are_counted_and_later_ones_recorded(
     found = refusals.read(str(tmp_path / "app" / "refused"))
     assert (sum(found.values()), "off" in found) == (counted, False)
     assert spooled(tmp_path / "app")[-1]["event"] == "behind"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no setrlimit")
+def test_without_a_descriptor_no_public_name_raises(tmp_path: Path) -> None:
+    """Whatever of it is loaded by then: none more can be."""
+    calls = """
+import os, resource, sys, telemetry
+
+client = telemetry.configure("app", flush="manual")
+assert telemetry.track("before", {})
+kept = []
+try:
+    while True:
+        kept.append(open("/dev/null"))
+except OSError:
+    pass
+repr(client), repr(client.config), client.decision(), client.close()
+assert telemetry.flush().delivered == 0
+telemetry.track_command("run", ["--flag"])
+client.record_session_start("agent", "1")
+client.record_error("odd")
+client.record_session_end()
+with telemetry.with_client(client):
+    telemetry.track(telemetry.ToolEvent(action="call"))
+    telemetry.track(telemetry.CommandEvent(action="run", success=True))
+telemetry.set_global_telemetry_version("2")
+telemetry.get_telemetry_enabled()
+try:
+    raise ValueError
+except (telemetry.SpoolFullError, ValueError):
+    pass
+client.switch_off()
+print("sound")
+"""
+    environment = bare_environment(tmp_path, TELEMETRY_HOME=str(tmp_path))
+    ran = run_python(DESCRIPTORS_64 + calls, environment=environment)
+    assert (ran.stdout, ran.stderr) == ("sound\n", "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no setrlimit")
