@@ -27,6 +27,12 @@ what is not in `__all__` is private. `telemetry.integrations` and
     the home       paths, files, identity
 """
 
+import sys
+
+# At once: a signal's handler that uses a name while another is loaded asks it.
+from telemetry.switches import CANNOT_LOAD, in_place_of, is_loading
+
+
 __version__ = "0.2.0"
 
 TYPE_CHECKING = False
@@ -142,10 +148,6 @@ def __getattr__(name: str) -> object:
     home = next(of_ours, "")
     if not home:
         raise AttributeError(f"module 'telemetry' has no attribute {name!r}")
-    import sys
-
-    from telemetry.switches import CANNOT_LOAD, in_place_of, is_loading
-
     if is_loading():
         return in_place_of(name)  # a signal's handler: only for now
     # `importlib` itself would be the most expensive thing that is loaded.

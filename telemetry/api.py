@@ -12,7 +12,13 @@ import os
 from _thread import RLock
 
 from telemetry.client import Client
-from telemetry.switches import CANNOT_LOAD, environment_decision, is_loading, is_off
+from telemetry.switches import (
+    CANNOT_LOAD,
+    environment_decision,
+    is_loading,
+    is_off,
+    patience_s,
+)
 
 
 TYPE_CHECKING = False
@@ -144,12 +150,15 @@ def get_global_telemetry_client() -> "Client":
     client = _process.client
     if client is not None:
         return client
-    with _process.lock:
+    # In a signal's handler, for now.
+    if is_loading() or not _process.lock.acquire(timeout=patience_s()):
+        return Client.off(DEFAULT_APP)
+    try:
         if _process.client is None:
-            if is_loading():
-                return Client.off(DEFAULT_APP)  # a signal's handler, in `configure`
             _process.client = _make(*_process.given)
         return _process.client or Client.off(DEFAULT_APP)
+    finally:
+        _process.lock.release()
 
 
 def forget_client() -> None:

@@ -26,6 +26,7 @@ from telemetry.switches import (
     is_loading,
     is_set,
     is_switched_off,
+    patience_s,
 )
 
 
@@ -407,6 +408,8 @@ class Client:
                 return pipeline.flush(timeout_s=timeout_s)
             if self._asking is not None:
                 return self._asking.in_process().flush(timeout_s=timeout_s)
+            if self._off is None:
+                return _busy_report()
             stopped: Stopped = "off"
         except Exception as error:
             self._fail(error, is_loss=False)
@@ -463,14 +466,17 @@ class Client:
         return decide_for(self.config, may_show=False)
 
     def _open(self) -> "Pipeline | None":
-        """The parts, made once; None where telemetry is off."""
+        """The parts, made once; None where telemetry is off, or they may not be waited for."""
         if self._off is not None:
             return None
         # Off by environment: nothing more is loaded.
         self._off = environment_decision(os.environ)
         if self._off is not None:
             return None
-        with self._lock:
+        if not self._lock.acquire(timeout=patience_s()):
+            self._busy.append(None)
+            return None
+        try:
             if self._is_making:
                 from telemetry.errors import BusyError
 
@@ -484,6 +490,8 @@ class Client:
                 if not self._is_off():  # a signal's handler may have turned it off
                     self._pipeline = pipeline
             return self._pipeline
+        finally:
+            self._lock.release()
 
     def _is_off(self) -> bool:
         return self._off is not None

@@ -106,6 +106,14 @@ IMPORT_LOCKS: "dict[str, Callable[[], object]]" = getattr(
 )
 
 
+# The functions of Python's import system that run the code of a module, or of a loader.
+_LOADING = {
+    *("_call_with_frames_removed", "_load_unlocked", "_load_backward_compatible"),
+    *("load_module", "exec_module", "create_module", "module_from_spec"),
+    "_handle_fromlist",
+}
+
+
 # What `telemetry.testing` and the pytest plugin set: tests change the environment as
 # they like, and record nothing all the same. The plugin imports nothing of this
 # package, since a project may have a `telemetry` of its own; it is asked for here.
@@ -171,17 +179,34 @@ def imports_under_way() -> "dict[str, int | None]":
 
 
 def is_loading() -> bool:
-    """Whether this thread is loading a module of ours: a handler of signals runs then.
+    """Whether this is a handler of signals that has interrupted the import of a module.
 
-    Nothing may be loaded by it. The module would be there in two copies, whose classes
-    do not know each other; and the frame that was interrupted may have the lock of all
-    imports, for which another thread waits that has a module's.
+    That is: one of ours is being loaded by this thread; or Python was about to look for
+    one of anybody's. Nothing may be loaded then, and nobody waited for. The module would
+    be there in two copies, whose classes do not know each other; and the frame that was
+    interrupted may have a lock of Python's for which another thread waits that has ours.
     """
     me = get_ident()
-    return any(
-        owner == me and name.startswith("telemetry.")
-        for name, owner in imports_under_way().items()
-    )
+    for name, owner in imports_under_way().items():
+        if owner == me and name.startswith("telemetry."):
+            return True
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001
+    is_importing = False
+    while frame is not None:
+        code, was_importing = frame.f_code, is_importing
+        is_importing = code.co_filename.startswith("<frozen importlib.")
+        if is_importing and not was_importing and code.co_name not in _LOADING:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def patience_s() -> float:
+    """How long this thread may wait for another one that has a lock of ours, in seconds.
+
+    For ever (-1), unless it is loading a module, as that other thread may wait for it.
+    """
+    return 1.0 if get_ident() in imports_under_way().values() else -1.0
 
 
 _absent: "list[Any]" = []

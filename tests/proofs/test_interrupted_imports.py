@@ -21,16 +21,42 @@ from tests.support.loopback import Server
 
 # What a program does, in a fork for each module; what others wrote is loaded before.
 PROGRAM = """
-import collections, json, os, sys, traceback
+import collections, json, os, signal, sys, threading, time, traceback
 import atexit, diskcache, msgspec, ssl, tenacity, urllib3
 
-base, action = sys.argv[1:]
+base, kind, action = sys.argv[1:]
 ACTIONS = {
     "track": lambda: telemetry.track("x", {}),
     "flush": lambda: telemetry.flush(timeout_s=5),
     "track_command": lambda: telemetry.track_command("x", ["--flag"]),
     "session": lambda: telemetry.get_global_telemetry_client().record_session_start("a", "b"),
 }
+
+class Interrupt:
+    '''Notes the steps of Python's import system, and is the handler at one of them.'''
+
+    def __init__(self, at):
+        self.at, self.found = at, collections.Counter()
+        self.beside = threading.Thread(target=ACTIONS["track"])
+        sys.setprofile(self.step)
+
+    def step(self, frame, event, _argument):
+        if not frame.f_code.co_filename.startswith("<frozen importlib."):
+            return
+        if event in ("call", "return"):
+            name = f"{frame.f_code.co_name} {event}"
+            self.found[name] += 1
+            if [name, self.found[name]] == self.at:
+                sys.setprofile(None)
+                self.beside.start()
+                time.sleep(0.02)  # it comes to what this thread has locked
+                ACTIONS[action]()
+
+    def end(self):
+        sys.setprofile(None)
+        if self.beside.ident:
+            self.beside.join(60)
+            assert not self.beside.is_alive(), "two threads wait for each other"
 
 class Watch:
     '''Notes what is looked for, and is the handler at one of these modules.'''
@@ -44,25 +70,30 @@ class Watch:
             if name == self.at and self.found[name] == 1:
                 ACTIONS[action]()
 
+    def end(self):
+        twice = [name for name, times in self.found.items() if times > 1]
+        assert not twice, f"loaded twice: {twice}"
+
 def use(at):
-    watch = Watch(at)
-    sys.meta_path.insert(0, watch)
-    os.environ["TELEMETRY_HOME"] = os.path.join(base, at or "none")
+    if kind == "modules":
+        watch = Watch(at)
+        sys.meta_path.insert(0, watch)
+    else:
+        watch = Interrupt(at)
+    os.environ["TELEMETRY_HOME"] = os.path.join(base, str(at))
     telemetry.configure("app")
     assert telemetry.track("first", {}), "the program's own event was not recorded"
     assert telemetry.flush(timeout_s=60).stopped == "drained"
     telemetry.track_command("build", ["--fast"])
     telemetry.get_global_telemetry_client().record_session_start("agent", "id")
     assert telemetry.flush(timeout_s=60).stopped == "drained"
-    # The one by which a handler learns that it is one: nothing has loaded it before.
-    twice = [name for name, times in watch.found.items() if times > 1]
-    twice = [name for name in twice if name != "telemetry.switches"]
-    assert not twice, f"loaded twice: {twice}"
-    return sorted(watch.found)
+    watch.end()
+    return sorted(watch.found.items())
 
 def forked(at, out=None):
     pid = os.fork()
     if not pid:
+        signal.alarm(60)
         try:
             found = use(at)
             if out is not None:
@@ -78,9 +109,13 @@ import telemetry
 
 listing, out = os.pipe()
 assert forked(None, out) == 0
-names = json.loads(os.read(listing, 1 << 16))
-failed = [name for name in names if forked(name)]
-print(len(names))
+found = json.loads(os.read(listing, 1 << 16))
+if kind == "modules":
+    places = [name for name, _ in found]
+else:
+    places = [[name, n] for name, times in found for n in {1, times // 2} - {0}]
+failed = [at for at in places if forked(at)]
+print(len(places))
 sys.exit(bool(failed))
 """
 
@@ -89,18 +124,32 @@ sys.exit(bool(failed))
 def test_a_handler_at_any_import_loads_nothing_twice(
     tmp_path: Path, action: str
 ) -> None:
+    assert places_tried(tmp_path, "modules", action) > 40
+
+
+@pytest.mark.parametrize("action", ["track", "flush"])
+def test_a_handler_within_an_import_waits_for_no_other_thread(
+    tmp_path: Path, action: str
+) -> None:
+    """It holds locks of Python's that the other thread needs to go on."""
+    assert places_tried(tmp_path, "steps", action) > 40
+
+
+def places_tried(directory: Path, kind: str, action: str) -> int:
+    """At how many places the program was interrupted; each time all of it arrived."""
     with Server() as server:
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(tmp_path), action],
-            env=environment_of(tmp_path, server.url, TELEMETRY_FLUSH="manual"),
+            [sys.executable, "-c", PROGRAM, str(directory), kind, action],
+            env=environment_of(directory, server.url, TELEMETRY_FLUSH="manual"),
             timeout=600,
             capture_output=True,
             text=True,
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 40
-    for place in os.listdir(tmp_path):
-        found = census_of(tmp_path / place / "app")
+    for place in os.listdir(directory):
+        found = census_of(directory / place / "app")
         assert found.holds(), place
-        assert found.recorded == found.delivered >= 3, place
+        if kind == "modules":
+            assert found.recorded == found.delivered >= 3, place
+    return int(done.stdout)
