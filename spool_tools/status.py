@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import errno
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,8 @@ from telemetry.wire.endpoint import parse_endpoint
 _LOOKS = 20
 # Bytes of a path, the suffix of the journal included, on POSIX (SQLite's os_unix.c).
 _SQLITE_PATH_MAX = 512
+# A setting without which nothing is sent, in the sentence about a mistake in it.
+_NEEDED = re.compile(r"configure\((endpoint|api_key|header)=")
 _ELSEWHERE = "set TELEMETRY_HOME to a directory of a local disk"
 
 
@@ -244,7 +247,17 @@ def _facts(
         mode=trimmed(os.environ.get("TELEMETRY_FLUSH", "")).lower(),
         problem=problem,
         lacks=_lacking(mistakes),
+        mistaken=_mistaken(mistakes),
     )
+
+
+def _mistaken(mistakes: list[str]) -> tuple[str, str] | None:
+    """What a flush needs and the program had, but none that can be used; and why."""
+    for each in mistakes:
+        field = _NEEDED.match(each)
+        if field and missing(field[1]).problem not in each:
+            return field[1], each
+    return None
 
 
 def _lacking(mistakes: list[str]) -> str:

@@ -58,6 +58,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         program may say something else
     problem: why that endpoint, key or header cannot be used; empty: it can
     lacks: `endpoint`, or `api_key`, if the program had none at its last launch
+    mistaken: which of endpoint, key and header it had then that cannot be used, and why
     """
 
     now: float
@@ -84,6 +85,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = ""
     problem: str = ""
     lacks: str = ""
+    mistaken: tuple[str, str] | None = None
 
 
 # What keeps events from being recorded, and ends once a flush makes room.
@@ -174,6 +176,11 @@ def _misconfigured(facts: Facts) -> Why | None:
     if facts.problem:
         code = f"bad_{facts.problem.partition(':')[0]}"
         return Why(code, f"nothing can be sent: {facts.problem}")
+    if facts.mistaken:
+        field, sentence = facts.mistaken
+        return Why(
+            f"bad_{field}", f"nothing was sent by the program's last launch: {sentence}"
+        )
     known = {"endpoint": bool(facts.endpoint), "api_key": facts.key}
     # What this environment names may be what the program was started with since.
     if facts.lacks and not known[facts.lacks]:
@@ -366,7 +373,7 @@ _HINTS = {
     "server": {"HTTP 415": "it may not take this `format`, or compression: see `gzip`"},
 }
 # What a server answers that does not understand what it is sent.
-_UNREAD = "400 413 422"
+_UNREAD = "400 422"
 # What a server means that refuses everything, by its status, and what to do.
 _PAUSES = {
     "401 403": ("refuses the key", "correct TELEMETRY_API_KEY, or the header's name"),
@@ -377,6 +384,10 @@ _PAUSES = {
     ),
     "407": ("is behind a proxy that wants credentials", "add them to HTTPS_PROXY"),
     _UNREAD: ("does not understand the events", "compare `format` with what it takes"),
+    "413": (
+        "takes no request of this size, although events went one by one",
+        "raise its limit, or record shorter texts",
+    ),
 }
 
 

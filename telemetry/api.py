@@ -17,6 +17,7 @@ from telemetry.switches import (
     environment_decision,
     is_loading,
     is_off,
+    is_transient,
     patience_s,
 )
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 # Whose events they are if the program never said.
 DEFAULT_APP = "telemetry"
-# What it was given then.
-_NOTHING: "tuple[dict[str, Any], TelemetryLogger | None]" = ({"app": DEFAULT_APP}, None)
+_DEFAULT_ARGUMENTS: "tuple[dict[str, Any], TelemetryLogger | None]" = (
+    {"app": DEFAULT_APP},
+    None,
+)
 
 
 class _Process:
@@ -44,7 +47,9 @@ class _Process:
         self.lock = RLock()
         self.client: Client | None = None
         # What `configure` was given, for a client that could not be made just then.
-        self.given: tuple[dict[str, Any], TelemetryLogger | None] = _NOTHING
+        self.given: tuple[dict[str, Any], TelemetryLogger | None] = _DEFAULT_ARGUMENTS
+        # Given out where there is no client just now.
+        self.nobody: Client | None = None
         self.version: str | None = None
         self.debug: bool | None = None
 
@@ -130,15 +135,15 @@ def configure(
     named = dict(locals())
     del named["logger"]
     with _process.lock:
-        _process.given = named, logger
         client = _make(named, logger)
+        _process.given = named, logger
         before, _process.client = _process.client, client
     if before is not None:
         before.close()
         if enabled is not None and enabled is not True:
             # The program's own word holds for what waits as well.
             before.switch_off()
-    return client or Client.off(app)
+    return client or _nobody()
 
 
 def get_global_telemetry_client() -> "Client":
@@ -152,20 +157,27 @@ def get_global_telemetry_client() -> "Client":
         return client
     # In a signal's handler, for now.
     if is_loading() or not _process.lock.acquire(timeout=patience_s()):
-        return Client.off(DEFAULT_APP)
+        return _nobody()
     try:
         if _process.client is None:
             _process.client = _make(*_process.given)
-        return _process.client or Client.off(DEFAULT_APP)
+        return _process.client or _nobody()
     finally:
         _process.lock.release()
+
+
+def _nobody() -> "Client":
+    """A client that is off, for a call that comes while none can be made."""
+    if _process.nobody is None:
+        _process.nobody = Client.off(DEFAULT_APP)
+    return _process.nobody
 
 
 def forget_client() -> None:
     """Close the client of this process; the next use makes a new one. For tests."""
     with _process.lock:
         before, _process.client = _process.client, None
-        _process.given = _NOTHING
+        _process.given = _DEFAULT_ARGUMENTS
     if before is not None:
         before.close()
 
@@ -281,6 +293,7 @@ def _make(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client 
     """
     if environment_decision(os.environ) is not None:
         return Client.off(str(named["app"]), named.get("home"))
+    named = dict(named)
     for name in ("version", "debug"):
         if named.get(name) is None:
             named[name] = getattr(_process, name)
@@ -294,14 +307,19 @@ def _make(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client 
             environment=os.environ,
             build={name: values[name] for name in ("endpoint", "api_key", "header")},
         )
-        return Client(config, logger=logger)
     except Exception as error:
         if named.get("strict") is True:
             raise
-        if isinstance(error, (OSError, MemoryError)):
-            return None  # no descriptor is left, or no memory: the next use tries again
+        if is_transient(error):
+            return None
         _note("a setting cannot be used; nothing will be recorded")
         return Client.off(str(named["app"]), named.get("home"))
+    try:
+        return Client(config, logger=logger)
+    except (OSError, MemoryError) as error:
+        if not is_transient(error):
+            raise
+        return None
 
 
 def _note(message: str) -> None:

@@ -108,6 +108,7 @@ class Client:
         self._refusals: dict[str, int] = {}
         # Refusals by reason that are not in the file of counts yet.
         self._uncounted: list[tuple[str, int]] = []
+        self._counts_at_exit = False
         self._renew_locks()
         self._off = environment_decision(os.environ) if config is None else None
         self._config: Config | None = None
@@ -165,6 +166,7 @@ class Client:
     def after_fork(self) -> None:
         """In a forked child: forget what belongs to the parent."""
         self._renew_locks()
+        self._uncounted.clear()
         if self._pipeline is not None:
             self._pipeline.after_fork()
 
@@ -174,7 +176,6 @@ class Client:
         # Threads that are in their first event, and the events inside of those: to put
         # one in and to take one out is one step.
         self._inside: set[int] = set()
-        self._busy: list[None] = []
 
     @property
     def logger(self) -> "TelemetryLogger | None":
@@ -242,7 +243,7 @@ class Client:
         try:
             inside.add(me)
             recorded = self._track(event, properties)
-            self._count_busy()
+            self._count_waiting()
             return recorded
         finally:
             inside.discard(me)
@@ -254,17 +255,31 @@ class Client:
         """
         if get_ident() not in self._inside and not is_loading():
             return False
-        self._busy.append(None)
+        self._uncounted.append(("busy", 1))
         return True
 
-    def _count_busy(self) -> None:
+    def _count_waiting(self) -> None:
+        """Write up the refusals that could not be counted as they came, or try again.
+
+        A home that no pipeline was made for is left as it is: only the counter that is
+        in it is written to.
+        """
         try:
-            while self._busy:
-                self._busy.pop()
-                if self._pipeline is not None:
-                    self._pipeline.refuse("busy")
+            if self._pipeline is None and self._off is not None:
+                self._uncounted.clear()
+            elif self._pipeline is not None:
+                self._pipeline.count_refused()
+            elif self._uncounted:
+                from telemetry.pipeline import count_refused
+
+                count_refused(self.config, self._uncounted)
         except Exception as error:
             self._fail(error, is_loss=False, may_raise=False)
+        if self._uncounted and not self._counts_at_exit:
+            import atexit
+
+            self._counts_at_exit = True
+            atexit.register(self._count_waiting)
 
     def _track(
         self, event: "StructuredEvent | str", properties: "Mapping[str, Any] | None"
@@ -272,6 +287,8 @@ class Client:
         try:
             pipeline = self._pipeline or self._open()
             if pipeline is None or is_switched_off():
+                if self._off is None and pipeline is None:
+                    self._uncounted.append(("busy", 1))  # it could not be waited for
                 return False
             if properties is not None or isinstance(event, str):
                 from telemetry.light_events import NamedEvent
@@ -279,10 +296,10 @@ class Client:
                 event = NamedEvent(event, properties or {})  # type: ignore[arg-type]
             sealed = pipeline.record(event)
         except Exception as error:
-            if self._is_making:
-                self._busy.append(None)  # inside of a first flush
             self._fail(error)
             return False
+        if self._uncounted:
+            self._count_waiting()
         if self._debug is not None:
             self._debug.debug("recorded: %s", sealed.decode("utf-8", "replace"))
         if not pipeline.is_started:
@@ -403,7 +420,7 @@ class Client:
             return _busy_report()
         try:
             pipeline = self._pipeline or self._open()
-            self._count_busy()
+            self._count_waiting()
             if pipeline is not None:
                 return pipeline.flush(timeout_s=timeout_s)
             if self._asking is not None:
@@ -427,6 +444,7 @@ class Client:
             pipeline = self._pipeline
             if pipeline is not None:
                 pipeline.close()
+            self._count_waiting()
         except Exception as error:
             self._fail(error, is_loss=False)
 
@@ -474,7 +492,6 @@ class Client:
         if self._off is not None:
             return None
         if not self._lock.acquire(timeout=patience_s()):
-            self._busy.append(None)
             return None
         try:
             if self._is_making:
@@ -497,13 +514,9 @@ class Client:
         return self._off is not None
 
     def _make_pipeline(self) -> "Pipeline | None":
-        try:
-            from telemetry.pipeline import Pipeline, decide_for
+        from telemetry.pipeline import Pipeline, decide_for
 
-            decision = decide_for(self.config)
-        except (OSError, MemoryError):
-            self._uncounted.append(("internal", 1))
-            raise
+        decision = decide_for(self.config)
         if decision.on:
             return Pipeline(
                 self.config,
@@ -553,7 +566,7 @@ class Client:
             self._count_and_say(error, is_loss=is_loss, may_raise=may_raise)
         except MemoryError as another:
             if another is error:
-                raise  # not even that was possible
+                raise  # as `strict` wants, or the host's own
 
     def _count_and_say(
         self, error: "Exception", *, is_loss: bool, may_raise: bool
@@ -574,14 +587,21 @@ class Client:
             self._say_refusal(error, error.reason, is_loss=is_loss)
             return
         reason = error.reason if isinstance(error, RefusedError) else "internal"
-        if is_loss and self._pipeline is not None:
-            try:
-                self._pipeline.refuse(reason)
-            except Exception as another:
-                _pass_on(another)  # it is counted, but no flush begins here
+        if is_loss:
+            self._count(reason)
         self._say_refusal(error, reason, is_loss=is_loss)
         if may_raise and self._config is not None and self._config.strict is True:
             raise error
+
+    def _count(self, reason: str) -> None:
+        try:
+            if self._pipeline is not None:
+                self._pipeline.refuse(reason)
+            elif reason != "no_home":  # nothing is written into a home that was refused
+                self._uncounted.append((reason, 1))
+                self._count_waiting()
+        except Exception as another:
+            _pass_on(another)  # it is counted, but no flush begins here
 
     def _say_refusal(self, error: "Exception", reason: str, *, is_loss: bool) -> None:
         count = self._refusals[reason] = self._refusals.get(reason, 0) + 1

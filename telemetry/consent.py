@@ -16,12 +16,10 @@ nothing else.
 
 from __future__ import annotations
 
-import errno
-
 from telemetry.build_values import build_values
 from telemetry.errors import raise_the_hosts
 from telemetry.files import read_small, write_whole
-from telemetry.switches import Decision, environment_rules, is_off
+from telemetry.switches import Decision, environment_rules, is_off, is_transient
 
 
 TYPE_CHECKING = False
@@ -65,10 +63,10 @@ class Choice:
         is_finished: bool = True,
         asks: bool = False,
         is_readable: bool = True,
-        is_passing: bool = False,
+        is_transient: bool = False,
     ) -> None:
         self.on = on
-        self.is_passing = is_passing
+        self.is_transient = is_transient
         self.is_readable = is_readable
         self.date = date
         self.notice_version = notice_version
@@ -132,7 +130,7 @@ def rules(
         remembered = Decision("remembered", reason, on=choice.on)
         remembered.is_finished = choice.is_finished
         remembered.asks = choice.asks
-        remembered.is_passing = choice.is_passing
+        remembered.is_transient = choice.is_transient
     if build:
         word = "off" if is_off(build) else "on"
         reason = f"the program was built with it {word}"
@@ -196,8 +194,7 @@ def read_choice(path: str) -> Choice | None:
         return stored_choice(path)
     except OSError as error:
         raise_the_hosts(error)
-        is_passing = error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-        return Choice(on=False, is_readable=False, is_passing=is_passing)
+        return Choice(on=False, is_readable=False, is_transient=is_transient(error))
 
 
 def stored_choice(path: str) -> Choice | None:

@@ -62,7 +62,8 @@ _SEQUENCES = (list, tuple)
 _FREE_CHARS_MAX = 4 * 1024
 _TEXT_CHARS_MAX = 16 * 1024
 _EVENT_CHARS_MAX = 16 * 1024
-# Longer texts are always looked at by patterns.
+# Longer texts are always looked at by patterns. Short ones, and names, may be as many once
+# more behind a long one: that alone is to be cut.
 _SHORT_CHARS_MAX = 128
 # A key on one line is hardly longer.
 _CUT_CHARS_MAX = 1024
@@ -351,7 +352,7 @@ class Envelope:
         """A payload of the program's own: names of dicts may be data, and scrubbed."""
         left = [_EVENT_CHARS_MAX]
         return {
-            self._text(name, left, free=False) if are_names_data else name: self._item(
+            self._label(name, left) if are_names_data else name: self._item(
                 name, value, left, free=name in FREE_TEXT
             )
             for name, value in values.items()
@@ -378,7 +379,7 @@ class Envelope:
             # Of a variable in a list of them: {"name": "DB_PASSWORD", "value": "x"}.
             named = value.get("name")
             return {
-                self._text(str(key), left, free=free): self._item(
+                self._label(str(key), left, free=free): self._item(
                     str(named if key == "value" and named else key),
                     item,
                     left,
@@ -407,7 +408,9 @@ class Envelope:
         scrubbed = [self._value(item, left, free=free) for item in items]
         return scrubbed if self._scrub is None else self._scrub.behind_options(scrubbed)
 
-    def _text(self, text: str, left: list[int], *, free: bool) -> str:
+    def _text(
+        self, text: str, left: list[int], *, free: bool, is_name: bool = False
+    ) -> str:
         """The text scrubbed, after it was cut where it, or the event, is too long."""
         scrub = self._scrub
         if len(text) > self._event_bytes_max and (scrub is None or not free):
@@ -415,7 +418,11 @@ class Envelope:
         if scrub is None or text in (self._clean_free if free else self._clean):
             return text
         size = len(text)
-        bound = min(_FREE_CHARS_MAX if free else _TEXT_CHARS_MAX, left[0])
+        is_whole = is_name or size <= _SHORT_CHARS_MAX
+        room = left[0] + (_EVENT_CHARS_MAX if is_whole else 0)
+        bound = min(_FREE_CHARS_MAX if free and not is_name else _TEXT_CHARS_MAX, room)
+        if size > bound and is_name:
+            raise InvalidEventError("the names of its properties are too long")
         if size > bound:
             text = _cut(text, bound)
         before = scrub.searched
@@ -427,12 +434,14 @@ class Envelope:
         more = size - len(text) + len(clean) - len(kept)
         return f"{kept} … [{more} more characters]".lstrip()
 
+    def _label(self, name: str, left: list[int], *, free: bool = False) -> str:
+        """A name scrubbed. Cut, two would be one: it raises InvalidEventError instead."""
+        return self._text(name, left, free=free, is_name=True)
+
     def _clean_tags(self, tags: Mapping[str, Any]) -> dict[str, Any]:
         left = [_EVENT_CHARS_MAX]
         return {
-            self._text(sound(name), left, free=False): self._item(
-                name, value, left, free=False
-            )
+            self._label(sound(name), left): self._item(name, value, left, free=False)
             for name, value in tags.items()
         }
 
@@ -538,3 +547,13 @@ def _sound_value(value: Any) -> Any:
     if isinstance(value, dict):
         return {sound(key): _sound_value(item) for key, item in value.items()}
     return value
+
+
+def of_another_user(sealed: bytes, user: str, now: str) -> bytes:
+    """The same event, with the same id, of the user `now` instead of `user`."""
+    before, mark, behind = sealed.rpartition(_named(user))
+    return before + _named(now) + behind if mark else sealed
+
+
+def _named(user: str) -> bytes:
+    return b'"user_uuid":' + msgspec.json.encode(user)

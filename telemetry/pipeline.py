@@ -13,14 +13,13 @@ from collections.abc import Sequence
 
 from telemetry.config import Config
 from telemetry.consent import consent, stored_choice
-from telemetry.envelope import Envelope
+from telemetry.envelope import Envelope, of_another_user
 from telemetry.errors import (
     BusyError,
     ConfigError,
     DiskError,
     HomeError,
     OffError,
-    RefusedError,
     raise_the_hosts,
 )
 from telemetry.files import make_directory, make_empty, make_home
@@ -67,17 +66,8 @@ class Pipeline:
         self._count: Callable[..., None] | None = None
         self._dispatcher: Dispatcher | None = None
         self.is_started = False
-        try:
-            self._make_parts(mistakes, own_key)
-        except HomeError:
-            raise  # nothing is written into a home that was refused
-        except Exception as error:
-            reason = error.reason if isinstance(error, RefusedError) else "internal"
-            self._refused.append((reason, 1))
-            # The file is there, or there was no room for it; after an opt-out none is made.
-            self._count_refused(lambda: False)
-            raise
-        self._count_refused()
+        self._make_parts(mistakes, own_key)
+        self.count_refused()
 
     def _make_parts(self, mistakes: Sequence[ConfigError], own_key: OwnKey) -> None:
         config, scrub, context = self.config, None, None
@@ -160,8 +150,7 @@ class Pipeline:
                 # would recreate what a server has deleted. The event's own id stays:
                 # it may stand in a home that was moved away just now, and comes back.
                 now = self.envelope.user_uuid
-                sealed = sealed.replace(user.encode(), now.encode())
-                self.writer.append(sealed, now)
+                self.writer.append(of_another_user(sealed, user, now), now)
         except OffError:
             self._remove_late_id()
             raise
@@ -213,9 +202,9 @@ class Pipeline:
         if is_first:
             import atexit
 
-            atexit.register(self._count_refused)
+            atexit.register(self.count_refused)
         if is_first or len(self._refused) > 1:
-            self._count_refused()
+            self.count_refused()
         if not self.is_started and reason != "busy" and self.is_allowed():
             self.start(others_wait=True)
 
@@ -231,7 +220,7 @@ class Pipeline:
         if self._is_prepared:
             return True
         decision = consent(self.home, os.environ, self.config)
-        if decision.is_passing:
+        if decision.is_transient:
             raise DiskError(self.home.consent, "it cannot be opened just now")
         return decision.on
 
@@ -251,14 +240,15 @@ class Pipeline:
         self.writer.close()
         if self._dispatcher is not None:
             self._dispatcher.stop()
-        self._count_refused()
+        self.count_refused()
         if self._counts_at_exit:
             import atexit
 
             self._counts_at_exit = False
-            atexit.unregister(self._count_refused)
+            atexit.unregister(self.count_refused)
 
-    def _count_refused(self, may_make: Callable[[], bool] | None = None) -> None:
+    def count_refused(self) -> None:
+        """Write up the refusals that wait; what cannot be written waits on."""
         if not self._refused:
             return
         if self._count is None:
@@ -268,7 +258,7 @@ class Pipeline:
                 return  # or a signal handler inside of this very import: with the next one
             self._count = count
         # After an opt-out the file is gone and is not made again.
-        self._count(self.home.refused, self._refused, may_make or self.is_allowed)
+        self._count(self.home.refused, self._refused, self.is_allowed)
 
     def _dispatch(self) -> Dispatcher:
         if self._dispatcher is None:
@@ -302,6 +292,18 @@ class Pipeline:
             remember(self.home.mistakes, sentences)
 
 
+def count_refused(config: Config, waiting: list[tuple[str, int]]) -> None:
+    """Write up refusals of a client without a pipeline, in a counter that is there.
+
+    It is there, or there was no room for it; after an opt-out none is made.
+    """
+    try:
+        from telemetry.spool.refusals import count
+    except CANNOT_LOAD:
+        return
+    count(_home_of(config).refused, waiting, lambda: False)
+
+
 def _home_of(config: Config) -> Home:
     return home_of(
         config.app, home=config.home, environment=os.environ, platform=sys.platform
@@ -319,7 +321,7 @@ def decide_for(config: Config, *, may_show: bool = True) -> Decision:
     except (HomeError, ConfigError, TypeError):
         home = None  # recording will say so; consent does not depend on it
     decision = consent(home, os.environ, config)
-    if may_show and decision.is_passing:
+    if may_show and decision.is_transient:
         raise OSError(errno.EMFILE, "the user's choice cannot be opened just now")
     if may_show and decision.rule == "notice" and home and config.notice:
         from telemetry.notice import show

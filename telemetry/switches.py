@@ -55,7 +55,7 @@ class Decision:
     """On or off, the rule that decided, and a sentence about it.
 
     `is_finished` is False where an opt-out has left something to be removed, `asks` is
-    True where a server is still to be asked to delete what it has, `is_passing` where no
+    True where a server is still to be asked to delete what it has, `is_transient` where no
     descriptor or memory was left to read what the user chose: it may well be on.
     """
 
@@ -65,7 +65,7 @@ class Decision:
         self.reason = reason
         self.is_finished = True
         self.asks = False
-        self.is_passing = False
+        self.is_transient = False
 
     def __repr__(self) -> str:
         return f"Decision({'on' if self.on else 'off'}, {self.rule}: {self.reason})"
@@ -97,8 +97,7 @@ def ci_variable(environment: "Mapping[str, str]") -> str:
     return ""
 
 
-# Why a module may not be loaded just now: it is not there, or no descriptor or no memory
-# is left.
+# Why a module cannot be loaded: it is not there, or no descriptor or memory is left.
 CANNOT_LOAD = (ImportError, OSError, MemoryError)
 # Python's locks of the modules that are being loaded: nearly always none.
 IMPORT_LOCKS: "dict[str, Callable[[], object]]" = getattr(
@@ -178,6 +177,14 @@ def imports_under_way() -> "dict[str, int | None]":
     return {name: getattr(lock, "owner", None) for name, lock in found}
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether it says that no descriptor or no memory was left, which may pass."""
+    import errno
+
+    lacking = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in lacking
+
+
 def is_loading() -> bool:
     """Whether this is a handler of signals that has interrupted the import of a module.
 
@@ -186,8 +193,14 @@ def is_loading() -> bool:
     be there in two copies, whose classes do not know each other; and the frame that was
     interrupted may have a lock of Python's for which another thread waits that has ours.
     """
+    if not IMPORT_LOCKS:
+        return False
     me = get_ident()
-    for name, owner in imports_under_way().items():
+    try:
+        owners = imports_under_way()
+    except MemoryError:
+        return True  # nothing can be loaded
+    for name, owner in owners.items():
         if owner == me and name.startswith("telemetry."):
             return True
     frame: FrameType | None = sys._getframe()  # noqa: SLF001
@@ -206,7 +219,9 @@ def patience_s() -> float:
 
     For ever (-1), unless it is loading a module, as that other thread may wait for it.
     """
-    return 1.0 if get_ident() in imports_under_way().values() else -1.0
+    if IMPORT_LOCKS and get_ident() in imports_under_way().values():
+        return 1.0
+    return -1.0
 
 
 _absent: "list[Any]" = []

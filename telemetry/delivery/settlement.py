@@ -2,7 +2,8 @@
 
 The order is the promise:
 
-    quarantine  damage is copied and synced before the entry passes it
+    quarantine  damage is copied and synced before the entry passes it; what a full disk
+                tore at the end of a segment is not
     announce    the exact range and the hash of its body are in the ledger before the
                 range is posted
     bury        a dead letter is appended and synced before its event is settled
@@ -443,7 +444,7 @@ class OpenSegment:
             return False
         size = self._reader.size()
         if size > entry.offset + entry.tail:
-            self._quarantine([Damage(entry.offset, size)])
+            self._quarantine([Damage(entry.offset, size)], is_end=True)
             self._books.stage(self.name, settle_tail(entry, size))
         if not self._books.is_saved:
             # The settled offset is in the ledger before its segment is gone. On a full
@@ -497,11 +498,13 @@ class OpenSegment:
         self._books.stage(self.name, replace(self.entry, old, *new))
         return list(new)
 
-    def _quarantine(self, items: list[Record | Damage]) -> None:
+    def _quarantine(
+        self, items: list[Record | Damage], *, is_end: bool = False
+    ) -> None:
         """Damaged stretches are in `quarantine/` on return, if it is below its bound.
 
-        On a full disk there is no room for a copy, and would never be: the space that is
-        needed is that of the segment, which could not be deleted. The usual stretch there
+        On a full disk there is no room for a copy of the end of a segment, and would never
+        be: the space that is needed is that of the segment, which could not be deleted. It
         is what the disk took of an event that it refused.
         """
         damage = [item for item in items if type(item) is Damage]
@@ -512,5 +515,5 @@ class OpenSegment:
                 try:
                     self._reader.quarantine(item.start, item.end)
                 except OSError as error:
-                    if error.errno not in FULL:
+                    if not is_end or error.errno not in FULL:
                         raise

@@ -213,10 +213,9 @@ def own_key_of(
     said = trimmed(environment.get("TELEMETRY_API_KEY", ""))
     if config is None:
         return OwnKey(said, public=public)
-    is_name = config.format == "clickhouse"
     passwords = [
-        _password(str(url), is_name=is_name)
-        for url in (config.endpoint, config.deletion_endpoint)
+        _password(str(config.endpoint), is_name=config.format == "clickhouse"),
+        _password(str(config.deletion_endpoint), is_name=False),
     ]
     names = (str(config.app), *public)
     return OwnKey(str(config.api_key), *passwords, said, public=names)

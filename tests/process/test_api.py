@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import telemetry
+from telemetry import api
 from telemetry.files import try_lock
 from telemetry.spool.reader import segment_names
 from tests.support.surroundings import (
@@ -53,6 +54,21 @@ def is_locked(user: Path, app: str) -> bool:
     (name,) = segment_names(home)
     with Path(home.segment(name)).open() as segment:
         return not try_lock(segment.fileno())
+
+
+def test_settings_that_were_refused_are_those_of_no_later_client() -> None:
+    """`strict` raises where it was asked for, and nowhere else."""
+    with pytest.raises(telemetry.ConfigError):
+        telemetry.configure("app", strict=True, spool_bytes_max=-1)
+    assert telemetry.track("later")
+
+
+def test_a_client_forgets_the_version_of_the_one_before() -> None:
+    """The default client is made of what is said by then."""
+    for version in ("1.0", "2.0"):
+        telemetry.set_global_telemetry_version(version)
+        assert telemetry.get_global_telemetry_client().version == version
+        api.forget_client()
 
 
 def test_every_public_name_is_there() -> None:

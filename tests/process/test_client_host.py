@@ -531,6 +531,48 @@ def test_without_a_descriptor_events_are_counted_and_later_ones_recorded(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no setrlimit")
+def test_what_could_not_be_counted_is_counted_once(tmp_path: Path) -> None:
+    """Not by a forked child as well; and a flush is no event."""
+    program = """
+import os, telemetry
+client = telemetry.configure("app", flush="manual")
+kept = []
+try:
+    while True:
+        kept.append(eat())
+except OSError:
+    pass
+assert not any(client.track("x") for _ in range(3))
+assert not client.flush().delivered
+del kept
+if not os.fork():
+    assert client.track("in the child")
+    os._exit(0)
+os.wait()
+assert client.track("behind")
+"""
+    environment = bare_environment(tmp_path, TELEMETRY_HOME=str(tmp_path))
+    ran = run_python(DESCRIPTORS + program, environment=environment)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    found = refusals.read(str(tmp_path / "app" / "refused"))
+    assert sum(found.values()) == 3, found
+
+
+def test_what_a_handler_records_inside_of_an_import_is_counted(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the next event, also where the client is long at work."""
+    with telemetry.Client(quiet_config(home)) as client:
+        assert client.track(RUN)
+        with monkeypatch.context() as patch:
+            patch.setattr("telemetry.client.is_loading", lambda: True)
+            client.record_session_start("agent", "1")
+        assert refused(home) == {}
+        assert client.track(RUN)
+        assert refused(home) == {"busy": 1}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no setrlimit")
 def test_without_a_descriptor_no_public_name_raises(tmp_path: Path) -> None:
     """Whatever of it is loaded by then: none more can be."""
     calls = """

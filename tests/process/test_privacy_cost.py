@@ -57,8 +57,7 @@ def _fresh(code: str) -> list[str]:
 def test_a_typical_session_loads_no_pattern() -> None:
     """A launch pays for the words of its events, not for secrets it does not have."""
     plain = {f"telemetry.privacy.{name}" for name in ("own_key", "plain")}
-    # What every launch has loaded before.
-    shared = {"telemetry.privacy", "telemetry.switches"}
+    shared = {"telemetry.privacy"}
     assert set(_fresh(COLD.format(typical=PLAIN))) == shared | plain
     typical = set(_fresh(COLD.format(typical=TYPICAL)))
     assert typical == shared | plain | {"telemetry.privacy.rules"}

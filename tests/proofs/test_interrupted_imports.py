@@ -19,6 +19,7 @@ from tests.support.launching import environment_of
 from tests.support.loopback import Server
 
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 # What a program does, in a fork for each module; what others wrote is loaded before.
 PROGRAM = """
 import collections, json, os, signal, sys, threading, time, traceback

@@ -21,8 +21,15 @@ import pytest
 
 import telemetry
 from telemetry import events, light_events
-from telemetry.envelope import FIELDS, Envelope, language, system_name
+from telemetry.envelope import (
+    FIELDS,
+    Envelope,
+    language,
+    of_another_user,
+    system_name,
+)
 from telemetry.errors import EventTooBigError, InvalidEventError
+from telemetry.light_events import NamedEvent
 from telemetry.machine import basic_context
 from telemetry.privacy import OwnKey, Scrubber
 
@@ -502,6 +509,27 @@ def test_long_texts_are_cut_before_they_are_scrubbed() -> None:
         assert b" more characters]" in sealed
 
 
+def test_behind_a_long_text_names_and_short_texts_stay_as_they_are() -> None:
+    """The long one alone is cut; names that were cut would be one, and lose a value."""
+    scrub = Scrubber(homes=(), users=())
+    others = {
+        "region": "eu",
+        "small": "x y",
+        "count": 7,
+        "a b c": 1,
+        "d e f": {"g h": 2},
+    }
+    long = "word " * 3_500
+    sealed = envelope(scrub=scrub).seal(Event({"traceback": long, **others}))
+    told = msgspec.json.decode(sealed)["properties"]
+    assert told.pop("traceback").endswith(" more characters]")
+    assert {name: told[name] for name in others} == others
+    many = {f"{'n ' * 70}{number}": "value" for number in range(400)}
+    for names in (many, {"traceback": long, "n " * 9_000: 1}):
+        with pytest.raises(InvalidEventError, match="names of its properties"):
+            envelope(scrub=scrub).seal(Event(names))
+
+
 def test_too_many_arguments_are_refused_at_once() -> None:
     """Each would be looked at by each rule, and the event be refused all the same."""
     scrub = Scrubber(homes=(), users=())
@@ -584,6 +612,19 @@ def test_texts_that_patterns_need_not_look_at_are_kept_however_many() -> None:
     kept = msgspec.json.decode(sealed)["properties"]["names"]
     assert kept.count("<path>") > 200
     assert {text for text in kept if "more characters]" not in text} == {"<path>"}
+
+
+@pytest.mark.parametrize("user", ["1", "build", 'us"er', "1" * 36])
+def test_an_event_of_another_user_is_the_same_but_for_that(user: str) -> None:
+    """The id may stand in it by chance: in its time, its name or the program's values."""
+    ours = envelope()
+    ours.user_uuid = user
+    sealed = ours.seal(NamedEvent(f"{user}-finished", {user: user, "x": {"y": user}}))
+    before = msgspec.json.decode(sealed)
+    after = msgspec.json.decode(of_another_user(sealed, user, "another"))
+    assert before["properties"].pop("user_uuid") == user
+    assert after["properties"].pop("user_uuid") == "another"
+    assert before == after
 
 
 def test_each_name_that_this_library_gives_is_public() -> None:

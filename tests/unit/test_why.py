@@ -52,6 +52,12 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"home_problem": "/h belongs to user 1"}, "home", "/h belongs to user 1"),
     (
+        {"mistaken": ("api_key", "configure(api_key=…): it is odd")},
+        "bad_api_key",
+        "last launch: configure(api_key=…): it is odd",
+    ),
+    (after("413: Too Large", "paused"), "paused", "takes no request of this size"),
+    (
         {"is_others": True},
         "due",
         "what root runs with this home records nothing",
