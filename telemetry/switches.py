@@ -14,6 +14,7 @@ and its client alone. So in these an annotation is a text unless it is a plain n
 __future__ import annotations` loads a module, which alone is 2 % of an empty program.
 """
 
+import _imp
 import os
 import sys
 from _thread import get_ident
@@ -193,7 +194,7 @@ def is_loading() -> bool:
     be there in two copies, whose classes do not know each other; and the frame that was
     interrupted may have a lock of Python's for which another thread waits that has ours.
     """
-    if not IMPORT_LOCKS:
+    if not IMPORT_LOCKS and not _imp.lock_held():
         return False
     me = get_ident()
     try:
