@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import gc
 import inspect
 import os
 import py_compile
@@ -40,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     that a test starts, and those that are to be interrupted would never notice.
     """
     switches.tests_may_send = True  # these tests try what others are kept from
+    # Thousands of tests are objects that stay, and are looked at again and again.
+    gc.set_threshold(50_000, 20, 100)
     if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
         # Tests start a thousand processes, and each would compile the package anew.
         for package in ("telemetry", "spool_tools"):

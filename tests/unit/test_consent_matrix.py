@@ -68,13 +68,19 @@ AXES = (
     ("notice", "no notice"),
 )
 CASES = [Case(*case) for case in itertools.product(*AXES)]
-# Half of all in which any six of the seven are crossed in full: each value has a place
-# on its axis, and these are the cases whose places have an even sum.
-HALF = [
-    case
-    for case in CASES
-    if sum(list(axis).index(at) for axis, at in zip(AXES, case, strict=True)) % 2 == 0
-]
+
+
+def _is_tried_every_day(case: Case) -> bool:
+    """A quarter of all, in which any three of the seven axes are crossed in full.
+
+    Each value has a place on its axis: those of the first five have an even sum, and
+    those of the last five.
+    """
+    places = [list(axis).index(at) for axis, at in zip(AXES, case, strict=True)]
+    return sum(places[:5]) % 2 == sum(places[2:]) % 2 == 0
+
+
+QUARTER = list(filter(_is_tried_every_day, CASES))
 
 
 def _expected(case: Case) -> tuple[bool, str]:
@@ -165,7 +171,7 @@ def test_every_spelling_comes_up() -> None:
     """A table that skips half of them tells nothing of that half."""
     used = [
         _spelled(names, number)
-        for number, case in enumerate(HALF)
+        for number, case in enumerate(QUARTER)
         for names in (ENVIRONMENTS[case.environment], CI[case.ci])
     ]
     for names in (*ENVIRONMENTS.values(), *CI.values()):
@@ -183,7 +189,7 @@ def test_what_is_decided_why_and_what_is_written(
 
     All cases are tried in `proofs/test_tried_whole.py`.
     """
-    cases = list(enumerate(HALF))
+    cases = list(enumerate(QUARTER))
     hold([each for each in cases if each[1].environment == environment], tmp_path)
 
 
