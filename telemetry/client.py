@@ -173,6 +173,8 @@ class Client:
     def _renew_locks(self) -> None:
         self._lock, self._session_lock = RLock(), RLock()
         self._is_making = False
+        # Whether another thread was waited for in vain, which makes the pipeline.
+        self._has_waited = False
         # Threads that are in their first event, and the events inside of those: to put
         # one in and to take one out is one step.
         self._inside: set[int] = set()
@@ -491,7 +493,12 @@ class Client:
         self._off = environment_decision(os.environ)
         if self._off is not None:
             return None
-        if not self._lock.acquire(timeout=patience_s()):
+        patience = patience_s()
+        if patience > 0 and self._has_waited:
+            # A handler that comes again and again would be all that runs.
+            patience = 0.0
+        if not self._lock.acquire(timeout=patience):
+            self._has_waited = True
             return None
         try:
             if self._is_making:
