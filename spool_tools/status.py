@@ -38,7 +38,7 @@ from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.upkeep import is_short_of_room
 from telemetry.errors import ConfigError
 from telemetry.files import directory_problem, open_regular
-from telemetry.mistakes import missing
+from telemetry.mistakes import NOTHING_IS_SENT, missing
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
@@ -254,7 +254,7 @@ def _facts(
 def _mistaken(mistakes: list[str]) -> tuple[str, str] | None:
     """What a flush needs and the program had, but none that can be used; and why."""
     for each in mistakes:
-        field = _NEEDED.match(each)
+        field = _NEEDED.match(each) if NOTHING_IS_SENT in each else None
         if field and missing(field[1]).problem not in each:
             return field[1], each
     return None

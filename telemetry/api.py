@@ -155,7 +155,7 @@ def get_global_telemetry_client() -> "Client":
     client = _process.client
     if client is not None:
         return client
-    # In a signal's handler, for now.
+    # A signal's handler gets one that is off, for this call.
     if is_loading() or not _process.lock.acquire(timeout=patience_s()):
         return _nobody()
     try:

@@ -22,11 +22,12 @@ _FILE_BYTES_MAX = 16 * 1024
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Where an installer puts a program; what stands elsewhere is being developed.
 _INSTALLED = ("site-packages", "dist-packages")
+NOTHING_IS_SENT = "nothing is sent, and events are kept"
 # What a bad setting costs, where it is not the default that takes its place.
 _EFFECTS = {
     "accept_statuses": "",  # the problem says it
-    "api_key": "nothing is sent, and events are kept",
-    "endpoint": "nothing is sent, and events are kept",
+    "api_key": NOTHING_IS_SENT,
+    "endpoint": NOTHING_IS_SENT,
     "app": "nothing is recorded",
     "home": "nothing is recorded",
     "deletion_endpoint": "no server is asked to delete anything",
@@ -42,7 +43,7 @@ def sentence(error: ConfigError) -> str:
         return str(error)
     effect = _EFFECTS.get(error.field, "the default is used instead")
     if isinstance(error, EndpointError):
-        effect = _EFFECTS["api_key"]
+        effect = NOTHING_IS_SENT
     variable = FROM_ENVIRONMENT.get(error.field, "")
     # What the program does not name comes from there.
     origin = f", or {variable}" if os.environ.get(variable) else ""

@@ -150,7 +150,8 @@ class Pipeline:
                 # would recreate what a server has deleted. The event's own id stays:
                 # it may stand in a home that was moved away just now, and comes back.
                 now = self.envelope.user_uuid
-                self.writer.append(of_another_user(sealed, user, now), now)
+                sealed = of_another_user(sealed, user, now)
+                self.writer.append(sealed, now)
         except OffError:
             self._remove_late_id()
             raise
@@ -313,8 +314,8 @@ def _home_of(config: Config) -> Home:
 def decide_for(config: Config, *, may_show: bool = True) -> Decision:
     """Whether telemetry is on for a config, and why. Creates nothing but a choice.
 
-    A notice that is due is shown, where it can be and `may_show` says so. Then it raises
-    OSError where no descriptor is left to look at the user's choice.
+    With `may_show` a notice that is due is shown, where it can be; and it raises OSError
+    where no descriptor is left to look at the user's choice.
     """
     try:
         home: Home | None = _home_of(config)

@@ -8,6 +8,9 @@ less telemetry, not more. A text from the environment or from a file is trimmed 
 env-file with CRLF ends, `docker --env-file`, which keeps quotes, and a mounted secret all
 add what was not meant.
 
+What cannot be loaded just now, and what stands in for it, is told here as well, since this
+module is always there.
+
 The rules that come after these two are in `consent.py`; a third variable goes in there as
 well, and into `spool_tools/explain.py`. A program with telemetry off pays for this module
 and its client alone. So in these an annotation is a text unless it is a plain name: `from
@@ -104,15 +107,12 @@ CANNOT_LOAD = (ImportError, OSError, MemoryError)
 IMPORT_LOCKS: "dict[str, Callable[[], object]]" = getattr(
     sys.modules.get("_frozen_importlib"), "_module_locks", {}
 )
-
-
 # The functions of Python's import system that run the code of a module, or of a loader.
 _LOADING = {
     *("_call_with_frames_removed", "_load_unlocked", "_load_backward_compatible"),
     *("load_module", "exec_module", "create_module", "module_from_spec"),
     "_handle_fromlist",
 }
-
 
 # What `telemetry.testing` and the pytest plugin set: tests change the environment as
 # they like, and record nothing all the same. The plugin imports nothing of this

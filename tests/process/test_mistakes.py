@@ -264,6 +264,17 @@ def test_each_mistake_is_named_in_words_that_say_what_to_do(tmp_path: Path) -> N
     assert not unnamed
 
 
+def test_only_a_setting_that_holds_events_back_is_said_to_do_so(tmp_path: Path) -> None:
+    """In place of others the default is used, and events leave."""
+    program = tmp_path / "program.py"
+    for header, holds_back in (("a\nb", False), ("x y", True)):
+        program.write_text(source_of("", **ENDPOINT, header=header))
+        run(program, tmp_path)
+        said = status(tmp_path)
+        assert "configure(header=…)" in said
+        assert ("nothing was sent by the program's last launch" in said) == holds_back
+
+
 def test_a_key_that_is_refused_is_named(tmp_path: Path) -> None:
     """The program cannot know it; `status` does, after the first flush."""
     program = tmp_path / "program.py"
