@@ -214,11 +214,22 @@ def own_key_of(
     if config is None:
         return OwnKey(said, public=public)
     passwords = [
-        _password(str(config.endpoint), is_name=config.format == "clickhouse"),
-        _password(str(config.deletion_endpoint), is_name=False),
+        _password(_text(config.endpoint), is_name=_text(config.format) == "clickhouse"),
+        _password(_text(config.deletion_endpoint), is_name=False),
     ]
-    names = (str(config.app), *public)
-    return OwnKey(str(config.api_key), *passwords, said, public=names)
+    names = (_text(config.app), *public)
+    return OwnKey(_text(config.api_key), *passwords, said, public=names)
+
+
+def _text(value: object) -> str:
+    """A host's value as a text; empty where it has none, as a number of 5,000 digits."""
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - whatever a class of the host's raises
+        from telemetry.errors import raise_the_hosts
+
+        raise_the_hosts(error)
+        return ""
 
 
 def _password(url: str, *, is_name: bool) -> str:

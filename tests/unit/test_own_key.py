@@ -190,6 +190,24 @@ def test_what_is_a_secret_in_a_url(fields: dict[str, Any], is_secret: bool) -> N
     assert (own.without("opentelemetry-sdk") != "opentelemetry-sdk") == is_secret
 
 
+@pytest.mark.parametrize(
+    "field", ["app", "api_key", "endpoint", "deletion_endpoint", "format"]
+)
+def test_a_value_without_a_text_is_no_secret_and_hides_none(field: str) -> None:
+    """Whatever a host hands over, the others are known."""
+
+    class Odd:
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    for odd in (10**5_000, Odd()):
+        fields: dict[str, Any] = {"app": "app", "api_key": "a-key-of-ours", field: odd}
+        own = own_key_of(Config(**fields), {"TELEMETRY_API_KEY": "from-outside-9"})
+        assert own.without("from-outside-9") == "<secret>"
+        if field != "api_key":
+            assert own.without("a-key-of-ours") == "<secret>"
+
+
 class Lines(TelemetryLogger):
     """Remembers what is said as a handler would write it."""
 
