@@ -63,8 +63,8 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     """Ranges with the same one, of several segments, are posted as one batch, whose hash
     `digest` is then."""
     refusals: Number = 0
-    """Flushes that refused this single event while nothing else was pending but single
-    events that were set aside."""
+    """Flushes that refused this single event while nothing else was pending but what was
+    set aside."""
 
 
 class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):

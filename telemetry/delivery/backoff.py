@@ -6,7 +6,8 @@ deadline   with something delivered: the next may go on at once, unless it was s
 waiting    what the server asked for, spread over 1 to 2 times that; else backoff
            that doubles with each flush that delivered nothing, to six hours
            on what was set aside alone: the same, to ten minutes
-paused     six hours, or until endpoint, key, header, format or gzip change
+paused     six hours, or until endpoint, key, header, format or gzip change; by a refusal
+           (400, 413, 422), which is about what was sent: as for waiting, to six hours
 disk       backoff, as for waiting
 off        nothing changes
 
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from telemetry.books.entries import DeliveryState
 from telemetry.config import Config
 from telemetry.delivery.schedule import HORIZON_S
-from telemetry.wire.verdict import Verdict
+from telemetry.wire.verdict import Action, Verdict
 
 
 # A server that refuses the key will not take it a minute later; a person who
@@ -65,13 +66,14 @@ def conclude(
     """
     wait_s = 0.0
     asked_s = verdict.retry_after_s if verdict is not None else None
+    is_refused = verdict is not None and verdict.action is Action.SPLIT
     if delivered:
         failures = 0
     if stopped == "drained":
         failures, wait_s = 0, config.flush_interval_s
-    elif stopped == "paused":
+    elif stopped == "paused" and not is_refused:
         failures, wait_s = failures + 1, PAUSE_S
-    elif stopped in {"waiting", "disk"} or (
+    elif stopped in {"waiting", "paused", "disk"} or (
         stopped == "deadline" and (says_nothing or asked_s or not delivered)
     ):
         failures += 1

@@ -30,7 +30,7 @@ A server may take a few requests of a flush and fail all that follow. The range 
 would then fail in every flush. So a flush that follows one which ended on ranges that were
 set aside posts some of those first.
 
-A server that accepts nothing sees at most four requests of one flush; one that says when
+A server that accepts nothing new sees at most four requests of one flush; one that says when
 to come again (`Retry-After`) sees one more, the probe, and then none until that time. An
 event becomes a dead letter only
 
@@ -42,7 +42,8 @@ event becomes a dead letter only
   and another one is accepted behind the four: a server that takes a few requests of a
   flush is out of the question then. It is tried for while a range of several is set aside;
 - if it was refused in five flushes, of which four or all had nothing else pending but
-  single events that had been set aside.
+  what had been set aside, or in which the spool was full. Each of them posts up to sixteen
+  ranges: there is nothing to compare them with. Of a full spool nothing new ever comes.
 
 Its caller holds the flush lock. It opens no ledger, takes no lock and starts nothing.
 """
@@ -62,7 +63,14 @@ import msgspec
 from telemetry.books.entries import Announced, SegmentEntry, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
-from telemetry.delivery.evidence import FAILURES_MAX, Evidence, Place, bound, whole
+from telemetry.delivery.evidence import (
+    FAILURES_MAX,
+    REFUSALS_MAX,
+    Evidence,
+    Place,
+    bound,
+    whole,
+)
 from telemetry.delivery.gathering import Gathering
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment, Part
 from telemetry.errors import SpoolError
@@ -157,11 +165,7 @@ class Drain:
             self._ask_elsewhere()
             self._begin_with_what_was_set_aside()
             self._send_all()
-            if self._failures and not self._evidence.is_accepting:
-                # There was nothing else to send, or it could not be read.
-                if self._begun is None:
-                    raise self._halted(self._most_telling())
-                self._find_out(*self._begun)
+            self._ask_about_what_was_set_aside()
             self._hold_against()
             self._narrow()
         except Halted as halted:
@@ -171,7 +175,9 @@ class Drain:
                 self._blame()  # else no dead letter is written any more
             if halted.stopped == "deadline" and self._evidence.row:
                 # Keep what the server said, and its Retry-After.
-                raise Halted("deadline", self._most_telling()) from halted
+                found = self._evidence.most_telling()
+                found = _of_batch(found) if self.says_nothing else found
+                raise Halted("deadline", found) from halted
             raise
         self._blame()
         for name in segment_names(self._desk.home):
@@ -268,18 +274,10 @@ class Drain:
             self._with(name, partial(self._begin_with, known))
 
     def _begin_with(self, known: Announced, segment: OpenSegment) -> None:
-        """One range is posted, and settled or kept as a failure.
-
-        One that was posted before and not answered is cut first.
-        """
-        batch = self._read(known, segment)
-        if batch is not None and known.tries:
-            parts = self._cut(batch, segment)
-            batch = self._read(parts[0], segment) if parts else batch
+        """One range is posted, and settled or kept as a failure."""
+        batch = self._read_to_try(known, segment)
         if batch is None:
             return
-        self._count_try(batch.places)
-        self._books.commit()
         try:
             verdict = self._answer(batch, self._poster.send(batch.request))
         except Halted as halted:
@@ -295,6 +293,20 @@ class Drain:
         if verdict.action is Action.SPLIT and self._cut(batch, segment):
             return  # cut now: the server may answer nothing more in this flush
         self._failures.append(_Failure(batch.places, verdict))
+
+    def _read_to_try(self, known: Announced, segment: OpenSegment) -> Batch | None:
+        """The batch of a range that was set aside, counted as tried.
+
+        One that was posted before and not answered is cut first.
+        """
+        batch = self._read(known, segment)
+        if batch is not None and known.tries:
+            parts = self._cut(batch, segment)
+            batch = self._read(parts[0], segment) if parts else batch
+        if batch is not None:
+            self._count_try(batch.places)
+            self._books.commit()
+        return batch
 
     def _count_try(self, places: list[Place]) -> None:
         for name, known in places:
@@ -571,44 +583,98 @@ class Drain:
     def _give_up(self, batch: Batch, verdict: Verdict) -> None:
         """The server takes nothing now: Halted, or the only event there is is dead."""
         self.says_nothing = bool(batch.known.reason)
-        if (
-            verdict.action is Action.SPLIT
-            and batch.events == 1
-            and self._is_all_known_to_be_refused()
-        ):
-            self._failures = []
-            refusals = batch.known.refusals + 1
-            self._put_aside(batch.places, verdict)
-            self._evidence.acquit((batch.segment, batch.known.start))
-            known = self._change(batch, refusals=refusals)
-            # One flush that delivered others counts as well, as one may be the first.
-            enough = refusals + min(batch.known.windows, 1) >= search.WINDOWS_MAX
-            if enough and known is not None:
-                self._with(batch.segment, partial(self._bury, known, verdict))
-                if not self._waiting():
-                    return
-            raise Halted("waiting", self._most_telling())
         if self.says_nothing:
             raise Halted("waiting", _of_batch(verdict))
-        raise self._halted(self._most_telling())
+        is_refused = verdict.action is Action.SPLIT and not self._evidence.is_accepting
+        if is_refused and (self._is_the_only_event() or self._desk.is_spool_full()):
+            self._try_refused()
+            return
+        raise self._halted(self._evidence.most_telling())
 
-    def _most_telling(self) -> Verdict:
-        found = self._evidence.most_telling()
-        return _of_batch(found) if self.says_nothing else found
+    # Where nothing waits but what was refused, or there is no room for anything else.
 
-    def _is_all_known_to_be_refused(self) -> bool:
-        """Whether one event is pending, or only single ones that were set aside before.
+    def _is_the_only_event(self) -> bool:
+        return count_pending_quickly(self._desk.home, self._books.snapshot) == 1
 
-        Others were accepted then, and there is nothing left to compare them with.
+    def _ask_about_what_was_set_aside(self) -> None:
+        """There was nothing else to send, or it could not be read. Raises Halted."""
+        if self._is_all_set_aside():
+            self._try_refused()
+        if self._failures and not self._evidence.is_accepting:
+            if self._begun is None:
+                raise self._halted(self._evidence.most_telling())
+            self._find_out(*self._begun)
+
+    def _is_all_set_aside(self) -> bool:
+        """Whether nothing new could be posted, and nothing that was is accepted.
+
+        Others were accepted before, and there is nothing left to compare the rest with.
         """
-        pending = count_pending_quickly(self._desk.home, self._books.snapshot)
-        aside = [
-            each
-            for entry in self._books.snapshot.segments.values()
-            for each in entry.announced
-            if each.count == 1 and each.reason
-        ]
-        return pending in {1, len(aside)}
+        return not (self._evidence.is_accepting or self._left_alone) and all(
+            verdict.action is Action.SPLIT and known.reason
+            for places, verdict in self._failures
+            for _, known in places
+        )
+
+    def _try_refused(self) -> None:
+        """What was refused before is posted until something is accepted.
+
+        Raises Halted if nothing is.
+        """
+        evidence = self._evidence
+        done: set[tuple[str, int, int]] = set()
+        failures, self._failures = self._failures, []
+        for places, verdict in failures:
+            name, known = whole(places)
+            done.add((name, known.start, known.count))
+            self._count_refusal(places, verdict)
+        while not evidence.is_accepting and len(evidence.row) < REFUSALS_MAX:
+            left = [
+                (name, known)
+                for name, known in self._waiting()
+                if known.reason in REFUSALS
+                and (name, known.start, known.count) not in done
+            ]
+            if not left or any(each.retry_after_s for each in evidence.row[-1:]):
+                break
+            name, known = search.next_refused(left)
+            done.add((name, known.start, known.count))
+            self._with(name, partial(self._refuse_again, known))
+        if evidence.row and self._waiting():
+            self.says_nothing = True
+            raise Halted("waiting", _of_batch(evidence.most_telling()))
+
+    def _refuse_again(self, known: Announced, segment: OpenSegment) -> None:
+        """One range is posted, and cut or counted where it is refused. Raises Halted."""
+        batch = self._read_to_try(known, segment)
+        if batch is None:
+            return
+        verdict = self._answer(batch, self._poster.send(batch.request))
+        if verdict.action is Action.ACCEPTED:
+            self._accept(batch, verdict)
+            return
+        self._evidence.row.append(verdict)
+        if verdict.action is not Action.SPLIT:
+            self._failures.append(_Failure(batch.places, verdict))
+            self._find_out(batch, verdict)
+            return
+        self._count_refusal(batch.places, verdict)
+        if batch.events > 1:
+            self._cut(batch, segment)
+
+    def _count_refusal(self, places: list[Place], verdict: Verdict) -> None:
+        """It is set aside; of a single event a refusal counts, and the fifth is the last."""
+        name, known = whole(places)
+        self._put_aside(places, verdict)
+        now = self._now(name, known) if known.count == 1 else None
+        if now is None:
+            return
+        self._evidence.acquit((name, now.start))
+        charged = msgspec.structs.replace(now, refusals=now.refusals + 1)
+        self._desk.change(name, charged)
+        # One flush that delivered others counts as well, as one may be the first.
+        if charged.refusals + min(charged.windows, 1) >= search.WINDOWS_MAX:
+            self._with(name, partial(self._bury, charged, verdict))
 
     def _halted(self, verdict: Verdict) -> Halted:
         """The flush is over; after a refusal delivery is paused.

@@ -328,6 +328,7 @@ class _Flush(NamedTuple):
             power=config.durability == "power",
             form=format_of(config.format),
             full_bytes=state.full_bytes if self.by_hand else self._full_bytes(),
+            spool_bytes_max=0 if self.by_hand else config.spool_bytes_max,
         )
         turn = state.probe
         return Drain(desk, poster, turn=turn, failures=failures, begins_new=begins_new)

@@ -155,6 +155,24 @@ def next_range(
     return max(others, key=place) if others else min(equal, key=place)
 
 
+def next_refused(waiting: Sequence[tuple[str, Announced]]) -> tuple[str, Announced]:
+    """Which range is tried next, of at least one, where all that waits was refused.
+
+    The oldest segment's, so that some of its events die, and it makes room, before all
+    others have had their turn: first what may hold accepted events, then those that were
+    refused most often. Each try of an event that is not answered moves it back; a range
+    is cut.
+    """
+
+    def order(name: str, known: Announced) -> tuple[int, str, int, int, int]:
+        is_event = known.count == 1
+        was_refused = bool(known.refusals or known.windows)
+        tries = known.tries if is_event else 0
+        return tries, name, is_event + was_refused, -known.refusals, known.start
+
+    return min(waiting, key=lambda each: order(*each))
+
+
 def probe_segment(turn: int, segments: int) -> int:
     """Which of `segments` the probe number `turn` comes from: the newest, then any."""
     return segments - 1 - int(turn * _GOLDEN % 1 * segments)

@@ -175,6 +175,7 @@ class Spool:
         batch_segments_max: int = 1,
         failures: int | None = None,
         begins_new: bool = False,
+        spool_bytes_max: int = 0,
         server: type[Server] | None = None,
     ) -> Server:
         """One drain. `stopped` is why it ended, "" where it came to its own end.
@@ -197,6 +198,7 @@ class Spool:
             quarantine_bytes_max=1 << 20,
             power=False,
             batch_segments_max=batch_segments_max,
+            spool_bytes_max=spool_bytes_max,
         )
         known = self.failures if failures is None else failures
         self.stopped, self.verdict = "", None

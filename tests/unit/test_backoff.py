@@ -79,6 +79,15 @@ def test_each_end_has_its_wait(
     assert after(stopped, delivered=delivered, failures=2) == expected
 
 
+def test_a_refusal_of_what_was_sent_is_no_pause_of_six_hours() -> None:
+    """The next four events may be others, of which one is accepted."""
+    refused = Verdict(Action.SPLIT, "400")
+    assert after("paused", failures=2, verdict=refused) == (3, 60.0)
+    assert (
+        after("paused", failures=2, verdict=Verdict(Action.PAUSE, "401"))[1] == PAUSE_S
+    )
+
+
 def test_backoff_doubles_to_six_hours_and_is_never_below_a_window() -> None:
     """A server that is down sees the tries of one flush within a window, and no more."""
     windows = []

@@ -18,6 +18,7 @@ from telemetry.books.view import read_snapshot
 from telemetry.delivery import search
 from telemetry.delivery.drain import PASSES_MAX
 from telemetry.spool.segment import Segment, adopt
+from telemetry.spool.writer import size_of
 from telemetry.wire.retry import Halted
 from telemetry.wire.verdict import SLOW, Action, Verdict
 from tests.support.draining import (
@@ -29,6 +30,7 @@ from tests.support.draining import (
     Killed,
     Server,
     Spool,
+    in_turn,
     naming,
     refusing,
     status,
@@ -550,19 +552,68 @@ def test_a_good_event_behind_one_sound_server_of_a_few_does_not_die(
     assert spool.left() == (14, 0, 0)
 
 
-def test_a_flush_in_which_the_last_event_but_others_dies_ends(tmp_path: Path) -> None:
-    """Each of them is refused in flushes of its own: one dies, and others come later."""
-    spool = Spool(tmp_path / "home", [1, 8])
-    spool.drain(refusing(range(1, 9), status(400)))
-    dead = 0
-    for _ in range(80):
-        refusals = spool.drain(lambda _: status(400)).posted
-        assert len(refusals) <= 4
-        assert spool.left()[2] - dead <= 1
-        dead = spool.left()[2]
-        if dead == 8:
+def test_where_nothing_waits_but_what_was_refused_sixteen_refusals_count(
+    tmp_path: Path,
+) -> None:
+    """Each event dies in flushes of its own: of the oldest some die, and make room."""
+    spool = Spool(tmp_path / "home", [20, 1])
+    spool.drain(in_turn(status(400), OK, DEADLINE), batch_events_max=20)
+    requests, dead = [], []
+    while spool.files():
+        requests.append(spool.drain(lambda _: status(400)).requests)
+        dead.append(spool.left()[2])
+    assert requests == [16, 16, 16, 16, 16, 16, 9, 4, 4, 4]
+    assert dead == [0, 0, 0, 0, 0, 11, 16, 16, 16, 20]
+
+
+def test_what_is_accepted_of_ranges_that_were_refused_is_found_beside_nothing_new(
+    tmp_path: Path,
+) -> None:
+    """Ranges are cut before their events are posted once more."""
+    spool = Spool(tmp_path / "home", [40, 1])
+    first = in_turn(status(400), OK, DEADLINE)
+    assert spool.drain(first, batch_events_max=40).received == [40]
+    answers = refusing(set(range(40)) - {22}, status(400))
+    flushes = [spool.drain(answers, failures=0).received for _ in range(5)]
+    assert (flushes, spool.left()) == ([[], [], [], [22], []], (2, 39, 0))
+
+
+def test_a_full_spool_of_events_that_are_refused_makes_room(tmp_path: Path) -> None:
+    """Nothing was ever accepted, and what would be is refused by the spool itself."""
+    spool = Spool(tmp_path / "home", [30] * 4)
+    bytes_max = size_of(spool.home.spool)
+    bad = refusing(range(120), status(400))
+    for _ in range(8):
+        spool.drain(bad, batch_events_max=100, spool_bytes_max=2 * bytes_max)
+    assert spool.left() == (0, 120, 0)
+    for _ in range(30):
+        server = spool.drain(bad, batch_events_max=100, spool_bytes_max=bytes_max)
+        assert server.requests <= 16
+        if len(spool.files()) < 4:
             break
-    assert spool.left() == (1, 0, 8)
+    assert (spool.files(), spool.left()) == ([1, 2, 3], (0, 90, 30))
+    spool.write(4, 3)
+    spool.drain(bad, batch_events_max=100, spool_bytes_max=bytes_max)
+    assert spool.left() == (3, 90, 30)
+
+
+def test_a_server_that_fails_where_all_was_refused_is_asked_no_more(
+    tmp_path: Path,
+) -> None:
+    """Four times in all at most, and not behind an answer that says when."""
+    spool = Spool(tmp_path / "home", [8, 1])
+    spool.drain(refusing(range(8), status(400)), failures=0)
+    posted = spool.drain(lambda _: DOWN, failures=0).posted
+    assert [each.partition(" ")[2] for each in posted] == ["refused"] * 4
+    answers = [status(400)]
+    fails = spool.drain(
+        lambda _: answers.pop() if answers else status(503), failures=0
+    ).posted
+    assert [each.partition(" ")[2] for each in fails] == ["400", *["503"] * 3]
+    asked = status(413, asked_s=600)
+    assert len(spool.drain(lambda _: asked, failures=0).posted) == 1
+    assert len(spool.drain(lambda _: asked, failures=1).posted) == 1
+    assert (spool.stopped, spool.left()) == ("waiting", (1, 8, 0))
 
 
 def test_bad_events_that_come_one_a_launch_die_as_they_come(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from telemetry.delivery.search import (
     is_spent,
     middle,
     next_range,
+    next_refused,
     probe_event,
     probe_segment,
 )
@@ -38,6 +39,30 @@ def test_no_event_takes_more_cuts_than_by_count(
     """One huge event among small ones must not make the search longer."""
     bad = data.draw(st.integers(0, len(sizes) - 1))
     assert cuts_to(sizes, bad) <= (len(sizes) - 1).bit_length()
+
+
+def test_of_what_was_refused_the_oldest_segment_makes_room_first() -> None:
+    """Ranges that may hold good events before events that are known to be bad."""
+
+    def known(start: int, count: int = 1, **changes: int) -> Announced:
+        return Announced(start=start, end=start + 9, count=count, **changes)
+
+    # Each goes before all that follow it.
+    order = [
+        ("1", known(50, 2, tries=1)),
+        ("1", known(60, 2)),
+        ("1", known(70)),
+        ("1", known(40, refusals=2)),
+        ("1", known(10, refusals=1)),
+        ("1", known(20, refusals=1)),
+        ("1", known(0, windows=1)),
+        ("2", known(0, 3)),
+        ("2", known(30, refusals=4)),
+        ("1", known(5, tries=1)),
+        ("0", known(0, refusals=4, tries=2)),
+    ]
+    for first in range(len(order)):
+        assert next_refused([*order[:first:-1], order[first]]) == order[first]
 
 
 def test_a_batch_is_cut_by_bytes() -> None:
