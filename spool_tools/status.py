@@ -28,14 +28,14 @@ from spool_tools.screen import Line, Screen, problem_of
 from spool_tools.target import NoSuchSpoolError, add_target, destination, target_home
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
-from telemetry.books.entries import Totals
+from telemetry.books.entries import DeliveryState, Totals
 from telemetry.books.view import DB_NAME, JOURNAL_SUFFIX, lock_problem, set_aside_names
 from telemetry.consent import consent
 from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
 from telemetry.delivery.forgetting import last_try
 from telemetry.delivery.opt_out import requests_waiting
-from telemetry.delivery.upkeep import is_short_of_room
+from telemetry.delivery.upkeep import is_short_of_room, is_spool_full
 from telemetry.errors import ConfigError
 from telemetry.files import directory_problem, open_regular
 from telemetry.mistakes import NOTHING_IS_SENT, missing
@@ -227,10 +227,8 @@ def _facts(
         is_others=is_others,
         unusable=unusable,
         plan=plan,
-        # A home that was made on a full disk has no file to count refusals in, and a
-        # file system that copies what is overwritten cannot count them.
         refused=tuple(name for name, count in refused_since.items() if count)
-        or (("no_room",) if is_short_of_room(home.root) else ()),
+        or tuple(_short_of(home, state)),
         pending=census.pending,
         is_flushing=holder.state == "running",
         stopped_pid=holder.pid if holder.is_stopped and holder.pid else 0,
@@ -249,6 +247,18 @@ def _facts(
         lacks=_lacking(mistakes),
         mistaken=_mistaken(mistakes),
     )
+
+
+def _short_of(home: Home, state: DeliveryState) -> Iterator[str]:
+    """What may refuse the next events, although none was refused since the last flush.
+
+    A home that was made on a full disk has no file to count refusals in, and a file
+    system that copies what is overwritten cannot count them.
+    """
+    if is_spool_full(home, state.spool_bytes_max):
+        yield "spool_room"
+    if is_short_of_room(home.root):
+        yield "no_room"
 
 
 def _mistaken(mistakes: list[str]) -> tuple[str, str] | None:

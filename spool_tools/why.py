@@ -92,6 +92,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 _FULL = {
     "spool_full": "new events are refused, as the spool is full",
     "disk_error": "new events are refused, as the disk is full, or cannot be written",
+    "spool_room": "new events may be refused, as the spool is full, or nearly so "
+    "(`spool_bytes_max`)",
     "no_room": "new events may be refused, as the disk is full, or nearly so, of data or "
     "of files",
 }

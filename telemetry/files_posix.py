@@ -168,6 +168,8 @@ def directory_problem(found: os.stat_result) -> str:
         return "is no directory (a symbolic link is not followed)"
     if found.st_uid != os.geteuid():
         return f"belongs to user {found.st_uid}, not to user {os.geteuid()}"
+    if found.st_mode & _WRITABLE_BY_OTHERS and found.st_mode & stat.S_ISVTX:
+        return "is shared with others; name a directory in it that is yours"
     if found.st_mode & _WRITABLE_BY_OTHERS:
         return "can be written by others; run `chmod 700` on it"
     return ""

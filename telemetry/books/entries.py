@@ -144,6 +144,8 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     """The program's bounds of a batch; 0 if no flush has said them yet."""
     full_bytes: Number = 0
     """From this size on the program may leave a segment as full; 0: not known."""
+    spool_bytes_max: Number = 0
+    """The program's bound of the spool; 0: not known."""
     accept_statuses: tuple[int, ...] = ()
     """Which 2xx the program takes for acceptance; empty: every one."""
     by_hand: bool = False

@@ -73,6 +73,7 @@ from telemetry.delivery.evidence import (
 )
 from telemetry.delivery.gathering import Gathering
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment, Part
+from telemetry.delivery.upkeep import is_spool_full
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
 from telemetry.wire.retry import Halted, Poster, Sent
@@ -586,7 +587,7 @@ class Drain:
         if self.says_nothing:
             raise Halted("waiting", _of_batch(verdict))
         is_refused = verdict.action is Action.SPLIT and not self._evidence.is_accepting
-        if is_refused and (self._is_the_only_event() or self._desk.is_spool_full()):
+        if is_refused and (self._is_the_only_event() or self._is_spool_full()):
             self._try_refused()
             return
         raise self._halted(self._evidence.most_telling())
@@ -595,6 +596,9 @@ class Drain:
 
     def _is_the_only_event(self) -> bool:
         return count_pending_quickly(self._desk.home, self._books.snapshot) == 1
+
+    def _is_spool_full(self) -> bool:
+        return is_spool_full(self._desk.home, self._desk.spool_bytes_max)
 
     def _ask_about_what_was_set_aside(self) -> None:
         """There was nothing else to send, or it could not be read. Raises Halted."""

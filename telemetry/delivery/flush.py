@@ -328,7 +328,9 @@ class _Flush(NamedTuple):
             power=config.durability == "power",
             form=format_of(config.format),
             full_bytes=state.full_bytes if self.by_hand else self._full_bytes(),
-            spool_bytes_max=0 if self.by_hand else config.spool_bytes_max,
+            spool_bytes_max=state.spool_bytes_max
+            if self.by_hand
+            else config.spool_bytes_max,
         )
         turn = state.probe
         return Drain(desk, poster, turn=turn, failures=failures, begins_new=begins_new)
@@ -378,6 +380,7 @@ class _Flush(NamedTuple):
             "batch_events_max": config.batch_events_max,
             "batch_bytes_max": config.batch_bytes_max,
             "full_bytes": self._full_bytes(),
+            "spool_bytes_max": config.spool_bytes_max,
             "accept_statuses": tuple(config.accept_statuses),
             "deletion_endpoint": deletion,
             "deletion_url": deletion if deletion == config.deletion_endpoint else "",
@@ -396,7 +399,7 @@ class _Flush(NamedTuple):
             known = msgspec.structs.asdict(before)
             return {name: known[name] for name in where}
         if self.by_hand:
-            where["full_bytes"] = 0  # the bounds are those of a tool
+            where["full_bytes"] = where["spool_bytes_max"] = 0  # those of a tool
         return where
 
     def _remember_problem(self, books: Books, problem: str) -> None:

@@ -118,8 +118,10 @@ def last_try(home: Home) -> Note:
     for path in requests_waiting(home):
         with suppress(OSError):
             _, note = _content(path)
+            if not note:
+                continue  # another id's, made since
             try:
-                return msgspec.json.decode(note, type=Note) if note else Note()
+                return msgspec.json.decode(note, type=Note)
             except msgspec.MsgspecError:
                 return Note(
                     said="what came of it cannot be read"

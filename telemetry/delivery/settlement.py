@@ -108,10 +108,6 @@ class Desk(NamedTuple):
     # The program's bound of the spool; 0: not known.
     spool_bytes_max: int = 0
 
-    def is_spool_full(self) -> bool:
-        """Whether the program refuses new events by now, or soon: 16 of 17 are taken."""
-        return 0 < 16 * self.spool_bytes_max < 17 * size_of(self.home.spool)
-
     def batch(self, parts: Sequence[Part]) -> Batch:
         """The batch of these parts: in the ledger, under the hash of its body, on return.
 

@@ -29,6 +29,7 @@ from telemetry.files import FULL, TEMPORARY, free_bytes, sync_directory, write_w
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
+from telemetry.spool.writer import size_of
 
 
 # Given back when a full disk has to be drained: enough for a ledger.
@@ -155,6 +156,11 @@ def is_full(root: str) -> bool:
             with suppress(OSError):  # it was not made; or the next flush sweeps it
                 os.unlink(f"{root}/{name}")
     return False
+
+
+def is_spool_full(home: Home, bytes_max: int) -> bool:
+    """Whether 16 of 17 parts of the program's bound are taken; 0: it is not known."""
+    return 0 < 16 * bytes_max < 17 * size_of(home.spool)
 
 
 def is_short_of_room(root: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,14 @@ def test_a_request_that_is_refused_is_told_and_holds_back_no_event(
             if command == "status":
                 assert done.line["deletion_answer"] == "HTTP 404"
                 assert "came to nothing (HTTP 404)" in done.line["why"]
+        # Nor is it forgotten where another id waits, for which nobody was asked yet.
+        others = [Path(home.root) / f"forgotten-{end}" for end in ("0" * 8, "f" * 8)]
+        for other in others:
+            other.write_text(str(uuid.uuid4()))
+        done = tool("status", home=Path(home.root))
+        assert done.line["deletion_answer"] == "HTTP 404"
+        for other in others:
+            other.unlink()
         sent = len(server.requests)
         asking = f"{server.url}/delete"
         with client_of(

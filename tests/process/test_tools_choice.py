@@ -412,3 +412,11 @@ def test_another_id_is_used_from_the_next_program_on(home: Path) -> None:
     assert ids[-1] == done.line["user_uuid"]
     assert set(ids[:-1]) == {before}
     assert tool("reset", home=home.parent / "nowhere").code == 3
+
+
+def test_no_id_is_made_while_it_is_off(home: Path) -> None:
+    """An opt-out has removed the one there was."""
+    assert tool("disable", home=home).code == 0
+    done = tool("reset", home=home)
+    assert (done.code, done.err, done.line) == (0, "", {"user_uuid": None})
+    assert not (home / "user-uuid").exists()

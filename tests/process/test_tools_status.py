@@ -105,6 +105,22 @@ def test_refusals_are_counted_once_folded_or_not(home: Path) -> None:
         assert tool("status", home=home).line["refused"] == expected
 
 
+def test_a_spool_that_is_full_is_told_however_the_last_flush_ended(home: Path) -> None:
+    """A flush takes note of refusals, and makes no room where it fails."""
+    with Server(bad.reply(503)) as server:
+        bounds = {"spool_bytes_max": 65536, "segment_bytes_max": 65536}
+        with client_of(home, server.url, events=0, **bounds) as client:
+            while client.track("filled", {"text": "x" * 500}):
+                pass
+            said = "new events are refused, as the spool is full; "
+            assert said in tool("status", home=home).line["why"]
+            client.flush(timeout_s=60)
+            status = tool("status", home=home).line
+    assert status["refused"] == {"spool_full": 1}
+    assert "new events may be refused, as the spool is full" in status["why"]
+    assert status["why_code"] == "server"
+
+
 def test_books_that_do_not_balance_are_told(home: Path) -> None:
     """A dead letter that somebody removed by hand is an event nobody knows about."""
     with Server(bad.reply(422)) as server:
