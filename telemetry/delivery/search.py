@@ -174,8 +174,13 @@ def next_refused(waiting: Sequence[tuple[str, Announced]]) -> tuple[str, Announc
 
 
 def probe_segment(turn: int, segments: int) -> int:
-    """Which of `segments` the probe number `turn` comes from: the newest, then any."""
-    return segments - 1 - int(turn * _GOLDEN % 1 * segments)
+    """Which of `segments` the probe number `turn` comes from.
+
+    Every fourth comes from the newest, which a program may have begun that was repaired,
+    behind any number that were refused. The others spread over all.
+    """
+    place = (turn - turn // 4) * _GOLDEN % 1 if turn % 4 else 0
+    return segments - 1 - int(place * segments)
 
 
 def probe_event(turn: int, events: int) -> int:

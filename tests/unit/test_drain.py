@@ -597,6 +597,25 @@ def test_a_full_spool_of_events_that_are_refused_makes_room(tmp_path: Path) -> N
     assert spool.left() == (3, 90, 30)
 
 
+@pytest.mark.parametrize("turn", range(4))
+def test_what_a_repaired_program_records_is_found_behind_all_that_is_refused(
+    turn: int, tmp_path: Path
+) -> None:
+    """Each of its launches begins a segment, behind a hundred that hold bad events."""
+    spool = Spool(tmp_path / "home", [3] * 100)
+    spool.turn = turn
+    bad = refusing(range(300), status(403))
+    received: list[int] = []
+    for launch in range(5):
+        spool.write(200 + launch, 1)
+        received += spool.drain(
+            bad, batch_events_max=100, batch_segments_max=32
+        ).received
+        if launch == 1:
+            assert received
+    assert {300, 301, 302, 303} <= set(received)
+
+
 def test_a_server_that_fails_where_all_was_refused_is_asked_no_more(
     tmp_path: Path,
 ) -> None:

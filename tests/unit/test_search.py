@@ -89,9 +89,9 @@ def test_the_cut_is_next_to_the_middle_byte(sizes: list[int]) -> None:
 
 def test_probes_come_from_every_segment() -> None:
     """Eight bad segments must not hide the ninth, wherever it stands."""
-    assert [probe_segment(turn, 5) for turn in range(7)] == [4, 1, 3, 0, 2, 4, 1]
+    assert [probe_segment(turn, 5) for turn in range(9)] == [4, 1, 3, 0, 4, 2, 4, 1, 4]
     for segments in range(1, 40):
-        probes = {probe_segment(turn, segments) for turn in range(2 * segments)}
+        probes = {probe_segment(turn, segments) for turn in range(3 * segments)}
         assert probes == set(range(segments))
 
 
