@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from spool_tools.wording import age, many, moment
+from spool_tools.wording import age, ago, many, moment
 from telemetry.books.entries import DeliveryState
 from telemetry.delivery.schedule import HORIZON_S, STARTS_MAX, Schedule
 from telemetry.wire.formats import is_compressed
@@ -329,15 +329,20 @@ def _paused(facts: Facts) -> Why:
     state, following = facts.state, _next(facts)
     status, _, said = state.last_error.partition(": ")
     problem, advice = "refuses", "read its answer"
+    is_about_events = status[:3] in f"{_UNREAD} 413".split()
     for statuses, meaning in _PAUSES.items():
         if status[:3] in statuses.split():
             problem, advice = meaning
     if status[:3] in _UNREAD.split() and is_compressed(state.format, state.gzip):
         advice += ", or send without compression (`gzip=False`)"
+    look = "look at it with `spool-tools dump`, and read the answer"
     if 0 < facts.pending <= facts.set_aside:
-        problem = "took others before, and refuses what still waits"
-        advice = "look at it with `spool-tools dump`, and read the answer"
-    if not _is_due(facts) and facts.mode != "manual":
+        problem, advice = "took others before, and refuses what still waits", look
+    elif state.last_success_ms and is_about_events:
+        when = ago(state.last_success_ms, facts.now)
+        problem = f"took others {when}, and refuses what it was asked about since"
+        advice = f"{look}; the next flush asks about others"
+    if not is_about_events and not _is_due(facts) and facts.mode != "manual":
         until = "paused until endpoint, key, header, format or gzip change"
         following = f"{until}; else {following}"
     where = state.endpoint or "the endpoint"

@@ -30,9 +30,10 @@ A server may take a few requests of a flush and fail all that follow. The range 
 would then fail in every flush. So a flush that follows one which ended on ranges that were
 set aside posts some of those first.
 
-A server that accepts nothing new sees at most four requests of one flush; one that says when
-to come again (`Retry-After`) sees one more, the probe, and then none until that time. An
-event becomes a dead letter only
+A server that accepts nothing sees at most four requests of one flush, or eight if it
+refuses them (400, 413, 422), as that is about what was posted. One that says when to come
+again (`Retry-After`) sees one more, the probe, and then none until that time. An event
+becomes a dead letter only
 
 - if an accepting reply named it;
 - if it failed alone in five flushes (not by 429, which is about when, and not about what),
@@ -65,7 +66,6 @@ from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
 from telemetry.delivery.evidence import (
     FAILURES_MAX,
-    REFUSALS_MAX,
     Evidence,
     Place,
     bound,
@@ -86,6 +86,8 @@ T = TypeVar("T")
 BEGIN_MAX = 2
 # So often a flush looks for what was recorded meanwhile, however little it finds.
 PASSES_MAX = 8
+# Requests of a flush in which nothing new waits, or has room.
+REFUSED_MAX = 16
 # After so many flushes in a row without a delivery, the next one begins with new events:
 # what was set aside is judged only beside an accepted event.
 BEGIN_FLUSHES = 2
@@ -177,7 +179,7 @@ class Drain:
             if halted.stopped == "deadline" and self._evidence.row:
                 # Keep what the server said, and its Retry-After.
                 found = self._evidence.most_telling()
-                found = _of_batch(found) if self.says_nothing else found
+                found = self._of_batch(found) if self.says_nothing else found
                 raise Halted("deadline", found) from halted
             raise
         self._blame()
@@ -186,7 +188,7 @@ class Drain:
         for entry in self._books.snapshot.segments.values():
             for known in entry.announced:
                 last = list(self._evidence.drawn.values())[-1:]
-                return _of_batch(
+                return self._of_batch(
                     last[0] if last else Verdict(Action.WAIT, known.reason)
                 )
         return None
@@ -450,7 +452,7 @@ class Drain:
                 self._accept(batch, verdict)
                 continue
             self._failures.append(_Failure(batch.places, verdict))
-            self._evidence.row.append(verdict)
+            self._evidence.fail(batch.known, verdict)
             last = batch, verdict
         if last is not None and self._evidence.may_be_the_server(last[1]):
             self._find_out(*last)
@@ -522,9 +524,15 @@ class Drain:
                 self._accept(batch, verdict)
                 return
         probes = self._evidence.probes_left(verdict, has_compared=elsewhere is not None)
-        for _ in range(probes):
+        while probes:
             if _is_accepted(self._probe(within=True)):
                 return
+            left = (
+                probes - 1
+                if self._evidence.is_accepting
+                else self._evidence.tries_left()
+            )
+            probes = min(probes - 1, left)
         self._give_up(batch, verdict)
 
     def _post_again(self, batch: Batch, verdict: Verdict, *, kept: bool) -> Verdict:
@@ -551,20 +559,23 @@ class Drain:
         names = segment_names(self._desk.home)
         turn, self.turn = self.turn, self.turn + 1
         at = search.probe_segment(turn, len(names)) if names else 0
-        for name in names[at:] + names[:at]:
-            passed = {start for each, start in {*alone, *failed} if each == name}
-            verdict = self._with(
-                name, partial(self._probe_segment, turn, passed, within)
-            )
-            if verdict is not None:
-                return verdict
+        # A killed flush may have set aside good events with a bad one, and left nothing
+        # else to compare it with.
+        for any_single in (False, True)[: 1 + within]:
+            for name in names[at:] + names[:at]:
+                passed = {start for each, start in {*alone, *failed} if each == name}
+                verdict = self._with(
+                    name, partial(self._probe_segment, turn, passed, any_single)
+                )
+                if verdict is not None:
+                    return verdict
         return None
 
     def _probe_segment(
-        self, turn: int, passed: set[int], within: bool, segment: OpenSegment
+        self, turn: int, passed: set[int], any_single: bool, segment: OpenSegment
     ) -> Verdict | None:
         before = segment.entry
-        part = segment.single_out(turn, passed, any_single=within)
+        part = segment.single_out(turn, passed, any_single=any_single)
         batch = part and self._desk.batch([part])
         verdict = None
         try:
@@ -585,7 +596,7 @@ class Drain:
         """The server takes nothing now: Halted, or the only event there is is dead."""
         self.says_nothing = bool(batch.known.reason)
         if self.says_nothing:
-            raise Halted("waiting", _of_batch(verdict))
+            raise Halted("waiting", self._of_batch(verdict))
         is_refused = verdict.action is Action.SPLIT and not self._evidence.is_accepting
         if is_refused and (self._is_the_only_event() or self._is_spool_full()):
             self._try_refused()
@@ -632,7 +643,7 @@ class Drain:
             name, known = whole(places)
             done.add((name, known.start, known.count))
             self._count_refusal(places, verdict)
-        while not evidence.is_accepting and len(evidence.row) < REFUSALS_MAX:
+        while not evidence.is_accepting and len(evidence.row) < REFUSED_MAX:
             left = [
                 (name, known)
                 for name, known in self._waiting()
@@ -646,7 +657,7 @@ class Drain:
             self._with(name, partial(self._refuse_again, known))
         if evidence.row and self._waiting():
             self.says_nothing = True
-            raise Halted("waiting", _of_batch(evidence.most_telling()))
+            raise Halted("waiting", self._of_batch(evidence.most_telling()))
 
     def _refuse_again(self, known: Announced, segment: OpenSegment) -> None:
         """One range is posted, and cut or counted where it is refused. Raises Halted."""
@@ -696,6 +707,14 @@ class Drain:
         is_waiting = is_wait or was_accepting or has_doubt
         return Halted("waiting" if is_waiting else "paused", verdict)
 
+    def _of_batch(self, verdict: Verdict) -> Verdict:
+        """The verdict on a batch alone: the server takes others before the time it named.
+
+        Unless it named one for what was not set aside before, and took nothing since.
+        """
+        asked_s = self._evidence.asked_s or None
+        return msgspec.structs.replace(verdict, retry_after_s=asked_s)
+
     # What was set aside.
 
     def _hold_against(self) -> None:
@@ -741,6 +760,7 @@ class Drain:
                 # Some of them, so that many bad events do not use up what the server
                 # bears.
                 single_first=evidence.bears_singles(),
+                small_first=evidence.is_failing_in_a_row(),
             )
             key = name, known.start
             # An event that is refused, and not just unanswered, may die as well if
@@ -825,7 +845,7 @@ class Drain:
                 if evidence.is_doubtful(verdict):
                     self._take_back()
                 self.says_nothing = False
-                raise Halted("waiting", _of_batch(found))
+                raise Halted("waiting", self._of_batch(found))
         return verdict
 
     def _compare_or_end(self, batch: Batch, verdict: Verdict) -> Verdict | None:
@@ -894,8 +914,3 @@ def _key(name: str, known: Announced) -> tuple[str, int]:
 
 def _is_accepted(verdict: Verdict | None) -> bool:
     return verdict is not None and verdict.action is Action.ACCEPTED
-
-
-def _of_batch(verdict: Verdict) -> Verdict:
-    """The verdict on a batch alone: the server takes others before that time."""
-    return msgspec.structs.replace(verdict, retry_after_s=None)

@@ -26,8 +26,9 @@ Place = tuple[str, Announced]
 
 # Requests in a row that may fail before a flush ends; the server sees no more of it.
 FAILURES_MAX = 4
-# Requests in a row that may fail while others are accepted, if each is a refusal.
-REFUSALS_MAX = 16
+# Requests in a row that may fail while others are accepted. A refusal of what was posted
+# says that the server works; where half of all events draw one, 16 in a row are no chance.
+_BOUNDS = {Action.WAIT: FAILURES_MAX, Action.PAUSE: 16, Action.SPLIT: 32}
 # Flushes in a row that end because the server names a time, before its word is doubted
 # where only the batch itself can be compared with it.
 ASKED_MAX = 2
@@ -46,6 +47,8 @@ class Evidence:
         self.has_others = False
         # What requests drew since one was accepted.
         self.row: list[Verdict] = []
+        # What a server asked for since then about what was not set aside before.
+        self.asked_s = 0.0
         # What ranges drew that were set aside in this flush.
         self.drawn: dict[Key, Verdict] = {}
         # Events that failed alone, and of them those since the last acceptance.
@@ -70,7 +73,7 @@ class Evidence:
     def accept(self, places: Sequence[Place]) -> None:
         """A batch was accepted: what failed before it was not the server's fault."""
         self.is_accepting = True
-        self.row = []
+        self.row, self.asked_s = [], 0.0
         for name, known in places:
             self.good |= {(name, known.start), (name, known.end)}
         name, known = whole(places)
@@ -82,6 +85,12 @@ class Evidence:
             elif key not in self.began and self.alone[key].action is Action.SPLIT:
                 self._tried[key] = 0  # in a row, or it may have met one server of four
         self._suspects.clear()
+
+    def fail(self, known: Announced, verdict: Verdict) -> None:
+        """The range failed, which was posted in its turn."""
+        self.row.append(verdict)
+        if not known.reason:
+            self.asked_s = max(self.asked_s, verdict.retry_after_s or 0.0)
 
     def begin(self, name: str, known: Announced, verdict: Verdict) -> None:
         """The flush began with the range, and it drew this."""
@@ -148,8 +157,13 @@ class Evidence:
         )
 
     def tries_left(self) -> int:
-        """How many more requests may fail."""
-        return max(FAILURES_MAX - len(self.row), 0)
+        """How many more requests may fail, where nothing was accepted yet.
+
+        A refusal says that the server works, and is about what was posted.
+        """
+        is_refused = all(each.action is Action.SPLIT for each in self.row)
+        most = 2 * FAILURES_MAX if is_refused else FAILURES_MAX
+        return max(most - len(self.row), 0)
 
     def probes_left(self, verdict: Verdict, *, has_compared: bool) -> int:
         """How many probes out of a batch that drew this may follow."""
@@ -204,11 +218,16 @@ class Evidence:
 
     def bears_singles(self) -> bool:
         """Whether more events that failed alone are tried before anything else."""
-        refused = sum(each.action is Action.SPLIT for each in self.alone.values())
-        others = len(self.alone) - refused
+        others = sum(each.action is not Action.SPLIT for each in self.alone.values())
         return (
-            self.is_accepting and refused < 2 * FAILURES_MAX and others < FAILURES_MAX
+            self.is_accepting
+            and not self.is_failing_in_a_row()
+            and others < FAILURES_MAX
         )
+
+    def is_failing_in_a_row(self) -> bool:
+        """Whether so much failed since the last acceptance that one more is needed soon."""
+        return len(self.row) >= 2 * FAILURES_MAX
 
     def is_doubtful(self, verdict: Verdict) -> bool:
         """Whether what failed since the last acceptance is held against no range."""
@@ -245,4 +264,4 @@ def whole(places: Sequence[Place]) -> Place:
 
 def bound(verdict: Verdict) -> int:
     """Requests in a row that may fail so, while others are accepted."""
-    return FAILURES_MAX if verdict.action is Action.WAIT else REFUSALS_MAX
+    return _BOUNDS[verdict.action]

@@ -23,12 +23,12 @@ WINDOWS_MAX = 5
 # Too many requests: that is about when, and never about what (RFC 6585 §4).
 NOT_NOW = "429"
 # Of one segment, single events that were set aside: with so many no range is cut.
-SINGLES_MAX = 192
+SINGLES_MAX = 600
 # From so many ranges on the smallest is cut, to come down to an event soon.
 PARTS_DEEP = 48
 # Ranges that were set aside: with so many nothing new of the segment is posted. Each
 # costs 150 bytes in its ledger row.
-PARTS_MAX = 320
+PARTS_MAX = 900
 # An event that may die goes first until so many flushes more began with it in vain than
 # with others.
 _EARLY = 3
@@ -105,6 +105,7 @@ def next_range(
     segments: Mapping[str, Sequence[Announced]],
     begun: Collection[tuple[str, int]],
     single_first: bool,
+    small_first: bool = False,
 ) -> tuple[str, Announced]:
     """Which range that was set aside is tried next, of at least one, by segment.
 
@@ -130,7 +131,7 @@ def next_range(
 
     def rank(name: str, known: Announced) -> tuple[int, bool, int]:
         key = name, known.start
-        is_deep = len(segments[name]) >= PARTS_DEEP
+        is_deep = small_first or len(segments[name]) >= PARTS_DEEP
         order = 2
         if known.windows:
             order = 3 if single_first or not cuts[name] else 1

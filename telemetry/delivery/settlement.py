@@ -378,13 +378,11 @@ class OpenSegment:
         """One event for a probe, staged; None if there is none to be had.
 
         Not from a range that starts at one of `besides`. One that failed alone before
-        comes last, and only with `any_single`.
+        only with `any_single`, and only where there is no other.
         """
         self._announce_rest()
         others = [each for each in self.entry.announced if each.start not in besides]
         ranges = [each for each in others if each.count > 1 or not each.windows]
-        # A killed flush may have set aside good ones with a bad one, and left nothing
-        # else to compare it with.
         ranges = ranges or (others if any_single else [])
         events = sum(each.count for each in ranges)
         if not events:

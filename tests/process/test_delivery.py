@@ -236,7 +236,7 @@ def test_a_server_that_refuses_everything_makes_no_dead_letters(tmp_path: Path) 
     ):
         report = it.flush(timeout_s=60)
         assert (report.stopped, report.delivered, report.dead) == ("paused", 0, 0)
-        assert (report.pending, report.requests) == (1000, 4)
+        assert (report.pending, report.requests) == (1000, 8)
 
 
 def test_the_only_event_is_given_up_after_five_refusals(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_new_ranges_go_before_events_that_failed_alone(tmp_path: Path) -> None:
     assert server.posted[:2] == ["11-20 400", "21 ok"]
     assert server.posted[2:10] == [f"{each} 400" for each in range(8)]
     assert server.posted[10] == "16-20 400"
-    assert server.posted[-2:] == ["8 400", "9 400"]
+    assert server.posted[11:15] == ["16-17 400", "17 ok", "8 400", "9 400"]
 
 
 def test_refused_events_die_together_where_others_are_accepted_behind_them(
@@ -434,16 +434,19 @@ def test_events_that_failed_in_earlier_flushes_are_no_word_of_the_server(
     assert [each.windows for each in spool.announced()] == [2, 2, 2, 1]
 
 
-def test_sixteen_refusals_end_no_flush_if_one_of_the_next_four_probes_is_accepted(
+def test_refusals_in_a_row_end_no_flush_if_one_of_the_next_four_probes_is_accepted(
     tmp_path: Path,
 ) -> None:
     """The first probe may be a bad event too; good ones wait for no other flush."""
-    spool = Spool(tmp_path / "home", [32, 1])
+    spool = Spool(tmp_path / "home", [64, 1])
     no = status(400)
-    answers = in_turn(no, OK, *[no] * 17, no, OK)
-    server = spool.drain(answers, batch_events_max=32)
-    assert server.posted[18:22] == ["26-27 400", "14 400", "0 ok", "1 ok"]
-    assert spool.left() == (33, 0, 0)
+    answers = in_turn(no, OK, *[no] * 33, no, OK)
+    server = spool.drain(answers, batch_events_max=64)
+    assert server.posted[33:38] == ["51 400", "50 400", "24 400", "0 ok", "1-7 ok"]
+    # Events that failed alone in it have their turn in the next one.
+    assert spool.left() == (51, 14, 0)
+    spool.drain()
+    assert spool.left() == (65, 0, 0)
 
 
 def test_what_fails_last_of_what_was_set_aside_asks_for_no_pause(

@@ -141,7 +141,11 @@ def test_more_refused_events_than_unanswered_ones_are_tried_first() -> None:
             assert found.bears_singles()
             event = replace(EVENT, start=start)
             found.set_aside("a", event, [("a", event)], status(number))
+            found.fail_again("a", event, status(number))
         assert not found.bears_singles()
+        # Once one more is accepted, as many more that are refused.
+        found.accept([("a", RANGE)])
+        assert found.bears_singles() is (number == 400)
 
 
 def test_a_server_that_asked_for_time_is_asked_once_more() -> None:
@@ -176,6 +180,33 @@ def test_probes_are_bounded_by_what_the_server_bears(accepts: bool) -> None:
     assert left(60) == (1 if accepts else 0)
 
 
+def test_a_server_that_refuses_is_asked_about_more_than_one_that_fails() -> None:
+    """It works, and the next event may be another kind. Not where it names a time."""
+    found = evidence()
+    for left in range(8, 0, -1):
+        assert found.tries_left() == left
+        found.row.append(status(400))
+    assert found.tries_left() == 0
+    found.row[2:] = [status(503)]
+    assert found.tries_left() == 1
+    found.row[2:] = [status(403)] * 4
+    assert found.tries_left() == 0
+
+
+def test_a_time_that_is_asked_for_new_events_holds_until_one_is_accepted() -> None:
+    """What was set aside before may be what it means."""
+    found = evidence()
+    aside = replace(RANGE, reason="503")
+    found.fail(aside, status(503, asked_s=60))
+    assert found.asked_s == 0
+    found.fail(RANGE, status(503, asked_s=60))
+    found.fail(RANGE, status(429, asked_s=30))
+    found.fail(RANGE, status(429))
+    assert (found.asked_s, len(found.row)) == (60, 4)
+    found.accept([("a", GOOD)])
+    assert (found.asked_s, found.row) == (0, [])
+
+
 def test_a_time_that_was_asked_for_three_times_is_doubted_once() -> None:
     """Where nothing else can be compared with the batch."""
     found = evidence(failures=2)
@@ -186,7 +217,7 @@ def test_a_time_that_was_asked_for_three_times_is_doubted_once() -> None:
 
 
 def test_who_is_at_fault_is_asked_at_once_until_something_is_accepted() -> None:
-    """After that the next batches tell: of waits three, of refusals fifteen."""
+    """After that the next batches tell: of waits three, of refusals 31."""
     found = evidence()
     found.row.append(status(400))
     assert found.may_be_the_server(status(400))
@@ -239,14 +270,14 @@ def test_a_range_that_the_flush_began_with_is_cut_next() -> None:
 
 
 def test_others_are_compared_once_enough_failed_in_a_row() -> None:
-    """More than four waits, or sixteen refusals; or time was asked for a second time."""
+    """More than four waits, or 32 refusals; or time was asked for a second time."""
     for verdict in (status(503), status(400)):
         found = evidence()
         found.row = [verdict] * bound(verdict)
         assert found.is_compared("a", RANGE, verdict) is False
         found.row.append(verdict)
         assert found.is_compared("a", RANGE, verdict) is True
-    assert (bound(status(503)), bound(status(400))) == (4, 16)
+    assert [bound(status(each)) for each in (503, 403, 400)] == [4, 16, 32]
     found, busy = evidence(), status(503, asked_s=60)
     for is_second in (False, True):
         found.set_aside("a", RANGE, [("a", RANGE)], busy)

@@ -161,6 +161,20 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "paused",
         "refuses the key",
     ),
+    (
+        {
+            "state": state(
+                stopped="paused",
+                last_error="400: HTTP 400: old schema",
+                last_success_ms=int(NOW - 120) * 1000,
+            ),
+            **plan(at=NOW + 7200),
+        },
+        "paused",
+        "took others 2 minutes ago, and refuses what it was asked about since (HTTP 400: old "
+        "schema): look at it with `spool-tools dump`, and read the answer; the next flush "
+        "asks about others; the next flush may begin in 2 hours",
+    ),
     (after("404: HTTP 404", "paused"), "paused", "correct the endpoint's path"),
     (after("302: HTTP 302", "paused"), "paused", "name the address that it leads to"),
     (after("451: HTTP 451", "paused"), "paused", "refuses (HTTP 451): read its answer"),
