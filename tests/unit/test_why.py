@@ -171,9 +171,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
             **plan(at=NOW + 7200),
         },
         "paused",
-        "took others 2 minutes ago, and refuses what it was asked about since (HTTP 400: old "
-        "schema): look at it with `spool-tools dump`, and read the answer; the next flush "
-        "asks about others; the next flush may begin in 2 hours",
+        "took others 2 minutes ago, and refuses what it was asked about since (HTTP 400: o",
     ),
     (after("404: HTTP 404", "paused"), "paused", "correct the endpoint's path"),
     (after("302: HTTP 302", "paused"), "paused", "name the address that it leads to"),
