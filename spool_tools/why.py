@@ -377,7 +377,13 @@ _HINTS = {
         "handshake failure": "it may ask for a client's certificate; there is none here",
     },
     "proxy": {"": "correct HTTPS_PROXY (or ALL_PROXY), or name the host in NO_PROXY"},
-    "server": {"HTTP 415": "it may not take this `format`, or compression: see `gzip`"},
+    "server": {
+        "HTTP 415": "it may not take this `format`, or compression: see `gzip`",
+        "HTTP 403": "it may refuse the key, or what was sent",
+        "HTTP 404": "check the endpoint's path, or it refuses what was sent",
+        "HTTP 405": "check the endpoint's path, or it refuses what was sent",
+        "HTTP 30": "it redirects, which is not followed: check the endpoint",
+    },
 }
 # What a server answers that does not understand what it is sent.
 _UNREAD = "400 422"

@@ -77,7 +77,7 @@ from telemetry.delivery.upkeep import is_spool_full
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
 from telemetry.wire.retry import Halted, Poster, Sent
-from telemetry.wire.verdict import REFUSALS, SLOW, Action, Verdict
+from telemetry.wire.verdict import ABOUT_WHO_ASKS, REFUSALS, SLOW, Action, Verdict
 
 
 T = TypeVar("T")
@@ -694,8 +694,9 @@ class Drain:
     def _halted(self, verdict: Verdict) -> Halted:
         """The flush is over; after a refusal delivery is paused.
 
-        Not for some flushes where ranges were set aside for this very answer: what came
-        since may be of their kind.
+        Not if one event drew it, and there was no other to compare it with: the next flush
+        may have one. Nor for some flushes where ranges were set aside for this very
+        answer: what came since may be of their kind.
         """
         is_wait = verdict.action is Action.WAIT
         was_accepting = self._evidence.is_accepting and verdict.action is Action.SPLIT
@@ -704,7 +705,8 @@ class Drain:
             for entry in self._books.snapshot.segments.values()
             for known in entry.announced
         )
-        is_waiting = is_wait or was_accepting or has_doubt
+        is_first = len(self._evidence.row) < 2 and verdict.reason not in ABOUT_WHO_ASKS
+        is_waiting = is_wait or was_accepting or has_doubt or is_first
         return Halted("waiting" if is_waiting else "paused", verdict)
 
     def _of_batch(self, verdict: Verdict) -> Verdict:

@@ -100,6 +100,8 @@ _KEY_REFUSED = frozenset({401, 403, 407})
 _SPLITS = frozenset({400, 413, 422})
 # The reasons by which a server has read what it refuses.
 REFUSALS = frozenset(map(str, _SPLITS))
+# The reasons by which a server refuses whoever asks, whatever was posted.
+ABOUT_WHO_ASKS = frozenset({"401", "402", "407"})
 # How the id of an event stands in a body, in JSON, in OTLP's JSON and in its messages.
 _EVENT_ID = re.compile(
     rb'event_id(?:":"|","value":\{"stringValue":")([0-9a-fA-F-]{36})"'

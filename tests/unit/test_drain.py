@@ -598,6 +598,25 @@ def test_a_full_spool_of_events_that_are_refused_makes_room(tmp_path: Path) -> N
     assert spool.left() == (3, 90, 30)
 
 
+@pytest.mark.parametrize("number", [403, 404, 405])
+def test_one_event_that_is_blocked_pauses_nothing(number: int, tmp_path: Path) -> None:
+    """One command a run: there is no other to compare it with, and the next is good."""
+    spool = Spool(tmp_path / "home", [1])
+    blocked = Verdict(Action.PAUSE, str(number), narrow=True)
+    blocks = refusing([0], blocked)
+    assert spool.drain(blocks).posted == [f"0 {number}"]
+    assert spool.stopped == "waiting"
+    spool.write(1, 1)
+    assert 1 in spool.drain(blocks).received
+    # A key that is refused, and what two events draw, is about all.
+    spool = Spool(tmp_path / "key", [1])
+    spool.drain(lambda _: status(401))
+    assert spool.stopped == "paused"
+    spool = Spool(tmp_path / "two", [1, 1])
+    spool.drain(lambda _: blocked)
+    assert spool.stopped == "paused"
+
+
 @pytest.mark.parametrize("turn", range(4))
 def test_what_a_repaired_program_records_is_found_behind_all_that_is_refused(
     turn: int, tmp_path: Path

@@ -182,6 +182,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "format or gzip change; else the next flush may begin in 2 hours",
     ),
     (after("415: HTTP 415"), "server", "or compression: see `gzip`"),
+    (after("403: HTTP 403"), "server", "it may refuse the key, or what was sent"),
+    (after("302: HTTP 302"), "server", "check the endpoint"),
     (after("tls: wrong version number"), "certificate", "does not speak TLS"),
     (
         after(
