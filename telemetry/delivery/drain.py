@@ -155,6 +155,8 @@ class Drain:
         self._has_compared = False
         # What this flush began with last, if it failed.
         self._begun: tuple[Batch, Verdict] | None = None
+        # Events that failed as probes: another one may tell more.
+        self._probed: set[tuple[str, int]] = set()
         # What a probe from elsewhere drew at the beginning.
         self._compared: Verdict | None = None
 
@@ -575,7 +577,8 @@ class Drain:
         self, turn: int, passed: set[int], any_single: bool, segment: OpenSegment
     ) -> Verdict | None:
         before = segment.entry
-        part = segment.single_out(turn, passed, any_single=any_single)
+        probed = {start for name, start in self._probed if name == segment.name}
+        part = segment.single_out(turn, passed, probed, any_single=any_single)
         batch = part and self._desk.batch([part])
         verdict = None
         try:
@@ -590,6 +593,7 @@ class Drain:
                 self._accept(batch, verdict)
             else:
                 self._evidence.row.append(verdict)
+                self._probed.add((segment.name, batch.known.start))
         return verdict
 
     def _give_up(self, batch: Batch, verdict: Verdict) -> None:

@@ -373,17 +373,24 @@ class OpenSegment:
         return Part(self.name, known, records) if records else None
 
     def single_out(
-        self, turn: int, besides: Collection[int], *, any_single: bool
+        self,
+        turn: int,
+        besides: Collection[int],
+        probed: Collection[int],
+        *,
+        any_single: bool,
     ) -> Part | None:
         """One event for a probe, staged; None if there is none to be had.
 
-        Not from a range that starts at one of `besides`. One that failed alone before
-        only with `any_single`, and only where there is no other.
+        Not from a range that starts at one of `besides`, and no event that starts at one
+        of `probed`. One that failed alone before only with `any_single`, and only where
+        there is no other.
         """
         self._announce_rest()
         others = [each for each in self.entry.announced if each.start not in besides]
         ranges = [each for each in others if each.count > 1 or not each.windows]
         ranges = ranges or (others if any_single else [])
+        ranges = [each for each in ranges if each.count > 1 or each.start not in probed]
         events = sum(each.count for each in ranges)
         if not events:
             return None
@@ -396,10 +403,14 @@ class OpenSegment:
             return self.read(known)
         self._at = -1
         self._reader.start_at(known.start)
-        items = self._reader.take(number + 1, until=known.end)
+        items = self._reader.take(known.count, until=known.end)
         records = [item for item in items if type(item) is Record]
-        if len(records) <= number:
+        if len(records) < known.count:
             return None  # damage came after the announcement; `read` settles it
+        turned = (*range(number, known.count), *range(number))
+        number = next((n for n in turned if records[n].start not in probed), -1)
+        if number < 0:
+            return None
         record = records[number]
         blank = msgspec.structs.replace(known, digest="", joined="", windows=0, tries=0)
         start = records[number - 1].end if number else known.start
