@@ -81,10 +81,9 @@ def _as_known(config: Config, state: DeliveryState | Note) -> Config:
     changes: dict[str, Any] = {}
     if not config.accept_statuses:
         changes["accept_statuses"] = state.accept_statuses
-    if config.deletion_endpoint or not state.deletion_url:
-        return msgspec.structs.replace(config, **changes)
-    changes["deletion_endpoint"] = state.deletion_url
-    if not config.endpoint and state.url:
+    deletion = config.deletion_endpoint or state.deletion_url
+    changes["deletion_endpoint"] = deletion
+    if deletion and not config.endpoint and state.url:
         changes |= {"endpoint": state.url, "format": state.format, "gzip": state.gzip}
         if "TELEMETRY_HEADER" not in os.environ:
             changes["header"] = state.header

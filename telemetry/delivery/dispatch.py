@@ -165,8 +165,11 @@ class Dispatcher:
         try:
             for each in (*self._before, *self._started()):
                 each.leave()
-            if not self._started() and time.time() >= self._not_before:
-                self._start_flusher()
+            is_due = not self._started() and time.time() >= self._not_before
+            if is_due and not self._start_flusher():
+                # There may be no run behind this one.
+                self.in_process().start("launch")
+                self.in_process().leave()
         except Exception as error:  # noqa: BLE001 - see above
             self._say("no flush began: %s; everything is kept", error)
 
@@ -222,8 +225,8 @@ class Dispatcher:
     def _start_flusher(self, *, after_failure_only: bool = False) -> bool:
         """Start a detached flusher, if a flush is due and no other process is at it.
 
-        False where none can be started: it is noted, and the next program that ends
-        flushes by itself.
+        False where none can be started: it is noted, and this program and the next ones
+        flush by themselves as they end.
         """
         if sys.platform == "win32":
             from telemetry.delivery import launch_windows as launch

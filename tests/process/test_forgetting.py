@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from telemetry.consent import consent, read_choice
 from telemetry.delivery import schedule
 from telemetry.delivery.opt_out import finish_opt_out, opt_out, requests_waiting
@@ -95,6 +97,20 @@ def test_a_tool_that_knows_the_address_asks_at_once(tmp_path: Path) -> None:
         again = tool("forget", home=Path(home.root), **addresses(server))
         assert (again.code, again.line["server"]) == (0, "not asked")
         assert len(server.requests) == sent + 1
+
+
+@pytest.mark.parametrize("named", ["TELEMETRY_DELETION_ENDPOINT", "TELEMETRY_ENDPOINT"])
+def test_an_address_that_the_environment_names_is_completed_by_what_is_known(
+    named: str, tmp_path: Path
+) -> None:
+    """The rest is what the program's last flush knew."""
+    with Server() as server:
+        home, _ = kept_home(tmp_path, server)
+        environment = addresses(server)
+        where = {name: environment[name] for name in (named, "TELEMETRY_API_KEY")}
+        done = tool("forget", home=Path(home.root), **where)
+        assert (done.code, done.line["server"]) == (0, "deleted")
+        assert len(wishes(server)) == 1
 
 
 def test_a_program_that_runs_takes_the_new_id_with_its_next_event(

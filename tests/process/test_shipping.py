@@ -120,12 +120,12 @@ def launch(
 def test_where_no_flusher_can_be_started_a_program_flushes_at_exit(
     before: str, tmp_path: Path
 ) -> None:
-    """PyInstaller, Nuitka, slim images, supervisors: at the second launch at the latest."""
+    """PyInstaller, Nuitka, slim images, supervisors: the first run may be the only one."""
     with Collector(key="key") as collector:
-        for _ in range(2):
+        for launches in (1, 2):
             launch(collector, tmp_path, before)
             assert not flushers(tmp_path)
-        assert collector.wait(events=2)
+            assert collector.wait(events=launches)
 
 
 def test_a_frozen_service_delivers_while_it_runs(tmp_path: Path) -> None:
@@ -146,13 +146,6 @@ def test_a_frozen_service_delivers_while_it_runs(tmp_path: Path) -> None:
             arrived = collector.wait(events=1)
             process.kill()
         assert arrived
-
-
-def test_where_its_python_cannot_be_run_the_first_run_arrives(tmp_path: Path) -> None:
-    """It may be the only one: another user's, or an environment made for it."""
-    with Collector(key="key") as collector:
-        launch(collector, tmp_path, NO_INTERPRETER)
-        assert collector.wait(events=1)
 
 
 def _has_namespaces() -> bool:

@@ -198,11 +198,12 @@ def test_a_time_that_is_asked_for_new_events_holds_until_one_is_accepted() -> No
     found = evidence()
     aside = replace(RANGE, reason="503")
     found.fail(aside, status(503, asked_s=60))
+    found.fail(RANGE, status(503))
     assert found.asked_s == 0
     found.fail(RANGE, status(503, asked_s=60))
     found.fail(RANGE, status(429, asked_s=30))
     found.fail(RANGE, status(429))
-    assert (found.asked_s, len(found.row)) == (60, 4)
+    assert (found.asked_s, len(found.row)) == (60, 5)
     found.accept([("a", GOOD)])
     assert (found.asked_s, found.row) == (0, [])
 
