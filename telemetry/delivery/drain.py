@@ -529,12 +529,9 @@ class Drain:
         while probes:
             if _is_accepted(self._probe(within=True)):
                 return
-            left = (
-                probes - 1
-                if self._evidence.is_accepting
-                else self._evidence.tries_left()
-            )
-            probes = min(probes - 1, left)
+            probes -= 1
+            if not self._evidence.is_accepting:
+                probes = min(probes, self._evidence.tries_left())
         self._give_up(batch, verdict)
 
     def _post_again(self, batch: Batch, verdict: Verdict, *, kept: bool) -> Verdict:

@@ -118,7 +118,7 @@ def next_range(
        left: it counts if something is accepted behind it
     3. what borders on what was accepted in this flush (`good`: segments and offsets):
        good events come in runs, before a program broke and after it was repaired. Else
-       the largest range, or the smallest from PARTS_DEEP on
+       the largest range, or the smallest from PARTS_DEEP on and with `small_first`
     4. any other event that failed alone before
     5. any other one whose failure would be its last
 
