@@ -1,6 +1,6 @@
 """Remove all events that are kept, delivered or not, with dead letters and quarantine,
-and count them as purged. Programs that run go on recording; `disable` is what ends
-that.
+and count them as purged. Programs that run go on recording, and a flusher at work
+goes on sending until it is done (see --wait); `disable` is what ends both.
 
 examples:
   spool-tools purge --app frobnicate          # asks first

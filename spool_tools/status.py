@@ -24,7 +24,7 @@ import msgspec
 from spool_tools import explain
 from spool_tools.changing import Holder, flush_lock_holder
 from spool_tools.reading import Spool, decoded, quarantined, sizes
-from spool_tools.screen import Line, Screen, problem_of
+from spool_tools.screen import Line, Screen
 from spool_tools.target import NoSuchSpoolError, add_target, destination, target_home
 from spool_tools.why import Facts, why
 from spool_tools.wording import age, ago, many, size
@@ -36,8 +36,8 @@ from telemetry.delivery.census import Census, take_census
 from telemetry.delivery.forgetting import last_try
 from telemetry.delivery.opt_out import requests_waiting
 from telemetry.delivery.upkeep import is_short_of_room, is_spool_full
-from telemetry.errors import ConfigError
-from telemetry.files import directory_problem, open_regular
+from telemetry.errors import ConfigError, HomeError
+from telemetry.files import directory_problem, open_regular, refuse_below_others
 from telemetry.mistakes import NOTHING_IS_SENT, missing
 from telemetry.paths import Home
 from telemetry.spool import refusals
@@ -298,9 +298,13 @@ def recording_problem(home: Home) -> str:
         try:
             problem = directory_problem(os.lstat(path))
         except FileNotFoundError:
+            try:
+                refuse_below_others(home.root)
+            except HomeError as error:
+                return f"{home.root} {error.problem}"
             continue  # it is made when it is needed
         except OSError as error:
-            problem = problem_of(error)
+            problem = f"cannot be looked into: {error.strerror}"
         advice = ""
         if path == home.spool:
             advice = "; put the directory back, or set TELEMETRY_HOME to another place"

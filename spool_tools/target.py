@@ -22,7 +22,7 @@ from typing import Any
 from telemetry.build_values import build_values
 from telemetry.config import Config, resolve
 from telemetry.errors import ConfigError, HomeError
-from telemetry.files import directory_problem, names_in
+from telemetry.files import directory_problem, names_in, refuse_below_others
 from telemetry.paths import Home, home_of, is_segment, named_base, state_directory
 
 
@@ -136,6 +136,10 @@ def _prospect(root: str) -> str:
     above = os.path.dirname(os.path.abspath(root))
     while not os.path.lexists(above):
         above = os.path.dirname(above)
+    try:
+        refuse_below_others(root)
+    except HomeError as error:
+        return f"none is made, as it {error.problem}"
     if not os.path.isdir(above):
         problem = "is no directory"
     elif not os.access(above, os.W_OK | os.X_OK):

@@ -163,6 +163,10 @@ def free_bytes(path: str) -> int:
     return 0 if is_without else found.f_bavail * found.f_frsize
 
 
+# What Linux calls every user that a namespace of users does not have.
+_UNMAPPED = 65534
+
+
 def directory_problem(found: os.stat_result) -> str:
     if not stat.S_ISDIR(found.st_mode):
         return "is no directory (a symbolic link is not followed)"
@@ -194,6 +198,21 @@ def give_directory_to_owner(path: str, found: os.stat_result) -> None:
         os.close(descriptor)
 
 
+def _is_unmapped(owner: int) -> bool:
+    """Whether this namespace of users does not have an owner, as the machine's root.
+
+    Its own root is a user whose home is below directories of that one.
+    """
+    if owner != _UNMAPPED:
+        return False
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            ranges = [list(map(int, line.split())) for line in file]
+    except (OSError, ValueError):
+        return False
+    return not any(first <= owner < first + count for first, _, count in ranges)
+
+
 def refuse_below_others(root: str) -> None:
     if os.geteuid() != 0:
         return
@@ -205,6 +224,6 @@ def refuse_below_others(root: str) -> None:
         except OSError as error:
             raise_the_hosts(error)
             continue  # not there yet
-        if owner != 0:
+        if owner != 0 and not _is_unmapped(owner):
             problem = f"is below {place} of user {owner}, where root makes nothing"
             raise HomeError(root, problem)

@@ -7,6 +7,7 @@ messages that no handler of the host's would show go to standard error.
 
 from __future__ import annotations
 
+import os
 import sys
 from _thread import get_ident
 
@@ -111,10 +112,18 @@ class _StandardError:
 
     @staticmethod
     def debug(message: str, *args: object) -> None:
-        """One line on standard error, whatever its level."""
+        """One line on standard error, whatever its level.
+
+        Past the buffer of Python's own stream: its lock may be held by a thread that is
+        not there in a forked child, and what it could not write would be the exit code.
+        """
+        line, pythons = f"{message % args if args else message}\n", sys.__stderr__
         try:
-            sys.stderr.write(f"{message % args if args else message}\n")
-            sys.stderr.flush()
+            if pythons and sys.stderr is pythons and sys.platform != "win32":
+                os.write(pythons.fileno(), line.encode("utf-8", "backslashreplace"))
+            else:
+                sys.stderr.write(line)
+                sys.stderr.flush()
         except (AttributeError, ValueError, OSError):
             pass  # there is no standard error, or it takes nothing more
 

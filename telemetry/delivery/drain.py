@@ -109,7 +109,7 @@ class Drain:
     `turn` is the number of the next probe. `failures` is how many flushes to this
     destination delivered nothing, in a row, before this one. With `begins_new` nothing
     that was set aside is posted before new events: whatever ended the last flushes may
-    end each one there.
+    end each one there. `accepted_before`: this destination, in an earlier flush.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class Drain:
         turn: int,
         failures: int,
         begins_new: bool,
+        accepted_before: bool = False,
     ) -> None:
         self.turn = turn
         # Whether the disk kept something from being settled.
@@ -131,6 +132,7 @@ class Drain:
         self._poster = poster
         self._failed_before = failures
         self._begins_new = begins_new
+        self._accepted_before = accepted_before
         self._delivered = 0
         entries = desk.books.snapshot.segments.values()
         self._evidence = Evidence(
@@ -697,17 +699,21 @@ class Drain:
 
         Not if one event drew it, and there was no other to compare it with: the next flush
         may have one. Nor for some flushes where ranges were set aside for this very
-        answer: what came since may be of their kind.
+        answer, or the server accepted others before: what came since may be of their kind.
         """
         is_wait = verdict.action is Action.WAIT
         was_accepting = self._evidence.is_accepting and verdict.action is Action.SPLIT
-        has_doubt = self._failed_before < DOUBT_FLUSHES and any(
+        may_be_some = (
+            verdict.action is Action.PAUSE and verdict.reason not in ABOUT_WHO_ASKS
+        )
+        is_first = may_be_some and len(self._evidence.row) < 2
+        has_doubt = (may_be_some and self._accepted_before) or any(
             known.reason == verdict.reason
             for entry in self._books.snapshot.segments.values()
             for known in entry.announced
         )
-        is_first = len(self._evidence.row) < 2 and verdict.reason not in ABOUT_WHO_ASKS
-        is_waiting = is_wait or was_accepting or has_doubt or is_first
+        has_doubt = has_doubt and self._failed_before < DOUBT_FLUSHES
+        is_waiting = is_wait or was_accepting or is_first or has_doubt
         return Halted("waiting" if is_waiting else "paused", verdict)
 
     def _of_batch(self, verdict: Verdict) -> Verdict:

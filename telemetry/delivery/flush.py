@@ -333,7 +333,15 @@ class _Flush(NamedTuple):
             else config.spool_bytes_max,
         )
         turn = state.probe
-        return Drain(desk, poster, turn=turn, failures=failures, begins_new=begins_new)
+        here = schedule.destination_of(config)
+        return Drain(
+            desk,
+            poster,
+            turn=turn,
+            failures=failures,
+            begins_new=begins_new,
+            accepted_before=bool(state.last_success_ms) and state.identity == here,
+        )
 
     def _concluded(
         self,

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -19,7 +20,7 @@ from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
 from telemetry.threads import start_thread
-from tests.support.surroundings import bare_environment, run_python
+from tests.support.surroundings import REPOSITORY, bare_environment, run_python
 from tests.support.writers import (
     PATIENCE_S,
     Numbered,
@@ -107,6 +108,51 @@ def test_ids_of_parent_and_children_differ(home: Home) -> None:
     ids = event_ids(home)
     # What follows the time in an id, which may be the same for all of them.
     assert len({each[14:] for each in ids}) == len(ids) == 121
+
+
+def test_fork_beside_threads_that_say_what_they_do(home: Home) -> None:
+    """Debug mode: a lock that another thread held at the fork is never free in the child."""
+    program = """
+import os, sys, threading, telemetry
+telemetry.configure("app", home=sys.argv[1], flush="manual", debug=True)
+telemetry.track("begun")
+ends = False
+def work():
+    while not ends:
+        telemetry.track("event")
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+for _ in range(30):
+    if not (child := os.fork()):
+        telemetry.track("child")
+        os._exit(0)
+    os.waitpid(child, 0)
+ends = True
+os._exit(0)
+"""
+    environment = bare_environment(Path(home.root).parent)
+    done = run_python(program, home.root, environment=environment)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert all(line.startswith("[Telemetry] ") for line in done.stderr.splitlines())
+
+
+def test_what_standard_error_does_not_take_is_no_exit_code(home: Home) -> None:
+    """Python ends with 120 where its own buffer cannot be written at the end."""
+    program = """
+import sys, telemetry
+telemetry.configure("app", home=sys.argv[1], flush="manual", debug=True)
+telemetry.track("event")
+sys.exit(9)
+"""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, home.root],
+            env=bare_environment(Path(home.root).parent, PYTHONPATH=str(REPOSITORY)),
+            stderr=full,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+    assert done.returncode == 9
 
 
 def test_fork_that_tells_nobody(home: Home) -> None:

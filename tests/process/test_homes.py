@@ -154,8 +154,39 @@ def test_sudo_before_the_first_run_leaves_nothing_of_roots(place: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
         assert f"below {place} of user 65534" in done.stderr
+    # And whoever looks is not told to wait for a first event.
+    looked = subprocess.run(
+        [sys.executable, "-m", "spool_tools", "status", "--app", "app"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "HOME": str(place)},
+        cwd="/", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert looked.returncode == 3
+    assert f"none is made, as it is below {place} of user 65534" in looked.stderr
     assert list(place.iterdir()) == []
     assert _run({"HOME": str(place)}, user=NOBODY)[0] == "True"
+
+
+@as_root
+def test_the_root_of_a_namespace_of_users_records_in_its_home(place: Path) -> None:
+    """`unshare -r`, `bwrap`: whoever owns the directories above has no name in it."""
+    namespace = ["unshare", "--map-root-user"]
+    if subprocess.run(
+        [*namespace, "true"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("no namespace of users here")
+    os.chown(place, 12345, 12345)
+    place.chmod(0o777)
+    home = place / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", PROGRAM],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (7, "True\n"), done.stderr
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o277, 0o777])

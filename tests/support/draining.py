@@ -176,6 +176,7 @@ class Spool:
         failures: int | None = None,
         begins_new: bool = False,
         spool_bytes_max: int = 0,
+        accepted_before: bool = False,
         server: type[Server] | None = None,
     ) -> Server:
         """One drain. `stopped` is why it ended, "" where it came to its own end.
@@ -212,6 +213,7 @@ class Spool:
                 turn=self.turn,
                 failures=known,
                 begins_new=begins_new,
+                accepted_before=accepted_before,
             )
             try:
                 self.verdict = self.drained.run()

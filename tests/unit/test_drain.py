@@ -634,6 +634,15 @@ def test_one_event_that_is_blocked_pauses_nothing(number: int, tmp_path: Path) -
     spool = Spool(tmp_path / "two", [1, 1])
     spool.drain(lambda _: blocked)
     assert spool.stopped == "paused"
+    # Not at once by a server that accepted others: the next ones may be as they were.
+    spool = Spool(tmp_path / "taken", [1, 1])
+    said = []
+    for _ in range(6):
+        spool.drain(lambda _: blocked, accepted_before=True)
+        said.append(spool.stopped)
+    assert said == [*["waiting"] * 4, *["paused"] * 2]
+    spool.drain(lambda _: status(401), failures=0, accepted_before=True)
+    assert spool.stopped == "paused"
 
 
 @pytest.mark.parametrize("turn", range(4))
