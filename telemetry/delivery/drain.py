@@ -289,7 +289,8 @@ class Drain:
             verdict = self._answer(batch, self._poster.send(batch.request))
         except Halted as halted:
             if halted.verdict is not None and batch.known.count == 1:
-                self._change(batch, unanswered=batch.known.unanswered + 1)
+                unanswered = batch.known.unanswered + 1
+                self._change(batch.segment, batch.known, unanswered=unanswered)
             raise
         if verdict.action is Action.ACCEPTED:
             self._accept(batch, verdict)
@@ -320,13 +321,13 @@ class Drain:
             again = msgspec.structs.replace(known, tries=known.tries + 1)
             self._desk.change(name, again)
 
-    def _change(self, batch: Batch, **changes: int) -> Announced | None:
+    def _change(self, name: str, known: Announced, **changes: int) -> Announced | None:
         """The range as it is in the books now, changed; None if it is no more."""
-        known = self._now(batch.segment, batch.known)
-        if known is None:
+        now = self._now(name, known)
+        if now is None:
             return None
-        new = msgspec.structs.replace(known, **changes)
-        self._desk.change(batch.segment, new)
+        new = msgspec.structs.replace(now, **changes)
+        self._desk.change(name, new)
         return new
 
     def _now(self, name: str, known: Announced) -> Announced | None:
@@ -628,7 +629,7 @@ class Drain:
 
         Others were accepted before, and there is nothing left to compare the rest with.
         """
-        return not (self._evidence.is_accepting or self._left_alone) and all(
+        return not self._evidence.is_accepting and all(
             verdict.action is Action.SPLIT and known.reason
             for places, verdict in self._failures
             for _, known in places
@@ -653,7 +654,7 @@ class Drain:
                 if known.reason in REFUSALS
                 and (name, known.start, known.count) not in done
             ]
-            if not left or any(each.retry_after_s for each in evidence.row[-1:]):
+            if not left or any(each.retry_after_s for each in evidence.row):
                 break
             name, known = search.next_refused(left)
             done.add((name, known.start, known.count))
@@ -677,19 +678,18 @@ class Drain:
             self._find_out(batch, verdict)
             return
         self._count_refusal(batch.places, verdict)
-        if batch.events > 1:
-            self._cut(batch, segment)
+        self._cut(batch, segment)
 
     def _count_refusal(self, places: list[Place], verdict: Verdict) -> None:
         """It is set aside; of a single event a refusal counts, and the fifth is the last."""
         name, known = whole(places)
         self._put_aside(places, verdict)
-        now = self._now(name, known) if known.count == 1 else None
-        if now is None:
+        if known.count > 1:
             return
-        self._evidence.acquit((name, now.start))
-        charged = msgspec.structs.replace(now, refusals=now.refusals + 1)
-        self._desk.change(name, charged)
+        self._evidence.acquit((name, known.start))
+        charged = self._change(name, known, refusals=known.refusals + 1)
+        if charged is None:
+            return
         # One flush that delivered others counts as well, as one may be the first.
         if charged.refusals + min(charged.windows, 1) >= search.WINDOWS_MAX:
             self._with(name, partial(self._bury, charged, verdict))

@@ -677,10 +677,22 @@ def test_a_server_that_fails_where_all_was_refused_is_asked_no_more(
         lambda _: answers.pop() if answers else status(503), failures=0
     ).posted
     assert [each.partition(" ")[2] for each in fails] == ["400", *["503"] * 3]
+    assert spool.drained.says_nothing
     asked = status(413, asked_s=600)
     assert len(spool.drain(lambda _: asked, failures=0).posted) == 1
     assert len(spool.drain(lambda _: asked, failures=1).posted) == 1
+    assert spool.drained.says_nothing
     assert (spool.stopped, spool.left()) == ("waiting", (1, 8, 0))
+
+
+def test_what_was_refused_and_then_lost_by_the_network_is_posted_again(
+    tmp_path: Path,
+) -> None:
+    """Nothing else waits; a connection that is refused says nothing about the event."""
+    spool = Spool(tmp_path / "home", [2, 1])
+    spool.drain(refusing([0, 1], status(400)), failures=0)
+    assert spool.drain(in_turn(DOWN), failures=0).posted[:2] == ["0 refused", "0 ok"]
+    assert spool.left() == (3, 0, 0)
 
 
 def test_bad_events_that_come_one_a_launch_die_as_they_come(tmp_path: Path) -> None:
