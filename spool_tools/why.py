@@ -338,7 +338,7 @@ def _paused(facts: Facts) -> Why:
     look = "look at it with `spool-tools dump`, and read the answer"
     if 0 < facts.pending <= facts.set_aside:
         problem, advice = "took others before, and refuses what still waits", look
-    elif state.last_success_ms and is_about_events:
+    elif state.accepted and state.accepted == state.identity and is_about_events:
         when = ago(state.last_success_ms, facts.now)
         problem = f"took others {when}, and refuses what it was asked about since"
         advice = f"{look}; the next flush asks about others"

@@ -207,10 +207,14 @@ def _is_unmapped(owner: int) -> bool:
         return False
     try:
         with open("/proc/self/uid_map", encoding="ascii") as file:
-            ranges = [list(map(int, line.split())) for line in file]
-    except (OSError, ValueError):
+            for line in file:
+                first, _, count = map(int, line.split())
+                if first <= owner < first + count:
+                    return False
+    except (OSError, ValueError) as error:
+        raise_the_hosts(error)
         return False
-    return not any(first <= owner < first + count for first, _, count in ranges)
+    return True
 
 
 def refuse_below_others(root: str) -> None:

@@ -107,6 +107,17 @@ def new_telemetry_logger(logger: logging.Logger) -> TelemetryLogger:
     return TelemetryLogger(logger)
 
 
+def _descriptor() -> int:
+    """That of Python's own standard error in UTF-8; -1 where the host has another."""
+    stream = sys.__stderr__
+    if stream is None or sys.stderr is not stream or sys.platform == "win32":
+        return -1
+    try:
+        return stream.fileno() if stream.encoding.lower() == "utf-8" else -1
+    except (AttributeError, OSError, ValueError):
+        return -1
+
+
 class _StandardError:
     """What `TelemetryLogger` writes through in debug mode; a logger in shape."""
 
@@ -115,12 +126,13 @@ class _StandardError:
         """One line on standard error, whatever its level.
 
         Past the buffer of Python's own stream: its lock may be held by a thread that is
-        not there in a forked child, and what it could not write would be the exit code.
+        not there in a forked child, and Python exits with 120 if it cannot be written.
         """
-        line, pythons = f"{message % args if args else message}\n", sys.__stderr__
+        line = f"{message % args if args else message}\n"
+        descriptor = _descriptor()
         try:
-            if pythons and sys.stderr is pythons and sys.platform != "win32":
-                os.write(pythons.fileno(), line.encode("utf-8", "backslashreplace"))
+            if descriptor >= 0:
+                os.write(descriptor, line.encode("utf-8", "backslashreplace"))
             else:
                 sys.stderr.write(line)
                 sys.stderr.flush()

@@ -63,8 +63,8 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     """Ranges with the same one, of several segments, are posted as one batch, whose hash
     `digest` is then."""
     refusals: Number = 0
-    """Flushes that refused this single event while nothing else was pending but what was
-    set aside."""
+    """Flushes that refused this single event while there was nothing to compare it with:
+    all that was pending had been set aside, or the spool was full."""
 
 
 class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +123,8 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last flush ended."""
     identity: str = ""
     """CRC-32 of endpoint, key and header that the rest was learnt with."""
+    accepted: str = ""
+    """The same of the last flush that delivered something."""
     requests: Number = 0
     """Requests ever sent."""
     endpoint: str = ""

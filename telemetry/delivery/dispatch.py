@@ -236,12 +236,18 @@ class Dispatcher:
         decision = consent(self._home, self._environment, self.config)
         if not (decision.on or decision.asks):
             return True
+        now, plan = time.time(), schedule.load(self._home.next_flush)
+        destination = schedule.destination_of(self.config, asks=not decision.on)
+        until = plan.not_before(destination, now, after_failure_only=after_failure_only)
+        if until > now:  # another program's flush may have ended meanwhile
+            self._say("no flusher was started: not due")
+            return True
         try:
             launch.check_surroundings()
             lock = schedule.claim(
                 self.config,
                 self._home,
-                time.time(),
+                now,
                 is_start=True,
                 asks=not decision.on,
                 spread_s=self.config.failure_spread_s,
@@ -300,7 +306,10 @@ def _is_ending() -> bool:
 
 
 def _leave() -> None:
-    """At exit: one last flush for each home, all of them within one bound."""
+    """At exit: one last flush for each home, all of them within one bound.
+
+    Where no thread can be started any more, from Python 3.12 on, each has its own.
+    """
     pid = os.getpid()
     ours = [each for each in tuple(_at_exit.values()) if each.pid == pid]
     _at_exit.clear()

@@ -64,16 +64,9 @@ import msgspec
 from telemetry.books.entries import Announced, SegmentEntry, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
-from telemetry.delivery.evidence import (
-    FAILURES_MAX,
-    Evidence,
-    Place,
-    bound,
-    whole,
-)
+from telemetry.delivery.evidence import FAILURES_MAX, Evidence, Place, bound, whole
 from telemetry.delivery.gathering import Gathering
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment, Part
-from telemetry.delivery.upkeep import is_spool_full
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
 from telemetry.wire.retry import Halted, Poster, Sent
@@ -109,7 +102,9 @@ class Drain:
     `turn` is the number of the next probe. `failures` is how many flushes to this
     destination delivered nothing, in a row, before this one. With `begins_new` nothing
     that was set aside is posted before new events: whatever ended the last flushes may
-    end each one there. `accepted_before`: this destination, in an earlier flush.
+    end each one there. `accepted_before` says that this destination accepted something in
+    an earlier flush, `is_full` that events were refused since the last one, as there was
+    no room in the spool.
     """
 
     def __init__(
@@ -120,7 +115,8 @@ class Drain:
         turn: int,
         failures: int,
         begins_new: bool,
-        accepted_before: bool = False,
+        accepted_before: bool,
+        is_full: bool,
     ) -> None:
         self.turn = turn
         # Whether the disk kept something from being settled.
@@ -133,6 +129,7 @@ class Drain:
         self._failed_before = failures
         self._begins_new = begins_new
         self._accepted_before = accepted_before
+        self._is_full = is_full
         self._delivered = 0
         entries = desk.books.snapshot.segments.values()
         self._evidence = Evidence(
@@ -430,7 +427,11 @@ class Drain:
     def _cut(self, batch: Batch, segment: OpenSegment) -> list[Announced]:
         """The batch in smaller ones: their ranges in this segment; none if it cannot be."""
         if len(batch.parts) == 1:
-            return segment.narrow(batch.parts[0])
+            (part,) = batch.parts
+            if part.segment != segment.name:
+                # Damage took the part that was in this one.
+                return self._with(part.segment, lambda its: its.narrow(part)) or []
+            return segment.narrow(part)
         starts = [known.start for name, known in batch.places if name == segment.name]
         self._desk.cut(batch)
         return [each for each in segment.entry.announced if each.start in starts]
@@ -530,9 +531,14 @@ class Drain:
                 return
         probes = self._evidence.probes_left(verdict, has_compared=elsewhere is not None)
         while probes:
-            if _is_accepted(self._probe(within=True)):
+            found = self._probe(within=True)
+            if _is_accepted(found):
                 return
             probes -= 1
+            if found is None or (
+                found.retry_after_s and not self._evidence.is_accepting
+            ):
+                break
             if not self._evidence.is_accepting:
                 probes = min(probes, self._evidence.tries_left())
         self._give_up(batch, verdict)
@@ -592,17 +598,21 @@ class Drain:
             if verdict.action is Action.ACCEPTED:
                 self._accept(batch, verdict)
             else:
-                self._evidence.row.append(verdict)
+                self._evidence.fail(batch.known, verdict)
                 self._probed.add((segment.name, batch.known.start))
         return verdict
 
     def _give_up(self, batch: Batch, verdict: Verdict) -> None:
-        """The server takes nothing now: Halted, or the only event there is is dead."""
+        """The server takes nothing now. Raises Halted.
+
+        Unless it refuses, and there is nothing to compare that with: then what was refused
+        before is posted, and one may be accepted, or all be dead, on return.
+        """
         self.says_nothing = bool(batch.known.reason)
         if self.says_nothing:
             raise Halted("waiting", self._of_batch(verdict))
         is_refused = verdict.action is Action.SPLIT and not self._evidence.is_accepting
-        if is_refused and (self._is_the_only_event() or self._is_spool_full()):
+        if is_refused and (self._is_the_only_event() or self._is_full):
             self._try_refused()
             return
         raise self._halted(self._evidence.most_telling())
@@ -611,9 +621,6 @@ class Drain:
 
     def _is_the_only_event(self) -> bool:
         return count_pending_quickly(self._desk.home, self._books.snapshot) == 1
-
-    def _is_spool_full(self) -> bool:
-        return is_spool_full(self._desk.home, self._desk.spool_bytes_max)
 
     def _ask_about_what_was_set_aside(self) -> None:
         """There was nothing else to send, or it could not be read. Raises Halted."""
@@ -625,11 +632,11 @@ class Drain:
             self._find_out(*self._begun)
 
     def _is_all_set_aside(self) -> bool:
-        """Whether nothing new could be posted, and nothing that was is accepted.
+        """Whether nothing new could be posted, and what was is refused, if anything was.
 
         Others were accepted before, and there is nothing left to compare the rest with.
         """
-        return not self._evidence.is_accepting and all(
+        return not (self._evidence.is_accepting or self.is_blocked) and all(
             verdict.action is Action.SPLIT and known.reason
             for places, verdict in self._failures
             for _, known in places
@@ -638,36 +645,48 @@ class Drain:
     def _try_refused(self) -> None:
         """What was refused before is posted until something is accepted.
 
-        Raises Halted if nothing is.
+        Raises Halted if nothing is, and not all of it is dead. One request of four is a
+        probe: what was set aside for another reason may be accepted now.
         """
         evidence = self._evidence
         done: set[tuple[str, int, int]] = set()
-        failures, self._failures = self._failures, []
-        for places, verdict in failures:
+        refused = [each for each in self._failures if each[1].action is Action.SPLIT]
+        self._failures = [each for each in self._failures if each not in refused]
+        for places, verdict in refused:
             name, known = whole(places)
             done.add((name, known.start, known.count))
             self._count_refusal(places, verdict)
-        while not evidence.is_accepting and len(evidence.row) < REFUSED_MAX:
+        for turn in itertools.count(1):
+            row = evidence.row
+            has_asked = any(each.retry_after_s for each in row)
+            if evidence.is_accepting or has_asked or len(row) >= REFUSED_MAX:
+                break
+            if turn % 4 == 0:
+                self._probe(within=True)
+                continue
             left = [
                 (name, known)
                 for name, known in self._waiting()
                 if known.reason in REFUSALS
                 and (name, known.start, known.count) not in done
             ]
-            if not left or any(each.retry_after_s for each in evidence.row):
+            if not left:
                 break
             name, known = search.next_refused(left)
+            self._with(name, partial(self._refuse_again, known, done))
             done.add((name, known.start, known.count))
-            self._with(name, partial(self._refuse_again, known))
-        if evidence.row and self._waiting():
+        if not evidence.is_accepting and evidence.row and self._waiting():
             self.says_nothing = True
             raise Halted("waiting", self._of_batch(evidence.most_telling()))
 
-    def _refuse_again(self, known: Announced, segment: OpenSegment) -> None:
+    def _refuse_again(
+        self, known: Announced, done: set[tuple[str, int, int]], segment: OpenSegment
+    ) -> None:
         """One range is posted, and cut or counted where it is refused. Raises Halted."""
         batch = self._read_to_try(known, segment)
         if batch is None:
             return
+        done.add((batch.segment, batch.known.start, batch.known.count))
         verdict = self._answer(batch, self._poster.send(batch.request))
         if verdict.action is Action.ACCEPTED:
             self._accept(batch, verdict)
@@ -686,7 +705,7 @@ class Drain:
         self._put_aside(places, verdict)
         if known.count > 1:
             return
-        self._evidence.acquit((name, known.start))
+        self._evidence.count_apart((name, known.start))
         charged = self._change(name, known, refusals=known.refusals + 1)
         if charged is None:
             return
@@ -697,8 +716,8 @@ class Drain:
     def _halted(self, verdict: Verdict) -> Halted:
         """The flush is over; after a refusal delivery is paused.
 
-        Not if one event drew it, and there was no other to compare it with: the next flush
-        may have one. Nor for some flushes where ranges were set aside for this very
+        Not if one request drew it, and there was no other to compare it with: the next
+        flush may have one. Nor for some flushes where ranges were set aside for this very
         answer, or the server accepted others before: what came since may be of their kind.
         """
         is_wait = verdict.action is Action.WAIT

@@ -24,10 +24,10 @@ Key = tuple[str, int]
 Place = tuple[str, Announced]
 """A segment, and one of its ranges."""
 
-# Requests in a row that may fail before a flush ends; the server sees no more of it.
+# Requests in a row that may fail before a flush ends; twice as many that are refused.
 FAILURES_MAX = 4
 # Requests in a row that may fail while others are accepted. A refusal of what was posted
-# says that the server works; where half of all events draw one, 16 in a row are no chance.
+# says that the server works; where half of all events draw one, 16 in a row do occur.
 _BOUNDS = {Action.WAIT: FAILURES_MAX, Action.PAUSE: 16, Action.SPLIT: 32}
 # Flushes in a row that end because the server names a time, before its word is doubted
 # where only the batch itself can be compared with it.
@@ -63,6 +63,8 @@ class Evidence:
         # Whether nothing was set aside for an answer before this flush.
         self._is_first_time = all(each.reason in {"", SLOW} for each in aside)
         self._tried: Counter[Key] = Counter()
+        # Events whose refusal is counted already.
+        self._counted: set[Key] = set()
         # Events that this flush shows to be at fault.
         self._proved: set[Key] = set()
         # Reasons of what failed and was accepted later as it was: it was not at fault.
@@ -130,6 +132,11 @@ class Evidence:
         """The event's failure alone does not count."""
         self.alone.pop(key, None)
         self._suspects.discard(key)
+
+    def count_apart(self, key: Key) -> None:
+        """The event's refusal is counted by itself, whatever comes in this flush."""
+        self.acquit(key)
+        self._counted.add(key)
 
     def acquit_suspects(self) -> None:
         """Nor does that of any event since the last acceptance."""
@@ -241,6 +248,8 @@ class Evidence:
         key = name, known.start
         verdict = self.alone.get(key)
         if verdict is None or known.count > 1 or verdict.reason in self._flaps:
+            return known, False
+        if key in self._counted:
             return known, False
         is_proved = key in self._proved
         most = WINDOWS_MAX if is_proved else WINDOWS_MAX - 1

@@ -33,7 +33,7 @@ from telemetry.delivery.purge import finish_purge
 from telemetry.delivery.report import FlushReport, Progress
 from telemetry.delivery.settlement import Desk
 from telemetry.delivery.upkeep import is_full, keep_reserve, relieve, tidy
-from telemetry.errors import ConfigError, LedgerError
+from telemetry.errors import ConfigError, LedgerError, SpoolFullError
 from telemetry.files import unlock
 from telemetry.logs import TelemetryLogger, discreet
 from telemetry.paths import Home
@@ -152,7 +152,10 @@ class _Flush(NamedTuple):
             with suppress(OSError):
                 # A file that cannot be removed holds back no delivery.
                 finish_purge(home, books)
+            # Refusals that `tidy` takes note of came since the last flush.
+            counted = _refused_as_full(books)
             tidy(home, books)
+            is_spool_full = _refused_as_full(books) > counted
             plan = schedule.load(home.next_flush)
             failures = plan.failures(schedule.destination_of(config))
             try:
@@ -166,7 +169,9 @@ class _Flush(NamedTuple):
             progress.poster = poster
             # Flushes that do not finish may all end on what they begin with.
             begins_new = plan.starts > 1 and plan.starts % 2 == 1
-            drain = self._drain_of(books, poster, failures, begins_new=begins_new)
+            drain = self._drain_of(
+                books, poster, failures, begins_new=begins_new, is_full=is_spool_full
+            )
             stopped, verdict = _drained(drain)
             progress.verdict = verdict
             if stopped != "off":
@@ -314,7 +319,13 @@ class _Flush(NamedTuple):
         )
 
     def _drain_of(
-        self, books: Books, poster: Poster, failures: int, *, begins_new: bool
+        self,
+        books: Books,
+        poster: Poster,
+        failures: int,
+        *,
+        begins_new: bool,
+        is_full: bool,
     ) -> Drain:
         config, home, state = self.config, self.home, books.snapshot.state
         bytes_max = config.spool_bytes_max // 4
@@ -328,9 +339,6 @@ class _Flush(NamedTuple):
             power=config.durability == "power",
             form=format_of(config.format),
             full_bytes=state.full_bytes if self.by_hand else self._full_bytes(),
-            spool_bytes_max=state.spool_bytes_max
-            if self.by_hand
-            else config.spool_bytes_max,
         )
         turn = state.probe
         here = schedule.destination_of(config)
@@ -340,7 +348,8 @@ class _Flush(NamedTuple):
             turn=turn,
             failures=failures,
             begins_new=begins_new,
-            accepted_before=bool(state.last_success_ms) and state.identity == here,
+            accepted_before=state.accepted == here,
+            is_full=is_full,
         )
 
     def _concluded(
@@ -424,6 +433,10 @@ class _Flush(NamedTuple):
                 **self._learnt(before),
             )
             books.commit(state=state)
+
+
+def _refused_as_full(books: Books) -> int:
+    return books.snapshot.totals.refused.get(SpoolFullError.reason, 0)
 
 
 def _drained(drain: Drain) -> tuple[Stopped, Verdict | None]:

@@ -119,7 +119,7 @@ def last_try(home: Home) -> Note:
         with suppress(OSError):
             _, note = _content(path)
             if not note:
-                continue  # another id's, made since
+                continue  # a newer request: nobody was asked yet
             try:
                 return msgspec.json.decode(note, type=Note)
             except msgspec.MsgspecError:

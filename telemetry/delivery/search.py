@@ -118,7 +118,7 @@ def next_range(
        left: it counts if something is accepted behind it
     3. what borders on what was accepted in this flush (`good`: segments and offsets):
        good events come in runs, before a program broke and after it was repaired. Else
-       the largest range, or the smallest from PARTS_DEEP on and with `small_first`
+       the largest range; from PARTS_DEEP on, or with `small_first`, the smallest
     4. any other event that failed alone before
     5. any other one whose failure would be its last
 
@@ -159,10 +159,9 @@ def next_range(
 def next_refused(waiting: Sequence[tuple[str, Announced]]) -> tuple[str, Announced]:
     """Which range is tried next, of at least one, where all that waits was refused.
 
-    The oldest segment's, so that some of its events die, and it makes room, before all
-    others have had their turn: first what may hold accepted events, then those that were
-    refused most often. Each try of an event that is not answered moves it back; a range
-    is cut.
+    Oldest segment first: its events die first, and the segment makes room. Of one segment
+    first what may hold accepted events, then those that were refused most often. Each try
+    of an event that is not answered moves it back; a range is cut.
     """
 
     def order(name: str, known: Announced) -> tuple[int, str, int, int, int]:

@@ -105,8 +105,6 @@ class Desk(NamedTuple):
     full_bytes: int = 0
     # Of how many a batch may hold parts.
     batch_segments_max: int = SEGMENTS_MAX
-    # The program's bound of the spool; 0: not known.
-    spool_bytes_max: int = 0
 
     def batch(self, parts: Sequence[Part]) -> Batch:
         """The batch of these parts: in the ledger, under the hash of its body, on return.
@@ -406,7 +404,8 @@ class OpenSegment:
         items = self._reader.take(known.count, until=known.end)
         records = [item for item in items if type(item) is Record]
         if len(records) < known.count:
-            return None  # damage came after the announcement; `read` settles it
+            self.read(known)  # damage came after the announcement, and is settled
+            return self.single_out(turn, besides, probed, any_single=any_single)
         turned = (*range(number, known.count), *range(number))
         number = next((n for n in turned if records[n].start not in probed), -1)
         if number < 0:

@@ -29,7 +29,7 @@ from telemetry.files import FULL, TEMPORARY, free_bytes, sync_directory, write_w
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
-from telemetry.spool.writer import size_of
+from telemetry.spool.writer import sizes_in
 
 
 # Given back when a full disk has to be drained: enough for a ledger.
@@ -159,8 +159,12 @@ def is_full(root: str) -> bool:
 
 
 def is_spool_full(home: Home, bytes_max: int) -> bool:
-    """Whether 16 of 17 parts of the program's bound are taken; 0: it is not known."""
-    return 0 < 16 * bytes_max < 17 * size_of(home.spool)
+    """Whether nearly all of the program's bound is taken; 0: it is not known.
+
+    No more than a sixteenth of it is left: a few events, of most sizes.
+    """
+    left = bytes_max - sum(sizes_in(home.spool, ".jseq").values())
+    return bytes_max > 0 and left <= bytes_max // 16
 
 
 def is_short_of_room(root: str) -> bool:

@@ -175,7 +175,7 @@ class Spool:
         batch_segments_max: int = 1,
         failures: int | None = None,
         begins_new: bool = False,
-        spool_bytes_max: int = 0,
+        is_full: bool = False,
         accepted_before: bool = False,
         server: type[Server] | None = None,
     ) -> Server:
@@ -199,7 +199,6 @@ class Spool:
             quarantine_bytes_max=1 << 20,
             power=False,
             batch_segments_max=batch_segments_max,
-            spool_bytes_max=spool_bytes_max,
         )
         known = self.failures if failures is None else failures
         self.stopped, self.verdict = "", None
@@ -214,6 +213,7 @@ class Spool:
                 failures=known,
                 begins_new=begins_new,
                 accepted_before=accepted_before,
+                is_full=is_full,
             )
             try:
                 self.verdict = self.drained.run()

@@ -83,8 +83,38 @@ def test_a_refusal_of_what_was_sent_is_no_pause_of_six_hours() -> None:
     """The next four events may be others, of which one is accepted."""
     refused = Verdict(Action.SPLIT, "400")
     assert after("paused", failures=2, verdict=refused) == (3, 60.0)
+    # A time that it names for events that are too large (RFC 9110, 15.5.14) holds.
+    asks = Verdict(Action.SPLIT, "413", retry_after_s=3600.0)
+    assert after("paused", verdict=asks) == (1, 3600.0)
     assert (
         after("paused", failures=2, verdict=Verdict(Action.PAUSE, "401"))[1] == PAUSE_S
+    )
+
+
+def test_a_destination_that_accepted_is_remembered_beside_the_one_of_the_last_flush() -> (
+    None
+):
+    """Another one is not taken for a server that takes some."""
+
+    def state(before: DeliveryState, identity: str, delivered: int) -> DeliveryState:
+        return conclude(
+            before,
+            stopped="waiting",
+            verdict=None,
+            delivered=delivered,
+            requests=1,
+            identity=identity,
+            failures=0,
+            now=NOW,
+            config=CONFIG,
+            random=LEAST,
+        )
+
+    first = state(DeliveryState(), "0000000a", 1)
+    then = state(first, "0000000b", 0)
+    assert (first.accepted, then.accepted, then.identity) == (
+        *("0000000a", "0000000a"),
+        "0000000b",
     )
 
 

@@ -18,7 +18,6 @@ from telemetry.books.view import read_snapshot
 from telemetry.delivery import search
 from telemetry.delivery.drain import PASSES_MAX
 from telemetry.spool.segment import Segment, adopt
-from telemetry.spool.writer import size_of
 from telemetry.wire.retry import Halted
 from telemetry.wire.verdict import SLOW, Action, Verdict
 from tests.support.draining import (
@@ -563,8 +562,9 @@ def test_where_nothing_waits_but_what_was_refused_sixteen_refusals_count(
     while spool.files():
         requests.append(spool.drain(lambda _: status(400)).requests)
         dead.append(spool.left()[2])
-    assert requests == [16, 16, 16, 16, 16, 16, 9, 4, 4, 4]
-    assert dead == [0, 0, 0, 0, 0, 11, 16, 16, 16, 20]
+    assert max(requests) == 16
+    # Three of four requests are of those; the others are probes.
+    assert dead == [0, 0, 0, 0, 0, 1, 12, 12, 12, 13, 20]
 
 
 def test_what_is_accepted_of_ranges_that_were_refused_is_found_beside_nothing_new(
@@ -575,26 +575,102 @@ def test_what_is_accepted_of_ranges_that_were_refused_is_found_beside_nothing_ne
     first = in_turn(status(400), OK, DEADLINE)
     assert spool.drain(first, batch_events_max=40).received == [40]
     answers = refusing(set(range(40)) - {22}, status(400))
-    flushes = [spool.drain(answers, failures=0).received for _ in range(5)]
-    assert (flushes, spool.left()) == ([[], [], [], [22], []], (2, 39, 0))
+    flushes = [spool.drain(answers, failures=0).received for _ in range(6)]
+    assert (sorted(flushes), spool.left()) == ([[]] * 5 + [[22]], (2, 39, 0))
+
+
+def test_what_was_set_aside_for_another_reason_does_not_starve_behind_refusals(
+    tmp_path: Path,
+) -> None:
+    """One request of four may meet it; nothing new waits, and no flush begins with it."""
+    spool = Spool(tmp_path / "home", [40, 6, 1])
+    answers = in_turn(status(400), OK, status(503), DEADLINE)
+    spool.drain(answers, batch_events_max=40, failures=0)
+    spool.drain(in_turn(then=lambda _: status(400)), failures=3)
+    assert {each.reason for each in spool.announced()} == {"400", "503"}
+    bad = refusing(range(40), status(400))
+    received = [n for _ in range(6) for n in spool.drain(bad, failures=3).received]
+    assert sorted(received) == [*range(40, 46)]
+
+
+def test_a_damaged_record_keeps_no_probe_from_those_beside_it(tmp_path: Path) -> None:
+    """Nothing else reads a range that was set aside where nothing is accepted."""
+    spool = Spool(tmp_path / "home", [6, 1])
+    spool.drain(in_turn(status(503), OK, DEADLINE), failures=0)
+    (known,) = spool.announced()
+    assert (known.count, known.reason) == (6, "503")
+    segment = Path(spool.home.segment(spool.name(0)))
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 1
+    segment.write_bytes(content)
+    received: list[int] = []
+    for flush in range(4):
+        first = spool.count
+        spool.write(10 + flush, 2)
+        bad = refusing(range(7, first + 2), status(400))
+        received += spool.drain(bad, failures=3).received
+    assert len({*range(6)} & set(received)) == 5
+    assert spool.census().damaged == 1
+
+
+def test_one_flush_counts_one_refusal_of_an_event(tmp_path: Path) -> None:
+    """Also where its range is cut first, or something is accepted later in the flush."""
+    spool = Spool(tmp_path / "cut", [4, 1])
+    spool.drain(in_turn(status(400), OK, DEADLINE), failures=0)
+    assert [(each.count, each.tries) for each in spool.announced()] == [(2, 0), (2, 1)]
+    spool.drain(lambda _: status(400), failures=0)
+    assert [each.refusals for each in spool.announced()] == [1] * 4
+    spool = Spool(tmp_path / "later", [2, 1])
+    spool.drain(in_turn(status(400), OK, DEADLINE), failures=0)
+    server = spool.drain(refusing([0], status(400)), failures=0)
+    assert server.received == [1]
+    (known,) = spool.announced()
+    assert (known.windows, known.refusals) == (0, 1)
+
+
+def test_of_what_a_full_spool_is_asked_about_only_refusals_count(
+    tmp_path: Path,
+) -> None:
+    """The flush began with an event that the server does not answer for."""
+    spool = Spool(tmp_path / "home", [1, 1])
+    spool.drain(refusing([0], status(503)), failures=0)
+    spool.write(2, 3)
+    answers = in_turn(status(503), then=lambda _: status(400))
+    assert spool.drain(answers, failures=1, is_full=True).posted[0] == "0 503"
+    assert [each.refusals for each in spool.announced() if each.reason == "503"] == [0]
+    # A time that it names for a probe holds.
+    spool = Spool(tmp_path / "asked", [6])
+    asked = in_turn(status(400), then=lambda _: status(503, asked_s=3600))
+    assert len(spool.drain(asked, failures=0, is_full=True).posted) == 2
+    assert spool.verdict is not None
+    assert spool.verdict.retry_after_s == 3600
+
+
+def test_no_event_dies_beside_a_segment_that_cannot_be_read(tmp_path: Path) -> None:
+    """New events may be in it, of which one would be accepted."""
+    spool = Spool(tmp_path / "home", [1, 1])
+    spool.drain(refusing([0], status(400)), failures=0)
+    os.symlink("/dev/null", spool.home.segment(spool.name(9)))
+    for _ in range(8):
+        spool.drain(lambda _: status(400), failures=0)
+    assert spool.left() == (1, 1, 0)
 
 
 def test_a_full_spool_of_events_that_are_refused_makes_room(tmp_path: Path) -> None:
     """Nothing was ever accepted, and what would be is refused by the spool itself."""
     spool = Spool(tmp_path / "home", [30] * 4)
-    bytes_max = size_of(spool.home.spool)
     bad = refusing(range(120), status(400))
     for _ in range(8):
-        spool.drain(bad, batch_events_max=100, spool_bytes_max=2 * bytes_max)
+        spool.drain(bad, batch_events_max=100)
     assert spool.left() == (0, 120, 0)
     for _ in range(30):
-        server = spool.drain(bad, batch_events_max=100, spool_bytes_max=bytes_max)
+        server = spool.drain(bad, batch_events_max=100, is_full=True)
         assert server.requests <= 16
         if len(spool.files()) < 4:
             break
     assert (spool.files(), spool.left()) == ([1, 2, 3], (0, 90, 30))
     spool.write(4, 3)
-    spool.drain(bad, batch_events_max=100, spool_bytes_max=bytes_max)
+    spool.drain(bad, batch_events_max=100, is_full=True)
     assert spool.left() == (3, 90, 30)
 
 

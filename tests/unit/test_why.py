@@ -166,6 +166,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
             "state": state(
                 stopped="paused",
                 last_error="400: HTTP 400: old schema",
+                identity="0" * 8,
+                accepted="0" * 8,
                 last_success_ms=int(NOW - 120) * 1000,
             ),
             **plan(at=NOW + 7200),
