@@ -23,12 +23,14 @@ from telemetry.wire.batch import Request
 from telemetry.wire.retry import Halted
 from telemetry.wire.verdict import SLOW, Action, Verdict
 from tests.support.draining import (
+    DEADLINE,
     DOWN,
     OK,
     Answers,
     Killed,
     Server,
     Spool,
+    in_turn,
     naming,
     numbers_in,
     refusing,
@@ -173,6 +175,26 @@ def _number(letter: DeadLetter) -> int:
 def _damage(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content.replace(b"tool", b"tOOl"))
+
+
+def test_a_joined_batch_of_which_damage_took_a_part_is_cut_where_the_rest_is(
+    tmp_path: Path,
+) -> None:
+    """It was cut off as it was tried again, so it is to be cut before it is posted."""
+    spool = Spool(tmp_path / "home", [1, 4, 20])
+    bad = range(5)
+    drain(spool, in_turn(status(400), OK, DEADLINE), batch_events_max=5)
+    drain(spool, refusing(bad, DEADLINE), batch_events_max=5, failures=0)
+    # More is announced of the first segment, so it is told from another one by that.
+    spool.write(0, 1)
+    drain(spool, in_turn(DEADLINE), failures=0)
+    segment = Path(spool.home.segment(spool.name(0)))
+    content = bytearray(segment.read_bytes())
+    content[20] ^= 1
+    segment.write_bytes(content)
+    server = drain(spool, refusing(bad, status(400)), failures=0)
+    assert server.posted[:3] == ["25 ok", "3-4 400", "1-2 400"]
+    assert (spool.census().damaged, spool.left()) == (1, (21, 4, 0))
 
 
 def test_a_drain_of_small_segments_may_be_killed_at_any_request(tmp_path: Path) -> None:
