@@ -237,10 +237,14 @@ def _refused_or_failed(facts: Facts) -> Why | None:
     if facts.set_aside and not _is_refused_altogether(facts):
         names = {SLOW: "not answered before"}
         said = ", ".join(names.get(each, each) for each in facts.set_aside_reasons)
+        # Of a spool that is full they are set aside without an acceptance.
+        does = (
+            "accepts others, but not these" if state.last_success_ms else "refuses all"
+        )
         return Why(
             "set_aside",
-            f"{many(facts.set_aside, 'event')} set aside: {where} accepts others, "
-            f"but not these ({said}); they are tried again in smaller parts; {following}",
+            f"{many(facts.set_aside, 'event')} set aside: {where} {does} ({said}); "
+            f"they are tried again in smaller parts; {following}",
         )
     kind, _, detail = state.last_error.partition(": ")
     code, sentence = _KINDS.get(kind, _OTHER_KIND)

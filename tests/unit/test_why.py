@@ -242,7 +242,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
             "state": state(last_error="400: x", last_error_ms=2, last_success_ms=2),
         },
         "set_aside",
-        "1 event set aside",
+        "1 event set aside: https://x.example accepts others, but not these (400); they",
     ),
     (
         {
@@ -257,7 +257,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {"set_aside": 2, "set_aside_reasons": ("slow", "400"), **after("400: x")},
         "set_aside",
-        "but not these (not answered before, 400)",
+        "x.example refuses all (not answered before, 400); they are tried",
     ),
     (
         {
