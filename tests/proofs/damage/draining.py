@@ -111,6 +111,8 @@ class Bench:
             turn=0,
             failures=0,
             begins_new=False,
+            accepted_before=False,
+            is_full=False,
         )
         try:
             drain.run()
