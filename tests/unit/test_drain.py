@@ -613,6 +613,19 @@ def test_a_damaged_record_keeps_no_probe_from_those_beside_it(tmp_path: Path) ->
     assert spool.census().damaged == 1
 
 
+def test_a_range_that_cannot_be_cut_is_no_event_that_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So much of its segment is set aside as single events that no more may be."""
+    bound_parts(monkeypatch, singles=0, deep=9, most=9)
+    spool = Spool(tmp_path / "home", [2, 1])
+    spool.drain(refusing([0, 1], status(400)), failures=0)
+    assert [each.count for each in spool.announced()] == [2]
+    for _ in range(8):
+        spool.drain(lambda _: status(400), failures=0)
+    assert spool.left() == (1, 2, 0)
+
+
 def test_one_flush_counts_one_refusal_of_an_event(tmp_path: Path) -> None:
     """Also where its range is cut first, or something is accepted later in the flush."""
     spool = Spool(tmp_path / "cut", [4, 1])

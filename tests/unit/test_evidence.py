@@ -193,6 +193,17 @@ def test_a_server_that_refuses_is_asked_about_more_than_one_that_fails() -> None
     assert found.tries_left() == 0
 
 
+def test_an_event_whose_refusal_is_counted_apart_is_charged_with_nothing_more() -> None:
+    """It may be posted once more in the flush, beside others that are accepted."""
+    found = evidence()
+    for _ in range(2):
+        found.set_aside("a", EVENT, [("a", EVENT)], status(400))
+        found.count_apart(("a", EVENT.start))
+    found.accept([("a", GOOD)])
+    found.set_aside("a", EVENT, [("a", EVENT)], status(400))
+    assert found.charge("a", EVENT) == (EVENT, False)
+
+
 def test_a_time_that_is_asked_for_new_events_holds_until_one_is_accepted() -> None:
     """What was set aside before may be what it means."""
     found = evidence()
