@@ -298,10 +298,11 @@ def recording_problem(home: Home) -> str:
         try:
             problem = directory_problem(os.lstat(path))
         except FileNotFoundError:
-            try:
-                refuse_below_others(home.root)
-            except HomeError as error:
-                return f"{home.root} {error.problem}"
+            if path == home.root:
+                try:
+                    refuse_below_others(path)
+                except HomeError as error:
+                    return f"{path} {error.problem}"
             continue  # it is made when it is needed
         except OSError as error:
             problem = f"cannot be looked into: {error.strerror}"

@@ -15,7 +15,7 @@ from spool_tools.wording import age, ago, many, moment
 from telemetry.books.entries import DeliveryState
 from telemetry.delivery.schedule import HORIZON_S, STARTS_MAX, Schedule
 from telemetry.wire.formats import is_compressed
-from telemetry.wire.verdict import SLOW
+from telemetry.wire.verdict import REFUSALS, SLOW
 
 
 # One that was started is given its window; from two on, something ends them.
@@ -333,7 +333,7 @@ def _paused(facts: Facts) -> Why:
     state, following = facts.state, _next(facts)
     status, _, said = state.last_error.partition(": ")
     problem, advice = "refuses", "read its answer"
-    is_about_events = status[:3] in f"{_UNREAD} 413".split()
+    is_about_events = status[:3] in REFUSALS
     for statuses, meaning in _PAUSES.items():
         if status[:3] in statuses.split():
             problem, advice = meaning

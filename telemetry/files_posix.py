@@ -163,18 +163,14 @@ def free_bytes(path: str) -> int:
     return 0 if is_without else found.f_bavail * found.f_frsize
 
 
-# What Linux calls every user that a namespace of users does not have.
-_UNMAPPED = 65534
-
-
 def directory_problem(found: os.stat_result) -> str:
     if not stat.S_ISDIR(found.st_mode):
         return "is no directory (a symbolic link is not followed)"
     if found.st_uid != os.geteuid():
         return f"belongs to user {found.st_uid}, not to user {os.geteuid()}"
-    if found.st_mode & _WRITABLE_BY_OTHERS and found.st_mode & stat.S_ISVTX:
-        return "is shared with others; name a directory in it that is yours"
     if found.st_mode & _WRITABLE_BY_OTHERS:
+        if found.st_mode & stat.S_ISVTX:
+            return "is shared with others; name a directory in it that is yours"
         return "can be written by others; run `chmod 700` on it"
     return ""
 
@@ -196,6 +192,10 @@ def give_directory_to_owner(path: str, found: os.stat_result) -> None:
         os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
     finally:
         os.close(descriptor)
+
+
+# What Linux calls every user that a namespace of users does not have.
+_UNMAPPED = 65534
 
 
 def _is_unmapped(owner: int) -> bool:

@@ -67,14 +67,14 @@ def conclude(
     wait_s = 0.0
     asked_s = verdict.retry_after_s if verdict is not None else None
     is_refused = verdict is not None and verdict.action is Action.SPLIT
-    is_paused = stopped == "paused" and not is_refused
+    backs_off = stopped in {"waiting", "disk"} or (stopped == "paused" and is_refused)
     if delivered:
         failures = 0
     if stopped == "drained":
         failures, wait_s = 0, config.flush_interval_s
-    elif is_paused:
+    elif stopped == "paused" and not is_refused:
         failures, wait_s = failures + 1, PAUSE_S
-    elif stopped in {"waiting", "paused", "disk"} or (
+    elif backs_off or (
         stopped == "deadline" and (says_nothing or asked_s or not delivered)
     ):
         failures += 1
@@ -82,7 +82,7 @@ def conclude(
         if says_nothing:
             max_s = min(max_s, SET_ASIDE_S)
         wait_s = backoff_s(failures, first_s=first_s, max_s=max_s, random=random)
-    if asked_s is not None and not is_paused and stopped not in {"drained", "off"}:
+    if asked_s is not None and (backs_off or stopped == "deadline"):
         # Spread, or all who were asked at once come back at once. Never less than our
         # own: `Retry-After: 0` must not start a flusher a launch.
         wait_s = max(wait_s, asked_s * (1.0 + random()))

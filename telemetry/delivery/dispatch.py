@@ -236,12 +236,7 @@ class Dispatcher:
         decision = consent(self._home, self._environment, self.config)
         if not (decision.on or decision.asks):
             return True
-        now, plan = time.time(), schedule.load(self._home.next_flush)
-        destination = schedule.destination_of(self.config, asks=not decision.on)
-        until = plan.not_before(destination, now, after_failure_only=after_failure_only)
-        if until > now:  # another program's flush may have ended meanwhile
-            self._say("no flusher was started: not due")
-            return True
+        now, lock = time.time(), None
         try:
             launch.check_surroundings()
             lock = schedule.claim(
@@ -261,7 +256,14 @@ class Dispatcher:
         except (LaunchError, OSError) as error:
             raise_the_hosts(error.__cause__ or error)
             self._say("no flusher was started: %s", error)
-            schedule.note_failed_start(self._home, time.time())
+            # Another program's flush may have ended meanwhile: its backoff stands.
+            plan = schedule.load(self._home.next_flush)
+            destination = schedule.destination_of(self.config, asks=not decision.on)
+            until = plan.not_before(
+                destination, now, after_failure_only=after_failure_only
+            )
+            is_due = lock is not None or until <= now
+            schedule.note_failed_start(self._home, now if is_due else plan.at)
             return False
         return True
 

@@ -247,9 +247,8 @@ class Evidence:
         """
         key = name, known.start
         verdict = self.alone.get(key)
-        if verdict is None or known.count > 1 or verdict.reason in self._flaps:
-            return known, False
-        if key in self._counted:
+        is_event = known.count == 1 and key not in self._counted
+        if verdict is None or not is_event or verdict.reason in self._flaps:
             return known, False
         is_proved = key in self._proved
         most = WINDOWS_MAX if is_proved else WINDOWS_MAX - 1

@@ -170,7 +170,11 @@ class _Flush(NamedTuple):
             # Flushes that do not finish may all end on what they begin with.
             begins_new = plan.starts > 1 and plan.starts % 2 == 1
             drain = self._drain_of(
-                books, poster, failures, begins_new=begins_new, is_full=is_spool_full
+                books,
+                poster,
+                failures,
+                begins_new=begins_new,
+                is_spool_full=is_spool_full,
             )
             stopped, verdict = _drained(drain)
             progress.verdict = verdict
@@ -325,7 +329,7 @@ class _Flush(NamedTuple):
         failures: int,
         *,
         begins_new: bool,
-        is_full: bool,
+        is_spool_full: bool,
     ) -> Drain:
         config, home, state = self.config, self.home, books.snapshot.state
         bytes_max = config.spool_bytes_max // 4
@@ -349,7 +353,7 @@ class _Flush(NamedTuple):
             failures=failures,
             begins_new=begins_new,
             accepted_before=state.accepted == here,
-            is_full=is_full,
+            is_full=is_spool_full,
         )
 
     def _concluded(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import telemetry
+from spool_tools.status import recording_problem
 from telemetry.paths import Home
 from tests.support.launching import ROOT
 from tests.support.surroundings import spooled
@@ -162,6 +163,12 @@ def test_sudo_before_the_first_run_leaves_nothing_of_roots(place: Path) -> None:
     )  # fmt: skip
     assert looked.returncode == 3
     assert f"none is made, as it is below {place} of user 65534" in looked.stderr
+    # A home of root's own that stands there already is used, with or without a spool.
+    home = place / "app"
+    home.mkdir(mode=0o700)
+    assert recording_problem(Home(str(home))) == ""
+    home.rmdir()
+    assert "where root makes nothing" in recording_problem(Home(str(home)))
     assert list(place.iterdir()) == []
     assert _run({"HOME": str(place)}, user=NOBODY)[0] == "True"
 

@@ -128,6 +128,26 @@ def test_where_no_flusher_can_be_started_a_program_flushes_at_exit(
             assert collector.wait(events=launches)
 
 
+def test_a_start_that_fails_overrules_no_backoff(tmp_path: Path) -> None:
+    """Another program was told to wait while this one ran, which had found none."""
+    waits = """
+import time
+from telemetry import api
+from telemetry.delivery import schedule
+path = f"{api._process.client._pipeline.home.root}/next-flush"
+plan, now = schedule.load(path), time.time()
+config = api._process.client.config
+plan.end(schedule.destination_of(config), now, failures=1, until=now + 3600)
+schedule.store(path, plan)
+"""
+    with Collector(key="key") as collector:
+        launch(collector, tmp_path, REAPS_ALL, program=PROGRAM + waits)
+        assert collector.count() == 0
+    plan = schedule.load(str(tmp_path / "app" / "next-flush"))
+    assert plan.at > plan.last + 3000
+    assert plan.starts == schedule.STARTS_MAX
+
+
 def test_a_frozen_service_delivers_while_it_runs(tmp_path: Path) -> None:
     """It is killed at its end, and never gets to an exit of its own."""
     program = PROGRAM + "import time\ntime.sleep(60)\n"
