@@ -215,7 +215,10 @@ class InProcessFlusher:
             if mode != "launch" and (progress.is_concluded or report.stopped != "disk"):
                 schedule.note_finished(self._home)
             else:
-                schedule.note_ended_within(self._home)
+                falls_short = report.stopped == "deadline" and not report.delivered
+                schedule.note_ended_within(
+                    self._home, falls_short=is_last and falls_short
+                )
         elif self._logger is not None:
             self._logger.debug(
                 "no flush began: not due (`status` says), or one is at work"

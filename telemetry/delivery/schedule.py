@@ -44,6 +44,7 @@ from telemetry.spool.segment import above_stdio, has_its_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -64,7 +65,8 @@ _LAUNCHES = "launches"
 _DELETION = "z"
 _DIGITS = frozenset("0123456789abcdef")
 # After so many starts in a row that no flusher finished, programs flush by
-# themselves at exit. Every tenth time a detached flusher is tried once more.
+# themselves at exit. Every tenth time a detached flusher is tried once more, and each
+# time that a flush at exit had too little time: it alone may have enough.
 STARTS_MAX = 3
 _TRY_AGAIN_EVERY = 10
 _STARTS_LIMIT = 99
@@ -211,6 +213,12 @@ class Schedule:
     def end_within(self) -> bool:
         """Whether a flush within a program was thought not to have ended."""
         return self.waits.pop(_WITHIN, None) is not None
+
+    def fall_short(self) -> None:
+        """A flush at a program's end had too little time: a detached one is tried next."""
+        if self.starts >= STARTS_MAX:
+            tens = -(-self.starts // _TRY_AGAIN_EVERY) * _TRY_AGAIN_EVERY
+            self.starts = min(tens, _STARTS_LIMIT + 1 - _TRY_AGAIN_EVERY)
 
     def end_beside(
         self, destination: str, now: float, *, failures: int, until: float
@@ -504,12 +512,26 @@ def note_launch(home: Home) -> int:
 
 def note_finished(home: Home) -> None:
     """A flusher came to an end of its own."""
-    _note(home, starts=0)
+
+    def finish(plan: Schedule) -> None:
+        plan.end_within()
+        plan.starts = 0
+
+    _note(home, finish)
 
 
-def note_ended_within(home: Home) -> None:
-    """A flush at a program's end is over, and the program is still there."""
-    _note(home)
+def note_ended_within(home: Home, *, falls_short: bool = False) -> None:
+    """A flush at a program's end is over, and the program is still there.
+
+    `falls_short`: its time was up before anything was delivered.
+    """
+
+    def end(plan: Schedule) -> None:
+        plan.end_within()
+        if falls_short:
+            plan.fall_short()
+
+    _note(home, end)
 
 
 def note_cut(home: Home) -> None:
@@ -520,6 +542,7 @@ def note_cut(home: Home) -> None:
     """
     plan = load(home.next_flush)
     if plan.end_within():
+        plan.fall_short()
         try:
             store(home.next_flush, plan)
         except OSError:
@@ -527,28 +550,28 @@ def note_cut(home: Home) -> None:
 
 
 def note_failed_start(home: Home, now: float) -> None:
-    """None could be started: a flush at exit takes over, which is due at once."""
-    _note(home, starts=STARTS_MAX, at=now)
+    """None could be started: a flush at exit takes over, which is due at once.
 
-
-def _note(home: Home, *, starts: int | None = None, at: float | None = None) -> None:
-    """`starts` is how many have not finished, None if that does not change.
-
-    Where another process has the flush lock nothing changes: it says so itself.
+    Unless such flushes may have killed their programs: of those it tells nothing.
     """
+
+    def fail(plan: Schedule) -> None:
+        plan.starts, plan.at = STARTS_MAX, now
+
+    _note(home, fail)
+
+
+def _note(home: Home, change: Callable[[Schedule], None]) -> None:
+    """Where another process has the flush lock nothing changes: it says so itself."""
     try:
         lock = take_flush_lock(home)
         if lock is None:
             return
         with lock:
             plan = load(home.next_flush)
-            starts = plan.starts if starts is None else starts
-            # One that could not be started tells nothing of those at programs' ends.
-            is_changed = at is not None or plan.end_within() or plan.starts != starts
-            if not is_changed:
-                return
-            plan.starts = starts
-            plan.at = plan.at if at is None else at
-            store(home.next_flush, plan)
+            before = plan.content(), plan.at
+            change(plan)
+            if (plan.content(), plan.at) != before:
+                store(home.next_flush, plan)
     except OSError:
         pass  # a count that is one too high costs one flush at exit

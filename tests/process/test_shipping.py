@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,10 @@ import pytest
 import telemetry
 from spool_tools.collector import Collector
 from telemetry.delivery import schedule
+from telemetry.delivery.in_process import InProcessFlusher
+from telemetry.paths import Home
+from tests.support import misbehaving as bad
+from tests.support.delivering import client_of
 from tests.support.launching import (
     PROGRAM,
     ROOT,
@@ -28,6 +33,8 @@ from tests.support.launching import (
     environment_of,
     flushers,
 )
+from tests.support.loopback import Server
+from tests.support.patience import PATIENCE_S
 from tests.support.surroundings import REPOSITORY, run_python
 
 
@@ -126,6 +133,39 @@ def test_where_no_flusher_can_be_started_a_program_flushes_at_exit(
             launch(collector, tmp_path, before)
             assert not flushers(tmp_path)
             assert collector.wait(events=launches)
+
+
+def test_a_flush_at_exit_that_falls_short_leaves_the_next_to_a_flusher(
+    tmp_path: Path,
+) -> None:
+    """A home was in a container, whose flushers ended with its commands, and is no more."""
+    home = Home(str(tmp_path / "app"))
+    with Server(bad.silent_after(b"")) as server:
+        config = telemetry.Config(
+            app="app", endpoint=server.url, api_key="key", exit_timeout_s=0.2
+        )
+        with client_of(Path(home.root), "", events=1):
+            pass
+        plan = schedule.Schedule()
+        for _ in range(schedule.STARTS_MAX):
+            plan.count_start()
+        schedule.store(home.next_flush, plan)
+        flusher = InProcessFlusher(
+            config,
+            home,
+            environment={},
+            allowed=lambda: True,
+            http=None,
+            logger=None,
+        )
+        flusher.start("launch")
+        flusher.leave()
+        flusher.wait(time.monotonic() + PATIENCE_S)
+    with Collector(key="key") as collector:
+        launch(collector, tmp_path, TELEMETRY_FLUSH="launch")
+        await_no_flusher(tmp_path)
+        assert collector.count() == 2
+    assert schedule.load(home.next_flush).starts == 0
 
 
 def test_a_start_that_fails_overrules_no_backoff(tmp_path: Path) -> None:

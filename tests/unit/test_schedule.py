@@ -140,6 +140,36 @@ def test_flushers_that_never_finish_are_given_up_and_tried_again() -> None:
     assert plan.starts >= STARTS_MAX
 
 
+def test_a_flush_at_exit_that_falls_short_has_a_detached_flusher_tried_next(
+    home: Home,
+) -> None:
+    """Three that were killed in a container must not leave a host with a second each."""
+    tried = []
+    plan = Schedule()
+    for _ in range(STARTS_MAX):
+        plan.count_start()
+    schedule.store(home.next_flush, plan)
+    for n in range(220):
+        plan = schedule.load(home.next_flush)
+        is_tried = not plan.flushers_never_finish(NOW)
+        tried.append(is_tried)
+        plan.begin(OURS, NOW, is_within=not is_tried)
+        plan.count_start()
+        plan.at = NOW
+        schedule.store(home.next_flush, plan)
+        if is_tried:
+            continue  # killed as well
+        if n % 4 < 2:
+            schedule.note_ended_within(home, falls_short=True)
+        else:
+            schedule.note_cut(home)
+    assert tried == [n % 2 == 1 for n in range(220)]
+    schedule.note_finished(home)
+    assert schedule.load(home.next_flush).starts == 0
+    schedule.note_ended_within(home, falls_short=True)
+    assert schedule.load(home.next_flush).starts == 0
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\n" * 207, b"0a1b2c3d", b"\xff" * 207, b"0a1b2c3d -1 +2\n", b"\0" * 23],
