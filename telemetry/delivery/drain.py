@@ -145,6 +145,8 @@ class Drain:
         # Requests under way, in the order in which they were sent.
         self._sent: deque[tuple[Batch, Sent]] = deque()
         self._failures: list[_Failure] = []
+        # Ranges that were posted in their turn, and answered, but not accepted.
+        self._answered: list[Place] = []
         # Segments that are read to their end, with requests under way.
         self._read_out: set[str] = set()
         self._left_alone: set[str] = set()
@@ -175,6 +177,8 @@ class Drain:
         except Halted as halted:
             if halted.stopped == "deadline":
                 self._land_the_accepted()
+            if halted.stopped in {"waiting", "paused"}:
+                self._note_answers()
             if halted.stopped != "off":
                 self._blame()  # else no dead letter is written any more
             if halted.stopped == "deadline" and self._evidence.row:
@@ -318,6 +322,19 @@ class Drain:
             again = msgspec.structs.replace(known, tries=known.tries + 1)
             self._desk.change(name, again)
 
+    def _note_answers(self) -> None:
+        """The server took some, and then answered all that followed in one way.
+
+        It takes no more now, whatever it is (a limit of requests): what it answered so
+        needs no probe before it is posted again.
+        """
+        reasons = {each.reason for each in self._evidence.row}
+        if self._evidence.is_accepting and len(reasons) == 1:
+            for name, known in self._answered:
+                now = self._now(name, known)
+                if now is not None and not now.reason:
+                    self._change(name, now, tries=0)
+
     def _change(self, name: str, known: Announced, **changes: int) -> Announced | None:
         """The range as it is in the books now, changed; None if it is no more."""
         now = self._now(name, known)
@@ -458,6 +475,7 @@ class Drain:
                 self._accept(batch, verdict)
                 continue
             self._failures.append(_Failure(batch.places, verdict))
+            self._answered += batch.places
             self._evidence.fail(batch.known, verdict)
             last = batch, verdict
         if last is not None and self._evidence.may_be_the_server(last[1]):

@@ -407,7 +407,8 @@ def test_a_server_that_takes_few_requests_of_a_flush_kills_no_good_event(
         received.update(spool.drain(answers, batch_events_max=40).received)
         if not spool.pending:
             break
-        spool.write(flush, 1)  # the program is started once more
+        if flush < 80:
+            spool.write(flush, 1)  # the program is started once more
     bad = set() if amiss == "too many" else {3, 9}
     assert received == set(range(spool.count)) - bad
     assert spool.left() == (spool.count - len(bad), 0, len(bad))

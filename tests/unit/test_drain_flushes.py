@@ -108,6 +108,25 @@ def test_every_other_flush_begins_elsewhere_after_one_that_was_not_answered(
     assert posted == [first, first, other, first, other, first]
 
 
+@pytest.mark.parametrize(
+    "busy",
+    [status(503), status(429), Verdict(Action.WAIT, "reset", narrow=True)],
+    ids=lambda verdict: verdict.reason,
+)
+def test_a_limit_of_one_request_a_flush_breaks_up_nothing(
+    busy: Verdict, tmp_path: Path
+) -> None:
+    """It was taken for batches at fault, and single events came together no more."""
+    spool = Spool(tmp_path / "home", [200])
+    for flush in range(1, 31):
+        spool.write(flush, 5)
+        answers = in_turn(OK, then=lambda _: busy)
+        spool.drain(answers, batch_events_max=50, batch_segments_max=64)
+    # Four batches of new events wait for their turn, each as it was posted first.
+    assert [known.count for known in spool.announced()] == [5] * 4
+    assert spool.left() == (330, 20, 0)
+
+
 def test_what_was_set_aside_is_not_taken_for_what_was_never_answered(
     tmp_path: Path,
 ) -> None:
