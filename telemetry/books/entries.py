@@ -145,7 +145,7 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes_max: Number = 0
     """The program's bounds of a batch; 0 if no flush has said them yet."""
     full_bytes: Number = 0
-    """From this size on the program may leave a segment as full; 0: not known."""
+    """From this size on a program of this home may leave a segment as full; 0: not known."""
     spool_bytes_max: Number = 0
     """The program's bound of the spool; 0: not known."""
     accept_statuses: tuple[int, ...] = ()

@@ -342,7 +342,7 @@ class _Flush(NamedTuple):
             quarantine_bytes_max=bytes_max,
             power=config.durability == "power",
             form=format_of(config.format),
-            full_bytes=state.full_bytes if self.by_hand else self._full_bytes(),
+            full_bytes=state.full_bytes if self.by_hand else self._full_bytes(state),
         )
         turn = state.probe
         here = schedule.destination_of(config)
@@ -384,8 +384,13 @@ class _Flush(NamedTuple):
             random=random.SystemRandom().random,
         )
 
-    def _full_bytes(self) -> int:
-        return max(self.config.segment_bytes_max - self.config.event_bytes_max, 0)
+    def _full_bytes(self, before: DeliveryState) -> int:
+        """From this size on a segment may be full, by the smallest bound of its programs.
+
+        Several may share a home, as versions of one do, and any of them flushes for all.
+        """
+        ours = max(self.config.segment_bytes_max - self.config.event_bytes_max, 1)
+        return min(ours, before.full_bytes or ours)
 
     def _where(self) -> dict[str, Any]:
         """Where events go, as `status` shows it, and in what parts."""
@@ -400,7 +405,6 @@ class _Flush(NamedTuple):
             "gzip": config.gzip,
             "batch_events_max": config.batch_events_max,
             "batch_bytes_max": config.batch_bytes_max,
-            "full_bytes": self._full_bytes(),
             "spool_bytes_max": config.spool_bytes_max,
             "accept_statuses": tuple(config.accept_statuses),
             "deletion_endpoint": deletion,
@@ -416,6 +420,7 @@ class _Flush(NamedTuple):
     def _learnt(self, before: DeliveryState) -> dict[str, Any]:
         """Where events go, for the ledger: what the program said, if it said anything."""
         where = {**self._where(), "by_hand": self.by_hand}
+        where["full_bytes"] = self._full_bytes(before)
         if self.by_hand and before.identity and not before.by_hand:
             known = msgspec.structs.asdict(before)
             return {name: known[name] for name in where}

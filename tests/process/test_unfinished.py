@@ -95,6 +95,33 @@ def test_a_session_that_goes_on_in_another_file_is_not_told(tmp_path: Path) -> N
         assert flush_by_hand()[-2:] == ["start", "unfinished"]
 
 
+def test_the_smallest_bound_of_the_programs_of_a_home_says_which_segment_is_full(
+    tmp_path: Path,
+) -> None:
+    """Another version of the program flushes for all, and takes no full one for cut off."""
+    home = tmp_path / "home"
+    with Collector(key="k") as collector:
+        small, large = (
+            quiet_config(
+                home, endpoint=collector.url, api_key="k", segment_bytes_max=bound
+            )
+            for bound in (300_000, 4_000_000)
+        )
+        for config in (large, small):
+            with telemetry.Client(config) as client:
+                assert client.flush(timeout_s=60).stopped == "drained"
+        with telemetry.Client(small) as client:
+            client.record_session_start("root", "long")
+            for _ in range(700):
+                client.record_tool_call("x" * 500, "long", "root", timedelta())
+            client.record_session_end()
+        assert len(segment_names(Home(str(home)))) > 1
+        with telemetry.Client(large) as client:
+            for _ in range(2):
+                assert client.flush(timeout_s=60).stopped == "drained"
+        assert Counter(told(collector)) == {"start": 1, "call": 700, "end": 1}
+
+
 def sessions(collector: Collector) -> list[dict[str, Any]]:
     return [event["properties"] for event in collector.events()]
 
