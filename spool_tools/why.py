@@ -52,6 +52,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: events whose batch the server does not accept while it accepts others
     set_aside_reasons: what their batches drew
     ledgers_aside: names of the damaged ledgers that were set aside
+    has_unreadable: whether something in the place of the spool's files cannot be read
     load_problem: why what sends cannot be loaded in this Python; empty: it can, or it
         was not tried, as flushes come to an end
     endpoint, key, mode: what the environment (or the build) of this tool says; the
@@ -78,6 +79,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     set_aside_reasons: tuple[str, ...] = ()
     ledgers_aside: tuple[str, ...] = ()
     is_ledger_unreadable: bool = False
+    has_unreadable: bool = False
     has_sqlite: bool = True
     load_problem: str = ""
     endpoint: str = ""
@@ -125,6 +127,11 @@ def _strongest(facts: Facts) -> Why:
     for reason, said in _FULL.items():
         if reason in facts.refused:
             found = Why(found.code, f"{said}; {found.sentence}")
+    if facts.has_unreadable:
+        code = "unreadable" if found.code == "nothing_pending" else found.code
+        said = "what `unreadable` names is neither sent nor counted as waiting"
+        advice = "give it back to this user (`chown`), if it is a segment"
+        found = Why(code, f"{said}: {advice}; {found.sentence}")
     if facts.is_others:
         said = "what root runs with this home records nothing, as it is another user's"
         found = Why(found.code, f"{found.sentence}; {said}")

@@ -83,6 +83,12 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"is_ledger_unreadable": True}, "ledger", "what was sent is not known"),
     ({"pending": 0}, "nothing_pending", "nothing waits"),
     (
+        {"pending": 0, "has_unreadable": True},
+        "unreadable",
+        "neither sent nor counted as waiting: give it back to this user (`chown`)",
+    ),
+    ({"has_unreadable": True}, "due", "if it is a segment; events wait"),
+    (
         plan(starts=4, within=2),
         "flusher_unfinished",
         "2 of them ran at the program's end, and may be what kills it",
