@@ -90,10 +90,10 @@ def test_a_cut_list_acknowledges_nothing_wherever_it_is_cut() -> None:
         assert refusals(whole[:end]) is None, whole[:end]
 
 
-ACKNOWLEDGED = [b"", b" ", b"{}", b"[]", b"null", b'"<html>"', b"OK", b"queued 3 < 5",
+ACKNOWLEDGED = [b"", b" ", b" " * 1024, b"{}", b"[]", b"null", b'"<html>"', b"OK", b"queued 3 < 5",
     b"x" * 1024, "völlig".encode(), b'{"ok":"%b"}' % (b"x" * 5000)]  # fmt: skip
 NOT_ACKNOWLEDGED = [b"<h2>Log in</h2>", b"<FORM action=/>", b"<!-- c -->", b"<?xml?>",
-    b" " * 2000 + b"<html>", b" " * 2000, b"x" * 1025, b"a &lt; b", b"\xff\xfe<\0b\0>\0",
+    b" " * 2000 + b"<html>", b" " * 1025, b"x" * 1025, b"a &lt; b", b"\xff\xfe<\0b\0>\0",
     "<b>".encode("utf-16-be"), "<b>".encode("utf-32"), b"caf\xe9", b"\0", b"a\x1b[2J",
     b'{"ok":1,}', b"[" * 100_000, b"{login}", b'{"n":' + b"9" * 5000 + b"}"]  # fmt: skip
 
@@ -104,6 +104,12 @@ def test_only_json_or_a_short_plain_text_acknowledges() -> None:
         assert refusals(body) == (), body[:80]
     for body in NOT_ACKNOWLEDGED:
         assert refusals(body) is None, body[:80]
+
+
+def test_a_reason_is_cut_at_500_characters() -> None:
+    """It is kept in a dead letter, and shown."""
+    (named,) = refusals(rejected([{"event_id": ID, "reason": "x" * 600}])) or ()
+    assert named.reason == "x" * 500
 
 
 def test_every_field_is_told_wherever_it_stands() -> None:

@@ -594,6 +594,44 @@ def test_what_was_set_aside_for_another_reason_does_not_starve_behind_refusals(
     assert sorted(received) == [*range(40, 46)]
 
 
+def test_a_single_event_that_failed_alone_is_among_those_probes(tmp_path: Path) -> None:
+    """Nothing else posts it where all that waits beside it is refused."""
+    spool = Spool(tmp_path / "home", [1] * 6)
+
+    def answers(numbers: list[int]) -> Verdict:
+        return {0: status(403), 5: OK}.get(numbers[0], status(400))
+
+    spool.drain(answers, batch_events_max=1)
+    assert [each.reason for each in spool.announced()] == ["403", *["400"] * 4]
+    repaired = refusing([1, 2, 3, 4], status(400))
+    received = [
+        number
+        for _ in range(3)  # by the fifth all others are dead
+        for number in spool.drain(
+            repaired, batch_events_max=1, begins_new=True
+        ).received
+    ]
+    assert received == [0]
+
+
+def test_a_server_that_fails_after_refusals_sees_four_requests(tmp_path: Path) -> None:
+    """It may be asked about more as long as it refuses, for it works then."""
+    spool = Spool(tmp_path / "home", [20])
+    answers = in_turn(status(400), status(400), then=lambda _: status(503))
+    assert spool.drain(answers).requests == 4
+
+
+def test_where_nothing_new_waits_a_server_that_asks_for_time_sees_two_requests(
+    tmp_path: Path,
+) -> None:
+    """What was set aside is no reason to come again before that time."""
+    spool = Spool(tmp_path / "home", [4, 1])
+    spool.drain(refusing([0, 1, 2, 3], status(503)), batch_events_max=4)
+    assert [each.count for each in spool.announced()] == [4]
+    busy = status(503, asked_s=60)
+    assert spool.drain(lambda _: busy, failures=3).posted == ["0-3 503", "0 503"]
+
+
 def test_a_damaged_record_keeps_no_probe_from_those_beside_it(tmp_path: Path) -> None:
     """Nothing else reads a range that was set aside where nothing is accepted."""
     spool = Spool(tmp_path / "home", [6, 1])

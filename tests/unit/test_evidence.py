@@ -199,6 +199,7 @@ def test_an_event_whose_refusal_is_counted_apart_is_charged_with_nothing_more() 
     for _ in range(2):
         found.set_aside("a", EVENT, [("a", EVENT)], status(400))
         found.count_apart(("a", EVENT.start))
+        assert found.drew("a", EVENT) is None
     found.accept([("a", GOOD)])
     found.set_aside("a", EVENT, [("a", EVENT)], status(400))
     assert found.charge("a", EVENT) == (EVENT, False)

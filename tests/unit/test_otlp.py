@@ -91,6 +91,11 @@ def test_bounds_of_receivers_are_kept() -> None:
     for _ in range(16):
         (level,) = level["arrayValue"]["values"]
     assert level == {"stringValue": "[" * 44 + "]" * 44}
+    # No bound of ours on texts: the scrubber has cut them.
+    long = EVENT.replace(b'"count":3', b'"long":"%b","texts":["a"]' % (b"x" * 300))
+    values = {each["key"]: each["value"] for each in logs_of([long])[0]["attributes"]}
+    assert values["long"] == {"stringValue": "x" * 300}
+    assert values["texts"] == {"arrayValue": {"values": [{"stringValue": "a"}]}}
     late = EVENT.replace(b"1795827625731", b"9" * 18)
     assert 0 < int(logs_of([late])[0]["timeUnixNano"]) < 2**63
 
@@ -172,6 +177,9 @@ def test_a_partial_success_counts_what_it_does_not_name() -> None:
         kind = {"content-type": "application/json"}
         assert otlp_protobuf.refusals(body, kind) == expected, value
     assert otlp.refusals(b"", {}) == ()
+    # Codes of google.rpc.Status are 1 to 16; any other number under that name is none.
+    for code, expected in ((0, ()), (1, None), (16, None), (17, ())):
+        assert otlp.refusals(b'{"code":%d}' % code, {}) == expected, code
     assert otlp.refusals(b"<html>", {}) is None
 
 
@@ -216,6 +224,8 @@ def test_an_error_in_protobuf_is_told_in_its_words() -> None:
         (b"\x08\x03", kind, "HTTP 400"),
         (b"upstream is down", kind, "HTTP 400: upstream is down"),
         (b'{"code":3}', {}, 'HTTP 400: {"code":3}'),
+        # A text that could be protobuf (field 7, 32 bytes), and does not say so.
+        (b": " + b"x" * 32, {}, "HTTP 400: : " + "x" * 32),
     ):
         reply = Reply(400, headers, body, complete=True)
         verdict = judge(reply, now=0.0, form=format_of("otlp-protobuf"))

@@ -66,6 +66,8 @@ KNOWN: list[tuple[str, dict[str, Any], bytes]] = [
         b"\x0a\x06\x08\x02\x12\x02no",
     ),
     ("Status", {"code": 3, "message": "no"}, b"\x08\x03\x12\x02no"),
+    # A byte of seven bits is the last one, all of which are set here.
+    ("Status", {"code": 127 << 7}, b"\x08\x80\x7f"),
     (
         "LogRecord",
         {"timeUnixNano": 1, "severityNumber": 9, "eventName": "e"},
@@ -81,6 +83,19 @@ def test_a_message_is_the_bytes_that_the_format_says() -> None:
         assert decode(kind, content) == message, content
 
 
+def test_what_says_nothing_is_left_out_but_of_a_choice() -> None:
+    """As generated encoders do; the member of a `oneof` says which one it is."""
+    said = {"rejectedLogRecords": 0, "errorMessage": ""}
+    assert encode("PartialSuccess", said) == b""
+    assert encode("AnyValue", {"stringValue": ""}) == b"\x0a\x00"
+
+
+def test_a_number_has_64_bits() -> None:
+    """What stands above them in its last byte is dropped, as parsers do."""
+    content = b"\x08" + b"\x80" * 9 + b"\x02"
+    assert decode("Status", content) == {"code": 0}
+
+
 def test_a_field_that_is_not_known_is_passed_over() -> None:
     """A later version of the protocol has more of them, of every wire type."""
     unknown = b"\xf8\x01\x96\x01" + b"\xf9\x01" + bytes(8) + b"\xfa\x01\x02ab"
@@ -90,6 +105,7 @@ def test_a_field_that_is_not_known_is_passed_over() -> None:
 
 def test_what_is_cut_is_no_message() -> None:
     """Half an answer acknowledges nothing."""
-    for wrong in (b"\x0a\x05a", b"\x0a", b"\x0a\xff", b"\x0b\x01a"):
+    # The last one is text of a wire type that holds numbers.
+    for wrong in (b"\x0a\x05a", b"\x0a", b"\x0a\xff", b"\x0b\x01a", b"\x08\x01"):
         with pytest.raises(ValueError):
             decode("Scope", wrong)

@@ -428,6 +428,7 @@ def test_json_that_calls_itself_a_page_is_none() -> None:
     for body, length, expected in (
         (b"{}", "2", False),
         (b" []", "", False),
+        (b" []", "3", False),
         (b"{}", "", False),
         (b"", "0", False),
         (b"", "", True),
