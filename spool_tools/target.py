@@ -103,7 +103,10 @@ def _check(home: Home, app: str | None, *, changes: bool, must_exist: bool) -> N
     if _is_home(home, names):
         return
     if must_exist:
-        unused = f"{home.root} {problem}: nothing is recorded there"
+        path = home.root
+        if not problem and os.path.lexists(home.spool):
+            path, problem = home.spool, directory_problem(os.lstat(home.spool))
+        unused = f"{path} {problem}: nothing is recorded there"
         raise NoSuchSpoolError(unused if problem else _nothing(home, app))
     if changes and names:
         # A directory of a user's own may well have a `ledger` in it.
@@ -126,7 +129,7 @@ def _nothing(home: Home, app: str | None) -> str:
     """What to say of a spool that is not there, and which ones are."""
     text = f"there is no spool in {home.root}; {_prospect(home.root)}"
     text = ". ".join([text, *(misread_variables() if app else [])])
-    apps = known_apps() if app else []
+    apps = [each for each in known_apps() if each != app] if app else []
     close = difflib.get_close_matches(app or "", apps, n=1)
     return f"{text}. Did you mean --app {close[0]}?" if close else text + _listed(apps)
 

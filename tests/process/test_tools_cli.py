@@ -99,6 +99,23 @@ def test_no_such_spool_is_exit_code_3(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["files", "notes"]
 
 
+def test_a_spool_that_is_a_link_is_named_before_there_is_a_ledger(
+    tmp_path: Path,
+) -> None:
+    """No program makes another one beside it, whatever it records."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "app").mkdir(mode=0o700)
+    (tmp_path / "app" / "spool").symlink_to(tmp_path / "elsewhere")
+    for name in ("status", "verify"):
+        told = tool(name, "--app", "app", TELEMETRY_HOME=str(tmp_path))
+        assert told.code == 3
+        assert f"{tmp_path}/app/spool is no directory (a symbolic" in told.err
+    (tmp_path / "app" / "spool").unlink()
+    (tmp_path / "app" / "spool").mkdir(mode=0o700)
+    told = tool("status", "--app", "app", TELEMETRY_HOME=str(tmp_path))
+    assert (told.code, "Did you mean" in told.err) == (3, False)
+
+
 def test_a_misspelt_app_is_guessed(tmp_path: Path) -> None:
     """Nobody knows by heart where the state directory is."""
     with client_of(tmp_path / "frobnicate", "", events=1):
