@@ -177,8 +177,7 @@ class Drain:
         except Halted as halted:
             if halted.stopped == "deadline":
                 self._land_the_accepted()
-            if halted.stopped in {"waiting", "paused"}:
-                self._note_answers()
+            self._note_answers()
             if halted.stopped != "off":
                 self._blame()  # else no dead letter is written any more
             if halted.stopped == "deadline" and self._evidence.row:

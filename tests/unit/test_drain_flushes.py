@@ -127,6 +127,15 @@ def test_a_limit_of_one_request_a_flush_breaks_up_nothing(
     assert spool.left() == (330, 20, 0)
 
 
+def test_a_try_that_time_ended_stays_counted_behind_answers_of_one_kind(
+    tmp_path: Path,
+) -> None:
+    """The range is cut the next time, or it could end each flush."""
+    spool = Spool(tmp_path / "home", [10, 10, 10, 10])
+    spool.drain(in_turn(OK, status(503), OK, status(503), then=lambda _: DEADLINE))
+    assert [known.tries for known in spool.announced()] == [0, 1]
+
+
 def test_what_was_set_aside_is_not_taken_for_what_was_never_answered(
     tmp_path: Path,
 ) -> None:
