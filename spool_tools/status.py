@@ -229,6 +229,7 @@ def _facts(
         plan=plan,
         refused=tuple(name for name, count in refused_since.items() if count)
         or tuple(_short_of(home, state)),
+        records_again=_records_again(home) and not is_short_of_room(home.root),
         pending=census.pending,
         is_flushing=holder.state == "running",
         stopped_pid=holder.pid if holder.is_stopped and holder.pid else 0,
@@ -248,6 +249,19 @@ def _facts(
         lacks=_lacking(mistakes),
         mistaken=_mistaken(mistakes),
     )
+
+
+def _records_again(home: Home) -> bool:
+    """Whether a segment was written behind the last refusal that was counted."""
+
+    def written(path: str) -> int:
+        try:
+            return os.stat(path).st_mtime_ns
+        except OSError:
+            return 0  # it was deleted meanwhile
+
+    last = max((written(home.segment(n)) for n in segment_names(home)), default=0)
+    return last > written(home.refused)
 
 
 def _short_of(home: Home, state: DeliveryState) -> Iterator[str]:

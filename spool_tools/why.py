@@ -46,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     plan: when a flush last began or ended, which never finished, when the next may begin
     refused: reasons for which events were refused since the last flush; `no_room`: none
         is counted, and the disk has hardly any room
+    records_again: whether an event was recorded behind the last refusal, and the disk has room
     deletions, deletion_answer: requests that a server delete what it has, which wait, and
         what came of the last try
     stopped_pid: the process that flushes, if a signal stopped it
@@ -70,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     unusable: str = ""
     plan: Schedule = msgspec.field(default_factory=Schedule)
     refused: tuple[str, ...] = ()
+    records_again: bool = False
     pending: int = 0
     is_flushing: bool = False
     stopped_pid: int = 0
@@ -99,6 +101,11 @@ _FULL = {
     "no_room": "new events may be refused, as the disk is full, or nearly so, of data or "
     "of files",
 }
+# The same, where a later event was recorded.
+_WAS_FULL = {
+    "disk_error": "events were refused since the last flush, as the disk was full, or "
+    "could not be written; later ones are recorded",
+}
 
 
 def why(facts: Facts) -> Why:
@@ -124,7 +131,8 @@ def _strongest(facts: Facts) -> Why:
     if facts.home_problem:
         return Why("home", f"nothing is recorded: {facts.home_problem}")
     found = _why(facts)
-    for reason, said in _FULL.items():
+    full = _FULL | _WAS_FULL if facts.records_again else _FULL
+    for reason, said in full.items():
         if reason in facts.refused:
             found = Why(found.code, f"{said}; {found.sentence}")
     if facts.has_unreadable:

@@ -39,6 +39,20 @@ def equation(line: dict[str, int]) -> tuple[int, ...]:
     return tuple(line[name] for name in names)
 
 
+def test_a_refusal_is_of_the_past_once_a_later_event_is_recorded(home: Path) -> None:
+    """A limit of file sizes in one run is no full disk, and no flush may come for hours."""
+    with client_of(home, "", events=1):
+        pass
+    refusals.count(str(home / "refused"), [("disk_error", 1)])
+    segment = home / "spool" / segment_names(Home(str(home)))[0]
+    os.utime(segment, ns=(1, 1))
+    assert "new events are refused" in tool("status", home=home).line["why"]
+    with client_of(home, "", events=1):
+        pass
+    os.utime(home / "refused", ns=(1, 1))
+    assert "; later ones are recorded; " in tool("status", home=home).line["why"]
+
+
 def test_it_says_what_was_recorded_and_what_became_of_it(home: Path) -> None:
     """The first question of whoever looks after a spool."""
     with Server() as server, client_of(home, server.url, events=5) as client:

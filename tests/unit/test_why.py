@@ -73,6 +73,16 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"refused": ("spool_full",)}, "due", "refused, as the spool is full; events wait"),
     ({"refused": ("disk_error",)}, "due", "refused, as the disk is full"),
     (
+        {"refused": ("disk_error",), "records_again": True},
+        "due",
+        "as the disk was full, or could not be written; later ones are recorded; events",
+    ),
+    (
+        {"refused": ("spool_full",), "records_again": True},
+        "due",
+        "new events are refused, as the spool is full",
+    ),
+    (
         {"refused": ("no_room",)},
         "due",
         "may be refused, as the disk is full, or nearly so",
