@@ -183,6 +183,7 @@ def _why(facts: Facts) -> Why:
         _misconfigured(facts)
         or _refused_or_failed(facts)
         or _set_aside_ledger(facts)
+        or _failed_before(facts)
         or Why("due" if _is_due(facts) else "scheduled", f"events wait: {_next(facts)}")
     )
 
@@ -280,6 +281,24 @@ def _refused_or_failed(facts: Facts) -> Why | None:
                 problem = f"{where} gave {detail}"
         return Why("deadline", f"{problem}; {following}; {advice}")
     return None
+
+
+def _failed_before(facts: Facts) -> Why | None:
+    """The last flush failed, and the ledger that said why is gone."""
+    count = _failures_of_old(facts)
+    if not count:
+        return None
+    which = "the last flush" if count == 1 else f"{count} flushes in a row"
+    return Why(
+        "failed_before",
+        f"{which} delivered nothing; why went with the ledger, as telemetry was turned "
+        f"off, or the ledger was lost: `spool-tools flush` says it; {_next(facts)}",
+    )
+
+
+def _failures_of_old(facts: Facts) -> int:
+    """Flushes in a row that delivered nothing, where the ledger knows of none."""
+    return 0 if facts.state.stopped else facts.plan.failures(facts.plan.destination)
 
 
 def _never_finished(facts: Facts) -> Why | None:
@@ -451,7 +470,7 @@ def _next(facts: Facts) -> str:
     if _is_due(facts):
         due = "a flush is due: the program begins it as it ends, or in its next run, "
         due += "if it is not manual"
-        if facts.state.stopped:
+        if facts.state.stopped or _failures_of_old(facts):
             return due + _others(facts)
         if facts.plan.last:
             return f"{due}; the end of the last one is not known: {_UNKNOWN_END}"

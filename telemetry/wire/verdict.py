@@ -87,7 +87,8 @@ _DOUBTS = {
     "incomplete": "the answer was cut short",
     "truncated": "the answer is too long to be read",
     "coding": "the answer's content coding is unknown or broken",
-    "html": "the answer is a web page, as of a login or a proxy: check the endpoint",
+    "html": "the answer is a web page, or is called one (Content-Type), as of a login or "
+    "a proxy: check the endpoint",
     "unreadable": "the answer does not say which events were accepted",
 }
 # Why a flush ended that had no time to wait longer for an answer.

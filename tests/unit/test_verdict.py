@@ -330,7 +330,10 @@ DETAILS = [
     (answer(399, location="/moved"), "HTTP 399 to /moved"),
     (
         answer(201, b"<p>", location="/made"),
-        "HTTP 201, but the answer is a web page, as of a login or a proxy: check the endpoint: <p>",
+        (
+            "HTTP 201, but the answer is a web page, or is called one (Content-Type), as "
+            "of a login or a proxy: check the endpoint: <p>"
+        ),
     ),
     (answer(503, redirected=True), "HTTP 503 by way of a redirect"),
     (answer(10**300), "HTTP 1" + "0" * 199),

@@ -41,6 +41,13 @@ def with_another(waits: int) -> dict[str, Any]:
     return {"plan": found}
 
 
+def failed(failures: int, *, until: float) -> dict[str, Any]:
+    """Flushes that failed; the ledger that knew why is not there any more."""
+    found = Schedule()
+    found.end("0" * 8, NOW - 1, failures=failures, until=until)
+    return {"plan": found, "state": DeliveryState()}
+
+
 # What is wrong, the word for it, and what the sentence has to say.
 CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"off": "DO_NOT_TRACK=1", "has_sqlite": False}, "off", "DO_NOT_TRACK=1"),
@@ -294,6 +301,16 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "flushers do not finish, or cannot be started",
     ),
     ({**plan(at=NOW + 7200), **after("", "drained")}, "scheduled", "in 2 hours"),
+    (
+        failed(1, until=NOW + 7200),
+        "failed_before",
+        "`spool-tools flush` says it; the next flush may begin in 2 hours",
+    ),
+    (
+        failed(3, until=NOW - 1),
+        "failed_before",
+        "flush` says it; a flush is due: the program begins it as it ends, or in its next",
+    ),
     ({**plan(at=NOW + 10**9), **after("", "drained")}, "due", "is due"),
     ({"mode": "manual", **after("", "drained")}, "due", "only a flush that is asked"),
 ]
