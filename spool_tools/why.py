@@ -46,7 +46,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     plan: when a flush last began or ended, which never finished, when the next may begin
     refused: reasons for which events were refused since the last flush; `no_room`: none
         is counted, and the disk has hardly any room
-    records_again: whether an event was recorded behind the last refusal, and the disk has room
+    records_again: an event was recorded behind the last refusal, and the disk has room
     deletions, deletion_answer: requests that a server delete what it has, which wait, and
         what came of the last try
     stopped_pid: the process that flushes, if a signal stopped it
