@@ -239,7 +239,7 @@ def _facts(
         set_aside_reasons=tuple(dict.fromkeys(each.reason for each in aside)),
         ledgers_aside=tuple(set_aside_names(home.ledger)),
         is_ledger_unreadable=not spool.has_ledger,
-        has_unreadable=bool(_unreadable(spool)),
+        has_unreadable=bool(spool.unreadable()),
         has_sqlite=find_spec("_sqlite3") is not None,
         load_problem=load_problem,
         endpoint=endpoint,

@@ -236,7 +236,9 @@ def test_whatever_cannot_be_read_is_told_once(sound: Path, tmp_path: Path) -> No
     home = damaged(sound, "segment: a directory", tmp_path / "segment")
     seen = at_terminal("status", home=home)
     assert seen.safe().count("is no regular file") == 1
-    assert len(tool("status", home=home).line["unreadable"]) == 1
+    told = tool("status", home=home).line
+    assert len(told["unreadable"]) == 1
+    assert "what `unreadable` names is neither sent nor counted" in told["why"]
     assert "byte 0" not in at_terminal("verify", home=home).safe()
     home = damaged(sound, "ledger: a file", tmp_path / "ledger")
     seen = at_terminal("verify", home=home)

@@ -291,6 +291,7 @@ def test_a_ledger_that_another_program_holds_is_told(
         told = tool("status", "--json", home=home).line
         assert told["why_code"] == "unusable"
         assert "another program holds the ledger (database is locked)" in told["why"]
+        assert "`chown`" not in told["why"]
         read.close()
     assert tool("status", "--json", home=home).line["why_code"] != "unusable"
 
