@@ -229,7 +229,9 @@ def _facts(
         plan=plan,
         refused=tuple(name for name, count in refused_since.items() if count)
         or tuple(_short_of(home, state)),
-        records_again=_records_again(home) and not is_short_of_room(home.root),
+        records_again="disk_error" in refused_since
+        and not is_short_of_room(home.root)
+        and _records_again(home),
         pending=census.pending,
         is_flushing=holder.state == "running",
         stopped_pid=holder.pid if holder.is_stopped and holder.pid else 0,

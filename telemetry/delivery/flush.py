@@ -168,7 +168,7 @@ class _Flush(NamedTuple):
             poster = self._poster(transport, self._noting_progress(plan, allowed))
             progress.poster = poster
             # Flushes that do not finish may all end on what they begin with.
-            begins_new = plan.starts > 1 and plan.starts % 2 == 1
+            begins_new = plan.is_every_other
             drain = self._drain_of(
                 books,
                 poster,

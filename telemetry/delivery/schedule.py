@@ -217,8 +217,20 @@ class Schedule:
     def fall_short(self) -> None:
         """A flush at a program's end had too little time: a detached one is tried next."""
         if self.starts >= STARTS_MAX:
-            tens = -(-self.starts // _TRY_AGAIN_EVERY) * _TRY_AGAIN_EVERY
-            self.starts = min(tens, _STARTS_LIMIT + 1 - _TRY_AGAIN_EVERY)
+            every = _TRY_AGAIN_EVERY
+            following = -(-self.starts // every) * every
+            self.starts = (
+                following if following < _STARTS_LIMIT else following - 2 * every
+            )
+
+    @property
+    def is_every_other(self) -> bool:
+        """Whether this start is one of every two in a row that did not finish.
+
+        Of flushes at exit and of detached ones each, also where those take turns.
+        """
+        turns = self.starts + self.starts // _TRY_AGAIN_EVERY
+        return self.starts > 1 and turns % 2 == 1
 
     def end_beside(
         self, destination: str, now: float, *, failures: int, until: float

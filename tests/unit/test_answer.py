@@ -90,8 +90,8 @@ def test_a_cut_list_acknowledges_nothing_wherever_it_is_cut() -> None:
         assert refusals(whole[:end]) is None, whole[:end]
 
 
-ACKNOWLEDGED = [b"", b" ", b" " * 1024, b"{}", b"[]", b"null", b'"<html>"', b"OK", b"queued 3 < 5",
-    b"x" * 1024, "völlig".encode(), b'{"ok":"%b"}' % (b"x" * 5000)]  # fmt: skip
+ACKNOWLEDGED = [b"", b" ", b"{}", b"[]", b"null", b'"<html>"', b"OK", b"queued 3 < 5",
+    b" " * 1024, b"x" * 1024, "völlig".encode(), b'{"ok":"%b"}' % (b"x" * 5000)]  # fmt: skip
 NOT_ACKNOWLEDGED = [b"<h2>Log in</h2>", b"<FORM action=/>", b"<!-- c -->", b"<?xml?>",
     b" " * 2000 + b"<html>", b" " * 1025, b"x" * 1025, b"a &lt; b", b"\xff\xfe<\0b\0>\0",
     "<b>".encode("utf-16-be"), "<b>".encode("utf-32"), b"caf\xe9", b"\0", b"a\x1b[2J",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_a_flush_at_exit_that_falls_short_has_a_detached_flusher_tried_next(
     home: Home,
 ) -> None:
     """Three that were killed in a container must not leave a host with a second each."""
-    tried = []
+    tried, others = [], []
     plan = Schedule()
     for _ in range(STARTS_MAX):
         plan.count_start()
@@ -155,6 +156,7 @@ def test_a_flush_at_exit_that_falls_short_has_a_detached_flusher_tried_next(
         tried.append(is_tried)
         plan.begin(OURS, NOW, is_within=not is_tried)
         plan.count_start()
+        others.append(plan.is_every_other)
         plan.at = NOW
         schedule.store(home.next_flush, plan)
         if is_tried:
@@ -164,6 +166,9 @@ def test_a_flush_at_exit_that_falls_short_has_a_detached_flusher_tried_next(
         else:
             schedule.note_cut(home)
     assert tried == [n % 2 == 1 for n in range(220)]
+    # One batch that ends each flush at exit is not what all of them begin with.
+    for taking_turns in (others[2::2], others[3::2]):
+        assert all(a != b for a, b in itertools.pairwise(taking_turns))
     schedule.note_finished(home)
     assert schedule.load(home.next_flush).starts == 0
     schedule.note_ended_within(home, falls_short=True)
