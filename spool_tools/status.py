@@ -148,7 +148,12 @@ def status_of(home: Home) -> Status:
     mistakes = explain.mistakes_of(home)
     off = "" if decision.on else decision.reason
     since = _refused_since(home, spool.snapshot.totals)
-    facts = _facts(spool, census, holder, off, mistakes, refused_since=since)
+    unread = spool.unreadable()
+    facts = _facts(
+        *(spool, census, holder, off, mistakes),
+        refused_since=since,
+        has_unreadable=bool(unread),
+    )
     code, sentence = why(facts)
     return Status(
         home=home.root,
@@ -187,7 +192,7 @@ def status_of(home: Home) -> Status:
         deletions_waiting=facts.deletions,
         deletion_answer=facts.deletion_answer or None,
         foreign=spool.foreign(),
-        unreadable=_unreadable(spool),
+        unreadable=_unreadable(spool, unread),
         mistakes=mistakes,
     )
 
@@ -200,6 +205,7 @@ def _facts(
     mistakes: list[str],
     *,
     refused_since: Mapping[str, int],
+    has_unreadable: bool,
 ) -> Facts:
     home = spool.home
     try:
@@ -241,7 +247,7 @@ def _facts(
         set_aside_reasons=tuple(dict.fromkeys(each.reason for each in aside)),
         ledgers_aside=tuple(set_aside_names(home.ledger)),
         is_ledger_unreadable=not spool.has_ledger,
-        has_unreadable=bool(spool.unreadable()),
+        has_unreadable=has_unreadable,
         has_sqlite=find_spec("_sqlite3") is not None,
         load_problem=load_problem,
         endpoint=endpoint,
@@ -437,9 +443,8 @@ def _census(spool: Spool) -> Census:
     return balanced or census
 
 
-def _unreadable(spool: Spool) -> list[str]:
-    """What could not be read, each thing once."""
-    found = spool.unreadable()
+def _unreadable(spool: Spool, found: list[str]) -> list[str]:
+    """What could not be read, and what came up besides, each thing once."""
     places = [f"/{each.partition(': ')[0]} at byte " for each in found]
     return found + [p for p in spool.problems if not any(at in p for at in places)]
 
