@@ -7,9 +7,6 @@ import itertools
 import math
 import os
 import resource
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import telemetry
 from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import segment_names
+from tests.support.disks import memory_disk
 from tests.support.loopback import Server
 from tests.support.surroundings import (
     bare_environment,
@@ -205,19 +203,9 @@ def test_a_home_that_cannot_be_used_is_refused(kind: str, tmp_path: Path) -> Non
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None or sys.platform != "linux":
-        pytest.skip("mounting a file system needs the superuser, on Linux")
-    options = ["-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", str(place)]
-    done = subprocess.run(["mount", *options], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounting is not permitted: {done.stderr.decode().strip()}")
-    try:
+    with memory_disk(tmp_path / "disk", size_kib=256) as place:
         yield place
-    finally:
         telemetry.get_global_telemetry_client().close()
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_full_disk_refuses_and_counts(small_disk: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import memory_disk
 from tests.support.loopback import Server
 from tests.support.surroundings import PATIENCE_S, REPOSITORY, bare_environment
 
@@ -71,17 +70,8 @@ def test_a_home_that_others_can_write_to_is_told_once(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for what is born with a home, and little more."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=336k", "none", str(place)]
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting needs root")
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("cannot mount here")
-    try:
+    with memory_disk(tmp_path / "disk", size_kib=336) as place:
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_full_disk_is_told_once(small_disk: Path) -> None:

@@ -21,6 +21,7 @@ from telemetry.paths import Home
 from telemetry.spool import frame, refusals
 from telemetry.spool.reader import segment_names
 from tests.support.delivering import KEY, census_of, client_of, record
+from tests.support.disks import memory_disk, mounted
 from tests.support.launching import await_no_flusher
 from tests.support.loopback import Server
 from tests.support.tooling import tool
@@ -38,35 +39,22 @@ SIZE_KIB = 2048
 @pytest.fixture(params=["tmpfs", "ext4"])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB of its own."""
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        pytest.skip("making a file system needs root and mkfs.ext4")
     place = tmp_path / "disk"
-    place.mkdir()
     if request.param == "tmpfs":
-        command = [
-            "mount",
-            "-t",
-            "tmpfs",
-            "-o",
-            f"size={SIZE_KIB}k,nr_inodes=500",
-            "none",
-        ]
-    else:
-        image = tmp_path / "image"
-        with image.open("wb") as file:
-            file.truncate(SIZE_KIB * 1024)
-        # Without a journal there is room for something else.
-        options = ("-q", "-O", "^has_journal", "-m", "0")
-        subprocess.run(["mkfs.ext4", *options, str(image)], check=True)
-        command = ["mount", "-o", "loop", str(image)]
-    done = subprocess.run([*command, str(place)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot mount here: {done.stderr.decode().strip()}")
-    try:
-        (place / "lost+found").exists() and (place / "lost+found").rmdir()
+        with memory_disk(place, size_kib=SIZE_KIB, inodes=500):
+            yield place
+        return
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("there is no mkfs.ext4")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(SIZE_KIB * 1024)
+    # Without a journal there is room for something else.
+    options = ("-q", "-O", "^has_journal", "-m", "0")
+    subprocess.run(["mkfs.ext4", *options, str(image)], check=True)
+    with mounted(place, "-o", "loop", str(image)):
+        (place / "lost+found").rmdir()
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def _fill(disk: Path, name: str = "filler") -> None:

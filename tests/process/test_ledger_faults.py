@@ -20,6 +20,7 @@ from telemetry.books.entries import SegmentEntry, Snapshot, Totals
 from telemetry.books.ledger import Ledger, open_ledger
 from telemetry.books.view import NO_SQLITE, read_snapshot
 from telemetry.errors import LedgerError
+from tests.support.disks import memory_disk
 
 
 if TYPE_CHECKING:
@@ -58,17 +59,8 @@ def run(script: str, *arguments: str) -> str:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[str]:
     """A file system of 1 MiB of its own."""
-    point = f"{tmp_path}/disk"
-    os.mkdir(point)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", point]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode != 0:
-        pytest.skip(f"mounting is not permitted: {done.stderr.strip()}")
-    yield point
-    subprocess.run(["umount", "-l", point], check=True)
+    with memory_disk(tmp_path / "disk", size_kib=1024) as place:
+        yield str(place)
 
 
 def fill(disk: str) -> str:

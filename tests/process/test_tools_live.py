@@ -20,6 +20,7 @@ from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
 from tests.support.delivering import KEY, client_of, letters_of
+from tests.support.disks import mounted
 from tests.support.loopback import Behaviour, Received, Server
 from tests.support.tooling import environment, fingerprint, killed_at_the_end, ran, tool
 from tests.support.writers import Peer, child, plant, segment_of, wait_until
@@ -95,16 +96,8 @@ def test_inspecting_changes_nothing(home: Path) -> None:
 
 def test_a_spool_that_nobody_may_write_is_read(home: Path) -> None:
     """A home on a medium that is read-only, or a copy of somebody else's."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    options = ["mount", "--bind", "-o", "ro", str(home), str(home)]
-    done = subprocess.run(options, capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot mount here: {done.stderr.decode().strip()}")
-    try:
+    with mounted(home, "--bind", "-o", "ro", str(home)):
         read = {command: ran(*command, home=home) for command in INSPECTING}
-    finally:
-        subprocess.run(["umount", str(home)], check=True)
     for command, done_there in read.items():
         again = tool(*command, home=home)
         assert done_there.code in {0, 1}, command

@@ -18,6 +18,7 @@ from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
 from tests.support.delivering import KEY, census_of, client_of
+from tests.support.disks import memory_disk
 from tests.support.loopback import Server
 from tests.support.tooling import Ran, fingerprint, process, tool
 from tests.support.writers import within
@@ -309,12 +310,7 @@ def test_purges_at_once_count_everything_once(tmp_path: Path) -> None:
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system without a free byte, and a spool on it."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=2048k", "none", str(place)]
-    if os.geteuid() != 0 or subprocess.run(options, check=False).returncode:
-        pytest.skip("making a file system needs root")
-    try:
+    with memory_disk(tmp_path / "disk", size_kib=2048) as place:
         home = place / "home"
         with Server(bad.reply(422)) as server:
             for number in range(5):
@@ -329,8 +325,6 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
                     pass
         os.close(filler)
         yield home
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize("command", [*INSPECTING, *CHANGING], ids=" ".join)
