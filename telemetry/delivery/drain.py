@@ -69,7 +69,7 @@ from telemetry.delivery.gathering import Gathering
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment, Part
 from telemetry.errors import SpoolError
 from telemetry.spool.reader import segment_names
-from telemetry.wire.retry import Halted, Poster, Sent
+from telemetry.wire.retry import Halted, Poster, Sent, is_limit
 from telemetry.wire.verdict import ABOUT_WHO_ASKS, REFUSALS, SLOW, Action, Verdict
 
 
@@ -533,7 +533,9 @@ class Drain:
         # One that was set aside before is not waited for: its parts are tried at once.
         is_new = not (verdict.narrow and batch.known.reason)
         if verdict.action is Action.WAIT and is_new:
-            is_borne = len(self._evidence.row) < bound(verdict)
+            # Those that were under way at once met one moment of a server with a limit.
+            most = bound(verdict) + is_limit(verdict)
+            is_borne = len(self._evidence.row) < most
             if verdict.narrow and (is_borne or self._may_compare(verdict)):
                 elsewhere, self._compared = self._compared, None
                 elsewhere = elsewhere or self._compare(verdict)

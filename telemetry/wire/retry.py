@@ -1,8 +1,9 @@
 """One request and its retries: the only user of tenacity.
 
 Within one flush a request that has to wait is tried again under full jitter, or when
-the server said, until the deadline. Before each try consent is asked for: turned off in
-the middle of a drain, the next request does not happen.
+the server said, until the deadline. A server that accepted others, and then limits how
+many it takes, gets one at a time, behind a pause each. Before each try consent is asked
+for: turned off in the middle of a drain, the next request does not happen.
 """
 
 from __future__ import annotations
@@ -29,6 +30,21 @@ FAIR = 3
 # than so many seconds, does not begin: the server would store it, and get it again.
 _ENDS_IN = 1.5
 _ENDS_IN_S = 0.05
+# A server that accepted others may say by these that it limits how many it takes.
+_LIMITS = frozenset({"429", "503"})
+# The pause before each request to it: doubled by each such answer that follows one, a
+# fifth less with each acceptance, and none below the least. It takes no more than a tenth
+# of the time that is left.
+_PACE_FIRST_S = 0.5
+_PACE_MAX_S = 2.0
+_PACE_LEAST_S = 0.05
+_PACE_SHARE = 10
+
+
+def is_limit(verdict: Verdict) -> bool:
+    """Whether it is likely to be another answer behind the pause of a `Poster`."""
+    asked_s = verdict.retry_after_s or 0.0
+    return verdict.reason in _LIMITS and asked_s <= _PACE_MAX_S
 
 
 class Starts(Protocol):
@@ -68,8 +84,7 @@ class Poster:
     `allowed` is asked before each try. `clock` is seconds since 1970, `monotonic`
     seconds. `ends` says when the flush is over, a time of the latter, which another
     thread may bring forward. `requests` counts the tries, `slowest_s` is the longest that
-    an accepting answer took, and `at_once` how many may be under way. No text of a
-    verdict holds `own_key`.
+    an accepting answer took. No text of a verdict holds `own_key`.
     """
 
     def __init__(
@@ -89,7 +104,11 @@ class Poster:
     ) -> None:
         self.requests = 0
         self.slowest_s = 0.0
-        self.at_once = transport.at_once
+        # Acceptances since the pace was last kept.
+        self._accepted = 0
+        self._pace_s = 0.0
+        # Whether the server has said so since a request was sent.
+        self._is_limited = False
         self._own_key = own_key
         self._logger = logger
         self._transport = transport
@@ -102,8 +121,19 @@ class Poster:
         self._ends = ends
         self._form = form
 
+    @property
+    def at_once(self) -> int:
+        """How many requests may be under way: one more with each acceptance."""
+        return 1 if self._pace_s else min(1 + self._accepted, self._transport.at_once)
+
     def send(self, request: Request) -> Sent:
-        """Begin one try. Raises Halted if consent or time do not allow it."""
+        """Begin one try, behind a pause where the server limits how many it takes.
+
+        Raises Halted if consent or time do not allow it.
+        """
+        self._is_limited = False
+        if self._ends() - self._monotonic() >= _PACE_SHARE * self._pace_s > 0:
+            self._sleep(self._pace_s)
         if not self._allowed():
             raise Halted("off")
         now = self._monotonic()
@@ -154,6 +184,15 @@ class Poster:
             raise Halted("deadline", slow)
         if verdict.action is Action.ACCEPTED:
             self.slowest_s = max(self.slowest_s, had_s)
+            self._accepted = 0 if self._pace_s else self._accepted + 1
+            self._pace_s *= 0.8
+            if self._pace_s < _PACE_LEAST_S:
+                self._pace_s = 0.0
+        elif verdict.reason in _LIMITS and self.slowest_s and not self._is_limited:
+            # What was under way meanwhile counts once.
+            self._is_limited = True
+            pace_s = max(_PACE_FIRST_S, 2 * self._pace_s, verdict.retry_after_s or 0.0)
+            self._pace_s = min(pace_s, _PACE_MAX_S)
         return verdict
 
     def post(self, request: Request) -> Verdict:

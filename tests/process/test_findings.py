@@ -464,3 +464,24 @@ def test_a_flush_that_delivers_before_it_is_killed_is_no_suspect(
     assert census_of(Path(home.root)).delivered >= 1
     plan = schedule.load(home.next_flush)
     assert (plan.never_ended_within, plan.starts) == (0, 1)
+
+
+def test_a_limit_of_requests_is_no_end_of_a_flush(tmp_path: Path) -> None:
+    """It took what the limit bears at once, and ended: one batch of thousands a launch."""
+    left, last = 1.0, time.monotonic()
+
+    def choose(request: Received) -> Behaviour:
+        nonlocal left, last
+        left = min(left + 5 * (request.time - last), 1.0)
+        last = request.time
+        if left < 1:
+            return bad.reply(429)
+        left -= 1
+        return FINE
+
+    with Server(choose=choose) as server:
+        with client_of(
+            tmp_path / "home", server.url, events=60, batch_events_max=5
+        ) as client:
+            report = client.flush(timeout_s=60)
+    assert (report.delivered, report.pending) == (60, 0)

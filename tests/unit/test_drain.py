@@ -924,12 +924,17 @@ def test_a_server_that_accepts_some_and_names_a_time_then_is_obeyed(
     assert (spool.left(), spool.verdict.retry_after_s) == ((41, 1, 0), None)
 
 
-def test_a_server_that_breaks_down_sees_four_more_requests(tmp_path: Path) -> None:
-    """The four that were under way; then none is sent, and none is held against."""
+def test_a_server_that_breaks_down_sees_five_more_requests(tmp_path: Path) -> None:
+    """The four that were under way, and a probe; then none is sent, or held against."""
     spool = Spool(tmp_path / "home", [1] * 60)
     server = spool.drain(lambda numbers: OK if numbers[0] < 8 else status(503))
-    assert server.posted[8:] == ["8 503", "9 503", "10 503", "11 503"]
+    assert server.posted[8:] == ["8 503", "9 503", "10 503", "11 503", "59 503"]
     assert (spool.stopped, spool.left()) == ("waiting", (8, 52, 0))
+    # A probe would come before the time that it asks for.
+    spool = Spool(tmp_path / "later", [1] * 60)
+    later = status(503, asked_s=30)
+    server = spool.drain(lambda numbers: OK if numbers[0] < 8 else later)
+    assert server.posted[8:] == ["8 503", "9 503", "10 503", "11 503"]
     # One batch that failed among others that did not is set aside.
     spool = Spool(tmp_path / "other", [1] * 20)
     server = spool.drain(refusing([8], status(503)))

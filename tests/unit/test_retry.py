@@ -31,7 +31,7 @@ class Server:
             allowed=lambda: True,
             clock=lambda: self.now,
             monotonic=lambda: self.now,
-            sleep=lambda _: None,
+            sleep=self.pause,
             ends=lambda: ends_s,
         )
 
@@ -45,6 +45,9 @@ class Server:
             return outcome if took_s < timeout_s else LATE
 
         return answer
+
+    def pause(self, seconds: float) -> None:
+        """Time stands still."""
 
 
 def test_no_request_begins_that_would_not_end() -> None:
@@ -91,3 +94,88 @@ def test_a_request_that_its_flush_cut_is_held_against_it_only_if_it_had_time(
     assert halted.value.verdict is not None
     assert halted.value.verdict.narrow is is_fair
     assert is_fair == (1.0 - answered_s >= FAIR * answered_s)
+
+
+class Limited(Server):
+    """Takes `burst` requests, and one more each `every_s`; an answer takes a millisecond."""
+
+    def __init__(self, *, burst: int, every_s: float, ends_s: float = 60.0) -> None:
+        super().__init__(ends_s)
+        self.at_once = 4
+        self.left, self.every_s, self.burst = float(burst), every_s, burst
+        self.pauses: list[float] = []
+        self.asked = 0
+        self.headers: dict[str, str] = {}
+
+    def start(
+        self, body: bytes, *, key: str, timeout_s: float, spool_range: str
+    ) -> Callable[[], Outcome]:
+        self.asked += 1
+        self.now += 0.001
+        self.left = min(self.left + 0.001 / self.every_s, self.burst)
+        if self.left < 1:
+            return lambda: Reply(429, self.headers, b"", complete=True)
+        self.left -= 1
+        return lambda: OK
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+        self.left = min(self.left + seconds / self.every_s, self.burst)
+
+
+@pytest.mark.parametrize("every_s", [0.02, 0.1, 0.5, 1.0, 2.0])
+def test_a_server_that_limits_requests_gets_about_as_many_as_it_takes(
+    every_s: float,
+) -> None:
+    """Not all at once, of which it takes one; and not one in two seconds where it takes ten."""
+    server = Limited(burst=3, every_s=every_s)
+    accepted = 0
+    while server.now < 20.0:
+        accepted += server.poster.post(REQUEST).action is Action.ACCEPTED
+    assert accepted >= min(20.0 / every_s, 200.0) / 3
+    assert server.asked <= 2 * accepted
+
+
+def test_no_pause_is_kept_that_takes_more_than_a_tenth_of_what_is_left() -> None:
+    """A flush at the end of a program has a second."""
+    server = Limited(burst=1, every_s=100.0, ends_s=1.0)
+    for _ in range(5):
+        server.poster.post(REQUEST)
+    assert server.pauses == []
+    server = Limited(burst=1, every_s=100.0, ends_s=12.0)
+    for _ in range(6):
+        server.poster.post(REQUEST)
+    assert server.pauses == [0.5, 1.0]
+
+
+def test_requests_under_way_at_once_meet_one_limit() -> None:
+    """They are answered with 429 because of one another: one pause is what that tells."""
+    server = Limited(burst=4, every_s=100.0)
+    assert server.poster.at_once == 1
+    for _ in range(4):
+        server.poster.post(REQUEST)
+    assert server.poster.at_once == 4
+    for sent in [server.poster.send(REQUEST) for _ in range(4)]:
+        server.poster.answer(sent)
+    assert server.poster.at_once == 1
+    server.poster.send(REQUEST)
+    assert server.pauses == [0.5]
+
+
+def test_a_pause_is_as_long_as_the_server_asks_for_within_a_bound() -> None:
+    """What it asks beyond that ends a flush, and holds until the next one."""
+    for asked, pause_s in ("1", 1.0), ("90", 2.0):
+        server = Limited(burst=1, every_s=100.0)
+        server.headers = {"retry-after": asked}
+        for _ in range(3):
+            server.poster.post(REQUEST)
+        assert server.pauses == [pause_s]
+
+
+def test_a_server_that_never_accepted_is_given_no_pauses_here() -> None:
+    """How many requests such a server sees is what the drain bounds."""
+    server = Limited(burst=0, every_s=100.0)
+    for _ in range(4):
+        server.poster.post(REQUEST)
+    assert (server.pauses, server.poster.at_once) == ([], 1)
