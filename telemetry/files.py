@@ -76,8 +76,10 @@ move_over_open = _system.move_over_open
 # (source, target): give the file this name; FileExistsError where it is taken. The
 # old name may remain.
 move_if_free = _system.move_if_free
-# (directory, target): the files have moved on return, and those that are in use have
-# been given up by their writers. On POSIX the directory has moved itself.
+# (directory, target): the directory has moved on return, or on POSIX all that is in it.
+move_directory = _system.move_directory
+# (directory, target): the same; those in use have been given up by their writers. On
+# Windows the files alone move.
 move_files = _system.move_files
 # (path): a file that could not be removed holds no event any more, where it is only
 # in use. Raises nothing.

@@ -6,6 +6,7 @@ what the functions promise. Nothing here waits or knows what a file is for.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -131,8 +132,21 @@ def move_if_free(source: str, target: str) -> None:
         os.rename(source, target)
 
 
-def move_files(source: str, target: str) -> None:
-    os.rename(source, target)
+def move_directory(source: str, target: str) -> None:
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV or not os.path.isdir(source):
+            raise
+        # overlayfs renames no directory of an image's layer, but the files in it. Killed
+        # in between, the next call moves the others, to a name of its own.
+        os.mkdir(target, 0o700)
+        for name in os.listdir(source):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{source}/{name}", f"{target}/{name}")
+
+
+move_files = move_directory
 
 
 def erase(path: str) -> None:

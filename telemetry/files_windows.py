@@ -197,6 +197,9 @@ def move_if_free(source: str, target: str) -> None:
     os.rename(source, target)
 
 
+move_directory = os.rename
+
+
 def move_files(source: str, target: str) -> None:
     os.mkdir(target, 0o700)
     for name in os.listdir(source):

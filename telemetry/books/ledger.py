@@ -31,7 +31,12 @@ from diskcache.core import MODE_RAW
 from telemetry.books import view
 from telemetry.books.entries import Snapshot
 from telemetry.errors import LedgerError, LedgerMalformedError
-from telemetry.files import make_directory, make_empty, sync_directory
+from telemetry.files import (
+    make_directory,
+    make_empty,
+    move_directory,
+    sync_directory,
+)
 
 
 # Every one of diskcache's settings, then the pragmas that it would leave to the build.
@@ -234,7 +239,7 @@ def _set_aside(directory: str) -> None:
     directory = os.path.abspath(directory)
     parent = os.path.dirname(directory)
     with view.translated(directory):
-        os.rename(directory, f"{directory}{view.ASIDE_INFIX}{time.time_ns()}")
+        move_directory(directory, f"{directory}{view.ASIDE_INFIX}{time.time_ns()}")
         for older in view.set_aside_names(directory)[:-_ASIDE_MAX]:
             shutil.rmtree(f"{parent}/{older}", ignore_errors=True)
             with contextlib.suppress(OSError):  # a file or a link was in its place

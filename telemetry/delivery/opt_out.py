@@ -1,8 +1,9 @@
 """Opting out: recording stops at once, then what was kept is removed.
 
     choice     `consent` says `off`, and that the removal is not finished
-    rename     `spool/` is set aside in one step: every writer sees at its next event
-               that its segment's path leads elsewhere, and reads the choice
+    rename     `spool/` is set aside, in one step where that can be: every writer sees
+               at its next event that its segment's path leads elsewhere, and reads the
+               choice
     remove     under the flush lock: segments, dead letters, quarantine, ledger, and
                the user's id
     choice     `consent` says `off`, and nothing more
@@ -285,8 +286,9 @@ def is_empty_file(path: str) -> bool:
 def set_aside(home: Home) -> None:
     """`spool/` is empty on return, in one step; what it held has another name.
 
-    Raises OSError; nothing has changed then. On Windows files move one by one, and a
-    live segment stays, which its writer abandons.
+    Raises OSError; nothing has changed then. In a layer of an image, and on Windows,
+    files move one by one: then some may have moved. A live segment stays on Windows,
+    which its writer abandons.
     """
     if os.path.islink(home.spool) or not os.path.isdir(home.spool):
         return  # nothing of ours is in it
