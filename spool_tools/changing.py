@@ -38,12 +38,14 @@ class Holder(NamedTuple):
 
     problem: why the file system cannot lock; empty: it can, or that is not known
     is_stopped: whether that process was stopped by a signal, and keeps the lock
+    age_s: how long that process has run; 0.0: unknown
     """
 
     state: str
     pid: int | None = None
     problem: str = ""
     is_stopped: bool = False
+    age_s: float = 0.0
 
 
 def flush_lock_holder(home: Home) -> Holder:
@@ -72,7 +74,9 @@ def flush_lock_holder(home: Home) -> Holder:
     finally:
         os.close(descriptor)
     pid = _holding_process(os.path.realpath(home.flush_lock))
-    return Holder("running", pid, is_stopped=pid is not None and _is_stopped(pid))
+    state, age_s = ("", 0.0) if pid is None else _state_and_age_s(pid)
+    # Suspended by Ctrl-Z or SIGSTOP.
+    return Holder("running", pid, is_stopped=state == "T", age_s=age_s)
 
 
 def _holding_process(path: str) -> int | None:
@@ -93,14 +97,16 @@ def _holding_process(path: str) -> int | None:
     return None
 
 
-def _is_stopped(pid: int) -> bool:
-    """Whether the process is suspended (Ctrl-Z, SIGSTOP), as Linux tells."""
+def _state_and_age_s(pid: int) -> tuple[str, float]:
+    """The state of a process as Linux writes it, and the seconds since its start."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             # Behind the name, which is in parentheses and may hold anything.
-            return file.read().rpartition(b")")[2].split()[:1] == [b"T"]
-    except OSError:
-        return False  # it has ended
+            fields = file.read().rpartition(")")[2].split()
+        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return fields[0], time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+    except (OSError, ValueError, IndexError):
+        return "", 0.0  # it has ended
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:

@@ -35,6 +35,7 @@ from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
 from telemetry.delivery.forgetting import last_try
 from telemetry.delivery.opt_out import requests_waiting
+from telemetry.delivery.schedule import Schedule
 from telemetry.delivery.upkeep import is_short_of_room, is_spool_full
 from telemetry.errors import ConfigError, HomeError
 from telemetry.files import directory_problem, open_regular, refuse_below_others
@@ -240,7 +241,9 @@ def _facts(
         and _records_again(home),
         pending=census.pending,
         is_flushing=holder.state == "running",
-        stopped_pid=holder.pid if holder.is_stopped and holder.pid else 0,
+        flusher_pid=holder.pid or 0,
+        is_stopped=holder.is_stopped,
+        silent_s=_silent_s(home, holder, plan, now),
         deletions=len(requests_waiting(home)),
         deletion_answer=last_try(home).said,
         set_aside=sum(each.count for each in aside),
@@ -261,15 +264,28 @@ def _facts(
 
 def _records_again(home: Home) -> bool:
     """Whether a segment was written behind the last refusal that was counted."""
+    segments = [_written_ns(home.segment(name)) for name in segment_names(home)]
+    return max(segments, default=0) > _written_ns(home.refused)
 
-    def written(path: str) -> int:
-        try:
-            return os.stat(path).st_mtime_ns
-        except OSError:
-            return 0  # it was deleted meanwhile
 
-    last = max((written(home.segment(n)) for n in segment_names(home)), default=0)
-    return last > written(home.refused)
+def _written_ns(path: str) -> int:
+    """When a file was last written, ns since 1970; 0 if it is gone."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _silent_s(home: Home, holder: Holder, plan: Schedule, now: float) -> float:
+    """For how long the holder of the flush lock has written nothing; 0.0: it has not it.
+
+    A tool that has just taken the lock was not silent before its start.
+    """
+    if holder.state != "running":
+        return 0.0
+    began = now - holder.age_s if holder.age_s else 0.0
+    written = _written_ns(f"{home.ledger}/{DB_NAME}") / 1e9
+    return now - max(began, written, plan.last)
 
 
 def _short_of(home: Home, state: DeliveryState) -> Iterator[str]:

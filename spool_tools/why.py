@@ -13,13 +13,15 @@ import msgspec
 
 from spool_tools.wording import age, ago, many, moment
 from telemetry.books.entries import DeliveryState
-from telemetry.delivery.schedule import HORIZON_S, STARTS_MAX, Schedule
+from telemetry.delivery.schedule import HORIZON_S, STARTS_MAX, WINDOW_S, Schedule
 from telemetry.wire.formats import is_compressed
 from telemetry.wire.verdict import REFUSALS, SLOW
 
 
 # One that was started is given its window; from two on, something ends them.
 _STARTS_SUSPECT = 2
+# Twice as long as a flusher lives.
+_SILENT_S = 120.0
 # The schedule is written right behind the ledger, in whole seconds.
 _SAME_TIME_S = 2
 # A flush that the program asks for (`Client.flush`) is not counted.
@@ -49,7 +51,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     records_again: an event was recorded behind the last refusal, and the disk has room
     deletions, deletion_answer: requests that a server delete what it has, which wait, and
         what came of the last try
-    stopped_pid: the process that flushes, if a signal stopped it
+    flusher_pid: the process that flushes, where it is known; 0: it is not
+    is_stopped: whether a signal has stopped that process
+    silent_s: for how long that process has left no trace of its work
     set_aside: events whose batch the server does not accept while it accepts others
     set_aside_reasons: what their batches drew
     ledgers_aside: names of the damaged ledgers that were set aside
@@ -74,7 +78,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     records_again: bool = False
     pending: int = 0
     is_flushing: bool = False
-    stopped_pid: int = 0
+    flusher_pid: int = 0
+    is_stopped: bool = False
+    silent_s: float = 0.0
     deletions: int = 0
     deletion_answer: str = ""
     set_aside: int = 0
@@ -153,14 +159,8 @@ def _why(facts: Facts) -> Why:
             "nothing can be sent: this Python was built without the module sqlite3; "
             "events are recorded and kept",
         )
-    if facts.stopped_pid:
-        return Why(
-            "stopped",
-            f"process {facts.stopped_pid} was stopped by a signal (Ctrl-Z) during a flush, "
-            "and no other one begins meanwhile: continue it (`fg`, `kill -CONT`), or end it",
-        )
     if facts.is_flushing:
-        return Why("flushing", "a flusher is at work now")
+        return _at_work(facts)
     if facts.load_problem:
         return Why(
             "cannot_load",
@@ -184,8 +184,39 @@ def _why(facts: Facts) -> Why:
         or _refused_or_failed(facts)
         or _set_aside_ledger(facts)
         or _failed_before(facts)
-        or Why("due" if _is_due(facts) else "scheduled", f"events wait: {_next(facts)}")
+        or Why("due" if _is_due(facts) else "scheduled", _waiting(facts))
     )
+
+
+def _waiting(facts: Facts) -> str:
+    """What becomes of events where nothing is known to be wrong."""
+    plan = facts.plan
+    # One that waits before it begins has moved the next one further ahead.
+    is_over = plan.at <= plan.last + WINDOW_S + _SAME_TIME_S
+    is_unfinished = plan.starts and is_over and not _has_an_answer(facts)
+    said = "the last flush was ended before it finished; " if is_unfinished else ""
+    return f"events wait: {said}{_next(facts)}"
+
+
+def _at_work(facts: Facts) -> Why:
+    """What the process is about that holds the flush lock."""
+    if facts.is_stopped:
+        return Why(
+            "stopped",
+            f"process {facts.flusher_pid} was stopped by a signal (Ctrl-Z) during a flush, "
+            "and no other one begins meanwhile: continue it (`fg`, `kill -CONT`), or end it",
+        )
+    if facts.silent_s > _SILENT_S:
+        which = "a process that is not seen from here (of another container, or user)"
+        if facts.flusher_pid:
+            which = f"process {facts.flusher_pid}"
+        return Why(
+            "stuck",
+            f"{which} holds the flush lock, and has written nothing "
+            f"for {age(facts.silent_s)}; no flush begins before it ends: end it, unless "
+            "it is a program of yours that waits for its server",
+        )
+    return Why("flushing", "a flusher is at work now")
 
 
 def _misconfigured(facts: Facts) -> Why | None:

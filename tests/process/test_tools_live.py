@@ -9,13 +9,17 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import telemetry.delivery.flush
+from spool_tools.changing import flush_lock_holder
 from spool_tools.reading import Spool
+from spool_tools.status import _silent_s
+from telemetry.delivery import schedule
 from telemetry.paths import Home
 from telemetry.spool.reader import segment_names
 from tests.support import misbehaving as bad
@@ -158,6 +162,7 @@ def test_the_holder_of_the_flush_lock_is_named(home: Path) -> None:
     assert tool("status", home=home).line["flusher"] == "none"
     with Server(lambda exchange: exchange.wait_for_end()) as server:
         secrets = {"TELEMETRY_API_KEY": KEY, "TELEMETRY_ENDPOINT": server.url}
+        began = time.monotonic()
         running = subprocess.Popen(
             [sys.executable, "-m", "spool_tools", "flush", "--home", str(home)],
             env=environment(**secrets),
@@ -176,6 +181,19 @@ def test_the_holder_of_the_flush_lock_is_named(home: Path) -> None:
                 assert stopped["why_code"] == "stopped"
                 assert f"process {running.pid} " in stopped["why"]
                 running.send_signal(signal.SIGCONT)
+                # For how long it has done nothing, whenever somebody last flushed.
+                there, now = Home(str(home)), time.time()
+                holder = flush_lock_holder(there)
+                assert 0 < holder.age_s < time.monotonic() - began + 1
+                os.utime(home / "ledger" / "cache.db", (1, 1))
+                older = holder._replace(age_s=900.0)
+                never = schedule.Schedule()
+                assert _silent_s(there, older, never, now) == pytest.approx(900)
+                assert _silent_s(there, holder, never, now) == pytest.approx(
+                    holder.age_s
+                )
+                just_now = schedule.load(there.next_flush)
+                assert _silent_s(there, older, just_now, now) < 60
             assert status["why_code"] == "flushing"
             busy = tool("flush", home=home, **secrets)
             assert (busy.code, busy.line["stopped"]) == (1, "busy")

@@ -96,7 +96,28 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"refused": ("too_big",)}, "due", "events wait"),
     ({"is_flushing": True}, "flushing", "at work"),
-    ({"is_flushing": True, "stopped_pid": 7}, "stopped", "process 7 was stopped"),
+    (
+        {"is_flushing": True, "flusher_pid": 7, "is_stopped": True, "silent_s": 900.0},
+        "stopped",
+        "process 7 was stopped",
+    ),
+    (
+        {"is_flushing": True, "flusher_pid": 7, "silent_s": 900.0},
+        "stuck",
+        "process 7 holds the flush lock, and has written nothing for 15 minutes",
+    ),
+    ({"is_flushing": True, "flusher_pid": 7, "silent_s": 100.0}, "flushing", "at work"),
+    ({"is_flushing": True, "silent_s": 180.0}, "stuck", "not seen from here"),
+    (
+        plan(starts=1, last=int(NOW), at=NOW + 60.0),
+        "scheduled",
+        "events wait: the last flush was ended before it finished; the next",
+    ),
+    (
+        plan(starts=1, last=int(NOW), at=NOW + 200.0),
+        "scheduled",
+        "events wait: the next flush",
+    ),
     ({"is_ledger_unreadable": True}, "ledger", "what was sent is not known"),
     ({"pending": 0}, "nothing_pending", "nothing waits"),
     (
