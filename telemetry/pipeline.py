@@ -72,6 +72,7 @@ class Pipeline:
     def _make_parts(self, mistakes: Sequence[ConfigError], own_key: OwnKey) -> None:
         config, scrub, context = self.config, None, None
         self._make_home()
+        self._top = _top()
         # The first segment is taken right after, and finds all of it done: its client
         # has just asked for consent, too.
         self._is_prepared = True
@@ -111,6 +112,10 @@ class Pipeline:
         A home that was forgotten and made anew has another user's id, too.
         """
         if not self._is_prepared:
+            if _top() != self._top:
+                # What is recorded in there is found by no launch and no tool.
+                problem = "is out of reach since this process changed its root (chroot)"
+                raise HomeError(self.home.root, problem)
             self._make_home()
             self.envelope.user_uuid = self._user_uuid()
         self._is_prepared = False
@@ -356,6 +361,14 @@ def ask_to_delete(
     )
     dispatcher.begin(others_wait=True)
     return dispatcher
+
+
+def _top() -> tuple[int, int] | None:
+    """What `/` is; None where that cannot change."""
+    if not hasattr(os, "chroot"):
+        return None
+    found = os.stat("/")
+    return found.st_dev, found.st_ino
 
 
 def prepare(home: Home) -> None:

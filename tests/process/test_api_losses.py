@@ -308,3 +308,27 @@ def test_the_hosts_exit_code_is_its_own(
     assert child.returncode == code
     assert child.stdout == "what the host prints\n"
     assert "telemetry" not in child.stderr
+
+
+CHROOT = """
+import os, sys, telemetry
+client = telemetry.configure("app", home=sys.argv[1], flush="manual")
+told = [telemetry.track(telemetry.ToolEvent("call"))]
+os.chroot(sys.argv[2])
+told += [telemetry.track(telemetry.ToolEvent("call")) for _ in range(2)]
+print(told, os.listdir("/"))
+"""
+
+
+def test_what_a_daemon_would_record_in_its_jail_is_refused(tmp_path: Path) -> None:
+    """It made a second home in there, which no launch and no tool ever looked at."""
+    if not hasattr(os, "chroot") or os.geteuid() != 0:
+        pytest.skip("only the superuser changes the root of a process")
+    (tmp_path / "jail").mkdir()
+    home = str(tmp_path / "home")
+    done = run_python(
+        CHROOT, home, str(tmp_path / "jail"), environment=bare_environment(tmp_path)
+    )
+    assert done.stdout == "[True, False, False] []\n", done.stderr
+    # The second one was written before its segment's name was missed.
+    assert len(spooled(Home(home))) == 2
