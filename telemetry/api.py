@@ -46,6 +46,8 @@ class _Process:
     def __init__(self) -> None:
         self.lock = RLock()
         self.client: Client | None = None
+        # What records meanwhile is the program's, and not of an app without a name.
+        self.is_configuring = False
         # What `configure` was given, for a client that could not be made just then.
         self.given: tuple[dict[str, Any], TelemetryLogger | None] = _DEFAULT_ARGUMENTS
         # Given out where there is no client just now.
@@ -60,6 +62,7 @@ _process = _Process()
 def _renew_lock() -> None:
     """In a forked child: a lock that another thread held would stay held."""
     _process.lock = RLock()
+    _process.is_configuring = False
 
 
 if hasattr(os, "register_at_fork"):
@@ -135,7 +138,11 @@ def configure(
     named = dict(locals())
     del named["logger"]
     with _process.lock:
-        client = _make(named, logger)
+        _process.is_configuring = True
+        try:
+            client = _make(named, logger)
+        finally:
+            _process.is_configuring = False
         _process.given = named, logger
         before, _process.client = _process.client, client
     if before is not None:
@@ -159,7 +166,7 @@ def get_global_telemetry_client() -> "Client":
     if is_loading() or not _process.lock.acquire(timeout=patience_s()):
         return _nobody()
     try:
-        if _process.client is None:
+        if _process.client is None and not _process.is_configuring:
             _process.client = _make(*_process.given)
         return _process.client or _nobody()
     finally:

@@ -352,6 +352,29 @@ def test_a_log_handler_that_tracks_does_not_feed_itself(home: Path) -> None:
     assert refused(home) == {"invalid": 100 + handler.lines}
 
 
+CONFIGURING = """
+import logging, os, sys, telemetry
+class Tracking(logging.Handler):
+    told = []
+    def emit(self, record):
+        self.told.append(telemetry.track("logged"))
+logging.getLogger().addHandler(Tracking())
+logging.getLogger().setLevel(logging.DEBUG)
+telemetry.configure("app", home=sys.argv[1], flush="manual", retry_max_s=-1, debug=True)
+made = len(Tracking.told)
+print(made > 0, any(Tracking.told[:made]), telemetry.track("later"))
+"""
+
+
+def test_what_is_recorded_within_configure_is_no_other_apps(tmp_path: Path) -> None:
+    """It was in the home of an app `telemetry`, which no program and no person knows."""
+    done = run_python(
+        CONFIGURING, str(tmp_path / "home"), environment=bare_environment(tmp_path)
+    )
+    assert done.stdout == "True False True\n", done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["home"]
+
+
 @pytest.mark.parametrize("timeout_s", [math.inf, -math.inf, math.nan, -1.0, 0.0, 1e30])
 def test_any_number_is_a_time_for_a_flush(timeout_s: float, home: Path) -> None:
     """A caller that means `for as long as it takes` says inf."""
