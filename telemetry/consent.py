@@ -16,6 +16,8 @@ nothing else.
 
 from __future__ import annotations
 
+import os
+
 from telemetry.build_values import build_values
 from telemetry.errors import raise_the_hosts
 from telemetry.files import read_small, write_whole
@@ -42,7 +44,7 @@ _LEFT = {
 }
 _UNREADABLE = (
     "the file of the user's choice cannot be read, which counts as off; `spool-tools "
-    "enable` or `disable` writes it anew"
+    "enable` or `disable` writes it anew, or names what has to be removed for that"
 )
 
 
@@ -213,4 +215,10 @@ def remember_choice(path: str, choice: Choice, *, first_wins: bool = False) -> N
         write_whole(path, content, first_wins=first_wins, durable=True)
     except FileNotFoundError:
         # An opt-out that is finished sweeps temporary files away, and ours is one.
+        write_whole(path, content, first_wins=first_wins, durable=True)
+    except OSError:
+        if not os.path.isdir(path):
+            raise
+        # Docker makes one of a file that it is to mount, and that is not there.
+        os.rmdir(path)  # says of one that is not empty that it is not
         write_whole(path, content, first_wins=first_wins, durable=True)

@@ -40,6 +40,7 @@ from telemetry.consent import (
 )
 from telemetry.delivery.schedule import flush_lock
 from telemetry.files import (
+    FULL,
     TEMPORARY,
     erase,
     is_erased,
@@ -85,7 +86,9 @@ def opt_out(home: Home, *, asks: bool = False) -> bool:
     try:
         try:
             remember_choice(home.consent, choice)
-        except OSError:
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
             _remember_on_full_disk(home, choice)
     finally:
         found = read_choice(home.consent)

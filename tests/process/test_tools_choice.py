@@ -356,8 +356,10 @@ def test_the_notice_that_was_read_is_remembered(home: Path) -> None:
 def test_a_choice_that_cannot_be_written_is_told(command: str, home: Path) -> None:
     """Nothing is removed before the choice is safe."""
     (home / "consent").mkdir()
+    (home / "consent" / "theirs").touch()
     done = tool(command, home=home)
     assert (done.code, done.out) == (1, b"")
+    assert f"{home}/consent: Directory not empty" in done.err
     assert "the choice is not written, nothing" in done.err
     assert len(list((home / "spool").iterdir())) == 1
 
@@ -420,3 +422,12 @@ def test_no_id_is_made_while_it_is_off(home: Path) -> None:
     done = tool("reset", home=home)
     assert (done.code, done.err, done.line) == (0, "", {"user_uuid": None})
     assert not (home / "user-uuid").exists()
+
+
+def test_a_directory_in_the_place_of_the_choice_is_no_end(home: Path) -> None:
+    """Docker makes one of a file that it is to mount, and that is not there."""
+    there = Home(str(home))
+    Path(there.consent).mkdir()
+    assert tool("status", home=home).line["why_code"] == "off"
+    assert tool("enable", home=home).code == 0
+    assert consent(there, {}).on
