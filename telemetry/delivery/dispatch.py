@@ -312,15 +312,20 @@ def _leave() -> None:
 
     Where no thread can be started any more, from Python 3.12 on, each has its own.
     """
-    pid = os.getpid()
-    ours = [each for each in tuple(_at_exit.values()) if each.pid == pid]
-    _at_exit.clear()
-    for each in ours:
-        each.leave()
-    bound_s = max((each.config.exit_timeout_s for each in ours), default=0.0)
-    deadline = time.monotonic() + bound_s
-    for each in ours:
-        each.wait(deadline)
+    try:
+        pid = os.getpid()
+        ours = [each for each in tuple(_at_exit.values()) if each.pid == pid]
+        _at_exit.clear()
+        for each in ours:
+            each.leave()
+        bound_s = max((each.config.exit_timeout_s for each in ours), default=0.0)
+        deadline = time.monotonic() + bound_s
+        for each in ours:
+            each.wait(deadline)
+    except BaseException:  # noqa: BLE001, S110
+        # Ctrl-C, or a handler of the host's that raises: the end is wanted now. Python
+        # would print it, and no code of the host can catch it any more.
+        pass
     if _ends_by_interrupt():
         # Python remembers that until a text of code is evaluated, as modules that a
         # flush here has loaded did; so it is told again.

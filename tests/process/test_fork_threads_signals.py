@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +21,10 @@ from telemetry.paths import Home
 from telemetry.spool import refusals
 from telemetry.spool.reader import SegmentReader, segment_names
 from telemetry.threads import start_thread
+from tests.support.launching import environment_of
+from tests.support.loopback import Server
 from tests.support.surroundings import REPOSITORY, bare_environment, run_python
+from tests.support.tooling import killed_at_the_end
 from tests.support.writers import (
     PATIENCE_S,
     Numbered,
@@ -419,3 +423,49 @@ def test_a_forked_child_closes_the_flush_lock_and_nothing_else(home: Home) -> No
         with child(lambda peer: peer.tell(str(_is_open(lock.descriptor)))) as peer:
             assert peer.finish() == "True\n"
         os.close(other)
+
+
+INTERRUPTED_AT_EXIT = """
+import atexit, os, signal, sys, telemetry
+class Shutdown(Exception):
+    pass
+def shut_down(*_):
+    raise Shutdown
+signal.signal(signal.SIGUSR1, shut_down)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+telemetry.configure("app", flush=sys.argv[1], exit_timeout_s=60)
+telemetry.track(telemetry.ToolEvent("call"))
+atexit.register(os.write, 1, b"ending\\n")
+sys.exit(3)
+"""
+
+
+def _sleeps(pid: int) -> bool:
+    """Whether the main thread of a process waits for something."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    return stat.rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks at Linux's /proc"
+)
+@pytest.mark.parametrize("mode", ["exit", "thread"])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_who_ends_a_program_that_flushes_at_its_end_is_told_nothing(
+    number: str, mode: str, tmp_path: Path
+) -> None:
+    """Python prints what escapes an exit function, and it is our wait that is cut."""
+    with Server(lambda exchange: exchange.wait_for_end()) as server:
+        running = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED_AT_EXIT, mode],
+            env=environment_of(tmp_path, server.url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with killed_at_the_end(running):
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"ending\n"
+            wait_until(lambda: len(server.requests) > 0 and _sleeps(running.pid))
+            running.send_signal(getattr(signal, number))
+            said = running.communicate(timeout=30)
+    assert (running.returncode, said) == (3, (b"", b""))
