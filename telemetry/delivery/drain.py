@@ -275,9 +275,13 @@ class Drain:
         aside = [each for each in self._waiting() if each[1].reason]
         first = search.first_ranges(aside, count_max=BEGIN_MAX)
         for name, known in first:
-            row = self._evidence.row
-            if self._evidence.is_accepting or (row and row[-1].retry_after_s):
-                return  # one more, the probe, is all that such a server shall see
+            # A refusal says that the server works. Behind another answer, or a time that
+            # it names, events from elsewhere tell more.
+            drew = self._evidence.row[-1:]
+            if self._evidence.is_accepting or any(
+                each.action is Action.WAIT or each.retry_after_s for each in drew
+            ):
+                return
             self._with(name, partial(self._begin_with, known))
 
     def _begin_with(self, known: Announced, segment: OpenSegment) -> None:
@@ -572,8 +576,9 @@ class Drain:
     def _probe(self, *, within: bool, besides: Batch | None = None) -> Verdict | None:
         """What one event from the next place draws; None if there is none.
 
-        Only `within` may it come out of a batch that has just failed, or be one that
-        failed alone before. If it is accepted, all that failed is set aside.
+        First it is one of which nothing is known. Only `within` may it come out of a batch
+        that has just failed, or be one that failed alone before. If it is accepted, all
+        that failed is set aside.
         """
         failed = [
             (name, known.start)
@@ -588,22 +593,22 @@ class Drain:
         at = search.probe_segment(turn, len(names)) if names else 0
         # A killed flush may have set aside good events with a bad one, and left nothing
         # else to compare it with.
-        for any_single in (False, True)[: 1 + within]:
+        for doubt_max in range(2 + within):
             for name in names[at:] + names[:at]:
                 passed = {start for each, start in {*alone, *failed} if each == name}
                 verdict = self._with(
-                    name, partial(self._probe_segment, turn, passed, any_single)
+                    name, partial(self._probe_segment, turn, passed, doubt_max)
                 )
                 if verdict is not None:
                     return verdict
         return None
 
     def _probe_segment(
-        self, turn: int, passed: set[int], any_single: bool, segment: OpenSegment
+        self, turn: int, passed: set[int], doubt_max: int, segment: OpenSegment
     ) -> Verdict | None:
         before = segment.entry
         probed = {start for name, start in self._probed if name == segment.name}
-        part = segment.single_out(turn, passed, probed, any_single=any_single)
+        part = segment.single_out(turn, passed, probed, doubt_max=doubt_max)
         batch = part and self._desk.batch([part])
         verdict = None
         try:

@@ -15,7 +15,7 @@ import msgspec
 
 from telemetry.books.entries import Announced
 from telemetry.delivery.search import NOT_NOW, WINDOWS_MAX, is_spent
-from telemetry.wire.verdict import SLOW, Action, Verdict
+from telemetry.wire.verdict import LIMITS, SLOW, Action, Verdict
 
 
 Key = tuple[str, int]
@@ -29,6 +29,8 @@ FAILURES_MAX = 4
 # Requests in a row that may fail while others are accepted. A refusal of what was posted
 # says that the server works; where half of all events draw one, 16 in a row do occur.
 _BOUNDS = {Action.WAIT: FAILURES_MAX, Action.PAUSE: 16, Action.SPLIT: 32}
+# Failures of one flush that were to be expected, and say nothing of the server.
+KNOWN_MAX = 32
 # Flushes in a row that end because the server names a time, before its word is doubted
 # where only the batch itself can be compared with it.
 ASKED_MAX = 2
@@ -59,6 +61,9 @@ class Evidence:
         self._accepted: set[tuple[str, int, int]] = set()
         # What this flush began with, if it was posted and failed: how many events.
         self.began: dict[Key, int] = {}
+        # What events drew alone in earlier flushes, and how often they did so again.
+        self._failed_before: dict[Key, str] = {}
+        self._known_count = 0
         self._failures = failures
         # Whether nothing was set aside for an answer before this flush.
         self._is_first_time = all(each.reason in {"", SLOW} for each in aside)
@@ -114,8 +119,21 @@ class Evidence:
             self._suspects.add((name, known.start))
 
     def fail_again(self, name: str, known: Announced, verdict: Verdict) -> None:
-        """The range was set aside, and failed once more beside others."""
-        self.row.append(verdict)
+        """The range was set aside, and failed once more beside others.
+
+        An event that failed alone in earlier flushes, by the same answer, is no news of
+        the server.
+        """
+        before = known.reason if known.count == 1 and known.windows else ""
+        before = self._failed_before.setdefault((name, known.start), before)
+        if (
+            verdict.reason == before
+            and _is_about_one(verdict)
+            and self._known_count < KNOWN_MAX
+        ):
+            self._known_count += 1
+        else:
+            self.row.append(verdict)
         if known.count == 1 and (name, known.start) in self.began:
             self._proved.add((name, known.start))
 
@@ -268,6 +286,16 @@ def whole(places: Sequence[Place]) -> Place:
         return name, known
     count = sum(each.count for _, each in places)
     return name, msgspec.structs.replace(known, count=count)
+
+
+def _is_about_one(verdict: Verdict) -> bool:
+    """Whether a server that breaks on one event answers so, and at once.
+
+    Of a refusal many are borne anyway; a limit and a timeout cost each that follows.
+    """
+    is_status = verdict.reason.isdigit() and verdict.reason not in LIMITS
+    is_answer = is_status or verdict.reason == "reset"
+    return is_answer and verdict.action is Action.WAIT and not verdict.retry_after_s
 
 
 def bound(verdict: Verdict) -> int:

@@ -58,6 +58,17 @@ def is_spent(known: Announced) -> bool:
     return known.windows + known.refusals >= WINDOWS_MAX - 1
 
 
+def doubt(known: Announced) -> int:
+    """How likely its events fail as probes: 0 where none of them was posted alone.
+
+    1 is an event that is left of a batch, or failed alone for once; 2 one that failed
+    alone and was counted.
+    """
+    if known.count > 1 or known.joined or not known.reason:
+        return 0
+    return 2 if known.windows or known.tries or known.refusals else 1
+
+
 def taken_up(known: Announced) -> Announced:
     """The range as if it had never been posted, if it only came too soon."""
     if known.reason != NOT_NOW or known.windows or known.refusals or known.unanswered:

@@ -376,18 +376,16 @@ class OpenSegment:
         besides: Collection[int],
         probed: Collection[int],
         *,
-        any_single: bool,
+        doubt_max: int,
     ) -> Part | None:
         """One event for a probe, staged; None if there is none to be had.
 
         Not from a range that starts at one of `besides`, and no event that starts at one
-        of `probed`. One that failed alone before only with `any_single`, and only where
-        there is no other.
+        of `probed`, and none that is more in doubt (`search.doubt`).
         """
         self._announce_rest()
         others = [each for each in self.entry.announced if each.start not in besides]
-        ranges = [each for each in others if each.count > 1 or not each.windows]
-        ranges = ranges or (others if any_single else [])
+        ranges = [each for each in others if search.doubt(each) <= doubt_max]
         ranges = [each for each in ranges if each.count > 1 or each.start not in probed]
         events = sum(each.count for each in ranges)
         if not events:
@@ -405,7 +403,7 @@ class OpenSegment:
         records = [item for item in items if type(item) is Record]
         if len(records) < known.count:
             self.read(known)  # damage came after the announcement, and is settled
-            return self.single_out(turn, besides, probed, any_single=any_single)
+            return self.single_out(turn, besides, probed, doubt_max=doubt_max)
         turned = (*range(number, known.count), *range(number))
         number = next((n for n in turned if records[n].start not in probed), -1)
         if number < 0:

@@ -18,7 +18,15 @@ from telemetry.logs import TelemetryLogger
 from telemetry.privacy import OwnKey
 from telemetry.wire.batch import Request
 from telemetry.wire.formats import RECORDS, Format
-from telemetry.wire.verdict import SLOW, Action, Outcome, Stopped, Verdict, judge
+from telemetry.wire.verdict import (
+    LIMITS,
+    SLOW,
+    Action,
+    Outcome,
+    Stopped,
+    Verdict,
+    judge,
+)
 
 
 # Between two tries of one flush: full jitter, from half a second.
@@ -30,12 +38,10 @@ FAIR = 3
 # than so many seconds, does not begin: the server would store it, and get it again.
 _ENDS_IN = 1.5
 _ENDS_IN_S = 0.05
-# A server that accepted others may say by these that it limits how many it takes.
-_LIMITS = frozenset({"429", "503"})
-# The pause before each request to it: doubled by each such answer that follows one, half
-# as long with each acceptance, and none below the least. It takes no more than a tenth of
-# the time that is left. (A fifth less took a server that fails now and then from one
-# second to thirteen, and brought one with a limit nothing.)
+# The pause before each request to a server that limits them: doubled by each such answer
+# that follows one, half as long with each acceptance, and none below the least. It takes
+# no more than a tenth of the time that is left. (A fifth less took a server that fails now
+# and then from one second to thirteen, and brought one with a limit nothing.)
 _PACE_FIRST_S = 0.5
 _PACE_MAX_S = 2.0
 _PACE_LEAST_S = 0.05
@@ -45,7 +51,7 @@ _PACE_SHARE = 10
 def is_limit(verdict: Verdict) -> bool:
     """Whether it is likely to be another answer behind the pause of a `Poster`."""
     asked_s = verdict.retry_after_s or 0.0
-    return verdict.reason in _LIMITS and asked_s <= _PACE_MAX_S
+    return verdict.reason in LIMITS and asked_s <= _PACE_MAX_S
 
 
 class Starts(Protocol):
@@ -189,7 +195,7 @@ class Poster:
             self._pace_s /= 2
             if self._pace_s < _PACE_LEAST_S:
                 self._pace_s = 0.0
-        elif verdict.reason in _LIMITS and self.slowest_s and not self._is_limited:
+        elif verdict.reason in LIMITS and self.slowest_s and not self._is_limited:
             # What was under way meanwhile counts once.
             self._is_limited = True
             pace_s = max(_PACE_FIRST_S, 2 * self._pace_s, verdict.retry_after_s or 0.0)

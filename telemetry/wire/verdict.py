@@ -103,6 +103,8 @@ _SPLITS = frozenset({400, 413, 422})
 REFUSALS = frozenset(map(str, _SPLITS))
 # The reasons by which a server refuses whoever asks, whatever was posted.
 ABOUT_WHO_ASKS = frozenset({"401", "402", "407"})
+# The reasons by which a server may limit how many requests it takes in a time.
+LIMITS = frozenset({"429", "503"})
 # How the id of an event stands in a body, in JSON, in OTLP's JSON and in its messages.
 _EVENT_ID = re.compile(
     rb'event_id(?:":"|","value":\{"stringValue":")([0-9a-fA-F-]{36})"'

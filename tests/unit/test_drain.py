@@ -519,8 +519,8 @@ def test_a_server_that_asks_for_time_is_asked_twice_however_much_was_set_aside(
     spool.write(6, 1)
     busy = spool.drain(lambda _: status(429, asked_s=60))
     assert busy.posted == ["3 429", "31 429"]
-    # Two of them in a row, where the server does not say so.
-    assert spool.drain(lambda _: status(503)).posted[:3] == ["5 503", "7 503", "31 503"]
+    # Where it does not say so either: events from elsewhere tell more of it.
+    assert spool.drain(lambda _: status(503)).posted[:2] == ["5 503", "31 503"]
 
 
 @pytest.mark.parametrize("verdict", [status(400), status(503)], ids=["400", "503"])

@@ -6,8 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from telemetry.books.entries import Announced
-from telemetry.delivery.evidence import Evidence, bound, whole
+from telemetry.delivery.evidence import KNOWN_MAX, Evidence, bound, whole
 from telemetry.delivery.search import WINDOWS_MAX
+from telemetry.wire.verdict import Action, Verdict
 from tests.support.draining import DOWN, status
 
 
@@ -399,3 +400,36 @@ def test_what_was_acquitted_is_not_taken_up_by_the_next_acceptance() -> None:
     found.acquit(("a", SPENT.start))
     found.accept([("a", GOOD)])
     assert not found.alone
+
+
+@pytest.mark.parametrize(
+    ("verdict", "is_news"),
+    [
+        (status(500), False),
+        (Verdict(Action.WAIT, "reset", narrow=True), False),
+        (status(503), True),
+        (status(429), True),
+        (status(500, asked_s=60), True),
+        (Verdict(Action.WAIT, "timeout", narrow=True), True),
+        (status(400), True),
+    ],
+    ids=lambda each: each.reason if isinstance(each, Verdict) else "",
+)
+def test_what_failed_alone_before_is_no_news_of_the_server(
+    verdict: Verdict, is_news: bool
+) -> None:
+    """Four events of a kind that a server breaks on ended each flush that met them."""
+    found = evidence()
+    known = replace(EVENT, windows=1, reason=verdict.reason)
+    for _ in range(2):
+        found.fail_again("a", known, verdict)
+    assert len(found.row) == (2 if is_news else 0)
+    # By something else it is news, and so is an event that is new, or a range.
+    found = evidence()
+    for fresh in replace(known, reason="502"), EVENT, replace(known, count=2):
+        found.fail_again("b", replace(fresh, start=fresh.windows), verdict)
+    assert len(found.row) == 3
+    found = evidence()
+    for start in range(KNOWN_MAX + 3):
+        found.fail_again("a", replace(known, start=start), verdict)
+    assert len(found.row) == (KNOWN_MAX + 3 if is_news else 3)
