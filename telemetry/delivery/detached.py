@@ -108,5 +108,4 @@ def _flush(
     verdict = progress.verdict
     asked = verdict is not None and verdict.retry_after_s is not None
     comes_back = asked and report.stopped == "waiting"
-    is_finished = progress.is_concluded or report.stopped != "disk"
-    return report.next_attempt if comes_back else None, is_finished
+    return report.next_attempt if comes_back else None, progress.is_finished(report)

@@ -212,7 +212,7 @@ class InProcessFlusher:
                     deadline, lock=lock, progress=progress, ends=lambda: self._ends
                 )
             # In `launch` mode these do not end the count of detached ones.
-            if mode != "launch" and (progress.is_concluded or report.stopped != "disk"):
+            if mode != "launch" and progress.is_finished(report):
                 schedule.note_finished(self._home)
             else:
                 falls_short = report.stopped == "deadline" and not report.delivered

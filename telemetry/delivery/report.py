@@ -84,6 +84,14 @@ class Progress:
         """The books as they are now; empty before the flush has them."""
         return self._books.snapshot if self._books else Snapshot()
 
+    def is_finished(self, report: FlushReport) -> bool:
+        """Whether the flush came to an end of its own.
+
+        Where it could write nothing, it did not: the ledger, or the schedule, does not
+        know of it. Nor where it was turned off: without a descriptor no choice is read.
+        """
+        return self.is_concluded or report.stopped not in {"disk", "off"}
+
     @property
     def delivered(self) -> int:
         """Events that were delivered so far."""

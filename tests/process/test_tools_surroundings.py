@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,24 @@ def test_a_python_without_descriptions_says_that_they_are_missing(home: Path) ->
     assert codes == CODES
 
 
+LIMIT = "import resource; resource.setrlimit(resource.{}, ({},) * 2)"
+
+
+def _status_after(
+    directory: Path, endpoint: str, mode: str, limit: str = ""
+) -> dict[str, Any]:
+    """What `status` says after a launch, at which a flush is due, within a limit."""
+    if (directory / "app").exists():
+        os.utime(directory / "app" / "next-flush", (0, 0))
+    settings = {"flush": mode, "exit_timeout_s": 60.0}
+    command = [sys.executable, "-c", f"{limit}\n{PROGRAM}", repr(settings), "tool"]
+    environment = environment_of(directory, endpoint)
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    await_no_flusher(directory)  # one takes over where no program finishes
+    found: dict[str, Any] = tool("status", home=directory / "app").line
+    return found
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such limits")
 @pytest.mark.parametrize("mode", ["exit", "thread"])
 def test_a_flush_in_the_program_that_cannot_write_is_named(
@@ -170,22 +189,8 @@ def test_a_flush_in_the_program_that_cannot_write_is_named(
 ) -> None:
     """A job under `ulimit -f` sends nothing, run after run, and nobody knows why."""
     with Server() as server:
-        environment = environment_of(tmp_path, server.url)
-
-        def run(limit: str = "") -> dict[str, Any]:
-            if (tmp_path / "app").exists():
-                os.utime(tmp_path / "app" / "next-flush", (0, 0))
-            settings = {"flush": mode, "exit_timeout_s": 60.0}
-            code = f"{limit}\n{PROGRAM}"
-            command = [sys.executable, "-c", code, repr(settings), "tool"]
-            subprocess.run(
-                command, env=environment, check=True, stdout=subprocess.DEVNULL
-            )
-            await_no_flusher(tmp_path)  # one takes over where no program finishes
-            found: dict[str, Any] = tool("status", home=tmp_path / "app").line
-            return found
-
-        few = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000,) * 2)"
+        run = partial(_status_after, tmp_path, server.url, mode)
+        few = LIMIT.format("RLIMIT_FSIZE", 20000)
         run(few)
         run(few)
         found = run(few)
@@ -193,6 +198,24 @@ def test_a_flush_in_the_program_that_cannot_write_is_named(
         found = run()
         assert (found["pending"], found["delivered"]) == (0, 4)
         assert run()["why_code"] == "nothing_pending"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limits")
+@pytest.mark.parametrize("mode", ["exit", "thread"])
+def test_a_flush_in_the_program_that_can_open_little_is_named(
+    mode: str, tmp_path: Path
+) -> None:
+    """With each number of descriptors something else fails.
+
+    A flush that could not read the user's choice counted as off, and as finished.
+    """
+    with Server() as server:
+        run = partial(_status_after, tmp_path, server.url, mode)
+        for descriptors in range(6, 11):
+            for _ in range(3):
+                found = run(LIMIT.format("RLIMIT_NOFILE", descriptors))
+            assert found["why_code"] not in {"scheduled", "due"}, descriptors
+        assert run()["pending"] == 0
 
 
 @pytest.mark.parametrize("mode", ["exit", "thread"])
