@@ -301,6 +301,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
         said += f" ({hint})" if (hint := next(hints, "")) else ""
         if facts.set_aside:
             said += f"; {many(facts.set_aside, 'event')} set aside before"
+            if state.accepted and state.accepted == state.identity:
+                said += f", others accepted {ago(state.last_success_ms, facts.now)}"
         return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
     if state.stopped == "deadline":
         advice = "`spool-tools flush` has more time, and so has a flush at exit with a "

@@ -299,6 +299,22 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "does not accept: quota; 2 events set aside before",
     ),
     (
+        {
+            "pending": 31,
+            "set_aside": 2,
+            "set_aside_reasons": ("500",),
+            "state": state(
+                last_error="500: HTTP 500",
+                last_error_ms=int(NOW * 1000),
+                last_success_ms=int((NOW - 7200) * 1000),
+                accepted="crc",
+                identity="crc",
+            ),
+        },
+        "server",
+        "HTTP 500; 2 events set aside before, others accepted 2 hours ago; ",
+    ),
+    (
         {"set_aside": 2, "set_aside_reasons": ("slow", "400"), **after("400: x")},
         "set_aside",
         "x.example refuses all (not answered before, 400); they are tried",
