@@ -241,7 +241,7 @@ def _facts(
         and _records_again(home),
         pending=census.pending,
         is_flushing=holder.state == "running",
-        flusher_pid=holder.pid or 0,
+        holder_pid=holder.pid or 0,
         is_stopped=holder.is_stopped,
         silent_s=_silent_s(home, holder, plan, now),
         deletions=len(requests_waiting(home)),
@@ -277,11 +277,12 @@ def _written_ns(path: str) -> int:
 
 
 def _silent_s(home: Home, holder: Holder, plan: Schedule, now: float) -> float:
-    """For how long the holder of the flush lock has written nothing; 0.0: it has not it.
+    """For how long the holder of the flush lock has written nothing.
 
-    A tool that has just taken the lock was not silent before its start.
+    0.0 where nobody holds it, or the system never tells who does. A tool that has just
+    taken the lock was not silent before its start.
     """
-    if holder.state != "running":
+    if holder.state != "running" or not sys.platform.startswith("linux"):
         return 0.0
     began = now - holder.age_s if holder.age_s else 0.0
     written = _written_ns(f"{home.ledger}/{DB_NAME}") / 1e9

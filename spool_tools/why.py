@@ -51,7 +51,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     records_again: an event was recorded behind the last refusal, and the disk has room
     deletions, deletion_answer: requests that a server delete what it has, which wait, and
         what came of the last try
-    flusher_pid: the process that flushes, where it is known; 0: it is not
+    holder_pid: the process that holds the flush lock; 0: nobody, or it is not known
     is_stopped: whether a signal has stopped that process
     silent_s: for how long that process has left no trace of its work
     set_aside: events whose batch the server does not accept while it accepts others
@@ -78,7 +78,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     records_again: bool = False
     pending: int = 0
     is_flushing: bool = False
-    flusher_pid: int = 0
+    holder_pid: int = 0
     is_stopped: bool = False
     silent_s: float = 0.0
     deletions: int = 0
@@ -192,8 +192,8 @@ def _waiting(facts: Facts) -> str:
     """What becomes of events where nothing is known to be wrong."""
     plan = facts.plan
     # One that waits before it begins has moved the next one further ahead.
-    is_over = plan.at <= plan.last + WINDOW_S + _SAME_TIME_S
-    is_unfinished = plan.starts and is_over and not _has_an_answer(facts)
+    began_at_once = plan.at <= plan.last + WINDOW_S + _SAME_TIME_S
+    is_unfinished = plan.starts and began_at_once and not _has_an_answer(facts)
     said = "the last flush was ended before it finished; " if is_unfinished else ""
     return f"events wait: {said}{_next(facts)}"
 
@@ -203,13 +203,13 @@ def _at_work(facts: Facts) -> Why:
     if facts.is_stopped:
         return Why(
             "stopped",
-            f"process {facts.flusher_pid} was stopped by a signal (Ctrl-Z) during a flush, "
+            f"process {facts.holder_pid} was stopped by a signal (Ctrl-Z) during a flush, "
             "and no other one begins meanwhile: continue it (`fg`, `kill -CONT`), or end it",
         )
     if facts.silent_s > _SILENT_S:
         which = "a process that is not seen from here (of another container, or user)"
-        if facts.flusher_pid:
-            which = f"process {facts.flusher_pid}"
+        if facts.holder_pid:
+            which = f"process {facts.holder_pid}"
         return Why(
             "stuck",
             f"{which} holds the flush lock, and has written nothing "
@@ -299,11 +299,8 @@ def _refused_or_failed(facts: Facts) -> Why | None:
         said = detail or state.last_error
         hints = (hint for part, hint in _HINTS.get(code, {}).items() if part in said)
         said += f" ({hint})" if (hint := next(hints, "")) else ""
-        if facts.set_aside:
-            said += f"; {many(facts.set_aside, 'event')} set aside before"
-            if state.accepted and state.accepted == state.identity:
-                said += f", others accepted {ago(state.last_success_ms, facts.now)}"
-        return Why(code, f"{sentence.format(where=where)}: {said}; {following}")
+        said = f"{sentence.format(where=where)}: {said}{_said_beside(facts)}"
+        return Why(code, f"{said}; {following}")
     if state.stopped == "deadline":
         advice = "`spool-tools flush` has more time, and so has a flush at exit with a "
         advice += "larger exit_timeout_s"
@@ -314,6 +311,17 @@ def _refused_or_failed(facts: Facts) -> Why | None:
                 problem = f"{where} gave {detail}"
         return Why("deadline", f"{problem}; {following}; {advice}")
     return None
+
+
+def _said_beside(facts: Facts) -> str:
+    """What is known of the server beside the failure of the last flush."""
+    if not facts.set_aside:
+        return ""
+    said = f"; {many(facts.set_aside, 'event')} set aside before"
+    state = facts.state
+    if state.accepted and state.accepted == state.identity:
+        said += f", others accepted {ago(state.last_success_ms, facts.now)}"
+    return said
 
 
 def _failed_before(facts: Facts) -> Why | None:

@@ -46,7 +46,7 @@ class _Process:
     def __init__(self) -> None:
         self.lock = RLock()
         self.client: Client | None = None
-        # What records meanwhile is the program's, and not of an app without a name.
+        # Events recorded meanwhile must not go to the default app.
         self.is_configuring = False
         # What `configure` was given, for a client that could not be made just then.
         self.given: tuple[dict[str, Any], TelemetryLogger | None] = _DEFAULT_ARGUMENTS
@@ -138,11 +138,7 @@ def configure(
     named = dict(locals())
     del named["logger"]
     with _process.lock:
-        _process.is_configuring = True
-        try:
-            client = _make(named, logger)
-        finally:
-            _process.is_configuring = False
+        client = _made(named, logger)
         _process.given = named, logger
         before, _process.client = _process.client, client
     if before is not None:
@@ -167,7 +163,7 @@ def get_global_telemetry_client() -> "Client":
         return _nobody()
     try:
         if _process.client is None and not _process.is_configuring:
-            _process.client = _make(*_process.given)
+            _process.client = _made(*_process.given)
         return _process.client or _nobody()
     finally:
         _process.lock.release()
@@ -291,6 +287,15 @@ def track_command(action: str, args: "list[str]") -> None:
         )
 
     client.track_made(make)
+
+
+def _made(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client | None":
+    """What `_make` returns; what the host records meanwhile gets a client that is off."""
+    try:
+        _process.is_configuring = True
+        return _make(named, logger)
+    finally:
+        _process.is_configuring = False
 
 
 def _make(named: "dict[str, Any]", logger: "TelemetryLogger | None") -> "Client | None":

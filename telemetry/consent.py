@@ -219,6 +219,11 @@ def remember_choice(path: str, choice: Choice, *, first_wins: bool = False) -> N
     except OSError:
         if not os.path.isdir(path):
             raise
-        # Docker makes one of a file that it is to mount, and that is not there.
-        os.rmdir(path)  # says of one that is not empty that it is not
-        write_whole(path, content, first_wins=first_wins, durable=True)
+        # Docker makes a directory where a file that it is to mount is missing. One that
+        # is not empty is named by the error.
+        os.rmdir(path)
+        try:
+            write_whole(path, content, first_wins=first_wins, durable=True)
+        except BaseException:
+            os.mkdir(path, 0o700)  # which counts as off, as before
+            raise

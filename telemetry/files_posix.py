@@ -141,12 +141,14 @@ def move_directory(source: str, target: str) -> None:
         # overlayfs renames no directory of an image's layer, but the files in it. Killed
         # in between, the next call moves the others, to a name of its own.
         os.mkdir(target, 0o700)
-        for name in os.listdir(source):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{source}/{name}", f"{target}/{name}")
+        # A database before its journal, or it could be read without that.
+        for name in sorted(os.listdir(source)):
+            if not os.path.isdir(f"{source}/{name}"):  # that is none of ours
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(f"{source}/{name}", f"{target}/{name}")
 
 
-move_files = move_directory
+move_files = move_directory  # no file is kept from moving by who has it open
 
 
 def erase(path: str) -> None:

@@ -112,7 +112,7 @@ class Pipeline:
         A home that was forgotten and made anew has another user's id, too.
         """
         if not self._is_prepared:
-            if _top() != self._top:
+            if _top() != self._top and not os.path.lexists(self.home.root):
                 # What is recorded in there is found by no launch and no tool.
                 problem = "is out of reach since this process changed its root (chroot)"
                 raise HomeError(self.home.root, problem)
@@ -364,10 +364,13 @@ def ask_to_delete(
 
 
 def _top() -> tuple[int, int] | None:
-    """What `/` is; None where that cannot change."""
+    """Device and inode of the root directory; None where it is not told, or stays."""
     if not hasattr(os, "chroot"):
         return None
-    found = os.stat("/")
+    try:
+        found = os.stat("/")
+    except OSError:
+        return None
     return found.st_dev, found.st_ino
 
 

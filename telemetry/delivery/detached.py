@@ -93,6 +93,9 @@ def _flush(
     from telemetry.delivery.flush import flush
     from telemetry.delivery.report import Progress
 
+    def allowed() -> bool:
+        return consent(home, os.environ, arguments.config).on
+
     lifetime_s = float(arguments.lifetime_s)
     progress = Progress()
     report = flush(
@@ -100,7 +103,7 @@ def _flush(
         home,
         timeout_s=max(lifetime_s - _MARGIN_S, lifetime_s / 2),
         environment=os.environ,
-        allowed=lambda: consent(home, os.environ, arguments.config).on,
+        allowed=allowed,
         logger=quiet_logger(debug=True) if arguments.config.debug else None,
         lock=lock,
         progress=progress,
@@ -108,4 +111,5 @@ def _flush(
     verdict = progress.verdict
     asked = verdict is not None and verdict.retry_after_s is not None
     comes_back = asked and report.stopped == "waiting"
-    return report.next_attempt if comes_back else None, progress.is_finished(report)
+    is_finished = progress.is_finished(report, home, allowed)
+    return report.next_attempt if comes_back else None, is_finished

@@ -96,7 +96,7 @@ class Dispatcher:
         if mode != "launch" or not self._begin_detached(others_wait):
             self._begin_in_process(mode, others_wait and not is_ending)
         if all(other.pid != self.pid for other in tuple(_at_exit.values())):
-            atexit.register(_leave)
+            atexit.register(_leave_quietly)
         if earlier := self._earlier():
             self._before = earlier.supersede()
         _at_exit[self._home.root] = self
@@ -307,25 +307,12 @@ def _is_ending() -> bool:
     return frame is not None and frame.f_code.co_name not in _BEGINS
 
 
-def _leave() -> None:
-    """At exit: one last flush for each home, all of them within one bound.
-
-    Where no thread can be started any more, from Python 3.12 on, each has its own.
-    """
+def _leave_quietly() -> None:
+    """At exit: what comes out of here Python would print, and no code can catch it."""
     try:
-        pid = os.getpid()
-        ours = [each for each in tuple(_at_exit.values()) if each.pid == pid]
-        _at_exit.clear()
-        for each in ours:
-            each.leave()
-        bound_s = max((each.config.exit_timeout_s for each in ours), default=0.0)
-        deadline = time.monotonic() + bound_s
-        for each in ours:
-            each.wait(deadline)
+        _leave()
     except BaseException:  # noqa: BLE001, S110
-        # Ctrl-C, or a handler of the host's that raises: the end is wanted now. Python
-        # would print it, and no code of the host can catch it any more.
-        pass
+        pass  # Ctrl-C, or a handler of the host's that raises: the end is wanted now
     if _ends_by_interrupt():
         # Python remembers that until a text of code is evaluated, as modules that a
         # flush here has loaded did; so it is told again.
@@ -333,6 +320,22 @@ def _leave() -> None:
             exec("raise KeyboardInterrupt")  # noqa: S102
         except KeyboardInterrupt:
             pass
+
+
+def _leave() -> None:
+    """One last flush for each home, all of them within one bound.
+
+    Where no thread can be started any more, from Python 3.12 on, each has its own.
+    """
+    pid = os.getpid()
+    ours = [each for each in tuple(_at_exit.values()) if each.pid == pid]
+    _at_exit.clear()
+    for each in ours:
+        each.leave()
+    bound_s = max((each.config.exit_timeout_s for each in ours), default=0.0)
+    deadline = time.monotonic() + bound_s
+    for each in ours:
+        each.wait(deadline)
 
 
 def _ends_by_interrupt() -> bool:

@@ -275,8 +275,8 @@ class Drain:
         aside = [each for each in self._waiting() if each[1].reason]
         first = search.first_ranges(aside, count_max=BEGIN_MAX)
         for name, known in first:
-            # A refusal says that the server works. Behind another answer, or a time that
-            # it names, events from elsewhere tell more.
+            # A refusal says that the server works. Where it only fails, or names a time,
+            # events from elsewhere tell more.
             drew = self._evidence.row[-1:]
             if self._evidence.is_accepting or any(
                 each.action is Action.WAIT or each.retry_after_s for each in drew
@@ -538,7 +538,7 @@ class Drain:
         is_new = not (verdict.narrow and batch.known.reason)
         if verdict.action is Action.WAIT and is_new:
             # Those that were under way at once met one moment of a server with a limit.
-            most = bound(verdict) + is_limit(verdict)
+            most = bound(verdict) + (1 if is_limit(verdict) else 0)
             is_borne = len(self._evidence.row) < most
             if verdict.narrow and (is_borne or self._may_compare(verdict)):
                 elsewhere, self._compared = self._compared, None
@@ -577,8 +577,8 @@ class Drain:
         """What one event from the next place draws; None if there is none.
 
         First it is one of which nothing is known. Only `within` may it come out of a batch
-        that has just failed, or be one that failed alone before. If it is accepted, all
-        that failed is set aside.
+        that has just failed, or be one that is counted as failed alone. If it is accepted,
+        all that failed is set aside.
         """
         failed = [
             (name, known.start)

@@ -26,11 +26,15 @@ Place = tuple[str, Announced]
 
 # Requests in a row that may fail before a flush ends; twice as many that are refused.
 FAILURES_MAX = 4
-# Requests in a row that may fail while others are accepted. A refusal of what was posted
+# Requests in a row that may fail while others are accepted, and one more of a limit
+# (`is_limit`), which several under way may meet at once. A refusal of what was posted
 # says that the server works; where half of all events draw one, 16 in a row do occur.
 _BOUNDS = {Action.WAIT: FAILURES_MAX, Action.PAUSE: 16, Action.SPLIT: 32}
-# Failures of one flush that were to be expected, and say nothing of the server.
-KNOWN_MAX = 32
+# Failures since the last acceptance that were to be expected, and are not in the row of
+# `FAILURES_MAX`: two tries each of four events.
+KNOWN_MAX = 8
+# Answers that are about time, and not about an event.
+_ABOUT_TIME = LIMITS | {"408", "425", "504"}
 # Flushes in a row that end because the server names a time, before its word is doubted
 # where only the batch itself can be compared with it.
 ASKED_MAX = 2
@@ -80,7 +84,7 @@ class Evidence:
     def accept(self, places: Sequence[Place]) -> None:
         """A batch was accepted: what failed before it was not the server's fault."""
         self.is_accepting = True
-        self.row, self.asked_s = [], 0.0
+        self.row, self.asked_s, self._known_count = [], 0.0, 0
         for name, known in places:
             self.good |= {(name, known.start), (name, known.end)}
         name, known = whole(places)
@@ -291,9 +295,9 @@ def whole(places: Sequence[Place]) -> Place:
 def _is_about_one(verdict: Verdict) -> bool:
     """Whether a server that breaks on one event answers so, and at once.
 
-    Of a refusal many are borne anyway; a limit and a timeout cost each that follows.
+    Of a refusal many are borne anyway.
     """
-    is_status = verdict.reason.isdigit() and verdict.reason not in LIMITS
+    is_status = verdict.reason.isdigit() and verdict.reason not in _ABOUT_TIME
     is_answer = is_status or verdict.reason == "reset"
     return is_answer and verdict.action is Action.WAIT and not verdict.retry_after_s
 

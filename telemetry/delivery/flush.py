@@ -164,6 +164,7 @@ class _Flush(NamedTuple):
             except ConfigError as error:
                 self.say("%s; everything is kept", error)
                 self._remember_problem(books, self.own_key.without(str(error)))
+                progress.is_concluded = books.is_saved
                 return "off"
             poster = self._poster(transport, self._noting_progress(plan, allowed))
             progress.poster = poster

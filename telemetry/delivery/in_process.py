@@ -175,9 +175,11 @@ class InProcessFlusher:
 
         One that has no time left is cut by the program's end, and has not killed it.
         """
-        is_over = self._ended.wait(max(deadline - time.monotonic(), 0.0))
-        if self._is_last and not is_over:
-            schedule.note_cut(self._home)
+        try:
+            self._ended.wait(max(deadline - time.monotonic(), 0.0))
+        finally:
+            if self._is_last and not self._ended.is_set():
+                schedule.note_cut(self._home)
 
     def _flush_if_due(
         self,
@@ -212,7 +214,8 @@ class InProcessFlusher:
                     deadline, lock=lock, progress=progress, ends=lambda: self._ends
                 )
             # In `launch` mode these do not end the count of detached ones.
-            if mode != "launch" and progress.is_finished(report):
+            is_finished = progress.is_finished(report, self._home, self._allowed)
+            if mode != "launch" and is_finished:
                 schedule.note_finished(self._home)
             else:
                 falls_short = report.stopped == "deadline" and not report.delivered

@@ -287,11 +287,11 @@ def is_empty_file(path: str) -> bool:
 
 
 def set_aside(home: Home) -> None:
-    """`spool/` is empty on return, in one step; what it held has another name.
+    """`spool/` is empty on return; what it held has another name.
 
-    Raises OSError; nothing has changed then. In a layer of an image, and on Windows,
-    files move one by one: then some may have moved. A live segment stays on Windows,
-    which its writer abandons.
+    In one step; or file by file in a layer of an image, and on Windows, where a live
+    segment stays, which its writer abandons. Raises OSError: some files may have moved
+    then, which the next flush removes.
     """
     if os.path.islink(home.spool) or not os.path.isdir(home.spool):
         return  # nothing of ours is in it

@@ -3,8 +3,8 @@
 The conservation equation goes on to hold, and no acknowledged event goes
 uncounted, wherever a purge is killed. In this order:
 
-    rename     `spool/` is set aside in one step: from here on every writer sees that
-               its segment's path leads elsewhere, and records into another one
+    rename     `spool/` is set aside (`opt_out.set_aside`): from here on every writer sees
+               that its segment's path leads elsewhere, and records into another one
     settle     what the segments hold is in the ledger, as purged
     unlink     the segments, and the directory is synced: one that came back after a
                power loss would be counted twice

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from telemetry.books.entries import Snapshot
+from telemetry.consent import read_choice
 from telemetry.delivery import schedule
 from telemetry.delivery.census import count_pending_quickly
 from telemetry.delivery.dead_letters import count_letters
@@ -84,13 +86,19 @@ class Progress:
         """The books as they are now; empty before the flush has them."""
         return self._books.snapshot if self._books else Snapshot()
 
-    def is_finished(self, report: FlushReport) -> bool:
+    def is_finished(
+        self, report: FlushReport, home: Home, allowed: Callable[[], bool]
+    ) -> bool:
         """Whether the flush came to an end of its own.
 
-        Where it could write nothing, it did not: the ledger, or the schedule, does not
-        know of it. Nor where it was turned off: without a descriptor no choice is read.
+        Where it could write nothing, it did not: neither ledger nor schedule know of it.
+        Nor where it was off only as no descriptor was left to read the user's choice.
         """
-        return self.is_concluded or report.stopped not in {"disk", "off"}
+        if report.stopped == "off" and not self.is_concluded:
+            choice = read_choice(home.consent)
+            is_unread = choice is not None and choice.is_transient
+            return not (is_unread or allowed())
+        return self.is_concluded or report.stopped != "disk"
 
     @property
     def delivered(self) -> int:

@@ -59,10 +59,11 @@ def is_spent(known: Announced) -> bool:
 
 
 def doubt(known: Announced) -> int:
-    """How likely its events fail as probes: 0 where none of them was posted alone.
+    """How likely a probe out of this range is to fail.
 
-    1 is an event that is left of a batch, or failed alone for once; 2 one that failed
-    alone and was counted.
+    0 where none of its events is known to have failed alone. 1 is an event that is left of
+    a batch, or that failed alone once without being counted; 2 is one that was posted
+    alone again (`tries`), or counted (`windows`, `refusals`).
     """
     if known.count > 1 or known.joined or not known.reason:
         return 0

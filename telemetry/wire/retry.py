@@ -8,6 +8,7 @@ for: turned off in the middle of a drain, the next request does not happen.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -39,19 +40,21 @@ FAIR = 3
 _ENDS_IN = 1.5
 _ENDS_IN_S = 0.05
 # The pause before each request to a server that limits them: doubled by each such answer
-# that follows one, half as long with each acceptance, and none below the least. It takes
-# no more than a tenth of the time that is left. (A fifth less took a server that fails now
-# and then from one second to thirteen, and brought one with a limit nothing.)
-_PACE_FIRST_S = 0.5
-_PACE_MAX_S = 2.0
-_PACE_LEAST_S = 0.05
-_PACE_SHARE = 10
+# that follows one, halved by each acceptance, and dropped below the least. It takes at most
+# a tenth of the time that is left. (Four fifths instead of a half took a server that fails
+# now and then from four seconds to thirteen, and one with a limit from twelve to twelve.)
+_PAUSE_FIRST_S = 0.5
+_PAUSE_MAX_S = 2.0
+_PAUSE_LEAST_S = 0.05
+_PAUSE_SHARE = 10
+# How soon a pause ends behind the end of its flush.
+_SLICE_S = 0.05
 
 
 def is_limit(verdict: Verdict) -> bool:
-    """Whether it is likely to be another answer behind the pause of a `Poster`."""
+    """Whether a pause of `Poster` may be all that such a server wants."""
     asked_s = verdict.retry_after_s or 0.0
-    return verdict.reason in LIMITS and asked_s <= _PACE_MAX_S
+    return verdict.reason in LIMITS and asked_s <= _PAUSE_MAX_S
 
 
 class Starts(Protocol):
@@ -111,11 +114,12 @@ class Poster:
     ) -> None:
         self.requests = 0
         self.slowest_s = 0.0
-        # Acceptances since the pace was last kept.
+        self._has_accepted = False
+        # Acceptances since no pause is kept.
         self._accepted = 0
-        self._pace_s = 0.0
-        # Whether the server has said so since a request was sent.
-        self._is_limited = False
+        self._pause_s = 0.0
+        # Requests that were sent before this met the same limit as the one that set it.
+        self._paused_from = 0.0
         self._own_key = own_key
         self._logger = logger
         self._transport = transport
@@ -131,16 +135,15 @@ class Poster:
     @property
     def at_once(self) -> int:
         """How many requests may be under way: one more with each acceptance."""
-        return 1 if self._pace_s else min(1 + self._accepted, self._transport.at_once)
+        return 1 if self._pause_s else min(1 + self._accepted, self._transport.at_once)
 
     def send(self, request: Request) -> Sent:
         """Begin one try, behind a pause where the server limits how many it takes.
 
         Raises Halted if consent or time do not allow it.
         """
-        self._is_limited = False
-        if self._ends() - self._monotonic() >= _PACE_SHARE * self._pace_s > 0:
-            self._sleep(self._pace_s)
+        if self._ends() - self._monotonic() >= _PAUSE_SHARE * self._pause_s > 0:
+            self._rest(self._pause_s)
         if not self._allowed():
             raise Halted("off")
         now = self._monotonic()
@@ -191,16 +194,34 @@ class Poster:
             raise Halted("deadline", slow)
         if verdict.action is Action.ACCEPTED:
             self.slowest_s = max(self.slowest_s, had_s)
-            self._accepted = 0 if self._pace_s else self._accepted + 1
-            self._pace_s /= 2
-            if self._pace_s < _PACE_LEAST_S:
-                self._pace_s = 0.0
-        elif verdict.reason in LIMITS and self.slowest_s and not self._is_limited:
-            # What was under way meanwhile counts once.
-            self._is_limited = True
-            pace_s = max(_PACE_FIRST_S, 2 * self._pace_s, verdict.retry_after_s or 0.0)
-            self._pace_s = min(pace_s, _PACE_MAX_S)
+            self._has_accepted = True
+            self._speed_up(sent)
+        elif verdict.reason in LIMITS and self._has_accepted:
+            self._slow_down(sent, asked_s=verdict.retry_after_s or 0.0)
         return verdict
+
+    def _speed_up(self, sent: Sent) -> None:
+        if not self._pause_s:
+            self._accepted += 1
+        elif sent.began >= self._paused_from:
+            slower_s = self._pause_s / 2
+            self._pause_s = slower_s if slower_s >= _PAUSE_LEAST_S else 0.0
+
+    def _slow_down(self, sent: Sent, *, asked_s: float) -> None:
+        if sent.began < self._paused_from:
+            return
+        pause_s = max(_PAUSE_FIRST_S, 2 * self._pause_s, asked_s)
+        self._pause_s = min(pause_s, _PAUSE_MAX_S)
+        self._paused_from = self._monotonic()
+        self._accepted = 0
+
+    def _rest(self, seconds: float) -> None:
+        """Pause so long, or until the flush ends, which another thread may bring forward."""
+        for _ in range(math.ceil(seconds / _SLICE_S)):
+            if self._monotonic() >= self._ends():
+                break
+            self._sleep(min(seconds, _SLICE_S))
+            seconds -= _SLICE_S
 
     def post(self, request: Request) -> Verdict:
         """What came of one try. Raises Halted as `send` and `answer` do."""
@@ -234,7 +255,7 @@ class Poster:
                 state.attempt_number > tries
                 or self._monotonic() + state.upcoming_sleep >= self._ends()
             ),
-            sleep=self._sleep,
+            sleep=self._rest,
             before=tenacity.before_nothing,
             after=tenacity.after_nothing,
             before_sleep=None,

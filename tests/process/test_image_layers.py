@@ -34,7 +34,7 @@ def container(image: Path) -> Iterator[Path]:
     upper, work = image.with_name("upper"), image.with_name("work")
     upper.mkdir()
     work.mkdir()
-    options = f"lowerdir={image},upperdir={upper},workdir={work}"
+    options = f"lowerdir={image},upperdir={upper},workdir={work},redirect_dir=off"
     with mounted(
         image.with_name("merged"), "-t", "overlay", "-o", options, "overlay"
     ) as place:

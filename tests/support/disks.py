@@ -28,7 +28,7 @@ def mounted(place: Path, *options: str) -> Iterator[Path]:
         yield place
     finally:
         # A flusher that has given up its lock may still be about to exit.
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @contextlib.contextmanager

@@ -409,6 +409,7 @@ def test_what_was_acquitted_is_not_taken_up_by_the_next_acceptance() -> None:
         (Verdict(Action.WAIT, "reset", narrow=True), False),
         (status(503), True),
         (status(429), True),
+        (status(504), True),
         (status(500, asked_s=60), True),
         (Verdict(Action.WAIT, "timeout", narrow=True), True),
         (status(400), True),
@@ -426,10 +427,15 @@ def test_what_failed_alone_before_is_no_news_of_the_server(
     assert len(found.row) == (2 if is_news else 0)
     # By something else it is news, and so is an event that is new, or a range.
     found = evidence()
-    for fresh in replace(known, reason="502"), EVENT, replace(known, count=2):
-        found.fail_again("b", replace(fresh, start=fresh.windows), verdict)
+    others = replace(known, reason="502"), EVENT, replace(known, count=2)
+    for start, fresh in enumerate(others):
+        found.fail_again("b", replace(fresh, start=start), verdict)
     assert len(found.row) == 3
     found = evidence()
     for start in range(KNOWN_MAX + 3):
         found.fail_again("a", replace(known, start=start), verdict)
     assert len(found.row) == (KNOWN_MAX + 3 if is_news else 3)
+    # Counted from the last acceptance on.
+    found.accept([("a", GOOD)])
+    found.fail_again("a", replace(known, start=99), verdict)
+    assert len(found.row) == is_news

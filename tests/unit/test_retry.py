@@ -23,6 +23,7 @@ class Server:
 
     def __init__(self, ends_s: float) -> None:
         self.now = 0.0
+        self.ends_s = ends_s
         self.answers: list[tuple[float, Outcome]] = []
         self.poster = Poster(
             self,
@@ -32,7 +33,7 @@ class Server:
             clock=lambda: self.now,
             monotonic=lambda: self.now,
             sleep=self.pause,
-            ends=lambda: ends_s,
+            ends=lambda: self.ends_s,
         )
 
     def start(
@@ -104,6 +105,7 @@ class Limited(Server):
         self.at_once = 4
         self.left, self.every_s, self.burst = float(burst), every_s, burst
         self.pauses: list[float] = []
+        self.paused_at = -1.0
         self.asked = 0
         self.headers: dict[str, str] = {}
 
@@ -119,8 +121,11 @@ class Limited(Server):
         return lambda: OK
 
     def pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
+        """What follows another one without a request between belongs to it."""
+        so_far = self.pauses.pop() if self.paused_at == self.now else 0.0
+        self.pauses.append(so_far + seconds)
         self.now += seconds
+        self.paused_at = self.now
         self.left = min(self.left + seconds / self.every_s, self.burst)
 
 
@@ -146,7 +151,7 @@ def test_no_pause_is_kept_that_takes_more_than_a_tenth_of_what_is_left() -> None
     server = Limited(burst=1, every_s=100.0, ends_s=12.0)
     for _ in range(6):
         server.poster.post(REQUEST)
-    assert server.pauses == [0.5, 1.0]
+    assert server.pauses == pytest.approx([0.5, 1.0])
 
 
 def test_requests_under_way_at_once_meet_one_limit() -> None:
@@ -160,7 +165,7 @@ def test_requests_under_way_at_once_meet_one_limit() -> None:
         server.poster.answer(sent)
     assert server.poster.at_once == 1
     server.poster.send(REQUEST)
-    assert server.pauses == [0.5]
+    assert server.pauses == pytest.approx([0.5])
 
 
 def test_a_pause_is_as_long_as_the_server_asks_for_within_a_bound() -> None:
@@ -170,7 +175,7 @@ def test_a_pause_is_as_long_as_the_server_asks_for_within_a_bound() -> None:
         server.headers = {"retry-after": asked}
         for _ in range(3):
             server.poster.post(REQUEST)
-        assert server.pauses == [pause_s]
+        assert server.pauses == pytest.approx([pause_s])
 
 
 def test_a_server_that_never_accepted_is_given_no_pauses_here() -> None:
@@ -179,3 +184,34 @@ def test_a_server_that_never_accepted_is_given_no_pauses_here() -> None:
     for _ in range(4):
         server.poster.post(REQUEST)
     assert (server.pauses, server.poster.at_once) == ([], 1)
+
+
+class Ending(Limited):
+    """Its flush is brought to its end while it pauses."""
+
+    def pause(self, seconds: float) -> None:
+        super().pause(seconds)
+        self.ends_s = 0.1
+
+
+def test_a_pause_ends_with_its_flush() -> None:
+    """The program ends meanwhile: what came of the flush has to be written down."""
+    server = Ending(burst=1, every_s=100.0)
+    for _ in range(2):
+        server.poster.post(REQUEST)
+    with pytest.raises(Halted, match="deadline"):
+        server.poster.post(REQUEST)
+    assert server.pauses == pytest.approx([0.1])
+
+
+def test_what_was_under_way_says_nothing_of_the_pause_that_follows() -> None:
+    """It was sent before: three acceptances left no pause behind a limit."""
+    server = Limited(burst=20, every_s=100.0)
+    for _ in range(4):
+        server.poster.post(REQUEST)
+    sent = [server.poster.send(REQUEST) for _ in range(4)]
+    sent[0] = sent[0]._replace(outcome=lambda: Reply(429, {}, b"", complete=True))
+    for each in sent:
+        server.poster.answer(each)
+    server.poster.send(REQUEST)
+    assert server.pauses == pytest.approx([0.5])

@@ -97,16 +97,16 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"refused": ("too_big",)}, "due", "events wait"),
     ({"is_flushing": True}, "flushing", "at work"),
     (
-        {"is_flushing": True, "flusher_pid": 7, "is_stopped": True, "silent_s": 900.0},
+        {"is_flushing": True, "holder_pid": 7, "is_stopped": True, "silent_s": 900.0},
         "stopped",
         "process 7 was stopped",
     ),
     (
-        {"is_flushing": True, "flusher_pid": 7, "silent_s": 900.0},
+        {"is_flushing": True, "holder_pid": 7, "silent_s": 900.0},
         "stuck",
         "process 7 holds the flush lock, and has written nothing for 15 minutes",
     ),
-    ({"is_flushing": True, "flusher_pid": 7, "silent_s": 100.0}, "flushing", "at work"),
+    ({"is_flushing": True, "holder_pid": 7, "silent_s": 100.0}, "flushing", "at work"),
     ({"is_flushing": True, "silent_s": 180.0}, "stuck", "not seen from here"),
     (
         plan(starts=1, last=int(NOW), at=NOW + 60.0),
