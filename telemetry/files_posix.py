@@ -25,6 +25,8 @@ _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _NO_FULL_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
 # The same of hard links: exFAT, Android, some mounts of other systems.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# The same of times, or a sandbox: the time is that of the write then.
+_NO_TIMES = _NO_LINKS | {errno.EACCES}
 # Files and directories that a file system must still take for its room to be of use.
 _FILES_MIN = 3
 
@@ -166,7 +168,11 @@ def overwrite(path: str, content: bytes, mtime_ns: int) -> None:
         try:
             os.pwrite(descriptor, content, 0)
         finally:
-            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            try:
+                os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            except OSError as error:
+                if error.errno not in _NO_TIMES:
+                    raise
     finally:
         os.close(descriptor)
 

@@ -27,6 +27,8 @@ Rules:
   times longer, to WITHIN_MAX_S.
 - A time more than HORIZON_S ahead counts as due: a clock was changed. So does any time
   where the last flush was later than now.
+- Where no time can be set (some mounts, a sandbox), the file's is that of the write: a
+  flush is due at once, but after a failure waits as its line says.
 - A damaged line counts as absent, which costs one early flush.
 
 Light: every launch loads it and reads this one file.
@@ -59,6 +61,8 @@ HORIZON_S = 24 * 3600.0
 # What a flush that kills its program costs in the end: four programs a day.
 WITHIN_MAX_S = 6 * 3600.0
 _WITHIN_FACTOR = 6
+# File systems keep times to 2 seconds at the worst.
+_SAME_TIME_S = 2.0
 # Names of lines that are no destination of events: these are 8 hex digits.
 _WITHIN = "programs"
 _LAUNCHES = "launches"
@@ -141,6 +145,8 @@ class Schedule:
         failures, wait = self.waits.get(destination, (0, 0))
         is_ours = destination == self.destination
         until = self.at if is_ours else float(wait)
+        if is_ours and self._has_no_time(wait):
+            until = float(wait)
         if after_failure_only and not failures:
             until = 0.0
         other_counts = not after_failure_only or self.failures(self.destination)
@@ -149,6 +155,11 @@ class Schedule:
         if is_within:
             until = max(until, self.within_not_before(now))
         return until if until <= now + HORIZON_S else 0.0
+
+    def _has_no_time(self, wait: int) -> bool:
+        """Whether a failure's time could not be set: the file has that of its write."""
+        was_written = abs(self.at - self.last) <= _SAME_TIME_S
+        return was_written and wait > self.at + _SAME_TIME_S
 
     def is_ahead(self, now: float) -> bool:
         """Whether all this was written by a clock that has been put back since."""
@@ -497,6 +508,8 @@ def claim(
             # makes room; until then each launch flushes, if no time could be set.
             lock.wait_s = 0.0
         lock.next_flush = plan.at
+        if abs((read(home.next_flush) or 0.0) - plan.at) > _SAME_TIME_S:
+            lock.wait_s = 0.0  # no time could be set, and who waits looks for that
     except BaseException:
         lock.close()
         raise

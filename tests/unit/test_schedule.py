@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -382,3 +385,28 @@ def test_what_else_waits_is_told_of_destinations_of_events_alone() -> None:
     assert NOW + 600 <= plan.others_wait_until(NOW) <= NOW + 601
     assert plan.others_wait_until(NOW + 700) == 0.0
     assert (plan.destination, plan.failures("0" * 8)) == ("0" * 8, 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sets times by another call")
+def test_where_no_time_can_be_set_flushes_begin_and_failures_wait(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some mounts and sandboxes refuse it: no flush ever began by itself there."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    now = time.time()
+    for second in 5.0, 10.0:
+        lock = schedule.claim(CONFIG, home, now + second, spread_s=300.0)
+        assert lock is not None
+        lock.close()
+    plan = schedule.load(home.next_flush)
+    plan.end(schedule.destination_of(CONFIG), now, failures=2, until=now + 600.0)
+    schedule.store(home.next_flush, plan)
+    assert schedule.claim(CONFIG, home, now + 500.0) is None
+    lock = schedule.claim(CONFIG, home, now + 602.0, spread_s=300.0)
+    assert lock is not None
+    assert lock.wait_s == 0.0
+    lock.close()
