@@ -19,6 +19,7 @@ The caller holds the flush lock, so no flusher runs.
 
 from __future__ import annotations
 
+import errno
 import os
 
 import msgspec
@@ -62,9 +63,14 @@ def purge(home: Home, books: Books) -> Purged:
     # While their segments stand, early letters are told from those that count.
     learn_files(home, books)
     names = segment_names(home)
-    set_aside(home)
+    try:
+        set_aside(home)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise  # else it is a mount point
     events = finish_purge(home, books)
-    # Windows: what a live writer has stays until it gives it up, and then it is deleted.
+    # What has stayed, as in a mount point, or on Windows what a live writer has: it goes
+    # with the next flush, once its writer gives it up.
     in_use = [name for name in names if os.path.lexists(home.segment(name))]
     events += _purge_segments(home, books, home.spool, in_use)[1]
     letters = _drop_all(home, books)

@@ -22,9 +22,11 @@ from tests.support.delivering import (
     census_of,
     client_of,
     letters_of,
+    record,
     rejecting,
     write_early_letter,
 )
+from tests.support.disks import memory_disk
 from tests.support.loopback import Server
 from tests.support.terminals import at_terminal
 from tests.support.tooling import process, tool
@@ -264,3 +266,23 @@ def test_what_a_purge_cannot_remove_is_counted_once(
     assert directories_set_aside(Home(str(home))) == []
     assert census_of(home).purged == before.purged + before.pending + before.dead
     assert census_of(home).recorded == before.recorded + 3
+
+
+def test_a_spool_that_is_a_mount_point_is_purged_where_it_is(home: Path) -> None:
+    """A volume of its own: it cannot be renamed, and running it again never helped."""
+    kept = [(path.name, path.read_bytes()) for path in (home / "spool").iterdir()]
+    with memory_disk(home / "spool", size_kib=1024) as place:
+        for name, content in kept:
+            (place / name).write_bytes(content)
+        before = census_of(home)
+        assert before.pending > 0
+        with client_of(home, "", events=1) as client:
+            done = tool("purge", "--yes", home=home)
+            assert (done.code, done.err) == (0, "")
+            record(client, 2)
+            census = census_of(home)
+            assert (census.pending, census.holds()) == (2, True)
+            assert census.purged == before.pending + before.dead + 1
+        with Server() as server, client_of(home, server.url) as client:
+            assert client.flush(timeout_s=60).delivered == 2
+        assert segment_names(Home(str(home))) == []
