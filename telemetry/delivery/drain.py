@@ -20,7 +20,8 @@ A server may also fail now and then, or accept only so many requests. A range th
 and is accepted later, unchanged, shows it: in this flush that reason is held against no
 event, and a range that draws it is tried four times before it is cut. Where events from
 elsewhere are refused in the end, the ranges that were cut since the last acceptance are
-joined again.
+joined again. An event that failed alone before fails again where the server breaks on it:
+eight such failures may follow an acceptance without a sign of the server's (`KNOWN_MAX`).
 
 A flush may end before it learns which: its time is over, or it is killed. So each range
 that is posted again is counted first (`tries`): every other flush begins with a probe
