@@ -369,8 +369,9 @@ def _top() -> tuple[int, int] | None:
         return None
     try:
         found = os.stat("/")
-    except OSError:
-        return None
+    except OSError as error:
+        raise_the_hosts(error)
+        return None  # a sandbox hides it
     return found.st_dev, found.st_ino
 
 

@@ -11,6 +11,7 @@ from telemetry.books.entries import Announced
 from telemetry.delivery.search import (
     PARTS_DEEP,
     SINGLES_MAX,
+    doubt,
     first_ranges,
     is_spent,
     middle,
@@ -224,3 +225,18 @@ def test_a_flush_begins_with_events_that_would_be_dead_then_with_a_range() -> No
     assert first_ranges([event(60, 0, tries=1), pair], count_max=2) == [pair]
     late = event(60, 0, tries=3)
     assert first_ranges([late, event(50, 1)], count_max=2) == [late]
+
+
+def test_a_probe_is_first_an_event_of_which_nothing_is_known() -> None:
+    """What failed alone tells of itself, and not of the server."""
+    event = Announced(start=0, end=9, count=1, reason="500")
+    for unknown in (
+        replace(event, reason=""),
+        replace(event, count=2),
+        replace(event, joined="a batch of others"),
+        replace(event, count=2, windows=1),
+    ):
+        assert doubt(unknown) == 0
+    assert doubt(event) == 1
+    for field in "windows", "tries", "refusals":
+        assert doubt(replace(event, **{field: 1})) == 2
