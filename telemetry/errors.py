@@ -24,6 +24,11 @@ recorded before it.
 from __future__ import annotations
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
 class TelemetryError(Exception):
     """The base of every error that this library raises."""
 
@@ -150,6 +155,17 @@ class LedgerMalformedError(LedgerError):
 
 class LaunchError(TelemetryError):
     """No flusher was started. Events are kept; the next launch tries again."""
+
+
+def quietly(call: Callable[[], object]) -> None:
+    """Call it at exit: what comes out of there Python prints, and no code can catch it.
+
+    Ctrl-C, or a handler of the host's that raises: the end is wanted now.
+    """
+    try:
+        call()
+    except BaseException:  # noqa: BLE001, S110
+        pass
 
 
 def raise_the_hosts(error: BaseException) -> None:

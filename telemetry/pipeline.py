@@ -20,6 +20,7 @@ from telemetry.errors import (
     DiskError,
     HomeError,
     OffError,
+    quietly,
     raise_the_hosts,
 )
 from telemetry.files import make_directory, make_empty, make_home
@@ -208,7 +209,7 @@ class Pipeline:
         if is_first:
             import atexit
 
-            atexit.register(self.count_refused)
+            atexit.register(self._count_at_exit)
         if is_first or len(self._refused) > 1:
             self.count_refused()
         if not self.is_started and reason != "busy" and self.is_allowed():
@@ -251,7 +252,10 @@ class Pipeline:
             import atexit
 
             self._counts_at_exit = False
-            atexit.unregister(self.count_refused)
+            atexit.unregister(self._count_at_exit)
+
+    def _count_at_exit(self) -> None:
+        quietly(self.count_refused)
 
     def count_refused(self) -> None:
         """Write up the refusals that wait; what cannot be written waits on."""

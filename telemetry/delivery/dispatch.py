@@ -24,7 +24,7 @@ import time
 
 from telemetry.consent import consent
 from telemetry.delivery import schedule
-from telemetry.errors import LaunchError, raise_the_hosts
+from telemetry.errors import LaunchError, quietly, raise_the_hosts
 
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ class Dispatcher:
         if mode != "launch" or not self._begin_detached(others_wait):
             self._begin_in_process(mode, others_wait and not is_ending)
         if all(other.pid != self.pid for other in tuple(_at_exit.values())):
-            atexit.register(_leave_quietly)
+            atexit.register(_at_exit_of_the_process)
         if earlier := self._earlier():
             self._before = earlier.supersede()
         _at_exit[self._home.root] = self
@@ -307,12 +307,8 @@ def _is_ending() -> bool:
     return frame is not None and frame.f_code.co_name not in _BEGINS
 
 
-def _leave_quietly() -> None:
-    """At exit: what comes out of here Python would print, and no code can catch it."""
-    try:
-        _leave()
-    except BaseException:  # noqa: BLE001, S110
-        pass  # Ctrl-C, or a handler of the host's that raises: the end is wanted now
+def _at_exit_of_the_process() -> None:
+    quietly(_leave)
     if _ends_by_interrupt():
         # Python remembers that until a text of code is evaluated, as modules that a
         # flush here has loaded did; so it is told again.

@@ -352,6 +352,30 @@ def test_a_log_handler_that_tracks_does_not_feed_itself(home: Path) -> None:
     assert refused(home) == {"invalid": 100 + handler.lines}
 
 
+FORBIDDEN = """
+import fcntl, sys, telemetry
+def forbid(event, arguments):
+    if event == "fcntl.flock":
+        raise RuntimeError("a sandbox forbids it")
+client = telemetry.configure("app", home=sys.argv[1], flush="manual")
+told = [client.track("a")]
+client.track("b", {"x" * 200_000: 1})  # refused, and counted
+sys.addaudithook(forbid)
+told += [client.track("c", {"x": "y" * 4_000_000}), client.track("d", {"x" * 200_000: 1})]
+print(told)
+sys.exit(3)
+"""
+
+
+def test_what_fails_as_the_process_ends_is_not_printed(tmp_path: Path) -> None:
+    """The refusals that wait could not be counted, and Python printed a traceback."""
+    done = run_python(
+        FORBIDDEN, str(tmp_path / "home"), environment=bare_environment(tmp_path)
+    )
+    assert (done.stdout, done.stderr) == ("[True, False, False]\n", "")
+    assert done.returncode == 3
+
+
 CONFIGURING = """
 import logging, os, sys, telemetry
 class Tracking(logging.Handler):
