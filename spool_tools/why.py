@@ -26,8 +26,9 @@ _SILENT_S = 120.0
 _SAME_TIME_S = 2
 # A flush that the program asks for (`Client.flush`) is not counted.
 _UNKNOWN_END = (
-    "it was ended from outside, or could not write (a limit of open files or of file "
-    "sizes: see `ulimit -a`); `spool-tools flush` reports what it meets"
+    "telemetry was turned off since (which removes what is known of it), or it was ended "
+    "from outside, or could not write (a limit of open files or of file sizes: see "
+    "`ulimit -a`); `spool-tools flush` reports what it meets"
 )
 
 

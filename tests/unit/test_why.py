@@ -71,7 +71,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"unusable": "/h/flush.lock is closed"}, "unusable", "sent: /h/flush.lock is cl"),
     ({"state": DeliveryState()}, "due", "see `ulimit -n`"),
-    ({**plan(last=1), "state": DeliveryState()}, "due", "the last one is not known"),
+    (
+        {**plan(last=1), "state": DeliveryState()},
+        "due",
+        "the last one is not known: telemetry was turned off since (which removes",
+    ),
     (
         {**plan(last=1), "endpoint": "", "state": DeliveryState()},
         "due",
