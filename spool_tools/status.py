@@ -35,7 +35,6 @@ from telemetry.delivery import schedule
 from telemetry.delivery.census import Census, take_census
 from telemetry.delivery.forgetting import last_try
 from telemetry.delivery.opt_out import requests_waiting
-from telemetry.delivery.schedule import Schedule
 from telemetry.delivery.upkeep import is_short_of_room, is_spool_full
 from telemetry.errors import ConfigError, HomeError
 from telemetry.files import directory_problem, open_regular, refuse_below_others
@@ -276,7 +275,7 @@ def _written_ns(path: str) -> int:
         return 0
 
 
-def _silent_s(home: Home, holder: Holder, plan: Schedule, now: float) -> float:
+def _silent_s(home: Home, holder: Holder, plan: schedule.Schedule, now: float) -> float:
     """For how long the holder of the flush lock has written nothing.
 
     0.0 where nobody holds it, or the system never tells who does. A tool that has just

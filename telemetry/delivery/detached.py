@@ -30,8 +30,6 @@ _MARGIN_S = 5.0
 # How long it comes back when a server asks for it. A program that is launched by the
 # hour would bring its events an hour later; an idle process costs some megabytes.
 PATIENCE_S = 600.0
-# File systems keep times to 2 seconds at the worst.
-_SAME_TIME_S = 2.0
 
 
 def main(values: dict[str, Any], end_after: Callable[[int], object]) -> None:
@@ -78,7 +76,7 @@ def _lock_after_wait(home: Home, next_flush: float) -> int | None:
     """The flush lock; None where another process flushed meanwhile or does so now."""
     lock = schedule.flush_lock(home)
     at = schedule.load(home.next_flush).at
-    return lock if abs(at - next_flush) <= _SAME_TIME_S else None
+    return lock if abs(at - next_flush) <= schedule.SAME_TIME_S else None
 
 
 def _flush(

@@ -62,7 +62,7 @@ HORIZON_S = 24 * 3600.0
 WITHIN_MAX_S = 6 * 3600.0
 _WITHIN_FACTOR = 6
 # File systems keep times to 2 seconds at the worst.
-_SAME_TIME_S = 2.0
+SAME_TIME_S = 2.0
 # Names of lines that are no destination of events: these are 8 hex digits.
 _WITHIN = "programs"
 _LAUNCHES = "launches"
@@ -158,8 +158,8 @@ class Schedule:
 
     def _has_no_time(self, wait: int) -> bool:
         """Whether a failure's time could not be set: the file has that of its write."""
-        was_written = abs(self.at - self.last) <= _SAME_TIME_S
-        return was_written and wait > self.at + _SAME_TIME_S
+        was_written = abs(self.at - self.last) <= SAME_TIME_S
+        return was_written and wait > self.at + SAME_TIME_S
 
     def is_ahead(self, now: float) -> bool:
         """Whether all this was written by a clock that has been put back since."""
@@ -508,7 +508,7 @@ def claim(
             # makes room; until then each launch flushes, if no time could be set.
             lock.wait_s = 0.0
         lock.next_flush = plan.at
-        if abs((read(home.next_flush) or 0.0) - plan.at) > _SAME_TIME_S:
+        if abs((read(home.next_flush) or 0.0) - plan.at) > SAME_TIME_S:
             lock.wait_s = 0.0  # no time could be set, and who waits looks for that
     except BaseException:
         lock.close()

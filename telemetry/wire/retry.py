@@ -41,8 +41,8 @@ _ENDS_IN = 1.5
 _ENDS_IN_S = 0.05
 # The pause before each request to a server that limits them: doubled by each such answer
 # that follows one, halved by each acceptance, and dropped below the least. It takes at most
-# a tenth of the time that is left. (Four fifths instead of a half took a server that fails
-# now and then from four seconds to thirteen, and one with a limit from twelve to twelve.)
+# a tenth of the time that is left. (With four fifths instead of a half 30,000 events took
+# 13 s instead of 4 where one request of ten fails, and 12 s either way under a limit.)
 _PAUSE_FIRST_S = 0.5
 _PAUSE_MAX_S = 2.0
 _PAUSE_LEAST_S = 0.05
