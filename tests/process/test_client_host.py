@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -730,3 +730,48 @@ def test_a_home_that_is_refused_is_not_written_to(tmp_path: Path) -> None:
         "False\n",
     )
     assert (tmp_path / "theirs" / "refused").read_text() == "theirs"
+
+
+REFUSING = """
+import sys, telemetry
+telemetry.configure("cut", home=sys.argv[1], flush="manual", retry_max_s="x")
+telemetry.track("ran", {"n": 1})
+telemetry.track("ran", {"a file": sys.stdout})
+telemetry.track_command("run", ["a"])
+telemetry.flush(timeout_s=1)
+repr(telemetry.get_global_telemetry_client())
+"""
+
+
+def test_a_module_whose_compiled_file_is_cut_takes_nothing_from_the_host(
+    tmp_path: Path,
+) -> None:
+    """A limit of file sizes, or a full disk, as it was compiled: Python keeps such files."""
+    compiled = tmp_path / "compiled"
+    surroundings = bare_environment(tmp_path / "user")
+    surroundings["PYTHONPYCACHEPREFIX"] = str(compiled)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        home = str(tmp_path / "home")
+        return run_python(REFUSING, home, environment=surroundings)
+
+    files = {
+        path.name.partition(".")[0]: path for path in compiled_after(run, compiled)
+    }
+    # Without these two there is nothing that could answer.
+    late = sorted(files.keys() - {"switches", "__init__"})
+    assert {"interrupts", "mistakes", "text", "client", "api"} <= {*late}
+    for name in late:
+        whole = files[name].read_bytes()
+        files[name].write_bytes(whole[: len(whole) // 2])
+        done = run()
+        assert (name, done.returncode) == (name, 0), done.stderr
+        assert "Error" not in done.stderr
+        files[name].write_bytes(whole)
+
+
+def compiled_after(run: Callable[[], object], compiled: Path) -> list[Path]:
+    """The compiled files of the package's own top once the program ran."""
+    run()
+    package = str(Path(telemetry.__file__).parent).lstrip("/")
+    return list((compiled / package).glob("*.pyc"))
