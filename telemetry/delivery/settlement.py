@@ -62,6 +62,12 @@ class Part(NamedTuple):
     known: Announced
     records: list[Record]
 
+    def dead(self, places: Collection[tuple[str, int]]) -> list[Record]:
+        """Those of its records that stand at one of these places."""
+        if not places:
+            return []
+        return [each for each in self.records if (self.segment, each.start) in places]
+
 
 class Batch(NamedTuple):
     """What is posted as one request: a range, or ranges of several segments."""
@@ -161,7 +167,8 @@ class Desk(NamedTuple):
     def accept(self, batch: Batch, verdict: Verdict) -> int:
         """The batch is settled: delivered, but for the events that the reply named.
 
-        How many events were delivered. Raises OSError; nothing is settled then.
+        How many events were delivered. Raises OSError where there is no room for a dead
+        letter: then only the parts are settled that need none. Their segments make room.
         """
         reasons = {each.event_id: each for each in verdict.rejected}
         named = msgspec.structs.replace(verdict, reason="rejected")
@@ -184,7 +191,12 @@ class Desk(NamedTuple):
             if count < len(others):
                 letter = msgspec.structs.replace(letter, event=NO_EVENT)
             letters.append(letter)
-        self._settle(batch.parts, letters)
+        try:
+            self._settle(batch.parts, letters)
+        except OSError:
+            dead_at = {(each.segment, each.offset) for each in letters}
+            self._settle([each for each in batch.parts if not each.dead(dead_at)], [])
+            raise
         return batch.events - len(letters)
 
     def bury(self, part: Part, verdict: Verdict) -> None:
@@ -200,22 +212,20 @@ class Desk(NamedTuple):
         self._settle([part], [letter])
 
     def _settle(self, parts: Sequence[Part], letters: list[DeadLetter]) -> None:
+        rows = self.letters.append(letters) if letters else {}
         dead_at = {(each.segment, each.offset) for each in letters}
         dead: Counter[str] = Counter()
         delivered: Counter[str] = Counter()
         entries: dict[str, SegmentEntry] = {}
-        for name, known, records in parts:
-            buried = [
-                each for each in records if dead_at and (name, each.start) in dead_at
-            ]
-            entry = entries.get(name) or self.books.entry(name)
-            entries[name] = settle(entry, known, dead=len(buried))
+        for part in parts:
+            buried = part.dead(dead_at)
+            entry = entries.get(part.segment) or self.books.entry(part.segment)
+            entries[part.segment] = settle(entry, part.known, dead=len(buried))
             dead += _names(buried)
-            delivered += _names(records)
+            delivered += _names(part.records)
         date = time.strftime("%Y-%m-%d", time.gmtime())
         self.books.count_day(date, delivered=delivered - dead, dead=dead)
         if letters:
-            rows = self.letters.append(letters)
             self.books.commit(segments=entries, dead_files=rows)
         else:
             self.books.stage_all(entries)
@@ -333,7 +343,7 @@ class OpenSegment:
                 windows=0,
                 reason="",
                 tries=0,
-                unanswered=0,
+                begun=0,
                 refusals=0,
             )
             known = self._replace(known, void)[0]

@@ -20,7 +20,7 @@ from telemetry.errors import DiskError
 from telemetry.paths import Home
 from telemetry.spool import frame, refusals
 from telemetry.spool.reader import segment_names
-from tests.support.delivering import KEY, census_of, client_of, record
+from tests.support.delivering import KEY, census_of, client_of, record, rejecting
 from tests.support.disks import memory_disk, mounted
 from tests.support.launching import await_no_flusher
 from tests.support.loopback import Server
@@ -155,6 +155,32 @@ def test_what_was_torn_by_a_full_disk_does_not_keep_it_full(
             assert client.flush(timeout_s=60).delivered == 1
         assert len(set(sent_ids(server))) == len(sent_ids(server))
     assert census_of(home).holds()
+
+
+@pytest.mark.parametrize("had_a_ledger", [False, True])
+def test_an_event_that_is_refused_by_name_does_not_keep_a_full_disk_full(
+    had_a_ledger: bool, small_disk: Path
+) -> None:
+    """There is no room for its letter, but what came with it in one batch makes some."""
+    home = small_disk / "home"
+    with Server(choose=rejecting("tool-150")) as server:
+        if had_a_ledger:
+            with client_of(home, server.url, events=10) as client:
+                assert client.flush(timeout_s=60).delivered == 10
+        with client_of(home, server.url, events=490, segment_bytes_max=20_000):
+            assert len(segment_names(Home(str(home)))) > 4
+        _fill(small_disk)
+        with client_of(home, server.url) as client:
+            report = client.flush(timeout_s=60)
+            assert (report.stopped, report.dead) == ("disk", 0)
+            # Each segment but the one that the event stands in is gone.
+            assert len(segment_names(Home(str(home)))) == 1
+            assert report.delivered > 400
+            report = client.flush(timeout_s=60)
+            assert (report.stopped, report.pending, report.dead) == ("drained", 0, 1)
+    census = census_of(home)
+    assert census.holds()
+    assert census.delivered == (499 if had_a_ledger else 489)
 
 
 def test_a_disk_that_takes_few_more_files_is_drained(small_disk: Path) -> None:
