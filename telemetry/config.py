@@ -133,7 +133,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         retry_max_s: seconds up to which that time doubles from flush to flush
         failure_spread_s: seconds of which a detached flusher that follows a failure
             first waits a random part, so that a fleet does not arrive at once
-        flusher_lifetime_s: seconds after which a detached flusher ends itself
+        flusher_lifetime_s: seconds after which a detached flusher ends its flush; where
+            a server names a time (`Retry-After`) it sleeps until then and flushes again,
+            for ten minutes at most
         exit_timeout_s: seconds that `exit` mode may hold the program
         reply_bytes_max: bytes that are read of a reply: enough to name every event
             of a batch as rejected

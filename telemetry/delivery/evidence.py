@@ -33,6 +33,9 @@ _BOUNDS = {Action.WAIT: FAILURES_MAX, Action.PAUSE: 16, Action.SPLIT: 32}
 # Failures since the last acceptance that were to be expected, and are not in the row of
 # `FAILURES_MAX`: two tries each of four events.
 KNOWN_MAX = 8
+# Flushes that begin with an event in vain, before it dies. A limit of requests fails all
+# that follows, and now and then a server fails what comes first.
+BEGUN_MIN = 2
 # Answers that are about time, and not about an event.
 _ABOUT_TIME = LIMITS | {"408", "425", "504"}
 # Flushes in a row that end because the server names a time, before its word is doubted
@@ -128,8 +131,9 @@ class Evidence:
         An event that failed alone in earlier flushes, by the same answer, is no news of
         the server.
         """
+        key = name, known.start
         before = known.reason if known.count == 1 and known.windows else ""
-        before = self._failed_before.setdefault((name, known.start), before)
+        before = self._failed_before.setdefault(key, before)
         if (
             verdict.reason == before
             and _is_about_one(verdict)
@@ -138,13 +142,14 @@ class Evidence:
             self._known_count += 1
         else:
             self.row.append(verdict)
-        if known.count == 1 and (name, known.start) in self.began:
-            self._proved.add((name, known.start))
+        if known.count == 1 and self._has_begun(key, known, verdict):
+            self._proved.add(key)
 
     def leave_unanswered(self, name: str, known: Announced) -> None:
         """The range had time enough for an answer, and drew none."""
-        if known.unanswered or (name, known.start) in self.began:
-            self._proved.add((name, known.start))
+        key = name, known.start
+        if known.begun + (key in self.began) >= BEGUN_MIN:
+            self._proved.add(key)
 
     def flap(self, reason: str) -> None:
         """What failed for this reason was accepted later, as it was."""
@@ -169,6 +174,14 @@ class Evidence:
         """Whether it was refused alone FAILURES_MAX times since the last acceptance."""
         is_read = self.alone[key].action is Action.SPLIT
         return is_read and self._tried[key] >= FAILURES_MAX
+
+    def _has_begun(self, key: Key, known: Announced, verdict: Verdict) -> bool:
+        """Whether this flush began with the event, and earlier ones did, where that counts.
+
+        A refusal says that the server works: then this flush is enough.
+        """
+        is_read = verdict.action is Action.SPLIT
+        return key in self.began and (is_read or known.begun + 1 >= BEGUN_MIN)
 
     # What it says.
 
@@ -231,7 +244,7 @@ class Evidence:
         one address has it once, whichever of them are broken.
         """
         key = name, known.start
-        may_die = key in self.began and is_spent(known)
+        may_die = is_spent(known) and self._has_begun(key, known, verdict)
         if may_die or verdict.reason in self._flaps:
             return self._tried[key] <= FAILURES_MAX
         if is_spent(known) and self.has_others and verdict.action is Action.SPLIT:
@@ -275,7 +288,8 @@ class Evidence:
         is_proved = key in self._proved
         most = WINDOWS_MAX if is_proved else WINDOWS_MAX - 1
         windows = min(known.windows + 1, most)
-        charged = msgspec.structs.replace(known, windows=windows)
+        begun = known.begun + (key in self.began)
+        charged = msgspec.structs.replace(known, windows=windows, begun=begun)
         return charged, is_proved and windows + known.refusals >= WINDOWS_MAX
 
 

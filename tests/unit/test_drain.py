@@ -826,11 +826,11 @@ def test_what_was_refused_and_then_lost_by_the_network_is_posted_again(
 def test_bad_events_that_come_one_a_launch_die_as_they_come(tmp_path: Path) -> None:
     """Every second launch brings one, and others are accepted only in the rest."""
     spool = Spool(tmp_path / "home", [8])
-    for flush in range(60):
+    for flush in range(80):
         spool.drain(refusing(range(1, 99, 2), status(503)))
         spool.write(1 + flush, 1)
     delivered, pending, dead = spool.left()
-    assert (delivered, dead > 15, pending < 20) == (34, True, True)
+    assert (delivered, dead > 15, pending < 28) == (44, True, True)
 
 
 def test_more_bad_ranges_than_there_is_room_for_hold_back_no_good_event(
@@ -861,9 +861,16 @@ def test_no_event_dies_in_a_flush_that_did_not_begin_with_it(
         spool.drain(refusing([3], verdict), failures=0)
         spool.write(2 + flush, 1)
     assert spool.left()[1:] == (2, 0)
-    begun = spool.drain(refusing([3], verdict), failures=1)
     again = [f"3 {verdict.reason}"]
-    assert begun.posted == [*again, "35 ok", *again * 4]
+    if verdict.reason != "400":
+        # One that fails now and then, and has a limit, may fail the first and what
+        # follows: a second flush begins with it as well.
+        begun = spool.drain(refusing([3], verdict), failures=1)
+        assert begun.posted == [*again, "35 ok", *again]
+        assert spool.left()[1:] == (1, 0)
+        spool.write(10, 1)
+    begun = spool.drain(refusing([3], verdict), failures=1)
+    assert begun.posted == [*again, f"{spool.count - 1} ok", *again * 4]
     assert spool.left()[1:] == (0, 1)
 
 

@@ -109,6 +109,21 @@ def test_every_other_flush_begins_elsewhere_after_one_that_was_not_answered(
     assert posted == [first, first, other, first, other, first]
 
 
+def test_a_limit_and_one_failure_that_came_first_are_held_against_no_event(
+    tmp_path: Path,
+) -> None:
+    """Behind a limit every event fails, and so did this one, in each of five flushes."""
+    spool = Spool(tmp_path / "home", [1])
+    for segment in range(1, 5):
+        spool.write(segment, 1)
+        spool.drain(refusing([0], status(403)), batch_events_max=1, failures=0)
+    assert [each.windows for each in spool.announced()] == [4]
+    spool.write(9, 1)
+    limited = in_turn(status(500), OK, then=lambda _: status(403))
+    assert spool.drain(limited, failures=1).posted[:3] == ["0 500", "5 ok", "0 403"]
+    assert spool.left() == (5, 1, 0)
+
+
 @pytest.mark.parametrize(
     "busy",
     [status(503), status(429), Verdict(Action.WAIT, "reset", narrow=True)],
@@ -197,7 +212,7 @@ def test_only_an_event_that_had_its_time_alone_is_counted_as_not_answered(
     (known,) = spool.announced()
     assert known.count == len(failed)
     counts = len(failed) == 1 and halt.verdict is not None
-    assert known.unanswered == counts
+    assert known.begun == counts
 
 
 @pytest.mark.parametrize("failures", [None, 3])

@@ -26,16 +26,32 @@ def test_an_event_dies_if_the_flush_began_with_it_and_it_failed_again_beside_oth
     None
 ):
     """Five flushes, the last of which shows it; else the fifth does not count."""
-    found = evidence()
-    found.begin("a", SPENT, status(503))
-    found.set_aside("a", SPENT, [("a", SPENT)], status(503))
+    found, known = evidence(), replace(SPENT, begun=1)
+    found.begin("a", known, status(503))
+    found.set_aside("a", known, [("a", known)], status(503))
     found.accept([("a", GOOD)])
-    assert found.charge("a", SPENT) == (SPENT, False)
-    found.fail_again("a", SPENT, status(503))
-    assert found.charge("a", SPENT) == (replace(SPENT, windows=WINDOWS_MAX), True)
-    assert found.charge("a", EVENT) == (replace(EVENT, windows=1), False)
+    assert found.charge("a", known) == (replace(known, begun=2), False)
+    found.fail_again("a", known, status(503))
+    dead = replace(known, windows=WINDOWS_MAX, begun=2)
+    assert found.charge("a", known) == (dead, True)
+    assert found.charge("a", EVENT) == (replace(EVENT, windows=1, begun=1), False)
     pair = replace(EVENT, count=2)
     assert found.charge("a", pair) == (pair, False)
+
+
+def test_one_flush_that_began_with_an_event_is_enough_for_a_refusal_alone() -> None:
+    """A server that works reads what it refuses; one with a limit fails all that follows."""
+    for number, is_dead in ((400, True), (403, False), (500, False)):
+        found = evidence()
+        found.begin("a", SPENT, status(number))
+        found.set_aside("a", SPENT, [("a", SPENT)], status(number))
+        found.accept([("a", GOOD)])
+        assert found.is_tried_again("a", SPENT, status(number))
+        found.fail_again("a", SPENT, status(number))
+        assert found.charge("a", SPENT)[1] is is_dead
+        found.set_aside("a", SPENT, [("a", SPENT)], status(number))
+        # Where it cannot die in this flush, it is not tried as if it could.
+        assert found.is_tried_again("a", SPENT, status(number)) is is_dead
 
 
 def test_a_failure_counts_for_no_event_if_its_reason_came_and_went() -> None:
@@ -54,12 +70,12 @@ def test_a_failure_counts_for_no_event_if_its_reason_came_and_went() -> None:
 
 def test_no_event_dies_of_a_limit_of_requests() -> None:
     """A limiter that has a token for others and none for this one, flush after flush."""
-    found = evidence()
-    found.begin("a", SPENT, status(429))
-    found.set_aside("a", SPENT, [("a", SPENT)], status(429))
+    found, known = evidence(), replace(SPENT, begun=1)
+    found.begin("a", known, status(429))
+    found.set_aside("a", known, [("a", known)], status(429))
     found.accept([("a", GOOD)])
-    found.fail_again("a", SPENT, status(429))
-    assert found.charge("a", SPENT) == (SPENT, False)
+    found.fail_again("a", known, status(429))
+    assert found.charge("a", known) == (known, False)
 
 
 def test_only_what_failed_since_the_last_acceptance_is_acquitted() -> None:
@@ -314,10 +330,17 @@ def test_what_is_refused_for_the_first_time_is_held_against_none() -> None:
     assert is_doubtful("400", flaps="503") is False
 
 
-def test_an_event_without_an_answer_is_at_fault_the_second_time() -> None:
-    """The flush began with it, or an earlier one did and drew none either."""
-    for unanswered, begins, is_dead in ((0, 0, False), (1, 0, True), (0, 1, True)):
-        known = replace(SPENT, unanswered=unanswered)
+def test_an_event_without_an_answer_is_at_fault_once_two_flushes_began_with_it() -> (
+    None
+):
+    """In vain, this one among them."""
+    for begun, begins, is_dead in (
+        (1, False, False),
+        (2, False, True),
+        (0, True, False),
+        (1, True, True),
+    ):
+        known = replace(SPENT, begun=begun)
         found = evidence()
         if begins:
             found.begin("a", known, status(503))
@@ -328,13 +351,15 @@ def test_an_event_without_an_answer_is_at_fault_the_second_time() -> None:
 
 def test_only_an_event_that_the_flush_began_with_dies_of_one_more_failure() -> None:
     """Not a range, and not one that came later; a refusal without a fault is no sign."""
-    for known, begins in ((SPENT, False), (replace(SPENT, count=2), True)):
+    often = replace(SPENT, begun=5)
+    for known, begins in ((often, False), (replace(often, count=2), True)):
         found = evidence()
         if begins:
             found.begin("a", known, status(503))
         found.set_aside("a", SPENT, [("a", SPENT)], status(503))
         found.fail_again("a", known, status(503))
-        assert found.charge("a", SPENT) == (SPENT, False)
+        assert found.charge("a", SPENT)[0].windows == SPENT.windows
+        assert found.charge("a", SPENT)[1] is False
     found = evidence()
     found.begin("a", SPENT, DOWN)  # no connection: nothing is known of the event
     assert not found.began
@@ -348,7 +373,7 @@ def test_refusals_where_nothing_else_waited_count_as_flushes() -> None:
     found.begin("a", refused, status(400))
     found.set_aside("a", refused, [("a", refused)], status(400))
     found.fail_again("a", refused, status(400))
-    assert found.charge("a", refused) == (replace(refused, windows=3), True)
+    assert found.charge("a", refused) == (replace(refused, windows=3, begun=1), True)
 
 
 def test_each_failure_is_one_of_the_row() -> None:
