@@ -542,7 +542,7 @@ class Drain:
         is_new = not (verdict.narrow and batch.known.reason)
         if verdict.action is Action.WAIT and is_new:
             # Those that were under way at once met one moment of a server with a limit.
-            most = bound(verdict) + (1 if is_limit(verdict) else 0)
+            most = bound(verdict) + is_limit(verdict)
             is_borne = len(self._evidence.row) < most
             if verdict.narrow and (is_borne or self._may_compare(verdict)):
                 elsewhere, self._compared = self._compared, None

@@ -457,8 +457,9 @@ def test_what_failed_alone_before_is_no_news_of_the_server(
         found.fail_again("b", replace(fresh, start=start), verdict)
     assert len(found.row) == 3
     found = evidence()
-    for _ in range(2):  # counted from each acceptance on
-        found.accept([("a", GOOD)])
+    for turn in range(3):  # counted from the beginning, and from each acceptance on
+        if turn:
+            found.accept([("a", GOOD)])
         for start in range(11):
             found.fail_again("a", replace(known, start=start), verdict)
         assert len(found.row) == (11 if is_news else 3)
