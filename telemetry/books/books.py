@@ -143,6 +143,13 @@ class Books:
                 raise
         return self.is_saved
 
+    def make_room(self) -> bool:
+        """Whether the disk is full, and space was made where some could be."""
+        if not self._is_full():
+            return False
+        self._relieve()
+        return True
+
     def close(self) -> None:
         """Write what is not written yet, if the disk allows it, and close the ledger."""
         if not self.is_saved:

@@ -28,6 +28,7 @@ from telemetry.books.books import Books
 from telemetry.books.entries import (
     OTHER,
     Announced,
+    DeadFile,
     SegmentEntry,
     announce,
     replace,
@@ -211,8 +212,17 @@ class Desk(NamedTuple):
         )
         self._settle([part], [letter])
 
+    def _written(self, letters: list[DeadLetter]) -> dict[str, DeadFile]:
+        try:
+            return self.letters.append(letters)
+        except OSError:
+            if not self.books.make_room():
+                raise
+            # What was appended by then counts for nothing.
+            return self.letters.append(letters)
+
     def _settle(self, parts: Sequence[Part], letters: list[DeadLetter]) -> None:
-        rows = self.letters.append(letters) if letters else {}
+        rows = self._written(letters) if letters else {}
         dead_at = {(each.segment, each.offset) for each in letters}
         dead: Counter[str] = Counter()
         delivered: Counter[str] = Counter()
