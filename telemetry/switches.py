@@ -102,11 +102,8 @@ def ci_variable(environment: "Mapping[str, str]") -> str:
 
 
 # Why a module cannot be loaded: it is not there, no descriptor or memory is left, or its
-# file is cut or damaged (a full disk, a limit of file sizes while it was compiled).
-CANNOT_LOAD = (
-    *(ImportError, OSError, MemoryError),
-    *(EOFError, SyntaxError, TypeError, ValueError),
-)
+# file was cut short, compiled (EOFError) or not, by a full disk or a limit of file sizes.
+CANNOT_LOAD = (ImportError, OSError, MemoryError, EOFError, SyntaxError)
 # Python's locks of the modules that are being loaded: nearly always none.
 IMPORT_LOCKS: "dict[str, Callable[[], object]]" = getattr(
     sys.modules.get("_frozen_importlib"), "_module_locks", {}

@@ -61,6 +61,7 @@ class Books:
         self._is_full = is_full
         self._power = power
         self._ledger: Ledger | None = None
+        self._has_made_room = False
         try:
             self._ledger = self._open()
             self._snapshot = self._ledger.snapshot
@@ -144,9 +145,10 @@ class Books:
         return self.is_saved
 
     def make_room(self) -> bool:
-        """Whether the disk is full, and space was made where some could be."""
-        if not self._is_full():
+        """True if the disk is full; what can be deleted is deleted then. False again."""
+        if self._has_made_room or not self._is_full():
             return False
+        self._has_made_room = True
         self._relieve()
         return True
 

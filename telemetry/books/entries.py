@@ -57,8 +57,11 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     tries: Number = 0
     """Times it was posted again since it was last set aside; 1 for a range that is to be
     cut before it is posted."""
+    unanswered: Number = 0
+    """Flushes that began with this single event and had no answer in their time."""
     begun: Number = 0
-    """Flushes that began with this single event, in vain."""
+    """Flushes that began with this single event and drew a failure, while others were
+    accepted."""
     joined: str = ""
     """Ranges with the same one, of several segments, are posted as one batch, whose hash
     `digest` is then."""
@@ -308,7 +311,7 @@ def set_aside(
     is posted again.
     """
     parts = [
-        msgspec.structs.replace(each, reason=reason, tries=tries)
+        msgspec.structs.replace(each, reason=reason, tries=tries, unanswered=0)
         if known.start <= each.start < known.end
         else each
         for each in entry.announced

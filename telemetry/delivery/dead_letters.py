@@ -28,7 +28,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -199,6 +200,14 @@ class DeadLetterWriter:
         Raises OSError. Letters that were appended by then count for nothing.
         """
         rows: dict[str, DeadFile] = {}
+        try:
+            self._append(letters, rows)
+        except OSError:
+            self._forget(rows)
+            raise
+        return rows
+
+    def _append(self, letters: Sequence[DeadLetter], rows: dict[str, DeadFile]) -> None:
         for letter in letters:
             file = self._open_file()
             content = msgspec.json.encode(letter)
@@ -214,7 +223,18 @@ class DeadLetterWriter:
                 self.close()
         if self._file is not None:
             sync(self._file.descriptor)
-        return rows
+
+    def _forget(self, files: Iterable[str]) -> None:
+        """Letters that were appended in vain are in no file of which others count.
+
+        In a file that the ledger knows they stand behind its end. Killed before a new one
+        is gone, the next flush removes them (`learn_files`).
+        """
+        names = {*files, *([self._file.name] if self._file else [])}
+        self.close()
+        for name in names - self._books.snapshot.dead_files.keys():
+            with suppress(OSError):
+                os.unlink(f"{self._home.dead}/{name}")
 
     def close(self) -> None:
         """The next letter goes into another file."""
@@ -226,10 +246,11 @@ class DeadLetterWriter:
         try:
             is_kept = file.append(content)
         except DiskError as error:
-            self.close()
-            raise OSError(errno.EIO, error.problem, file.path) from error
+            cause = error.__cause__
+            # A write that was cut short has no cause: there was room for a part of it.
+            number = cause.errno if isinstance(cause, OSError) else errno.ENOSPC
+            raise OSError(number, error.problem, file.path) from error
         if not is_kept:
-            self.close()
             raise OSError(errno.ESTALE, "its path leads elsewhere", file.path)
 
     def _open_file(self) -> Segment:

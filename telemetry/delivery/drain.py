@@ -39,11 +39,11 @@ becomes a dead letter only
 - if an accepting reply named it;
 - if it failed alone in five flushes (not by 429, which is about when, and not about what),
   the last of which posted it four times in a row after another one was accepted, and had
-  posted it first, as an earlier one did. Where it draws no answer at all, two earlier ones
-  did. Of a refusal (400, 413, 422) one is enough, as the server works. It counts as well
-  where it was not posted first and another one is accepted behind the four: a server that
-  takes a few requests of a flush is out of the question then. It is tried for while a range
-  of several is set aside;
+  posted it first, as an earlier one had. Where it draws no answer at all, an earlier flush
+  that posted it first drew none either. Of a refusal (400, 413, 422) one flush that posted
+  it first is enough, as the server works. It counts as well where it was not posted first
+  and another one is accepted behind the four: a server that takes a few requests of a
+  flush is out of the question then. It is tried for while a range of several is set aside;
 - if it was refused in five flushes, of which four or all had nothing else pending but
   what had been set aside, or in which the spool was full. Each of them posts up to sixteen
   ranges: there is nothing to compare them with. Of a full spool nothing new ever comes.
@@ -193,7 +193,7 @@ class Drain:
             self._with(name, OpenSegment.finish)
         for name, entry in self._books.snapshot.segments.items():
             for known in entry.announced:
-                if name in self._left_alone and not known.reason:
+                if name in self._left_alone:
                     continue  # the disk keeps it, and not the server
                 last = list(self._evidence.drawn.values())[-1:]
                 return self._of_batch(
@@ -297,8 +297,8 @@ class Drain:
             verdict = self._answer(batch, self._poster.send(batch.request))
         except Halted as halted:
             if halted.verdict is not None and batch.known.count == 1:
-                begun = batch.known.begun + 1
-                self._change(batch.segment, batch.known, begun=begun)
+                unanswered = batch.known.unanswered + 1
+                self._change(batch.segment, batch.known, unanswered=unanswered)
             raise
         if verdict.action is Action.ACCEPTED:
             self._accept(batch, verdict)
@@ -518,8 +518,9 @@ class Drain:
         try:
             self._delivered += self._desk.accept(batch, verdict)
         except OSError:
-            for part in filter(self._desk.stands, batch.parts):
-                self._leave_alone(part.segment)
+            for name, known in batch.places:
+                if self._now(name, known) is not None:
+                    self._leave_alone(name)
         self.says_nothing = False
         # What a probe drew before this says nothing of what fails from here on.
         self._compared = None

@@ -72,7 +72,7 @@ def doubt(known: Announced) -> int:
 
 def taken_up(known: Announced) -> Announced:
     """The range as if it had never been posted, if it only came too soon."""
-    if known.reason != NOT_NOW or known.windows or known.refusals or known.begun:
+    if known.reason != NOT_NOW or known.windows or known.refusals or known.unanswered:
         return known
     return Announced(start=known.start, end=known.end, count=known.count)
 

@@ -168,8 +168,9 @@ class Desk(NamedTuple):
     def accept(self, batch: Batch, verdict: Verdict) -> int:
         """The batch is settled: delivered, but for the events that the reply named.
 
-        How many events were delivered. Raises OSError where there is no room for a dead
-        letter: then only the parts are settled that need none. Their segments make room.
+        How many events were delivered. Raises OSError where a dead letter cannot be
+        written: then only the parts are settled of which no event was refused. Where that
+        is for want of room, their segments make some.
         """
         reasons = {each.event_id: each for each in verdict.rejected}
         named = msgspec.structs.replace(verdict, reason="rejected")
@@ -195,8 +196,10 @@ class Desk(NamedTuple):
         try:
             self._settle(batch.parts, letters)
         except OSError:
-            dead_at = {(each.segment, each.offset) for each in letters}
-            self._settle([each for each in batch.parts if not each.dead(dead_at)], [])
+            if not count:  # else any of them may be one that was refused
+                dead_at = {(each.segment, each.offset) for each in letters}
+                sound = [part for part in batch.parts if not part.dead(dead_at)]
+                self._settle(sound, [])
             raise
         return batch.events - len(letters)
 
@@ -215,8 +218,8 @@ class Desk(NamedTuple):
     def _written(self, letters: list[DeadLetter]) -> dict[str, DeadFile]:
         try:
             return self.letters.append(letters)
-        except OSError:
-            if not self.books.make_room():
+        except OSError as error:
+            if error.errno not in FULL or not self.books.make_room():
                 raise
             # What was appended by then counts for nothing.
             return self.letters.append(letters)
@@ -353,6 +356,7 @@ class OpenSegment:
                 windows=0,
                 reason="",
                 tries=0,
+                unanswered=0,
                 begun=0,
                 refusals=0,
             )

@@ -32,7 +32,8 @@ from telemetry.spool.reader import SegmentReader, segment_names
 from telemetry.spool.writer import sizes_in
 
 
-# Given back when a full disk has to be drained: enough for a ledger.
+# Given back when a full disk has to be drained: enough for a ledger, or for some dead
+# letters, with which the disk gets their segments back.
 RESERVE_BYTES = 256 * 1024
 # What a disk must take for it not to count as full: a ledger's birth, which needs
 # about 220 KiB, and the segments that grow meanwhile.

@@ -6,6 +6,7 @@ The segments and the books are real; the server is a function of the events in a
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import random
 import re
@@ -17,9 +18,10 @@ import pytest
 
 from spool_tools.dump import as_sent
 from spool_tools.reading import Spool as SeenSpool
+from telemetry.delivery import dead_letters
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.gathering import SEGMENTS_MAX
-from telemetry.wire.batch import Request
+from telemetry.wire.batch import Rejection, Request
 from telemetry.wire.retry import Halted
 from telemetry.wire.verdict import SLOW, Action, Verdict
 from tests.support.draining import (
@@ -315,3 +317,68 @@ def test_an_event_that_draws_429_whatever_else_is_accepted_holds_back_no_other(
         assert (pending <= 3, dead) == (True, 0)
         assert server.requests <= 20
         spool.write(segment, 1)
+
+
+def test_no_letter_can_be_written_and_what_needs_none_is_settled(
+    tmp_path: Path,
+) -> None:
+    """What was posted together is kept by the one event of it that was refused."""
+    spool = Spool(tmp_path / "home", [3, 3, 3])
+    place = Path(spool.home.dead)
+    place.write_text("")
+    drain(spool, lambda _: naming(4))
+    assert (spool.stopped, spool.verdict) == ("", None)
+    assert spool.drained.is_blocked
+    assert (spool.left(), spool.files()) == ((6, 3, 0), [1])
+    place.unlink()
+    drain(spool, lambda _: naming(4))
+    assert (spool.left(), spool.files()) == ((8, 0, 1), [])
+
+
+@pytest.mark.parametrize(("refused", "left"), [(2, (0, 6, 0)), (6, (0, 6, 0))])
+def test_no_letter_can_be_written_of_events_that_were_refused_without_a_name(
+    refused: int, left: tuple[int, int, int], tmp_path: Path
+) -> None:
+    """Which they are is not known: what is settled as delivered may be one of them."""
+    spool = Spool(tmp_path / "home", [3, 3])
+    Path(spool.home.dead).write_text("")
+    some = Rejection("", "no such tool", count=refused)
+    drain(spool, lambda _: Verdict(Action.ACCEPTED, "200", rejected=(some,)))
+    assert spool.left() == left
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_an_event_whose_letter_cannot_be_written_is_posted_twice_at_most(
+    begins: bool, tmp_path: Path
+) -> None:
+    """It was set aside before it was refused by name, and is tried once in a flush."""
+    spool = Spool(tmp_path / "home", [2, 1])
+    drain(spool, refusing([1], status(503)))
+    Path(spool.home.dead).write_text("")
+    spool.write(2, 1)
+    answers = in_turn(*[naming(1)] * 9, then=lambda _: DEADLINE)
+    server = drain(spool, answers, failures=int(begins))
+    assert server.posted.count("1 ok") <= 2
+    assert (spool.stopped, spool.verdict) == ("", None)
+    assert spool.drained.is_blocked
+    assert spool.left() == (3, 1, 0)
+
+
+def test_letters_that_could_not_be_synced_count_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are written next go into another file, and are not counted with them."""
+    spool = Spool(tmp_path / "home", [2, 2])
+    synced: list[int] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == 1:
+            raise OSError(errno.EIO, "no more")
+
+    monkeypatch.setattr(dead_letters, "sync", sync)
+    spool.drain(lambda _: naming(0, 2))
+    assert spool.left() == (1, 2, 1)
+    spool.drain(lambda _: naming(0, 2))
+    assert spool.left() == (2, 0, 2)
+    assert len(spool.letters()) == 2

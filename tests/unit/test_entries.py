@@ -102,7 +102,7 @@ def test_a_range_that_is_set_aside_has_the_reason_of_its_last_answer() -> None:
     entry = set_aside(entry, whole, "403")
     assert [(e.tries, e.reason) for e in entry.announced] == [(0, "403")]
     assert Announced(start=0, end=1, count=1).refusals == 0
-    one = Announced(start=0, end=50, count=1, reason="403", tries=2, begun=3)
+    one = Announced(start=0, end=50, count=1, reason="403", tries=2, unanswered=3)
     rest = Announced(start=50, end=whole.end, count=2, reason="403")
     entry = replace(entry, whole, one, rest)
     entry = set_aside(entry, one, "reset")
@@ -110,7 +110,7 @@ def test_a_range_that_is_set_aside_has_the_reason_of_its_last_answer() -> None:
         (0, "reset"),
         (0, "403"),
     ]
-    assert [each.begun for each in entry.announced] == [3, 0]
+    assert [each.unanswered for each in entry.announced] == [0, 0]
 
 
 def test_retried_letters_are_not_recorded_anew() -> None:

@@ -330,17 +330,15 @@ def test_what_is_refused_for_the_first_time_is_held_against_none() -> None:
     assert is_doubtful("400", flaps="503") is False
 
 
-def test_an_event_without_an_answer_is_at_fault_once_two_flushes_began_with_it() -> (
-    None
-):
-    """In vain, this one among them."""
-    for begun, begins, is_dead in (
-        (1, False, False),
-        (2, False, True),
-        (0, True, False),
-        (1, True, True),
+def test_an_event_without_an_answer_is_at_fault_the_second_time() -> None:
+    """An earlier flush that began with it drew none, or this one and another a failure."""
+    for unanswered, begun, begins, is_dead in (
+        (0, 2, False, False),
+        (1, 0, False, True),
+        (0, 0, True, False),
+        (0, 1, True, True),
     ):
-        known = replace(SPENT, begun=begun)
+        known = replace(SPENT, unanswered=unanswered, begun=begun)
         found = evidence()
         if begins:
             found.begin("a", known, status(503))
@@ -463,3 +461,12 @@ def test_what_failed_alone_before_is_no_news_of_the_server(
         for start in range(11):
             found.fail_again("a", replace(known, start=start), verdict)
         assert len(found.row) == (11 if is_news else 3)
+
+
+def test_a_flush_that_began_with_a_range_did_not_begin_with_its_first_event() -> None:
+    """The range was cut since; what it drew as a whole is not the event's."""
+    found = evidence()
+    found.begin("a", replace(EVENT, count=2), status(503))
+    found.set_aside("a", EVENT, [("a", EVENT)], status(503))
+    found.accept([("a", GOOD)])
+    assert found.charge("a", EVENT) == (replace(EVENT, windows=1), False)
