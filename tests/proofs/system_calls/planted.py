@@ -50,7 +50,7 @@ _EARLY = """\
             self._poster.answer(self._sent.pop()[1])
         self._land(self._poster.at_once - 1)
 """
-_LETTERS = "            rows = self.letters.append(letters)\n"
+_LETTERS = "        rows = self._written(letters) if letters else {}\n"
 _COMMIT = "            self.books.commit(segments=entries, dead_files=rows)\n"
 _LATE = """\
             self.books.commit(segments=entries)
@@ -85,7 +85,7 @@ BUGS = (
     Bug(
         name="a dead letter is written after its event is settled",
         path="telemetry/delivery/settlement.py",
-        changes=((f"{_LETTERS}{_COMMIT}", _LATE),),
+        changes=((_LETTERS, ""), (_COMMIT, _LATE)),
         scene="flush-poison",
         kind="kill",
         shown_by="lost",
