@@ -287,7 +287,6 @@ class _Wire:
         self._url = url
         self._dialler = dialler
         self._environment = environment
-        self._manager: urllib3.PoolManager | None = None
         self._pool: urllib3.HTTPConnectionPool | None = None
 
     def request(
@@ -307,13 +306,15 @@ class _Wire:
         )
 
     def close(self) -> None:
-        if self._manager is not None:
-            self._manager.clear()
+        # Else it is left to the pool's finalizer, which does nothing any more once the
+        # program is ending, and Python would warn on the host's standard error.
+        if self._pool is not None:
+            self._pool.close()
 
     def _new_pool(self) -> urllib3.HTTPConnectionPool:
-        self._manager = _manager(self._url, self.proxy, self._environment)
+        manager = _manager(self._url, self.proxy, self._environment)
         host = f"[{self._url.host}]" if ":" in self._url.host else self._url.host
-        pool = self._manager.connection_from_host(
+        pool = manager.connection_from_host(
             host=host, port=self._url.port, scheme=self._url.scheme, pool_kwargs=None
         )
         pool.ConnectionCls = _connection_class(

@@ -131,3 +131,28 @@ def test_close_never_waits_and_ends_posting() -> None:
         assert post(to) == Failure("other", "the transport is closed")
         thread.join(10)
         assert sign(outcomes[0]) == "timeout"
+
+
+ENDING = """
+import gc, sys, threading, weakref
+from tests.support.posting import post, posting_threads, transport
+
+weakref.finalize._exitfunc()  # as Python does when a program ends
+with transport(sys.argv[1]) as to:
+    print(post(to).status)
+for thread in posting_threads():
+    thread.join()
+gc.collect()
+"""
+
+
+def test_no_connection_is_left_open_in_a_program_that_is_ending() -> None:
+    """Python would say so on the host's standard error, where such warnings are shown."""
+    with Server(reply(200)) as server:
+        done = subprocess.run(
+            [sys.executable, "-W", "always", "-c", ENDING, server.url],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert (done.stdout, done.stderr) == ("200\n", "")
