@@ -162,6 +162,7 @@ class Drain:
         self._probed: set[tuple[str, int]] = set()
         # What a probe from elsewhere drew at the beginning.
         self._compared: Verdict | None = None
+        self._fit(self._waiting())
 
     def run(self) -> Verdict | None:
         """All is delivered on return; or what is left was set aside for this verdict.
@@ -459,6 +460,17 @@ class Drain:
         starts = [known.start for name, known in batch.places if name == segment.name]
         self._desk.cut(batch)
         return [each for each in segment.entry.announced if each.start in starts]
+
+    def _fit(self, places: list[Place]) -> None:
+        """No batch holds more than half of what had no answer in a request's time.
+
+        A slow link or server takes smaller ones. Where one event of it was what the
+        server hangs on, they are smaller for some flushes in vain.
+        """
+        most = search.fitting(known for _, known in places)
+        if most is not None and most < self._desk.batch_events_max:
+            self._desk = self._desk._replace(batch_events_max=most)
+            self._gathered.events_max = most
 
     def _send(self, batch: Batch) -> None:
         """The batch is under way on return, or settled, or set aside. Raises Halted."""
@@ -794,6 +806,7 @@ class Drain:
             parts = [e for e in entry.announced if its.start <= e.start < its.end]
             left += [(name, each) for each in parts]
         self._evidence.set_aside(first, known, left, verdict)
+        self._fit([whole(left)] if left else [])
 
     def _narrow(self) -> None:
         """Try what was set aside, and its parts. Raises Halted.
@@ -855,8 +868,10 @@ class Drain:
             return True
         name, known, evidence = batch.segment, batch.known, self._evidence
         verdict = evidence.drew(name, known)
-        if verdict is None and known.tries and self._cut(batch, segment):
-            # A flush ended while it waited for this one's answer, or began with it.
+        is_large = known.count > self._desk.batch_events_max
+        if verdict is None and (known.tries or is_large) and self._cut(batch, segment):
+            # A flush ended while it waited for this one's answer, or began with it; or
+            # it is larger than what had none.
             return True
         if verdict is None or evidence.is_tried_again(name, known, verdict):
             drew = drew if verdict is None else verdict.reason

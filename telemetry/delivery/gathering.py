@@ -32,7 +32,7 @@ class Gathering(Generic[T]):
         self, *, events_max: int, bytes_max: int, segments_max: int = SEGMENTS_MAX
     ) -> None:
         self.parts: list[T] = []
-        self._events_max = events_max
+        self.events_max = events_max
         self._bytes_max = bytes_max
         self._segments_max = segments_max
         self._events = self._bytes = 0
@@ -43,7 +43,7 @@ class Gathering(Generic[T]):
         size = sum([each.end - each.start for each in records])
         size -= (OVERHEAD - 1) * len(records)
         if (
-            self._events + len(records) > self._events_max
+            self._events + len(records) > self.events_max
             or self._bytes + size > self._bytes_max
         ) and self.parts:
             yield self.take()
@@ -51,7 +51,7 @@ class Gathering(Generic[T]):
         self._events += len(records)
         self._bytes += size
         if (
-            2 * self._events > self._events_max
+            2 * self._events > self.events_max
             or 2 * self._bytes > self._bytes_max
             or len(self.parts) >= self._segments_max
         ):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from telemetry.books.entries import Announced
-from telemetry.wire.verdict import REFUSALS
+from telemetry.wire.verdict import REFUSALS, SLOW
 
 
 # An event that failed alone in so many flushes is dead, if the last of them shows that it
@@ -22,6 +22,10 @@ from telemetry.wire.verdict import REFUSALS
 WINDOWS_MAX = 5
 # Too many requests: that is about when, and never about what (RFC 6585 §4).
 NOT_NOW = "429"
+# The reasons for which a batch is set aside that had no answer in a request's time.
+NO_ANSWER = frozenset({"timeout", SLOW})
+# With so many events a batch is not made smaller for that.
+FEW = 10
 # Of one segment, single events that were set aside: with so many no range is cut.
 SINGLES_MAX = 600
 # From so many ranges on the smallest is cut, to come down to an event soon.
@@ -166,6 +170,20 @@ def next_range(
     equal = [each for each, its in zip(waiting, ranks, strict=True) if its == best]
     others = [each for each in equal if not each[1].windows]
     return max(others, key=place) if others else min(equal, key=place)
+
+
+def fitting(ranges: Iterable[Announced]) -> int | None:
+    """How many events a batch may hold, by those that had no answer in a request's time.
+
+    Half of the smallest that was posted, or as many as are left of one. None if there is
+    no such batch. Few enough are no question of size.
+    """
+    found = [
+        max(each.count // 2 if each.digest else each.count, FEW)
+        for each in ranges
+        if each.reason in NO_ANSWER and each.count > FEW
+    ]
+    return min(found, default=None)
 
 
 def next_refused(waiting: Sequence[tuple[str, Announced]]) -> tuple[str, Announced]:

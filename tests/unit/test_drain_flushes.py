@@ -594,3 +594,51 @@ def test_where_a_server_breaks_on_half_of_all_events_the_others_arrive(
             left = spool.count - len(bad) - spool.left()[0]
             waited, most = waited + left, max(most, left)
     assert (waited < 700, most < 20) == (True, True), (waited, most)
+
+
+TIMEOUT = Verdict(Action.WAIT, "timeout", narrow=True)
+
+
+def test_a_link_on_which_half_a_batch_takes_its_time_is_sent_smaller_ones(
+    tmp_path: Path,
+) -> None:
+    """Each flush spent its time on whole batches, and what waited grew with each launch."""
+    spool = Spool(tmp_path / "home", [])
+    waiting = []
+    for flush in range(20):
+        spool.write(flush, 50)
+        left_s = [40.0]
+
+        def answers(
+            numbers: list[int], left_s: list[float] = left_s
+        ) -> Verdict | Halted:
+            """A request has ten seconds, which is enough for 24 events."""
+            left_s[0] -= min(len(numbers) / 2.4, 10)
+            if left_s[0] < 0:
+                return DEADLINE
+            return OK if len(numbers) <= 24 else TIMEOUT
+
+        spool.drain(answers, batch_events_max=500, batch_segments_max=32)
+        waiting.append(spool.pending)
+    assert max(waiting) <= 100
+    assert spool.left()[2] == 0
+
+
+def test_an_event_that_has_no_answer_makes_batches_smaller_for_some_flushes_alone(
+    tmp_path: Path,
+) -> None:
+    """What came with it shows, once it has arrived, that size is no question."""
+    spool = Spool(tmp_path / "home", [])
+    sizes = []
+    for flush in range(12):
+        spool.write(flush, 60)
+        sent: list[int] = []
+        hangs = refusing([7], TIMEOUT)
+        spool.drain(
+            hangs,
+            during=lambda numbers, sent=sent: sent.append(len(numbers)),
+            batch_events_max=60,
+        )
+        sizes.append(max(sent))
+    assert sizes[-3:] == [60, 60, 60]
+    assert spool.left() == (719, 0, 1)

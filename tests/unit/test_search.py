@@ -9,10 +9,12 @@ from msgspec.structs import replace
 
 from telemetry.books.entries import Announced
 from telemetry.delivery.search import (
+    FEW,
     PARTS_DEEP,
     SINGLES_MAX,
     doubt,
     first_ranges,
+    fitting,
     is_spent,
     middle,
     next_range,
@@ -240,3 +242,18 @@ def test_a_probe_is_first_an_event_of_which_nothing_is_known() -> None:
     assert doubt(event) == 1
     for field in "windows", "tries", "refusals":
         assert doubt(replace(event, **{field: 1})) == 2
+
+
+def test_no_batch_is_larger_than_half_of_one_that_had_no_answer_in_time() -> None:
+    """Or than what is left of it. A few events are no question of size."""
+
+    def aside(count: int, reason: str, *, is_posted: bool = True) -> Announced:
+        digest = "d" if is_posted else ""
+        return Announced(start=0, end=count, count=count, reason=reason, digest=digest)
+
+    assert fitting([]) is None
+    assert fitting([aside(500, "503"), aside(500, "")]) is None
+    assert fitting([aside(500, "timeout"), aside(300, "slow")]) == 150
+    assert fitting([aside(500, "slow"), aside(130, "slow", is_posted=False)]) == 130
+    assert fitting([aside(FEW, "timeout")]) is None
+    assert fitting([aside(FEW + 1, "timeout")]) == FEW
