@@ -145,7 +145,7 @@ class Books:
         return self.is_saved
 
     def make_room(self) -> bool:
-        """True if the disk is full; what can be deleted is deleted then. False again."""
+        """True if the disk is full: what can be deleted is deleted then. That is once."""
         if self._has_made_room or not self._is_full():
             return False
         self._has_made_room = True

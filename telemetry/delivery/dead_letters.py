@@ -228,12 +228,13 @@ class DeadLetterWriter:
         """Letters that were appended in vain are in no file of which others count.
 
         In a file that the ledger knows they stand behind its end. Killed before a new one
-        is gone, the next flush removes them (`learn_files`).
+        is gone, the next flush removes them (`learn_files`). Raises OSError if one cannot
+        be removed: were the letters written once more now, both would count.
         """
         names = {*files, *([self._file.name] if self._file else [])}
         self.close()
         for name in names - self._books.snapshot.dead_files.keys():
-            with suppress(OSError):
+            with suppress(FileNotFoundError):
                 os.unlink(f"{self._home.dead}/{name}")
 
     def close(self) -> None:

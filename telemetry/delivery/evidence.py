@@ -33,7 +33,7 @@ _BOUNDS = {Action.WAIT: FAILURES_MAX, Action.PAUSE: 16, Action.SPLIT: 32}
 # Failures since the last acceptance that were to be expected, and are not in the row of
 # `FAILURES_MAX`: two tries each of four events.
 KNOWN_MAX = 8
-# So many flushes begin with an event and draw a failure, before it dies of one more. Behind
+# So many flushes begin with an event and draw a failure; in the last of them it dies. Behind
 # a limit of requests everything fails, and now and then a server fails what comes first.
 # Where one was enough, 95 good events of 10,800 died of both together; now 8 (one request
 # of ten fails, 3 of a flush are taken, which never drains the spool).
@@ -149,8 +149,7 @@ class Evidence:
 
     def leave_unanswered(self, name: str, known: Announced) -> None:
         """The range had time enough for an answer, and drew none."""
-        has_begun = self._is_begun(name, known) and known.begun + 1 >= BEGUN_MIN
-        if known.unanswered or has_begun:
+        if known.unanswered or self._has_begun(name, known, BEGUN_MIN):
             self._proved.add((name, known.start))
 
     def flap(self, reason: str) -> None:
@@ -181,14 +180,17 @@ class Evidence:
         """Whether this flush began with just this range, and not with one it is left of."""
         return self.began.get((name, known.start)) == known.count
 
-    def _tells(self, name: str, known: Announced, verdict: Verdict) -> bool:
-        """Whether this flush, and others before it, began with the event in vain.
+    def _has_begun(self, name: str, known: Announced, least: int) -> bool:
+        """Whether so many flushes, this one among them, began with it in vain."""
+        return self._is_begun(name, known) and known.begun + 1 >= least
 
-        A refusal says that the server works: then this flush is enough.
+    def _tells(self, name: str, known: Announced, verdict: Verdict) -> bool:
+        """Whether enough flushes began with the event for this failure to be its own.
+
+        A refusal says that the server works: then this one is enough.
         """
         is_read = verdict.action is Action.SPLIT
-        is_enough = is_read or known.begun + 1 >= BEGUN_MIN
-        return is_enough and self._is_begun(name, known)
+        return self._has_begun(name, known, 1 if is_read else BEGUN_MIN)
 
     # What it says.
 

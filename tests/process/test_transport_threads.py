@@ -23,6 +23,7 @@ from tests.support.posting import (
     timed,
     transport,
 )
+from tests.support.surroundings import run_python
 
 
 def test_a_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +150,6 @@ gc.collect()
 def test_no_connection_is_left_open_in_a_program_that_is_ending() -> None:
     """Python would say so on the host's standard error, where such warnings are shown."""
     with Server(reply(200)) as server:
-        done = subprocess.run(
-            [sys.executable, "-W", "always", "-c", ENDING, server.url],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        shown = {**os.environ, "PYTHONWARNINGS": "always"}
+        done = run_python(ENDING, server.url, environment=shown)
     assert (done.stdout, done.stderr) == ("200\n", "")

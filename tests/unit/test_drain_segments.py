@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import random
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 
 from spool_tools.dump import as_sent
 from spool_tools.reading import Spool as SeenSpool
+from telemetry.books.books import Books
 from telemetry.delivery import dead_letters
 from telemetry.delivery.dead_letters import DeadLetter
 from telemetry.delivery.gathering import SEGMENTS_MAX
@@ -392,3 +394,26 @@ def test_letters_that_could_not_be_synced_count_for_nothing(
     spool.drain(lambda _: naming(0, 2))
     assert spool.left() == (2, 0, 2)
     assert len(spool.letters()) == 2
+
+
+def test_letters_in_a_file_that_stays_are_not_written_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once their segment is gone, both would count."""
+    spool = Spool(tmp_path / "home", [2])
+    unlink = os.unlink
+
+    def sync(_: int) -> None:
+        monkeypatch.setattr(dead_letters, "sync", lambda _: None)
+        raise OSError(errno.ENOSPC, "no room")
+
+    def keep(path: str) -> None:
+        if str(path).startswith(spool.home.dead):
+            raise PermissionError(errno.EACCES, "not now", path)
+        unlink(path)
+
+    monkeypatch.setattr(dead_letters, "sync", sync)
+    monkeypatch.setattr(os, "unlink", keep)
+    monkeypatch.setattr(Books, "make_room", lambda _: True)
+    spool.drain(lambda _: naming(0))
+    assert spool.left() == (0, 2, 0)

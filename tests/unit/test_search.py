@@ -257,3 +257,4 @@ def test_no_batch_is_larger_than_half_of_one_that_had_no_answer_in_time() -> Non
     assert fitting([aside(500, "slow"), aside(130, "slow", is_posted=False)]) == 130
     assert fitting([aside(FEW, "timeout")]) is None
     assert fitting([aside(FEW + 1, "timeout")]) == FEW
+    assert fitting([aside(11, "timeout")]) == 10
