@@ -76,8 +76,6 @@ class Spool:
         except LedgerError as error:
             self.has_ledger = False
             self.note(f"{error}; going on as if nothing had been sent yet")
-        for row in self.snapshot.unreadable:
-            self.note(f"the ledger's row {row} is damaged; it is left out")
 
     def opened(self) -> Iterator[tuple[SegmentReader, SegmentEntry]]:
         """Each segment, oldest first, and what is settled of it."""

@@ -195,9 +195,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     dead_files: dict[str, DeadFile] = {}
     days: dict[str, Day] = {}
     """By date, `2026-01-31`: the last 90 days on which something was settled."""
-    unreadable: tuple[str, ...] = ()
-    """Rows that damage took: treated as absent (a segment's row costs duplicates,
-    the totals begin again), named so that it is not silent."""
 
 
 def tally(day: Day, delivered: Mapping[str, int], dead: Mapping[str, int]) -> Day:

@@ -5,8 +5,7 @@ Rules:
   loss too; if it fails, nothing of it is there;
 - a row holds bytes, never a pickle or a file's name. diskcache writes; `view` reads;
 - every setting is named; nothing is evicted; nothing retries without end;
-- a ledger is checked before diskcache meets it (`view`). Rows that cannot be believed
-  are deleted: one left there could stop the commit that replaces it;
+- a ledger is checked before diskcache meets it (`view`);
 - only a malformed ledger is set aside. Every other fault waits.
 
 Its user holds the flush lock, so there is one writer. SQL that the owner of the home
@@ -140,9 +139,9 @@ class Ledger:
             for key, value in settings.items():
                 if key.startswith("sqlite_"):
                     connection.execute(f"PRAGMA {key[7:]} = {value}").fetchall()
-            self.snapshot, unbelieved = Snapshot(), list[int]()
+            self.snapshot = Snapshot()
             if not is_new:
-                self.snapshot, unbelieved = view.read_rows(connection, self._path)
+                self.snapshot = view.read_rows(connection, self._path)
                 if _schema(connection) != _known_schema(settings):
                     problem = "its tables are not those of a ledger"
                     raise LedgerMalformedError(self._path, problem)
@@ -151,8 +150,6 @@ class Ledger:
                 connection.execute(_FORGET_SETTINGS)
                 # Killed while it reserved room, the row that takes the room stays.
                 connection.execute("DELETE FROM Cache WHERE key = ?", (_RESERVE_KEY,))
-            for rowid in unbelieved:
-                connection.execute("DELETE FROM Cache WHERE rowid = ?", (rowid,))
             self._cache = _Cache(connection, settings)
             connection.execute("COMMIT")
             if os.stat(self._path + view.JOURNAL_SUFFIX).st_size < _RESERVE_BYTES:

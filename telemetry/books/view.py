@@ -12,7 +12,8 @@ Rules:
 - the header's fixed fields, pages, trees and indexes are checked first (0.3 ms);
 - the CRC-32 covers key and value: SQLite notices few flipped bits, and an entry must
   not turn up under another segment's name;
-- a row that cannot be believed (damaged, a pickle, a file) is absent, and is named;
+- one row that cannot be believed (damaged, a pickle, a file) makes the ledger malformed:
+  the rows count each other's events, and without one of them the sums are wrong for good;
 - an error that speaks of the content is LedgerMalformedError; one that speaks of
   access (permission, lock, space, device) is LedgerError.
 
@@ -88,7 +89,7 @@ _MALFORMED_WORDS = ("unsupported file format", "no such ")
 
 # diskcache's mode of a row that holds its value itself, unpickled.
 _MODE_RAW = 1
-_SELECT = "SELECT rowid, key, raw, mode, filename, expire_time, value FROM Cache"
+_SELECT = "SELECT key, raw, mode, filename, expire_time, value FROM Cache"
 # The key is shown to a person: enough to tell which row.
 _SHOWN_MAX = 200
 
@@ -115,7 +116,7 @@ def read_snapshot(directory: str, *, busy_s: float = _BUSY_S) -> Snapshot:
                 return Snapshot()
             try:
                 with connected(path, mode="ro", busy_s=busy_s) as connection:
-                    return read_rows(connection, path)[0]
+                    return read_rows(connection, path)
             except sqlite3.OperationalError as error:
                 # "readonly", then: the journal is hot, and its writer dead. Or it was not
                 # hot yet when SQLite looked for a writer, and is not any more.
@@ -222,7 +223,7 @@ def connected(path: str, *, mode: str, busy_s: float) -> Iterator[sqlite3.Connec
         uri=True,
     )
     with contextlib.closing(connection):
-        # Damaged text must not stop the reading of the rows around it.
+        # Of damaged text there is a name to tell.
         connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         # https://www.sqlite.org/security.html, on database files that are not trusted
         for pragma in ("trusted_schema = 0", "cell_size_check = 1", "mmap_size = 0"):
@@ -272,11 +273,10 @@ def _damaged_at(header: bytes) -> list[int]:
     ]
 
 
-def read_rows(connection: sqlite3.Connection, path: str) -> tuple[Snapshot, list[int]]:
-    """All that can be believed, and the row numbers of what cannot.
+def read_rows(connection: sqlite3.Connection, path: str) -> Snapshot:
+    """What the rows say, at one moment: one statement reads them.
 
-    One statement reads them, so at one moment. Raises LedgerMalformedError, and what
-    SQLite and the system raise.
+    Raises LedgerMalformedError, and what SQLite and the system raise.
     """
     # First, because it rolls a hot journal back: only then the header is to be trusted.
     ((finding,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
@@ -284,31 +284,28 @@ def read_rows(connection: sqlite3.Connection, path: str) -> tuple[Snapshot, list
     # connection holds one now.
     header = read_small(path, _HEADER_BYTES)
     if not header:  # a birth that was killed is rolled back to nothing
-        return Snapshot(), []
+        return Snapshot()
     damaged = _damaged_at(header)
     if damaged:
         finding = f"its header is damaged at byte {damaged[-1]}"
     if finding != "ok":
         raise LedgerMalformedError(path, finding)
     values: dict[str, dict[str, Any]] = {kind: {} for kind in _DECODERS}
-    unreadable: dict[int, str] = {}
-    for rowid, key, raw, mode, filename, expires, row in connection.execute(_SELECT):
+    for key, raw, mode, filename, expires, row in connection.execute(_SELECT):
         is_plain = (raw, mode, filename, expires) == (1, _MODE_RAW, None, None)
         try:
             kind, name, value = _believed(key, row, is_plain)
-        except (ValueError, RecursionError, msgspec.MsgspecError):
-            unreadable[rowid] = _shown(key)
-        else:
-            values.setdefault(kind, {})[name] = value
-    snapshot = Snapshot(
+        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+            problem = f"its row {_shown(key)} is damaged"
+            raise LedgerMalformedError(path, problem) from error
+        values.setdefault(kind, {})[name] = value
+    return Snapshot(
         segments=values["segment"],
         totals=values["totals"].get("", Totals()),
         state=values["state"].get("", DeliveryState()),
         dead_files=values["dead"],
         days=values["day"],
-        unreadable=tuple(unreadable.values()),
     )
-    return snapshot, list(unreadable)
 
 
 def _believed(key: object, row: object, is_plain: bool) -> tuple[str, str, Any]:
@@ -343,4 +340,4 @@ def _read_copy(path: str) -> Snapshot | None:
         if (before.st_ino, before.st_mtime_ns) != (after.st_ino, after.st_mtime_ns):
             return None
         with connected(copy, mode="rw", busy_s=0) as connection:
-            return read_rows(connection, copy)[0]
+            return read_rows(connection, copy)
