@@ -327,13 +327,11 @@ class OpenSegment:
             return None
         self._stand_at(entry.offset)
         desk = self._desk
-        items = self._reader.take(desk.batch_events_max, desk.batch_bytes_max)
+        items = self._take(desk.batch_events_max, desk.batch_bytes_max)
         if not items:
             return None
         self._quarantine(items)
         records = [item for item in items if type(item) is Record]
-        if not records:
-            raise self._misread(entry.offset)  # the last item is a record
         entry = announce(entry, items)
         self._books.stage(self.name, entry)
         self._at = entry.offset
@@ -364,9 +362,9 @@ class OpenSegment:
         self._at = -1
         self._reader.start_at(known.start)
         if known.digest:
-            items = self._reader.take(known.count, until=known.end)
+            items = self._take(known.count, until=known.end)
         else:
-            items = self._reader.take(
+            items = self._take(
                 desk.batch_events_max, desk.batch_bytes_max, until=known.end
             )
         records = [item for item in items if type(item) is Record]
@@ -381,8 +379,6 @@ class OpenSegment:
             known = first
         if len(records) < known.count:
             # Damage came after the announcement: it costs what it hit.
-            if end == known.end and all(type(item) is not Damage for item in items):
-                raise self._misread(known.start)
             self._quarantine(items)
             if end < known.end:
                 self._quarantine([Damage(end, known.end)])
@@ -423,7 +419,7 @@ class OpenSegment:
             return self.read(known)
         self._at = -1
         self._reader.start_at(known.start)
-        items = self._reader.take(known.count, until=known.end)
+        items = self._take(known.count, until=known.end)
         records = [item for item in items if type(item) is Record]
         if len(records) < known.count:
             self.read(known)  # damage came after the announcement, and is settled
@@ -472,7 +468,7 @@ class OpenSegment:
         entry = self.entry
         self._at = -1
         self._reader.start_at(entry.offset)
-        if self._reader.take(1):
+        if self._take(1):
             return False
         size = self._reader.size()
         if size > entry.offset + entry.tail:
@@ -491,13 +487,18 @@ class OpenSegment:
             self._books.gone(self.name)
         return True
 
-    def _misread(self, at: int) -> SpoolError:
-        """Records are missing, and no byte shows why: that is no damage of the file.
+    def _take(self, *bounds: int, until: int | None = None) -> list[Record | Damage]:
+        """What `SegmentReader.take` gives. Raises SpoolError where it cannot be told.
 
         A handler of signals that loads this package inside of its first import leaves
-        classes of it in two copies. Another process reads it right.
+        classes of it in two copies: then no record is one, and all would count as damaged.
+        Another process reads it right.
         """
-        return SpoolError(self._reader.path, at, "cannot be told from damage here")
+        items = self._reader.take(*bounds, until=until)
+        if items and type(items[-1]) is not Record:
+            problem = "its records cannot be told from damage here"
+            raise SpoolError(self._reader.path, items[0].start, problem)
+        return items
 
     def close(self) -> None:
         """Close the file, its lock with it."""
@@ -508,7 +509,7 @@ class OpenSegment:
         entry = self.entry
         before = entry.announced
         self._stand_at(entry.offset)
-        while items := self._reader.take():
+        while items := self._take():
             self._quarantine(items)
             entry = announce(entry, items)
         new = entry.announced[len(before) :]

@@ -375,6 +375,20 @@ def test_a_set_aside_event_that_is_damaged_costs_itself(tmp_path: Path) -> None:
     assert (spool.stopped, spool.verdict, spool.left()) == ("", None, (2, 0, 0))
 
 
+def test_damage_in_the_first_part_of_a_range_is_not_missed_in_the_last(
+    tmp_path: Path,
+) -> None:
+    """No byte of the last part shows where a record went; that ended every flush."""
+    spool = Spool(tmp_path / "home", [1, 8])
+    spool.drain(in_turn(OK, status(413), then=lambda _: DEADLINE), at_once=1)
+    assert [(each.count, each.digest) for each in spool.announced()][0] == (4, "")
+    path = Path(spool.home.segment(spool.name(1)))
+    path.write_bytes(path.read_bytes().replace(b'"n":1', b'"n":0'))
+    spool.drain(batch_events_max=2)
+    assert (spool.stopped, spool.left()) == ("", (8, 0, 0))
+    assert spool.census().damaged == 1
+
+
 def test_a_range_that_cannot_be_cut_is_what_a_flush_tells_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
