@@ -236,6 +236,7 @@ class Drain:
         The server has said that it did not take it, and nothing about what it is. One
         request for each such event would come too soon again.
         """
+        self._desk.fold_changed()
         for name, entry in self._books.snapshot.segments.items():
             ranges = tuple(map(search.taken_up, entry.announced))
             if ranges != entry.announced:

@@ -20,6 +20,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -113,6 +114,19 @@ class Desk(NamedTuple):
     # Of how many a batch may hold parts.
     batch_segments_max: int = SEGMENTS_MAX
 
+    def fold_changed(self) -> None:
+        """No entry is left of a file that a power loss shortened, or that is another one.
+
+        Called before anything is under way. What changes later in this flush waits for
+        the next one: an answer would settle ranges that nothing knows any more.
+        """
+        for name, entry in self.books.snapshot.segments.items():
+            with suppress(OSError, SpoolError):  # left alone as it is
+                with closing(SegmentReader(self.home, name)) as reader:
+                    is_known = known_entry(reader, entry) == entry
+                if not is_known:
+                    self.books.gone(name)
+
     def batch(self, parts: Sequence[Part]) -> Batch:
         """The batch of these parts: in the ledger, under the hash of its body, on return.
 
@@ -135,7 +149,8 @@ class Desk(NamedTuple):
             )
             for part in parts
         ]
-        if announced != parts:
+        # A probe that was taken back is in the ledger, if not in memory.
+        if announced != parts or not self.books.is_saved:
             for part in announced:
                 self.change(part.segment, part.known)
             self.books.commit()
@@ -295,14 +310,14 @@ class OpenSegment:
         self._reader = SegmentReader(desk.home, name)
         # Where the reader stands, if it stands where reading goes on.
         self._at = -1
-        known = desk.books.entry(name)
         try:
-            if known_entry(self._reader, known) != known:
-                # A power loss shortened the file, or another one has its name.
-                desk.books.gone(name)
+            is_known = known_entry(self._reader, self.entry) == self.entry
         except OSError:
             self._reader.close()
             raise
+        if not is_known:
+            self._reader.close()
+            raise SpoolError(self._reader.path, 0, "changed while it was sent")
 
     @property
     def entry(self) -> SegmentEntry:
@@ -342,8 +357,6 @@ class OpenSegment:
 
         One that was never posted as a whole and is larger than a batch is cut.
         """
-        if known.start not in {each.start for each in self.entry.announced}:
-            return None  # the file is another one than it was when the range was chosen
         desk = self._desk
         if known.digest and known.form != desk.form.label:
             # It was posted in another format, so to another server: that one's answers
