@@ -54,6 +54,7 @@ _SQLITE_PATH_MAX = 512
 # A setting without which nothing is sent, in the sentence about a mistake in it.
 _NEEDED = re.compile(r"configure\((endpoint|api_key|header)=")
 _ELSEWHERE = "set TELEMETRY_HOME to a directory of a local disk"
+_SHUT = "cannot be written, whatever its mode says; see `lsattr`"
 
 
 class Status(Census, frozen=True, kw_only=True):
@@ -352,7 +353,22 @@ def recording_problem(home: Home) -> str:
             advice = "; give it back with `chown`, or set TELEMETRY_HOME to another"
         if problem:
             return f"{path} {problem}{advice}"
+    if _is_shut(home):
+        return f"{home.spool} {_SHUT}, or set TELEMETRY_HOME to another place"
     return ""
+
+
+def _is_shut(home: Home) -> bool:
+    """Whether no segment can be made, whatever the mode of `spool/` says.
+
+    Another mode is put right as one is made, and a disk that is read-only is told as such.
+    """
+    try:
+        mode = os.lstat(home.spool).st_mode
+    except OSError:
+        return False
+    is_meant = mode & 0o300 == 0o300 and os.access(home.root, os.W_OK)
+    return is_meant and not os.access(home.spool, os.W_OK)
 
 
 def _unusable(home: Home, holder: Holder) -> str:
@@ -411,7 +427,7 @@ def _protected(path: str, *, is_timed: bool) -> str:
         advice = "belongs to another user; give it back with `chown`"
         return advice if is_shut else ""
     is_shut = bool(found.st_mode & 0o200 and _problem_of(path))
-    return "cannot be written, whatever its mode says; see `lsattr`" if is_shut else ""
+    return _SHUT if is_shut else ""
 
 
 def _problem_of(path: str) -> str:

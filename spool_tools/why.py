@@ -253,7 +253,7 @@ def _misconfigured(facts: Facts) -> Why | None:
             f"no_{field}" if is_missing else f"bad_{field}",
             f"nothing can be sent: {state.last_error}{where}{advice}",
         )
-    if state.stopped or facts.plan.last or facts.mode == "manual":
+    if state.stopped or facts.plan.last or facts.mode == "manual" or facts.lacks:
         return None  # a flush begins by itself only where endpoint and key are set
     if not facts.endpoint and not state.endpoint:
         return _untried("endpoint")

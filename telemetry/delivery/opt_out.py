@@ -287,7 +287,7 @@ def is_empty_file(path: str) -> bool:
 
 
 def set_aside(home: Home) -> None:
-    """`spool/` is empty on return; what it held has another name.
+    """`spool/` is empty, or gone, on return; what it held has another name.
 
     In one step; or file by file in a layer of an image, and on Windows, where a live
     segment stays, which its writer abandons. Raises OSError: some files may have moved
@@ -296,7 +296,10 @@ def set_aside(home: Home) -> None:
     if os.path.islink(home.spool) or not os.path.isdir(home.spool):
         return  # nothing of ours is in it
     move_files(home.spool, _name_aside(home))
-    make_directory(home.spool)
+    with suppress(
+        OSError
+    ):  # no room yet: what was moved is removed, and writers make it
+        make_directory(home.spool)
     sync_directory(home.root)
 
 

@@ -113,14 +113,16 @@ def finish_purge(home: Home, books: Books) -> int:
         names = segment_names(home, directory)
         settled, purged = _purge_segments(home, books, directory, names)
         events += purged
-        make_directory(home.spool)
+        for name in settled:
+            os.unlink(
+                f"{directory}/{name}"
+            )  # first: that may be the room for the others
         for name in names_in(directory):
-            if name in settled:
-                os.unlink(f"{directory}/{name}")
-            elif not os.path.lexists(home.segment(name)):
+            make_directory(home.spool)
+            if not os.path.lexists(home.segment(name)):
                 os.rename(f"{directory}/{name}", home.segment(name))
+        sync_directories(home)
         sync_directory(directory)
-        sync_directory(home.spool)
         for name in settled:
             books.gone(name)
         books.commit()

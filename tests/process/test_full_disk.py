@@ -20,6 +20,7 @@ from telemetry.errors import DiskError
 from telemetry.paths import Home
 from telemetry.spool import frame, refusals
 from telemetry.spool.reader import segment_names
+from tests.support import misbehaving as bad
 from tests.support.delivering import KEY, census_of, client_of, record, rejecting
 from tests.support.disks import memory_disk, mounted
 from tests.support.launching import await_no_flusher
@@ -385,6 +386,20 @@ def test_somebody_who_wants_to_be_forgotten_is_on_a_full_disk(
         assert Path(waiting).read_text() == user_uuid
         assert not (home / "user-uuid").exists()
         assert list((home / "spool").iterdir()) == []
+
+
+def test_a_purge_frees_a_disk_that_takes_no_more_files(small_disk: Path) -> None:
+    """It made an empty `spool/` first, and ended there: nothing was ever removed."""
+    home = small_disk / "home"
+    with Server(bad.reply(503)) as server, client_of(home, server.url) as client:
+        record(client, 5)
+        client.flush(timeout_s=1)
+        _leave_files(small_disk, 0)
+        done = tool("purge", "--yes", home=home)
+        assert (done.code, done.line["events"]) == (0, 5)
+        assert list(home.glob("spool.removed-*")) == []
+        assert client.track("after") is True
+    assert census_of(home).purged == 5
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])

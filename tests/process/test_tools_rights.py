@@ -255,12 +255,21 @@ def test_a_file_of_somebody_else_is_named(home: Path, name: str, mode: int) -> N
     assert json.loads(tool("status", home=home).out)["why_code"] != "unusable"
 
 
-@pytest.mark.parametrize("attribute", ["i", "a"])
-def test_a_ledger_that_is_protected_is_named(home: Path, attribute: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "attribute", "code"),
+    [
+        ("ledger/cache.db", "i", "unusable"),
+        ("ledger/cache.db", "a", "unusable"),
+        ("spool", "i", "home"),
+    ],
+)
+def test_what_is_protected_is_named(
+    home: Path, name: str, attribute: str, code: str
+) -> None:
     """By `chattr`, as tools that harden a machine do."""
     if shutil.which("chattr") is None:
         pytest.skip("there is no chattr")
-    path = home / "ledger" / "cache.db"
+    path = home / name
     for each in (home, *home.rglob("*")):
         os.chown(each, os.geteuid(), os.getegid())
     set_it = subprocess.run(["chattr", f"+{attribute}", path], check=False)
@@ -270,7 +279,7 @@ def test_a_ledger_that_is_protected_is_named(home: Path, attribute: str) -> None
         line = json.loads(tool("status", home=home).out)
     finally:
         subprocess.run(["chattr", f"-{attribute}", path], check=True)
-    assert line["why_code"] == "unusable"
+    assert line["why_code"] == code
     assert f"{path} " in line["why"]
 
 

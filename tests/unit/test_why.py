@@ -160,6 +160,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"lacks": "api_key", **after("", "drained")}, "due", "a flush is due"),
     ({"lacks": "endpoint", **after("", "drained")}, "due", "a flush is due"),
     (
+        {"endpoint": "", "lacks": "api_key", "state": DeliveryState()},
+        "due",
+        "a flush is due",
+    ),
+    (
         {"endpoint": "", "lacks": "endpoint", **after("", "drained")},
         "no_endpoint",
         "the program has no endpoint; set TELEMETRY_ENDPOINT",
