@@ -18,7 +18,7 @@ reads the choice before each request. Killed before the first write, nothing has
 changed. Killed anywhere behind it, nothing is sent any more, and the next flusher,
 launch or tool finds the word in `consent` and finishes. Recording has stopped as well,
 but for one case: killed right between the two, a program that has a segment open goes on
-until that next one. None of it leaves.
+for some seconds. None of it leaves.
 
 This module opens no ledger and counts nothing; `purge.py` counts.
 """
@@ -27,8 +27,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from zlib import crc32
 
 from telemetry.consent import (
@@ -71,10 +73,16 @@ def opt_out(home: Home, *, asks: bool = False) -> bool:
 
     What was kept is still to be removed (`finish_opt_out`). With `asks` the server is then
     to be asked to delete what it has: whether the id for that is in a file of its own,
-    which goes once a server has accepted. Interrupted by a signal, it does the second
-    step all the same. Raises OSError where the choice cannot be written: then nothing has
-    changed.
+    which goes once a server has accepted. A signal that would end it waits for the second
+    step; after a kill in between, a program that has a segment open reads the choice some
+    seconds later (`SpoolWriter`). Raises OSError where the choice cannot be written: then
+    nothing has changed.
     """
+    with _signals_blocked():
+        return _opt_out(home, asks=asks)
+
+
+def _opt_out(home: Home, *, asks: bool) -> bool:
     date = time.strftime("%Y-%m-%d", time.gmtime())
     before = read_choice(home.consent)
     # A request that was interrupted before it kept the id goes on. One that has kept it
@@ -105,6 +113,20 @@ def opt_out(home: Home, *, asks: bool = False) -> bool:
     with suppress(OSError):  # `finish_opt_out` tries again, when the rest is removed
         return bool(user_uuid) and _keep_request(home, choice, user_uuid)
     return False
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Those that came meanwhile are delivered behind it. Windows has none to block."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _keep_request(home: Home, choice: Choice, user_uuid: str) -> bool:

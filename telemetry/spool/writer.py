@@ -54,6 +54,9 @@ _ATTEMPTS = 20
 # system counts it in steps of milliseconds, so a deletion in the step in which the
 # spool was found full does not show; after one second it is measured again.
 _FULL_FOR_NS = 1_000_000_000
+# An opt-out takes the segment away, unless it was killed right before that: so often the
+# choice itself is asked for.
+_ASK_EACH_NS = 10_000_000_000
 # Nor is it looked at more often than a file system counts.
 _LOOK_EACH_NS = 1_000_000
 
@@ -64,7 +67,7 @@ class SpoolWriter:
     `prepare` makes the home and its directories, and returns the user's id that events
     carry from then on; it raises RefusedError.
     `allowed` says whether telemetry is on; it is asked whenever a segment is opened,
-    as one is after each purge and opt-out. Sizes are bytes.
+    as one is after each purge and opt-out, and every ten seconds. Sizes are bytes.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class SpoolWriter:
         self._shared_sync: SharedSync | None = None
         # What was found when the spool was full: its change time, when, and bytes.
         self._full: tuple[int, int, int] | None = None
-        self._looked_ns = 0
+        self._looked_ns = self._asked_ns = 0
         # Threads that are inside `append`, for power mode, which waits unlocked.
         self._inside: set[int] = set()
         # Asked for by a signal's handler inside of an event: done behind that event.
@@ -185,6 +188,8 @@ class SpoolWriter:
                 except OSError as error:
                     problem = error.strerror or str(error)
                     raise DiskError(self._home.spool, problem) from error
+            elif time.monotonic_ns() - self._asked_ns > _ASK_EACH_NS:
+                self._ask_again()
             if owner != self._owner:
                 raise BusyError("the user's id has changed; it was not recorded")
             is_there = False
@@ -272,7 +277,17 @@ class SpoolWriter:
                 return segment
         raise DiskError(self._home.spool, "segments are taken away as they are made")
 
+    def _ask_again(self) -> None:
+        try:
+            self._ask()
+        except OffError:
+            self._close_segment()
+            raise
+        except DiskError:
+            pass  # it cannot be read just now: the segment is ours all the same
+
     def _ask(self) -> None:
+        self._asked_ns = time.monotonic_ns()
         if not self._allowed():
             raise OffError(
                 "telemetry was turned off while this program ran, or the user's choice "

@@ -282,6 +282,25 @@ def test_an_interrupt_at_any_step_leaves_no_program_recording(
     assert_forgotten(home)
 
 
+def test_a_signal_waits_until_no_program_records(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C came right behind the choice, and a program that ran went on recording."""
+    there = Home(str(home))
+
+    def interrupted(here: Home) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        set_aside(here)
+
+    monkeypatch.setattr("telemetry.delivery.opt_out.set_aside", interrupted)
+    with client_of(home, "") as running:
+        assert running.track(telemetry.CommandEvent(action="run"))
+        with pytest.raises(KeyboardInterrupt):
+            opt_out(there)
+        assert not running.track(telemetry.CommandEvent(action="run"))
+    assert finish_opt_out(there)
+
+
 def test_a_full_disk_takes_a_choice(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -500,7 +500,32 @@ def test_consent_is_not_asked_for_each_event(home: Home) -> None:
     for number in range(100):
         writer.append(event(number))
     writer.close()
-    assert consent.asked == asked
+    assert consent.asked < asked + 10
+
+
+def test_a_choice_that_took_no_segment_away_is_found(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An opt-out that was killed right behind it left a program its segment."""
+    monkeypatch.setattr(writer_module, "_ASK_EACH_NS", -1)
+    answers: list[bool | DiskError] = [True, True, True]
+
+    def allowed() -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, DiskError):
+            raise answer
+        return answer
+
+    before = open_files()
+    writer = spool_writer(home, allowed=allowed)
+    writer.append(event(0))
+    writer.append(event(1))
+    answers[:] = [DiskError(home.consent, "cannot be opened just now"), False]
+    writer.append(event(2))
+    with pytest.raises(OffError):
+        writer.append(event(3))
+    assert open_files() == before
+    assert spooled_events(home) == [event(0), event(1), event(2)]
 
 
 def test_segments_taken_away_again_and_again_end_in_an_error(home: Home) -> None:
