@@ -218,6 +218,8 @@ def interpreter_options(
     without `site` (`-S`), which BOOT loads. What the host's interpreter knows of where
     its files are is handed on.
     """
+    # The flusher works elsewhere, so what is relative to here would not be found.
+    environment = {**environment, **_absolute(environment)}
     options = ["-S", *["-O"] * min(sys.flags.optimize, 2)]
     options += ["-B"] if sys.dont_write_bytecode else []
     given = [f"utf8={sys.flags.utf8_mode}"]
@@ -234,7 +236,20 @@ def interpreter_options(
             if name in needed or not name.startswith("PYTHON")
         }
         return [*options, "-s"], kept
-    return [*options, "-I"], dict(environment)
+    return [*options, "-I"], environment
+
+
+def _absolute(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where certificates are, by the host's working directory."""
+    found = {}
+    for name, separator in (("SSL_CERT_FILE", "\0"), ("SSL_CERT_DIR", os.pathsep)):
+        if given := environment.get(name):
+            try:
+                places = map(os.path.abspath, given.split(separator))
+                found[name] = separator.join(places)
+            except OSError as error:
+                raise_the_hosts(error)  # else the working directory is gone
+    return found
 
 
 def import_path(

@@ -38,6 +38,21 @@ def test_what_lies_beside_the_program_comes_behind_what_we_need() -> None:
     assert import_path([program, packages], CWD, ours) == [*ours, program]
 
 
+def test_certificates_are_where_the_host_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flusher works in the home, where `certs/ca.pem` is no file."""
+    monkeypatch.chdir(tmp_path)
+    file, both = f"ca{os.pathsep}1.pem", os.pathsep.join(["certs", LIB])
+    given = {"SSL_CERT_FILE": file, "SSL_CERT_DIR": both, "HOME": "h"}
+    place = os.getcwd()
+    assert interpreter_options(given)[1] == {
+        "SSL_CERT_FILE": os.path.join(place, file),
+        "SSL_CERT_DIR": os.pathsep.join([os.path.join(place, "certs"), LIB]),
+        "HOME": "h",
+    }
+
+
 def test_switches_of_the_host_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tree that is read-only, or compared byte for byte, stays as it is."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

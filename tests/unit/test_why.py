@@ -170,9 +170,18 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "the program has no endpoint; set TELEMETRY_ENDPOINT",
     ),
     (
-        {"endpoint": "", "problem": "endpoint: 'ftp://x' is neither https nor http"},
+        {
+            "endpoint": "",
+            "problem": "endpoint: 'ftp://x' is neither https nor http",
+            "state": DeliveryState(),
+        },
         "bad_endpoint",
         "'ftp://x' is neither",
+    ),
+    (
+        {"endpoint": "", "problem": "endpoint: 'ftp://x' is odd", **after("503: busy")},
+        "server",
+        "does not accept",
     ),
     (
         {"endpoint": "", **after("endpoint: none is set; events are kept", "off")},
