@@ -224,8 +224,8 @@ def _misconfigured(facts: Facts) -> Why | None:
     """What of endpoint, key or header cannot be used, or is missing."""
     state = facts.state
     # What the program names itself is stronger than what this environment does.
-    has_sent = bool(state.endpoint) and state.stopped not in {"", "off"}
-    if facts.problem and not has_sent:
+    has_flushed = bool(state.endpoint) and state.stopped not in {"", "off"}
+    if facts.problem and not has_flushed:
         code = f"bad_{facts.problem.partition(':')[0]}"
         return Why(code, f"nothing can be sent: {facts.problem}")
     if facts.mistaken:

@@ -223,7 +223,7 @@ def connected(path: str, *, mode: str, busy_s: float) -> Iterator[sqlite3.Connec
         uri=True,
     )
     with contextlib.closing(connection):
-        # Of damaged text there is a name to tell.
+        # Damaged text must decode: the error names its row.
         connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         # https://www.sqlite.org/security.html, on database files that are not trusted
         for pragma in ("trusted_schema = 0", "cell_size_check = 1", "mmap_size = 0"):

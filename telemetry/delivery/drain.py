@@ -154,8 +154,6 @@ class Drain:
         self._left_alone: set[str] = set()
         # Entries as they were when something was last accepted, if they changed since.
         self._before: dict[str, SegmentEntry] = {}
-        # Whether the spool is full of what was set aside.
-        self._is_pinned = False
         # Whether events from elsewhere were accepted while ranges failed alone.
         self._has_compared = False
         # What this flush began with last, if it failed.
@@ -668,8 +666,6 @@ class Drain:
 
     def _ask_about_what_was_set_aside(self) -> None:
         """There was nothing else to send, or it could not be read. Raises Halted."""
-        waiting = self._waiting()
-        self._is_pinned = self._is_full and all(known.reason for _, known in waiting)
         if self._is_all_set_aside():
             self._try_refused()
         if self._failures and not self._evidence.is_accepting:
@@ -683,22 +679,10 @@ class Drain:
         Others were accepted before, and there is nothing left to compare the rest with.
         """
         return not (self._evidence.is_accepting or self.is_blocked) and all(
-            known.reason and self._is_refused(known, verdict)
+            verdict.action is Action.SPLIT and known.reason
             for places, verdict in self._failures
             for _, known in places
         )
-
-    def _is_refused(self, known: Announced, verdict: Verdict) -> bool:
-        """Whether it counts against the range, though nothing was accepted beside it."""
-        is_same = verdict.narrow and verdict.reason == known.reason
-        return verdict.action is Action.SPLIT or (is_same and self._pins(known))
-
-    def _pins(self, known: Announced) -> bool:
-        """Whether the event, which failed alone beside others, has the room of others.
-
-        Nothing else can be accepted any more that would show that it is at fault.
-        """
-        return self._is_pinned and known.windows > 0 and known.reason != search.NOT_NOW
 
     def _try_refused(self) -> None:
         """What was refused before is posted until something is accepted.
@@ -708,11 +692,7 @@ class Drain:
         """
         evidence = self._evidence
         done: set[tuple[str, int, int]] = set()
-        refused = [
-            each
-            for each in self._failures
-            if self._is_refused(whole(each.places)[1], each.verdict)
-        ]
+        refused = [each for each in self._failures if each[1].action is Action.SPLIT]
         self._failures = [each for each in self._failures if each not in refused]
         for places, verdict in refused:
             name, known = whole(places)
@@ -721,9 +701,7 @@ class Drain:
         for turn in itertools.count(1):
             row = evidence.row
             has_asked = any(each.retry_after_s for each in row)
-            is_read = all(each.action is Action.SPLIT for each in row)
-            most = REFUSED_MAX if is_read else FAILURES_MAX
-            if evidence.is_accepting or has_asked or len(row) >= most:
+            if evidence.is_accepting or has_asked or len(row) >= REFUSED_MAX:
                 break
             if turn % 4 == 0:
                 self._probe(within=True)
@@ -731,7 +709,7 @@ class Drain:
             left = [
                 (name, known)
                 for name, known in self._waiting()
-                if (known.reason in REFUSALS or self._pins(known))
+                if known.reason in REFUSALS
                 and (name, known.start, known.count) not in done
             ]
             if not left:
@@ -756,7 +734,7 @@ class Drain:
             self._accept(batch, verdict)
             return
         self._evidence.row.append(verdict)
-        if not self._is_refused(batch.known, verdict):
+        if verdict.action is not Action.SPLIT:
             self._failures.append(_Failure(batch.places, verdict))
             self._find_out(batch, verdict)
             return

@@ -245,8 +245,11 @@ def _absolute(environment: Mapping[str, str]) -> dict[str, str]:
     for name, separator in (("SSL_CERT_FILE", "\0"), ("SSL_CERT_DIR", os.pathsep)):
         if given := environment.get(name):
             try:
-                places = map(os.path.abspath, given.split(separator))
-                found[name] = separator.join(places)
+                found[name] = separator.join(
+                    # What is empty is no directory, and not the one we are in.
+                    each and os.path.abspath(each)
+                    for each in given.split(separator)
+                )
             except OSError as error:
                 raise_the_hosts(error)  # else the working directory is gone
     return found

@@ -73,10 +73,10 @@ def opt_out(home: Home, *, asks: bool = False) -> bool:
 
     What was kept is still to be removed (`finish_opt_out`). With `asks` the server is then
     to be asked to delete what it has: whether the id for that is in a file of its own,
-    which goes once a server has accepted. A signal that would end it waits for the second
-    step; after a kill in between, a program that has a segment open reads the choice some
-    seconds later (`SpoolWriter`). Raises OSError where the choice cannot be written: then
-    nothing has changed.
+    which goes once a server has accepted. Interrupted by a signal, it does the second step
+    all the same; killed in between, a program that has a segment open reads the choice
+    some seconds later (`SpoolWriter`). Raises OSError where the choice cannot be written:
+    then nothing has changed.
     """
     with _signals_blocked():
         return _opt_out(home, asks=asks)
@@ -117,13 +117,18 @@ def _opt_out(home: Home, *, asks: bool) -> bool:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Those that came meanwhile are delivered behind it. Windows has none to block."""
+    """Those that end a program are delivered behind it, where it has no other thread.
+
+    Windows has none to block.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    # To ask first: a signal's handler may run, and raise, as soon as one is blocked.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -318,9 +323,8 @@ def set_aside(home: Home) -> None:
     if os.path.islink(home.spool) or not os.path.isdir(home.spool):
         return  # nothing of ours is in it
     move_files(home.spool, _name_aside(home))
-    with suppress(
-        OSError
-    ):  # no room yet: what was moved is removed, and writers make it
+    # Without room for it now, what was moved makes some, and writers make the directory.
+    with suppress(OSError):
         make_directory(home.spool)
     sync_directory(home.root)
 

@@ -113,10 +113,9 @@ def finish_purge(home: Home, books: Books) -> int:
         names = segment_names(home, directory)
         settled, purged = _purge_segments(home, books, directory, names)
         events += purged
+        # First: the disk may need this room for the directory.
         for name in settled:
-            os.unlink(
-                f"{directory}/{name}"
-            )  # first: that may be the room for the others
+            os.unlink(f"{directory}/{name}")
         for name in names_in(directory):
             make_directory(home.spool)
             if not os.path.lexists(home.segment(name)):

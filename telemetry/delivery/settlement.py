@@ -149,7 +149,7 @@ class Desk(NamedTuple):
             )
             for part in parts
         ]
-        # A probe that was taken back is in the ledger, if not in memory.
+        # The ledger may hold a range as a probe had cut it that was taken back since.
         if announced != parts or not self.books.is_saved:
             for part in announced:
                 self.change(part.segment, part.known)
@@ -317,7 +317,7 @@ class OpenSegment:
             raise
         if not is_known:
             self._reader.close()
-            raise SpoolError(self._reader.path, 0, "changed while it was sent")
+            raise SpoolError(self._reader.path, 0, "does not match its entry")
 
     @property
     def entry(self) -> SegmentEntry:

@@ -54,8 +54,7 @@ _ATTEMPTS = 20
 # system counts it in steps of milliseconds, so a deletion in the step in which the
 # spool was found full does not show; after one second it is measured again.
 _FULL_FOR_NS = 1_000_000_000
-# An opt-out takes the segment away, unless it was killed right before that: so often the
-# choice itself is asked for.
+# How long a program may record behind an opt-out that was killed between its two steps.
 _ASK_EACH_NS = 10_000_000_000
 # Nor is it looked at more often than a file system counts.
 _LOOK_EACH_NS = 1_000_000

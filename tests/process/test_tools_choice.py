@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import uuid
 from pathlib import Path
@@ -282,23 +284,35 @@ def test_an_interrupt_at_any_step_leaves_no_program_recording(
     assert_forgotten(home)
 
 
-def test_a_signal_waits_until_no_program_records(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C came right behind the choice, and a program that ran went on recording."""
-    there = Home(str(home))
+INTERRUPTED = """
+import os, signal, sys
+from telemetry.delivery import opt_out
+from telemetry.paths import Home
 
-    def interrupted(here: Home) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        set_aside(here)
+def interrupted(home, set_aside=opt_out.set_aside):
+    os.kill(os.getpid(), signal.SIG{name})
+    set_aside(home)
 
-    monkeypatch.setattr("telemetry.delivery.opt_out.set_aside", interrupted)
+opt_out.set_aside = interrupted
+opt_out.opt_out(Home(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM"])
+def test_a_signal_waits_until_no_program_records(home: Path, name: str) -> None:
+    """It came right behind the choice, and a program that ran went on recording."""
+    code = INTERRUPTED.format(name=name)
     with client_of(home, "") as running:
         assert running.track(telemetry.CommandEvent(action="run"))
-        with pytest.raises(KeyboardInterrupt):
-            opt_out(there)
+        done = subprocess.run(
+            [sys.executable, "-c", code, home],
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == -getattr(signal, f"SIG{name}")
         assert not running.track(telemetry.CommandEvent(action="run"))
-    assert finish_opt_out(there)
+    assert finish_opt_out(Home(str(home)))
 
 
 def test_a_full_disk_takes_a_choice(

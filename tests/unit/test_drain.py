@@ -726,41 +726,6 @@ def test_a_full_spool_of_events_that_are_refused_makes_room(tmp_path: Path) -> N
     assert spool.left() == (3, 90, 30)
 
 
-@pytest.mark.parametrize("verdict", [status(500), status(403), status(503)], ids=str)
-def test_a_full_spool_of_events_that_fail_for_ever_makes_room(
-    tmp_path: Path, verdict: Verdict
-) -> None:
-    """One of each segment is left, so nothing more is recorded that could be accepted."""
-    spool = Spool(tmp_path / "home", [10] * 4)
-    bad = refusing([3, 14, 25, 36], verdict)
-    spool.drain(bad, is_full=True)
-    assert spool.left() == (36, 4, 0)
-    flushes = 0
-    while len(spool.files()) == 4:
-        assert spool.drain(bad, is_full=True).requests <= 4
-        flushes += 1
-    assert flushes in {4, 5, 6}
-    # Where the spool has room, nothing dies that is not compared.
-    delivered, pending, dead = spool.left()
-    assert pending > 0
-    for _ in range(20):
-        spool.drain(bad)
-    assert spool.left() == (delivered, pending, dead)
-
-
-def test_a_server_that_is_down_for_a_full_spool_kills_no_event(tmp_path: Path) -> None:
-    """What waits was never posted, or was not alone, or drew something else."""
-    spool = Spool(tmp_path / "home", [10, 10])
-    spool.drain(refusing([3], status(500)))
-    assert spool.left() == (19, 1, 0)
-    for _ in range(20):
-        spool.drain(lambda _: status(502), is_full=True)
-    spool.write(5, 30)
-    for _ in range(20):
-        spool.drain(lambda _: status(500), is_full=True)
-    assert spool.left() == (19, 31, 0)
-
-
 def test_where_half_of_what_each_launch_records_is_refused_the_rest_arrives(
     tmp_path: Path,
 ) -> None:

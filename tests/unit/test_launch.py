@@ -43,12 +43,12 @@ def test_certificates_are_where_the_host_finds_them(
 ) -> None:
     """The flusher works in the home, where `certs/ca.pem` is no file."""
     monkeypatch.chdir(tmp_path)
-    file, both = f"ca{os.pathsep}1.pem", os.pathsep.join(["certs", LIB])
+    file, both = f"ca{os.pathsep}1.pem", os.pathsep.join(["certs", LIB, ""])
     given = {"SSL_CERT_FILE": file, "SSL_CERT_DIR": both, "HOME": "h"}
     place = os.getcwd()
     assert interpreter_options(given)[1] == {
         "SSL_CERT_FILE": os.path.join(place, file),
-        "SSL_CERT_DIR": os.pathsep.join([os.path.join(place, "certs"), LIB]),
+        "SSL_CERT_DIR": os.pathsep.join([os.path.join(place, "certs"), LIB, ""]),
         "HOME": "h",
     }
 
