@@ -14,6 +14,7 @@
                           probe comes from; pure
              gathering    which small segments go into one batch; pure
              settlement   one segment: announce, settle, set aside, bury, delete
+             compaction   what is left of many segments is one, in a full spool
              unfinished   a session whose segment goes before its end came
              report       what it came to
     the rest dead_letters events that a server refused for good

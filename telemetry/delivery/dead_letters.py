@@ -321,7 +321,7 @@ def _take_out(home: Home, books: Books, chosen: Collection[str], *, retry: bool)
     )
     segments = {}
     if retry:
-        name = _write_moved(home, home.spool, events)
+        name = write_moved(home, home.spool, events)
         segments[name] = SegmentEntry(offset=0, retried=len(events))
     books.commit(segments=segments, totals=totals, dead_files=files)
     problems = finish_moves(home, books)
@@ -374,7 +374,7 @@ def _rewritten(
         if rest:
             texts = list(map(msgspec.json.encode, rest))
             size = sum(len(each) + frame.OVERHEAD for each in texts)
-            name = _write_moved(home, home.dead, texts)
+            name = write_moved(home, home.dead, texts)
             files[name] = DeadFile(end=size, letters=len(rest))
     return files
 
@@ -451,7 +451,7 @@ def is_move(name: str, snapshot: Snapshot) -> bool:
 
 
 def moved_segments(home: Home, snapshot: Snapshot) -> dict[str, str]:
-    """Segments that a killed `retry` did not rename yet, and the names they have."""
+    """Segments that a killed move did not rename yet, and the names they have."""
     return {
         name: f"{name}{_MOVED}"
         for name, entry in snapshot.segments.items()
@@ -461,7 +461,7 @@ def moved_segments(home: Home, snapshot: Snapshot) -> dict[str, str]:
     }
 
 
-def _write_moved(home: Home, directory: str, contents: Sequence[bytes]) -> str:
+def write_moved(home: Home, directory: str, contents: Sequence[bytes]) -> str:
     """A new file of records under its temporary name, synced; its final name."""
     path = _new_path(home, directory)
     make_directory(directory, durable=True)

@@ -66,6 +66,7 @@ import msgspec
 from telemetry.books.entries import Announced, SegmentEntry, set_aside
 from telemetry.delivery import search
 from telemetry.delivery.census import count_pending_quickly
+from telemetry.delivery.compaction import compact
 from telemetry.delivery.evidence import FAILURES_MAX, Evidence, Place, bound, whole
 from telemetry.delivery.gathering import Gathering
 from telemetry.delivery.settlement import Batch, Desk, OpenSegment, Part
@@ -201,6 +202,12 @@ class Drain:
                     last[0] if last else Verdict(Action.WAIT, known.reason)
                 )
         return None
+
+    def make_room(self) -> None:
+        """What is left of the segments of a full spool keeps no more room than it needs."""
+        with contextlib.suppress(OSError):  # the disk has no room to make some
+            for name in compact(self._desk.home, self._books):
+                self._with(name, OpenSegment.finish)
 
     def close(self) -> None:
         """Close the file of dead letters."""

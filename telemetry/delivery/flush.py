@@ -179,6 +179,8 @@ class _Flush(NamedTuple):
             )
             stopped, verdict = _drained(drain)
             progress.verdict = verdict
+            if is_spool_full and stopped != "off":
+                drain.make_room()
             if stopped != "off":
                 before = books.snapshot.state
                 state = self._concluded(

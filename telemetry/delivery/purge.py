@@ -33,7 +33,7 @@ from telemetry.books.entries import (
     settle_tail,
 )
 from telemetry.delivery.census import known_entry
-from telemetry.delivery.dead_letters import learn_files, read_letters
+from telemetry.delivery.dead_letters import finish_moves, learn_files, read_letters
 from telemetry.delivery.opt_out import (
     directories_set_aside,
     remove_files,
@@ -60,6 +60,7 @@ def purge(home: Home, books: Books) -> Purged:
     What cannot be opened as a segment is left for a person to look at. Raises
     LedgerError and OSError; what was not removed by then is kept.
     """
+    finish_moves(home, books)
     # While their segments stand, early letters are told from those that count.
     learn_files(home, books)
     names = segment_names(home)

@@ -225,6 +225,8 @@ class Spool:
                 raise
             finally:
                 self.drained.close()
+            if is_full and self.stopped != "off":
+                self.drained.make_room()
             books.close()
         assert books.is_saved
         assert desk.letters._file is None, "a file of letters is left open"
