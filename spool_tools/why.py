@@ -374,8 +374,8 @@ def _ended_within(facts: Facts) -> str:
         f"the next one in {age(ahead_s)}" if ahead_s > 0 else "one may begin now"
     )
     return (
-        f"{count} of them ran at the program's end, and may be what kills it: they "
-        "are tried ever more rarely, down to once in six hours, until one delivers "
+        f"{count} of them ran in the program itself, which ended first, or which they "
+        "killed (a memory limit): they are tried ever more rarely, down to once in six hours, until one delivers "
         f"({following}), and "
         "`spool-tools flush` outside of such a limit sends what waits; "
     )

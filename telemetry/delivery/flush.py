@@ -157,7 +157,7 @@ class _Flush(NamedTuple):
             tidy(home, books)
             is_spool_full = _refused_as_full(books) > counted
             plan = schedule.load(home.next_flush)
-            failures = plan.failures(schedule.destination_of(config))
+            failures = self._failed_before(plan, books.snapshot.state)
             try:
                 # After a failure another address of the server's name comes first.
                 transport = self._transport(config, turn=failures)
@@ -204,6 +204,16 @@ class _Flush(NamedTuple):
                 transport.close()
             books.close()
             keep_reserve(home)
+
+    def _failed_before(self, plan: schedule.Schedule, before: DeliveryState) -> int:
+        """How many flushes in a row have delivered nothing to this endpoint.
+
+        Also under another key, which may be renewed for each launch: what was set aside
+        would never be what a flush begins with.
+        """
+        failures = plan.failures(schedule.destination_of(self.config))
+        is_same = before.endpoint == self._where()["endpoint"]
+        return max(failures, before.failures if is_same else 0)
 
     def _noting_progress(
         self, plan: schedule.Schedule, allowed: Callable[[], bool]

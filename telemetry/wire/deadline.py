@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 # How often a caller looks whether its deadline was brought forward.
 _LOOK_S = 0.1
+# How long the end of a thread is waited for that has nothing left to do: it closes what
+# belongs to it. A sub-interpreter that ends with a thread in it ends its program.
+_END_S = 0.5
 # Abandoned threads that have not ended. More would only hang like the others.
 ABANDONED_MAX = 4
 
@@ -111,6 +114,7 @@ class Runner(Generic[S]):
         self._make = make
         self._close = close
         self._worker: _Worker[S] | None = None
+        self._is_idle: Callable[[], bool] = lambda: True
         self._abandoned: list[_Worker[S]] = []
 
     def start(self, call: Callable[[S], T]) -> Task[S, T]:
@@ -122,6 +126,7 @@ class Runner(Generic[S]):
         if len(self._abandoned) >= ABANDONED_MAX:
             raise StillHangingError
         task, worker = Task(call), self._ready()
+        self._is_idle = task.done.is_set
         if worker is None:
             self._run_here(task.run)
         else:
@@ -152,6 +157,13 @@ class Runner(Generic[S]):
         if worker is not None:
             worker.tasks.put(None)
             self._abandoned.append(worker)
+
+    def end(self) -> None:
+        """The thread has ended on return, unless its call hangs."""
+        worker = self._worker
+        self.abandon()
+        if worker is not None and self._is_idle():
+            worker.join(_END_S)
 
     def _ready(self) -> _Worker[S] | None:
         # A forked child has no such thread, and the connection is its parent's.
@@ -195,6 +207,9 @@ class _Worker(Generic[S]):
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
 
     def _work(self) -> None:
         belongings = self._make()

@@ -163,10 +163,13 @@ class Transport:
         return outcome
 
     def close(self) -> None:
-        """Give up connections and threads. Never blocks; a post after it is a Failure."""
+        """Give up connections and threads; a post after it is a Failure.
+
+        What hangs is not waited for.
+        """
         self._closed = True
         for runner in self._runners:
-            runner.abandon()
+            runner.end()
 
     def _new_runner(self) -> Runner[HTTPClient]:
         runner = Runner(make=self._new_client, close=_close)

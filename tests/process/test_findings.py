@@ -102,6 +102,29 @@ def test_two_bad_events_in_two_segments_hold_back_no_other(tmp_path: Path) -> No
         assert (report.pending, report.dead) == (0, 2), report
 
 
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_key_that_is_renewed_for_each_launch_lets_no_refused_event_live(
+    status: int, tmp_path: Path
+) -> None:
+    """Under each key it was the first flush, which begins with nothing that failed."""
+    home = tmp_path / "home"
+
+    def choose(request: Received) -> Behaviour:
+        is_bad = b'"tool-0"' in request.plain_body
+        return bad.reply(status) if is_bad else FINE
+
+    with Server(choose=choose) as server:
+        for number in range(20):
+            key = f"token-{number:04}-renewed"
+            with client_of(home, server.url, api_key=key) as client:
+                record(client, 2, first=2 * number)
+                report = client.flush(timeout_s=60)
+            if report.dead:
+                break
+    assert (report.dead, report.pending) == (1, 0), report
+    assert number < 12
+
+
 @pytest.mark.parametrize("status", [400, 403, 503])
 @pytest.mark.parametrize("failing", [1, 3, 4, 9])
 def test_no_good_event_is_given_up_for_a_server_that_recovers(
@@ -426,7 +449,8 @@ def test_a_flush_that_kills_its_program_is_tried_ever_more_rarely(
             plan.at = plan.last
             schedule.store(home.next_flush, plan)
         assert (
-            "may be what kills it" in tool("status", home=Path(home.root)).line["why"]
+            "which ended first, or which they killed"
+            in tool("status", home=Path(home.root)).line["why"]
         )
         run(environment, **settings)
         # After so many ends without a flush a detached one may be at it.

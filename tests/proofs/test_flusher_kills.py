@@ -22,6 +22,7 @@ from spool_tools.collector.store import Store
 from telemetry.delivery.flush import flush
 from telemetry.paths import Home
 from tests.support.delivering import KEY, census_of, client_of, record
+from tests.support.patience import PATIENCE_S
 
 
 EVENTS = 20_000
@@ -51,7 +52,7 @@ def _flush_in_child(home: Path, endpoint: str) -> int:
         flush(
             config,
             Home(str(home)),
-            timeout_s=30,
+            timeout_s=PATIENCE_S,
             environment={},
             allowed=lambda: True,
         )

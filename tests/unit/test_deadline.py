@@ -56,6 +56,25 @@ def test_calls_follow_each_other_on_one_thread_with_one_belonging() -> None:
     assert made[0].closed.wait(60)
 
 
+def test_the_end_is_waited_for_but_not_that_of_a_call_that_hangs() -> None:
+    """Of a sub-interpreter that ends with a thread in it nothing is left but a signal."""
+    made: list[Belonging] = []
+    it = runner(made)
+    it.end()
+    thread = run(it, lambda _: threading.current_thread(), wait_s=60)
+    assert thread is not None
+    it.end()
+    assert made[0].closed.is_set()
+    assert not thread.is_alive()
+    hanging, began = threading.Event(), threading.Event()
+    it.start(lambda _: began.set() or hanging.wait(60))
+    assert began.wait(60)
+    it.end()
+    assert not made[1].closed.is_set()
+    hanging.set()
+    assert made[1].closed.wait(60)
+
+
 def test_an_abandoned_call_ends_by_itself_and_the_next_has_a_new_thread() -> None:
     """Nothing ends a resolver that hangs; the flush goes on all the same."""
     made: list[Belonging] = []

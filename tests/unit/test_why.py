@@ -133,7 +133,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         plan(starts=4, within=2),
         "flusher_unfinished",
-        "2 of them ran at the program's end, and may be what kills it",
+        "2 of them ran in the program itself, which ended first, or which they",
     ),
     (
         {"off": "the user turned it off", "deletions": 1},
