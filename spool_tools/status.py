@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -384,7 +385,8 @@ def _unusable(home: Home, holder: Holder) -> str:
             return f"{path} cannot be used ({problem}); {advice}"
     if sys.platform != "win32":
         database = f"{home.ledger}/{DB_NAME}"
-        for path in (database, database + JOURNAL_SUFFIX, home.next_flush):
+        ours = (home.ledger, database, database + JOURNAL_SUFFIX, home.next_flush)
+        for path in ours:
             if problem := _protected(path, is_timed=path == home.next_flush):
                 return f"{path} {problem}"
         # SQLite resolves links first.
@@ -426,6 +428,8 @@ def _protected(path: str, *, is_timed: bool) -> str:
         is_shut = _problem_of(path) or (is_timed and user != 0)
         advice = "belongs to another user; give it back with `chown`"
         return advice if is_shut else ""
+    if stat.S_ISDIR(found.st_mode):
+        return ""
     is_shut = bool(found.st_mode & 0o200 and _problem_of(path))
     return _SHUT if is_shut else ""
 

@@ -40,7 +40,14 @@ import os
 from zlib import crc32
 
 from telemetry.errors import raise_the_hosts
-from telemetry.files import FULL, open_regular, overwrite, try_lock, write_at
+from telemetry.files import (
+    FULL,
+    directory_problem,
+    open_regular,
+    overwrite,
+    try_lock,
+    write_at,
+)
 from telemetry.spool.segment import above_stdio, has_its_name
 
 
@@ -440,8 +447,11 @@ if hasattr(os, "register_at_fork"):
 def take_flush_lock(home: Home) -> FlushLock | None:
     """The flush lock; None where another process has it.
 
-    Raises OSError where it cannot be made, or where nothing can be locked.
+    Raises OSError where it cannot be made, where nothing can be locked, and for the home of
+    another user: what a program that is root again leaves there, its owner cannot write.
     """
+    if problem := directory_problem(os.lstat(home.root)):
+        raise OSError(0, problem, home.root)
     lock = FlushLock(home.flush_lock)
     try:
         if lock.take(home.flush_lock):

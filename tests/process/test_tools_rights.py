@@ -230,9 +230,36 @@ def test_who_finds_a_home_of_somebody_else_is_told_that_nothing_is_recorded(
     assert line["why_code"] != "home", "root looks at somebody's"
 
 
+def test_a_program_that_is_root_again_leaves_nothing_in_a_users_home(
+    home: Path,
+) -> None:
+    """Its flush made a ledger there that the user can neither write nor move away."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may be another user for a while")
+    shutil.rmtree(home / "ledger")
+    (home / "flush.lock").unlink()
+    with Server() as server:
+
+        def work_for_a_user() -> None:
+            os.seteuid(NOBODY)
+            with client_of(home, server.url, events=1) as client:
+                os.seteuid(0)
+                assert client.flush(timeout_s=60).delivered == 0
+
+        within(60, work_for_a_user)
+        assert {path.stat().st_uid for path in home.rglob("*")} == {NOBODY}
+
+        def flush_as_a_user() -> None:
+            with client_of(home, server.url) as client:
+                assert client.flush(timeout_s=60).stopped == "drained"
+
+        as_nobody(flush_as_a_user)
+
+
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
+        ("ledger", 0o700),
         ("ledger/cache.db", 0o644),
         ("ledger/cache.db-journal", 0o644),
         ("next-flush", 0o666),
