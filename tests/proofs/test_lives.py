@@ -1,23 +1,27 @@
 """A spool lives through flushes of every kind, kills, and damage at any moment.
 
-After each life the server takes all there is: nothing may wait then. On the way
-`Spool.drain` asserts that the sums hold, and its server that each request was in the ledger
-as it was posted. More: `LIVES=20000 python -m pytest tests/proofs/test_lives.py`.
+After each life the server takes all there is: nothing may wait then. Where nothing was
+damaged each event was accepted, or is a dead letter that was named, or failed alone in five
+flushes.
+On the way `Spool.drain` asserts that the sums hold, and its server that each request was in
+the ledger as it was posted. More: `LIVES=20000 python -m pytest tests/proofs/test_lives.py`.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from telemetry.books.books import Books
+from telemetry.delivery.search import WINDOWS_MAX
 from telemetry.delivery.upkeep import tidy
 from telemetry.wire.retry import Halted
-from telemetry.wire.verdict import Verdict
+from telemetry.wire.verdict import Action, Verdict
 from tests.support.draining import (
     DEADLINE,
     DOWN,
@@ -51,23 +55,52 @@ def test_nothing_waits_for_ever_whatever_happened(chunk: int, tmp_path: Path) ->
         shutil.rmtree(home)
 
 
+class Fate:
+    """What became of events, by their numbers, as the server has it."""
+
+    def __init__(self) -> None:
+        self.flushes = 0
+        self.accepted: set[int] = set()
+        self.named: set[int] = set()
+        # The flushes in which each failed alone.
+        self.alone: dict[int, set[int]] = {}
+
+    def note(self, numbers: list[int], answer: Verdict | Halted) -> None:
+        if isinstance(answer, Verdict) and answer.action is Action.ACCEPTED:
+            named = {int(each.event_id[3:]) for each in answer.rejected}
+            self.accepted |= set(numbers) - named
+            self.named |= named
+        elif len(numbers) == 1:
+            self.alone.setdefault(numbers[0], set()).add(self.flushes)
+
+    def may_be_dead(self, number: int) -> bool:
+        failed = self.alone.get(number, set())
+        return number in self.named or len(failed) >= WINDOWS_MAX
+
+
 def live(dice: random.Random, home: Path) -> None:
     spool = Spool(home, dice.choices([0, 1, 3, 8, 20], k=dice.randint(1, 4)))
-    for step in range(dice.randint(1, 8)):
-        if dice.random() < 0.5:
+    fate, is_whole = Fate(), dice.random() < 0.4
+    for step in range(dice.randint(1, 14)):
+        if dice.random() < 0.5 and not is_whole:
             damage(dice, spool)
         if dice.random() < 0.1:
             spool.write(10 + step, dice.randint(1, 5))
         if dice.random() < 0.05:
             shutil.rmtree(spool.home.ledger, ignore_errors=True)
             begin(spool)
-        flush(dice, spool)
+        flush(dice, spool, fate, 0.0 if is_whole else 0.03)
         if dice.random() < 0.3:
             begin(spool)
-    spool.drain(batch_events_max=dice.choice([1, 2, 3, 10]), failures=0)
+    server = spool.drain(batch_events_max=dice.choice([1, 2, 3, 10]), failures=0)
     if spool.drained.is_blocked:  # a file had changed since it was sent
         spool.drain(failures=0)
     assert spool.pending == 0, spool.announced()
+    if is_whole:
+        texts = b"".join(bytes(letter.event) for letter in spool.letters())
+        dead = {int(number) for number in re.findall(rb'"n":(\d+)', texts)}
+        assert fate.accepted | {*server.received} | dead == {*range(spool.count)}
+        assert all(map(fate.may_be_dead, dead)), dead
 
 
 def begin(spool: Spool) -> None:
@@ -79,7 +112,8 @@ def begin(spool: Spool) -> None:
     books.close()
 
 
-def flush(dice: random.Random, spool: Spool) -> None:
+def flush(dice: random.Random, spool: Spool, fate: Fate, risk: float) -> None:
+    fate.flushes += 1
     temper = dice.choice(TEMPERS)
     answers = a_server(dice, temper, spool.count)
     left = dice.randint(1, 8)
@@ -89,11 +123,14 @@ def flush(dice: random.Random, spool: Spool) -> None:
         left -= 1
         if temper == "killed" and left <= 0:
             raise Killed
-        if dice.random() < 0.03:
+        if dice.random() < risk:
             damage(dice, spool)
 
     def in_time(numbers: list[int]) -> Verdict | Halted:
-        return DEADLINE if temper == "late" and left <= 0 else answers(numbers)
+        is_late = temper == "late" and left <= 0
+        answer = DEADLINE if is_late else answers(numbers)
+        fate.note(numbers, answer)
+        return answer
 
     try:
         spool.drain(
