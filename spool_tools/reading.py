@@ -38,11 +38,15 @@ def quarantined(home: Home) -> list[tuple[str, int]]:
 
 
 def sizes(directory: str) -> dict[str, int]:
-    """The files of a directory of ours by name, with their sizes in bytes."""
-    found = {}
-    for name in sorted(names_in(directory)):
-        with contextlib.suppress(OSError):  # it is gone by now
-            found[name] = os.lstat(f"{directory}/{name}").st_size
+    """The files of a directory of ours by name, with their sizes in bytes.
+
+    None where it cannot be read (`Spool.unreadable`).
+    """
+    found: dict[str, int] = {}
+    with contextlib.suppress(PermissionError):
+        for name in sorted(names_in(directory)):
+            with contextlib.suppress(OSError):  # it is gone by now
+                found[name] = os.lstat(f"{directory}/{name}").st_size
     return found
 
 
@@ -175,6 +179,8 @@ class Spool:
                 found.append(f"{os.path.basename(path)}: is a link, it is not followed")
             elif os.path.lexists(path) and not os.path.isdir(path):
                 found.append(f"{os.path.basename(path)}: is no directory")
+            elif os.path.lexists(path) and not os.access(path, os.R_OK | os.X_OK):
+                found.append(f"{os.path.basename(path)}: cannot be read")
         problems = ((name, _problem_of(home, name)) for name in segment_names(home))
         return found + [f"{name}: {problem}" for name, problem in problems if problem]
 

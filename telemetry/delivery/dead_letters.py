@@ -137,12 +137,17 @@ def _letters_in(
 
 
 def _files_that_count(home: Home, snapshot: Snapshot) -> list[tuple[str, str]]:
-    """The files of letters, oldest first, each with the name that it has now."""
+    """The files of letters, oldest first, each with the name that it has now.
+
+    None where a directory of another user is in their place: there is nothing of ours.
+    """
     files = {
         name: name + _MOVED
         for name in snapshot.dead_files
         if os.path.lexists(f"{home.dead}/{name}{_MOVED}")
-    } | {name: name for name in segment_names(home, home.dead)}
+    }
+    with suppress(PermissionError):
+        files |= {name: name for name in segment_names(home, home.dead)}
     return sorted(
         (name, file)
         for name, file in files.items()

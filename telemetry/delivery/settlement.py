@@ -551,7 +551,8 @@ class OpenSegment:
 
         On a full disk there is no room for a copy of the end of a segment, and would never
         be: the space that is needed is that of the segment, which could not be deleted. It
-        is what the disk took of an event that it refused.
+        is what the disk took of an event that it refused. Nor is there a place for a copy
+        where `quarantine` is no directory of ours; `status` names it.
         """
         damage = [item for item in items if type(item) is Damage]
         kept = size_of(self._desk.home.quarantine) if damage else 0
@@ -561,5 +562,6 @@ class OpenSegment:
                 try:
                     self._reader.quarantine(item.start, item.end)
                 except OSError as error:
-                    if not is_end or error.errno not in FULL:
+                    # 0: what `make_directory` says of one that is not ours.
+                    if error.errno and not (is_end and error.errno in FULL):
                         raise

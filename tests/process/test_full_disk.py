@@ -403,13 +403,13 @@ def test_a_purge_frees_a_disk_that_takes_no_more_files(small_disk: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
-def test_quarantine_that_is_no_directory_holds_back_no_other_segment(
+def test_a_quarantine_that_is_no_directory_holds_back_no_event(
     tmp_path: Path, kind: str
 ) -> None:
-    """What cannot be quarantined waits; whatever else can be sent is sent."""
+    """There is no place for a copy of what was damaged, and all else is sent."""
     home = Home(str(tmp_path / "home"))
     with Server() as server:
-        with client_of(tmp_path / "home", server.url, events=2):
+        with client_of(tmp_path / "home", server.url, events=3):
             pass
         [name] = segment_names(home)
         content = Path(home.segment(name)).read_bytes()
@@ -420,11 +420,13 @@ def test_quarantine_that_is_no_directory_holds_back_no_other_segment(
             Path(home.quarantine).touch()
         else:
             os.symlink(tmp_path, home.quarantine)
-        with client_of(
-            tmp_path / "home", server.url, events=1, segment_bytes_max=1
-        ) as client:
+        before = sorted(os.listdir(tmp_path))
+        with client_of(tmp_path / "home", server.url, events=1) as client:
             client.close()
-            report = client.flush(timeout_s=10)
-    assert (report.stopped, report.delivered) == ("disk", 1)
-    assert segment_names(home) == [name]
-    assert Path(home.segment(name)).read_bytes() == damaged
+            report = client.flush(timeout_s=60)
+    assert (report.stopped, report.delivered) == ("drained", 3)
+    census = census_of(tmp_path / "home")
+    assert (census.damaged, census.holds()) == (1, True)
+    assert sorted(os.listdir(tmp_path)) == before
+    told = tool("status", home=tmp_path / "home").line
+    assert told["unreadable"][0].startswith("quarantine: ")

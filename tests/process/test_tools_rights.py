@@ -230,6 +230,22 @@ def test_who_finds_a_home_of_somebody_else_is_told_that_nothing_is_recorded(
     assert line["why_code"] != "home", "root looks at somebody's"
 
 
+@pytest.mark.parametrize("name", ["dead", "quarantine"])
+def test_a_directory_of_somebody_else_is_named(home: Path, name: str) -> None:
+    """All else of the spool is told: nothing of ours is in it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give it away")
+    os.chown(home / name, 0, 0)
+
+    def look() -> None:
+        done = tool("status", home=home)
+        assert (done.code, done.line["balanced"]) == (1, name != "dead"), done
+        assert done.line["unreadable"] == [f"{name}: cannot be read"]
+        assert "what `unreadable` names" in done.line["why"]
+
+    as_nobody(look)
+
+
 def test_a_program_that_is_root_again_leaves_nothing_in_a_users_home(
     home: Path,
 ) -> None:
