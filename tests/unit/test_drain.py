@@ -5,6 +5,7 @@ The segments and the books are real; the server is a function of the events in a
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -1176,14 +1177,20 @@ def test_what_failed_before_others_were_accepted_is_set_aside_at_once(
     assert spool.drain(bad).posted[0] == "20-24 ok"
 
 
-def test_damage_that_cannot_be_kept_holds_back_its_segment_alone(spool: Spool) -> None:
+def test_damage_that_cannot_be_kept_holds_back_its_segment_alone(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is copied before what follows it is settled; the disk does not allow that."""
     path = Path(spool.home.segment(spool.name(0)))
     path.write_bytes(b"damage" + path.read_bytes())
-    Path(spool.home.quarantine).touch()
-    spool.drain()
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("telemetry.spool.reader.sync", failing)
+        spool.drain()
     assert (spool.left(), spool.drained.is_blocked) == ((3, 25, 0), True)
-    os.unlink(spool.home.quarantine)
     spool.drain()
     assert (spool.left(), spool.files()) == ((28, 0, 0), [])
 
