@@ -375,8 +375,8 @@ def _ended_within(facts: Facts) -> str:
     )
     return (
         f"{count} of them ran in the program itself, which ended first, or which they "
-        "killed (a memory limit): they are tried ever more rarely, down to once in six hours, until one delivers "
-        f"({following}), and "
+        "killed (a memory limit): they are tried ever more rarely, down to once in six "
+        f"hours, until one delivers ({following}), and "
         "`spool-tools flush` outside of such a limit sends what waits; "
     )
 

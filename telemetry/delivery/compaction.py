@@ -33,7 +33,7 @@ from telemetry.spool.frame import Record
 from telemetry.spool.reader import SegmentReader
 
 
-# Segments that are one afterwards, and the ranges from which on it takes no more.
+# Segments that are one afterwards, and its ranges, unless one segment has more.
 SEGMENTS_MAX = 32
 RANGES_MAX = 256
 
@@ -58,10 +58,12 @@ def compact(home: Home, books: Books) -> list[str]:
             found: dict[str, list[_Left]] = {}
             while names and len(found) < SEGMENTS_MAX:
                 name = names.pop()
-                if left := _left_of(home, name, books.entry(name), locked):
-                    found[name] = left
-                if sum(map(len, found.values())) >= RANGES_MAX:
+                left = _left_of(home, name, books.entry(name), locked)
+                if found and sum(map(len, found.values())) + len(left) > RANGES_MAX:
+                    names.append(name)  # the next one begins with it
                     break
+                if left:
+                    found[name] = left
             if found and _move(home, books, found):
                 settled += found
     return settled
@@ -74,7 +76,8 @@ def _left_of(
 
     Nothing can be added to it while `locked` is open.
     """
-    if not all(each.reason and not each.joined for each in entry.announced):
+    ranges = entry.announced
+    if not ranges or any(each.joined or not each.reason for each in ranges):
         return []
     try:
         with ExitStack() as opened:
@@ -84,7 +87,9 @@ def _left_of(
             left = list(_ranges(reader, entry)) if is_whole else []
             kept = sum(each.known.end - each.known.start for each in left)
             is_damaged = any(len(each.records) < each.known.count for each in left)
-            if size > entry.offset + entry.tail or is_damaged or 2 * kept > size:
+            is_grown = size > entry.offset + entry.tail
+            # What gives nothing stays closed: there may be thousands of segments.
+            if not left or is_grown or is_damaged or 2 * kept > size:
                 return []
             locked.push(opened.pop_all())
             return left

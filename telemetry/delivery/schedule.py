@@ -447,8 +447,9 @@ if hasattr(os, "register_at_fork"):
 def take_flush_lock(home: Home) -> FlushLock | None:
     """The flush lock; None where another process has it.
 
-    Raises OSError where it cannot be made, where nothing can be locked, and for the home of
-    another user: what a program that is root again leaves there, its owner cannot write.
+    Raises OSError where it cannot be made, where nothing can be locked, and for a home in
+    which nothing is recorded, as that of another user: what a program that is root again
+    leaves there, its owner cannot write.
     """
     if problem := directory_problem(os.lstat(home.root)):
         raise OSError(0, problem, home.root)
