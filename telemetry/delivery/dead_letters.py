@@ -29,7 +29,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -100,19 +100,27 @@ class Standing(NamedTuple):
 
 def read_letters(home: Home, snapshot: Snapshot) -> Iterator[Standing]:
     """Every letter that counts, oldest first. A file that cannot be read is left out."""
+    for name, letters in letters_by_file(home, snapshot):
+        for letter in letters or ():
+            yield Standing(name, letter)
+
+
+def letters_by_file(
+    home: Home, snapshot: Snapshot
+) -> Iterator[tuple[str, list[DeadLetter | None] | None]]:
+    """The files of letters, oldest first, each with its letters that count.
+
+    None where it cannot be read at this moment, which says nothing of what it holds.
+    """
     for name, file in _files_that_count(home, snapshot):
         known = snapshot.dead_files.get(name)
-        try:
-            reader = SegmentReader(home, file, home.dead)
-        except SpoolError:
-            continue
-        try:
-            for letter in _letters_in(reader, known, home):
-                yield Standing(name, letter)
-        except SpoolError:
-            continue
-        finally:
-            reader.close()
+        letters = None
+        with (
+            suppress(SpoolError),
+            closing(SegmentReader(home, file, home.dead)) as reader,
+        ):
+            letters = list(_letters_in(reader, known, home))
+        yield name, letters
 
 
 def _letters_in(
@@ -341,7 +349,8 @@ def learn_files(home: Home, books: Books) -> None:
 
     Letters that it did not know are there where it was lost with what it knew: the totals
     began anew then, without the segments that these stood in. Letters that a killed
-    flusher had not settled go. Raises LedgerError and OSError.
+    flusher had not settled go. A file that cannot be read now is left to the next flush.
+    Raises LedgerError and OSError.
     """
     snapshot = books.snapshot
     known = snapshot.dead_files
@@ -354,13 +363,18 @@ def learn_files(home: Home, books: Books) -> None:
     }
     if not odd:
         return
-    letters: dict[str, list[DeadLetter]] = {name: [] for name in odd}
-    for file, letter in read_letters(home, snapshot):
-        if file in odd and letter is not None:
-            letters[file].append(letter)
-    gone = [known[file].letters - len(letters[file]) for file in odd & known.keys()]
+    letters = {
+        file: [each for each in found if each is not None]
+        for file, found in letters_by_file(home, snapshot)
+        if file in odd and found is not None
+    }
+    gone = [
+        known[file].letters - len(found)
+        for file, found in letters.items()
+        if file in known
+    ]
+    unknown = sum(len(found) for file, found in letters.items() if file not in known)
     totals = snapshot.totals
-    unknown = sum(len(letters[file]) for file in odd - known.keys())
     totals = msgspec.structs.replace(
         totals,
         damaged=totals.damaged + sum(gone),
@@ -437,7 +451,16 @@ def _try(
 
 
 def _stands(path: str) -> bool:
-    return os.path.lexists(path) or os.path.lexists(path + _MOVED)
+    """Whether a file of letters is there: what cannot be looked at now is."""
+    for each in (path, path + _MOVED):
+        try:
+            os.lstat(each)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass
+        return True
+    return False
 
 
 def _size_of(path: str) -> int:

@@ -33,7 +33,7 @@ from telemetry.books.entries import (
     settle_tail,
 )
 from telemetry.delivery.census import known_entry
-from telemetry.delivery.dead_letters import finish_moves, learn_files, read_letters
+from telemetry.delivery.dead_letters import finish_moves, learn_files, letters_by_file
 from telemetry.delivery.opt_out import (
     directories_set_aside,
     remove_files,
@@ -89,16 +89,21 @@ def _drop_all(home: Home, books: Books) -> int:
 
     Killed behind the commit, the next flush removes the files (`finish_moves`).
     """
-    known = books.snapshot.dead_files.keys() | set(segment_names(home, home.dead))
-    found = list(read_letters(home, books.snapshot))
-    count = sum(each.letter is not None for each in found)
-    totals = books.snapshot.totals
+    snapshot = books.snapshot
+    found = dict(letters_by_file(home, snapshot))
+    damaged = sum((letters or []).count(None) for letters in found.values())
+    # One that cannot be read goes as well: how many letters it held is in the ledger.
+    count = -damaged
+    for name in snapshot.dead_files.keys() | found.keys():
+        known = snapshot.dead_files.get(name)
+        count += known.letters if known else len(found[name] or ())
     totals = msgspec.structs.replace(
-        totals,
-        purged=totals.purged + count,
-        damaged=totals.damaged + len(found) - count,
+        snapshot.totals,
+        purged=snapshot.totals.purged + count,
+        damaged=snapshot.totals.damaged + damaged,
     )
-    files = dict.fromkeys(known, DeadFile(end=0, letters=0))
+    names = snapshot.dead_files.keys() | set(segment_names(home, home.dead))
+    files = dict.fromkeys(names, DeadFile(end=0, letters=0))
     books.commit(totals=totals, dead_files=files)
     return count
 
