@@ -43,7 +43,8 @@ becomes a dead letter only
   that posted it first drew none either. Of a refusal (400, 413, 422) one flush that posted
   it first is enough, as the server works. It counts as well where it was not posted first
   and another one is accepted behind the four: a server that takes a few requests of a
-  flush is out of the question then. It is tried for while a range of several is set aside;
+  flush is out of the question then. It is tried for while a range of several is set aside,
+  or new events are kept for it: a few, where others are accepted first;
 - if it was refused in five flushes, of which four or all had nothing else pending but
   what had been set aside, or in which the spool was full. Each of them posts up to sixteen
   ranges: there is nothing to compare them with. Of a full spool nothing new ever comes.
@@ -84,6 +85,8 @@ BEGIN_MAX = 2
 PASSES_MAX = 8
 # Requests of a flush in which nothing new waits, or has room.
 REFUSED_MAX = 16
+# New events that are kept until what may die was tried, to be accepted behind it.
+WITNESSES_MAX = 4
 # After so many flushes in a row without a delivery, the next one begins with new events:
 # what was set aside is judged only beside an accepted event.
 BEGIN_FLUSHES = 2
@@ -150,6 +153,9 @@ class Drain:
         self._failures: list[_Failure] = []
         # Ranges that were posted in their turn, and answered, but not accepted.
         self._answered: list[Place] = []
+        # New events that are kept to be sent last, and whether any are to be.
+        self._kept: Place | None = None
+        self._keeps = False
         # Segments that are read to their end, with requests under way.
         self._read_out: set[str] = set()
         self._left_alone: set[str] = set()
@@ -174,10 +180,16 @@ class Drain:
         try:
             self._ask_elsewhere()
             self._begin_with_what_was_set_aside()
+            self._keeps = self._may_prove()
             self._send_all()
             self._ask_about_what_was_set_aside()
             self._hold_against()
             self._narrow()
+            if self._kept is not None:
+                self._kept = None
+                self._send_all()
+                self._hold_against()
+                self._narrow()
         except Halted as halted:
             if halted.stopped == "deadline":
                 self._land_the_accepted()
@@ -382,6 +394,7 @@ class Drain:
             for name in segment_names(self._desk.home):
                 self._with(name, self._send_segment)
             self._send_parts(self._gathered.take())
+            self._keeps = False
             self._land()
             if self._delivered - before < enough:
                 return
@@ -394,6 +407,8 @@ class Drain:
         self._read_out.discard(name)
         while name not in self._left_alone:
             busy = {part.known.start for part in self._busy() if part.segment == name}
+            entry = segment.entry
+            busy |= {e.start for e in entry.announced if self._is_kept(name, e)}
             part = segment.next(busy | self._failed(name))
             if part is not None:
                 self._add(part, segment)
@@ -402,6 +417,42 @@ class Drain:
                 return
             elif segment.finish():
                 return
+
+    def _may_prove(self) -> bool:
+        """Whether events wait that die where another one is accepted behind them.
+
+        Where nothing but such events is set aside, only what is new can be.
+        """
+        return any(
+            search.is_spent(known)
+            and known.reason in REFUSALS
+            and (name, known.start) not in self._evidence.began
+            for name, known in self._waiting()
+        )
+
+    def _keep_some(self, parts: list[Part]) -> list[Part]:
+        """Those of these new parts that are sent now; a few events of the last are not.
+
+        Something is sent in any case: what is set aside is judged beside accepted events.
+        """
+        *sent, last = parts
+        count = last.known.count
+        kept = min(count // 2, WITNESSES_MAX)
+        if not kept and (sent or self._evidence.is_accepting):
+            kept = count
+        if not kept:
+            return parts
+        split = partial(OpenSegment.split, part=last, left=count - kept)
+        ranges = self._with(last.segment, split) or []
+        sent += ranges[:-1]
+        self._kept = (last.segment, ranges[-1].known) if ranges else None
+        return sent
+
+    def _is_kept(self, name: str, known: Announced) -> bool:
+        if self._kept is None:
+            return False
+        segment, kept = self._kept
+        return name == segment and kept.start <= known.start < kept.end
 
     def _busy(self) -> Iterator[Part]:
         """What is under way, or gathered."""
@@ -428,7 +479,10 @@ class Drain:
 
     def _send_parts(self, parts: list[Part]) -> None:
         """Those that a probe has not changed meanwhile are sent. Raises Halted."""
-        if standing := [part for part in parts if self._desk.stands(part)]:
+        standing = [part for part in parts if self._desk.stands(part)]
+        if standing and self._keeps and self._kept is None:
+            standing = self._keep_some(standing)
+        if standing:
             self._send(self._desk.batch(standing))
 
     def _read(self, known: Announced, segment: OpenSegment) -> Batch | None:
@@ -601,7 +655,7 @@ class Drain:
     def _probe(self, *, within: bool, besides: Batch | None = None) -> Verdict | None:
         """What one event from the next place draws; None if there is none.
 
-        First it is one of which nothing is known. Only `within` may it come out of a batch
+        First it is one that was kept for this, or of which nothing is known. Only `within` may it come out of a batch
         that has just failed, or be one that is counted as failed alone. If it is accepted,
         all that failed is set aside.
         """
@@ -613,6 +667,13 @@ class Drain:
         ]
         failed += [(n, known.start) for n, known in besides.places] if besides else []
         alone = self._evidence.alone
+        if not within and self._kept is not None:
+            name, _ = self._kept
+            entry = self._books.entry(name)
+            others = {e.start for e in entry.announced if not self._is_kept(name, e)}
+            found = self._with(name, partial(self._probe_segment, 0, others, 0))
+            if found is not None:
+                return found
         names = segment_names(self._desk.home)
         turn, self.turn = self.turn, self.turn + 1
         at = search.probe_segment(turn, len(names)) if names else 0
@@ -825,11 +886,16 @@ class Drain:
         has_failed_idly = False
         evidence = self._evidence
         while True:
-            aside = self._waiting()
+            left = self._waiting()
+            aside = [each for each in left if not self._is_kept(*each)]
             waiting = [each for each in aside if _key(*each) not in done]
             if not waiting:
                 break
             segments = self._books.snapshot.segments
+            # An event that is refused, and not just unanswered, may die as well if
+            # others are accepted behind it.
+            has_several = any(each.count > 1 for _, each in aside)
+            evidence.has_others = has_several or len(aside) < len(left)
             name, known = search.next_range(
                 waiting,
                 evidence.good,
@@ -838,12 +904,10 @@ class Drain:
                 # Some of them, so that many bad events do not use up what the server
                 # bears.
                 single_first=evidence.bears_singles(),
+                has_others=evidence.has_others,
                 small_first=evidence.is_failing_in_a_row(),
             )
             key = name, known.start
-            # An event that is refused, and not just unanswered, may die as well if
-            # others are accepted behind it.
-            evidence.has_others = any(each.count > 1 for _, each in aside)
             may_die = evidence.has_others and known.reason in REFUSALS
             cannot_count = (
                 search.is_spent(known) and not may_die and key not in evidence.began

@@ -121,6 +121,7 @@ def next_range(
     segments: Mapping[str, Sequence[Announced]],
     begun: Collection[tuple[str, int]],
     single_first: bool,
+    has_others: bool,
     small_first: bool = False,
 ) -> tuple[str, Announced]:
     """Which range that was set aside is tried next, of at least one, by segment.
@@ -143,7 +144,6 @@ def next_range(
     """
     failed_alone = {name for name, known in waiting if known.windows}
     cuts = {name: can_cut(segments[name]) for name in failed_alone}
-    has_others = any(known.count > 1 for _, known in waiting)
 
     def rank(name: str, known: Announced) -> tuple[int, bool, int]:
         key = name, known.start

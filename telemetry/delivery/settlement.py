@@ -454,6 +454,25 @@ class OpenSegment:
         self._replace(known, *(part for part in parts if part.count))
         return self.read(single)
 
+    def split(self, part: Part, left: int) -> list[Part]:
+        """A range that was never posted as two, of which the first has `left` events.
+
+        One that has none is left out.
+        """
+        known, records = part.known, part.records
+        if not left:
+            return [part]
+        cut = records[left - 1].end
+        first, rest = self._replace(
+            known,
+            msgspec.structs.replace(known, end=cut, count=left),
+            msgspec.structs.replace(known, start=cut, count=len(records) - left),
+        )
+        return [
+            Part(self.name, first, records[:left]),
+            Part(self.name, rest, records[left:]),
+        ]
+
     def narrow(self, part: Part) -> list[Announced]:
         """A range of several events is two; those, or none if there is no room."""
         known, records = part.known, part.records

@@ -726,7 +726,8 @@ def test_a_full_spool_of_events_that_are_refused_makes_room(tmp_path: Path) -> N
     assert dead >= 15, "what is left of it is half a segment at most"
     spool.write(4, 3)
     spool.drain(bad, batch_events_max=100, is_full=True)
-    assert spool.left() == (3, pending, dead)
+    left = spool.left()
+    assert (left[0], left[2] >= dead, sum(left)) == (3, True, 3 + pending + dead)
 
 
 def test_where_half_of_what_each_launch_records_is_refused_the_rest_arrives(
@@ -834,6 +835,90 @@ def test_bad_events_that_come_one_a_launch_die_as_they_come(tmp_path: Path) -> N
         spool.write(1 + flush, 1)
     delivered, pending, dead = spool.left()
     assert (delivered, dead > 15, pending < 28) == (44, True, True)
+
+
+@pytest.mark.parametrize(("bad", "good"), [(6, 6), (3, 30)])
+def test_launches_of_refused_events_do_not_pile_up_between_good_ones(
+    bad: int, good: int, tmp_path: Path
+) -> None:
+    """Good events are accepted before them, and some of those are kept for behind."""
+    spool, refused = Spool(tmp_path / "home", []), set[int]()
+    for launch in range(40):
+        is_bad = launch % 2 == 0
+        first = spool.count
+        spool.write(launch, bad if is_bad else good)
+        refused |= {*range(first, spool.count)} if is_bad else set()
+        spool.drain(
+            refusing(refused, status(400)), batch_events_max=100, batch_segments_max=4
+        )
+    delivered, pending, _ = spool.left()
+    assert (delivered, pending < 6 * bad) == (20 * good, True)
+
+
+def a_spent_event(home: Path) -> Spool:
+    """Event 0 was refused alone in four flushes that delivered others."""
+    spool = Spool(home, [1, 1])
+    for flush in range(4):
+        spool.drain(refusing([0], status(400)), failures=0)
+        spool.write(2 + flush, 1)
+    (left,) = [each for each in spool.announced() if each.reason]
+    assert left.windows == 4
+    spool.drain(refusing([0], status(400)), failures=0)
+    return spool
+
+
+@pytest.mark.parametrize("batch", [9, 18, 100])
+def test_new_events_are_kept_to_be_accepted_behind_what_may_die(
+    batch: int, tmp_path: Path
+) -> None:
+    """At most four, and at most half: others are accepted first."""
+    spool = a_spent_event(tmp_path / "home")
+    first = spool.count
+    spool.write(20, 9)
+    posted = spool.drain(
+        refusing([0], status(400)), failures=0, batch_events_max=batch
+    ).posted
+    sent, kept = f"{first}-{first + 4} ok", f"{first + 5}-{first + 8} ok"
+    assert posted == [sent, *["0 400"] * 4, kept]
+    assert spool.left()[1:] == (0, 1)
+
+
+def test_of_two_segments_the_new_event_of_the_second_is_kept(tmp_path: Path) -> None:
+    """Of one event there is no half."""
+    spool = a_spent_event(tmp_path / "home")
+    first = spool.count
+    spool.write(20, 1)
+    spool.write(21, 1)
+    posted = spool.drain(
+        refusing([0], status(400)), failures=0, batch_segments_max=4
+    ).posted
+    assert posted == [f"{first} ok", *["0 400"] * 4, f"{first + 1} ok"]
+    assert spool.left()[1:] == (0, 1)
+
+
+def test_kept_events_that_are_refused_themselves_hold_back_no_other(
+    tmp_path: Path,
+) -> None:
+    """They are cut as any others: the good ones prove what came before them."""
+    spool = a_spent_event(tmp_path / "home")
+    bad = spool.count + 5
+    spool.write(20, 8)
+    spool.drain(refusing([0, bad], status(400)), failures=0)
+    assert spool.left()[1:] == (1, 1)
+
+
+@pytest.mark.parametrize("ending", [DEADLINE, DOWN, status(429)], ids=str)
+def test_kept_events_go_with_the_next_flush_where_one_ends_before(
+    ending: Verdict | Halted, tmp_path: Path
+) -> None:
+    """They are as new as they were."""
+    spool = a_spent_event(tmp_path / "home")
+    spool.write(20, 9)
+    answers = in_turn(OK, then=lambda _: ending)
+    spool.drain(answers, failures=0, batch_events_max=20)
+    assert spool.left()[1:] == (5, 0)
+    spool.drain(refusing([0], status(400)), failures=0)
+    assert spool.left()[1] <= 1
 
 
 def test_more_bad_ranges_than_there_is_room_for_hold_back_no_good_event(

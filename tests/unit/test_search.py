@@ -142,6 +142,7 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
         singles: int = 0,
         begun: tuple[int, ...] = (),
         single_first: bool = False,
+        has_others: bool = True,
     ) -> str:
         ranges = [bad] * singles + [large] * (parts - singles)
         name, known = next_range(
@@ -150,6 +151,7 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
             segments={"a": ranges, "b": ranges},
             begun=[("b", start) for start in begun],
             single_first=single_first,
+            has_others=has_others,
         )
         return f"{name} {known.start}"
 
@@ -186,7 +188,9 @@ def test_what_borders_on_accepted_events_is_tried_first_then_the_largest() -> No
     refused, pair = replace(spent, reason="400"), replace(large, count=2)
     assert first([("b", refused), ("a", pair)], set(), single_first=True) == "b 60"
     assert first([("b", refused), ("a", pair)], set()) == "a 30"
-    assert first([("b", refused), ("a", small)], set(), single_first=True) == "a 10"
+    both = [("b", refused), ("a", small)]
+    assert first(both, set(), single_first=True) == "b 60"
+    assert first(both, set(), single_first=True, has_others=False) == "a 10"
     other = replace(spent, reason="503")
     assert first([("b", other), ("a", pair)], set(), single_first=True) == "a 30"
     two = [("b", bad), ("b", replace(refused, start=20, end=30)), ("a", pair)]
