@@ -667,7 +667,7 @@ class Drain:
         ]
         failed += [(n, known.start) for n, known in besides.places] if besides else []
         alone = self._evidence.alone
-        if not within and self._kept is not None:
+        if not within and self._kept is not None and self._evidence.is_accepting:
             name, _ = self._kept
             entry = self._books.entry(name)
             others = {e.start for e in entry.announced if not self._is_kept(name, e)}
