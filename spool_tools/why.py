@@ -522,7 +522,10 @@ def _next(facts: Facts) -> str:
     failures = facts.state.failures
     failed = f" ({failures} in a row failed)" if failures else ""
     ahead, at = age(_ahead_s(facts)), moment(int(facts.plan.at * 1000))
-    return f"the next flush may begin in {ahead}{failed}, at {at}{_others(facts)}"
+    asked = ", for which the server has asked" if facts.state.is_asked else ""
+    return (
+        f"the next flush may begin in {ahead}{failed}, at {at}{asked}{_others(facts)}"
+    )
 
 
 def _others(facts: Facts) -> str:

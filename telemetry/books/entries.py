@@ -122,6 +122,8 @@ class DeliveryState(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
     last_error_ms: Number = 0
     next_attempt_ms: Number = 0
+    is_asked: bool = False
+    """Whether that time is one that the server named (`Retry-After`)."""
     stopped: str = ""
     """Why the last flush ended."""
     identity: str = ""

@@ -82,10 +82,12 @@ def conclude(
         if says_nothing:
             max_s = min(max_s, SET_ASIDE_S)
         wait_s = backoff_s(failures, first_s=first_s, max_s=max_s, random=random)
+    is_asked = False
     if asked_s is not None and (backs_off or stopped == "deadline"):
         # Spread, or all who were asked at once come back at once. Never less than our
         # own: `Retry-After: 0` must not start a flusher a launch.
-        wait_s = max(wait_s, asked_s * (1.0 + random()))
+        spread_s = asked_s * (1.0 + random())
+        is_asked, wait_s = spread_s > wait_s, max(wait_s, spread_s)
     now_ms = int(now * 1000)
     error, error_ms = before.last_error, before.last_error_ms
     if verdict is not None:
@@ -98,6 +100,7 @@ def conclude(
         last_error=error,
         last_error_ms=error_ms,
         next_attempt_ms=int((now + min(wait_s, HORIZON_S)) * 1000),
+        is_asked=is_asked,
         stopped=stopped,
         identity=identity,
         requests=before.requests + requests,

@@ -140,6 +140,27 @@ def test_retry_after_is_spread_over_once_to_twice_and_at_most_a_day() -> None:
     assert after("waiting", verdict=asked(0.0))[1] == 60.0
 
 
+@pytest.mark.parametrize(
+    ("asked_s", "stopped", "is_asked"),
+    [
+        (3600.0, "waiting", True),
+        (3600.0, "deadline", True),
+        (3600.0, "paused", False),
+        (59.0, "waiting", False),
+        (None, "waiting", False),
+    ],
+)
+def test_a_wait_is_the_servers_where_it_is_longer_than_our_own(
+    asked_s: float | None, stopped: str, is_asked: bool
+) -> None:
+    """`status` says whose it is."""
+    verdict = Verdict(Action.WAIT, "503", retry_after_s=asked_s)
+    values: dict[str, Any] = {"identity": "", "failures": 0, "now": NOW}
+    values |= {"config": CONFIG, "random": LEAST, "requests": 1, "delivered": 0}
+    state = conclude(DeliveryState(), stopped=stopped, verdict=verdict, **values)
+    assert state.is_asked == is_asked
+
+
 def test_what_is_remembered_of_an_error_and_of_a_success() -> None:
     """`status` says what went wrong last, also after it went well again."""
     before = DeliveryState(last_error="dns: no such host", last_error_ms=5, requests=7)

@@ -245,6 +245,14 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "paused",
         "format or gzip change; else the next flush may begin in 2 hours",
     ),
+    (
+        {
+            **plan(at=NOW + 7200),
+            "state": state(last_error="503: HTTP 503", is_asked=True),
+        },
+        "server",
+        "UTC, for which the server has asked",
+    ),
     (after("415: HTTP 415"), "server", "or compression: see `gzip`"),
     (after("403: HTTP 403"), "server", "it may refuse the key, or what was sent"),
     (after("302: HTTP 302"), "server", "check the endpoint"),
