@@ -187,8 +187,6 @@ class Drain:
             self._narrow()
             if self._kept is not None:
                 self._kept = None
-                self._send_all()
-                self._hold_against()
                 self._narrow()
         except Halted as halted:
             if halted.stopped == "deadline":
