@@ -392,7 +392,6 @@ class Drain:
             for name in segment_names(self._desk.home):
                 self._with(name, self._send_segment)
             self._send_parts(self._gathered.take())
-            self._keeps = False
             self._land()
             if self._delivered - before < enough:
                 return
@@ -436,10 +435,9 @@ class Drain:
         *sent, last = parts
         count = last.known.count
         kept = min(count // 2, WITNESSES_MAX)
-        if not kept and (sent or self._evidence.is_accepting):
-            kept = count
-        if not kept:
+        if not kept and not sent:
             return parts
+        kept = kept or count
         split = partial(OpenSegment.split, part=last, left=count - kept)
         ranges = self._with(last.segment, split) or []
         sent += ranges[:-1]

@@ -855,15 +855,15 @@ def test_launches_of_refused_events_do_not_pile_up_between_good_ones(
     assert (delivered, pending < 6 * bad) == (20 * good, True)
 
 
-def a_spent_event(home: Path) -> Spool:
-    """Event 0 was refused alone in four flushes that delivered others."""
+def a_spent_event(home: Path, number: int = 400) -> Spool:
+    """Event 0 failed alone in four flushes that delivered others."""
     spool = Spool(home, [1, 1])
     for flush in range(4):
-        spool.drain(refusing([0], status(400)), failures=0)
+        spool.drain(refusing([0], status(number)), failures=0)
         spool.write(2 + flush, 1)
     (left,) = [each for each in spool.announced() if each.reason]
     assert left.windows == 4
-    spool.drain(refusing([0], status(400)), failures=0)
+    spool.drain(refusing([0], status(number)), failures=0)
     return spool
 
 
@@ -881,6 +881,34 @@ def test_new_events_are_kept_to_be_accepted_behind_what_may_die(
     sent, kept = f"{first}-{first + 4} ok", f"{first + 5}-{first + 8} ok"
     assert posted == [sent, *["0 400"] * 4, kept]
     assert spool.left()[1:] == (0, 1)
+
+
+def test_nothing_is_kept_where_it_would_prove_nothing(tmp_path: Path) -> None:
+    """Of a 503 it would not; and what the flush began with needs no other proof."""
+    unwell = a_spent_event(tmp_path / "unwell", 503)
+    first = unwell.count
+    unwell.write(20, 4)
+    posted = unwell.drain(refusing([0], status(503)), failures=0).posted
+    assert posted[0] == f"{first}-{first + 3} ok"
+    begun = a_spent_event(tmp_path / "begun")
+    begun.write(20, 4)
+    posted = begun.drain(refusing([0], status(400)), failures=1).posted
+    assert posted[:3] == ["0 400", f"{first}-{first + 3} ok", "0 400"]
+
+
+def test_what_is_recorded_meanwhile_is_not_kept(tmp_path: Path) -> None:
+    """It stands behind what is."""
+    spool = a_spent_event(tmp_path / "home")
+    first = spool.count
+    spool.write(20, 4)
+    late = iter([3])
+    posted = spool.drain(
+        refusing([0], status(400)),
+        failures=0,
+        during=lambda _: [spool.write(20, events) for events in late],
+    ).posted
+    sent = [f"{first}-{first + 1} ok", f"{first + 4}-{first + 6} ok"]
+    assert posted == [*sent, *["0 400"] * 4, f"{first + 2}-{first + 3} ok"]
 
 
 def test_of_two_segments_the_new_event_of_the_second_is_kept(tmp_path: Path) -> None:
