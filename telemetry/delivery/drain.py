@@ -651,9 +651,10 @@ class Drain:
     def _probe(self, *, within: bool, besides: Batch | None = None) -> Verdict | None:
         """What one event from the next place draws; None if there is none.
 
-        First it is one that was kept for this, or of which nothing is known. Only `within` may it come out of a batch
-        that has just failed, or be one that is counted as failed alone. If it is accepted,
-        all that failed is set aside.
+        First it is one that was kept for this, where others are accepted, or of which
+        nothing is known. Only `within` may it come out of a batch that has just failed, or
+        be one that is counted as failed alone. If it is accepted, all that failed is set
+        aside.
         """
         failed = [
             (name, known.start)
@@ -663,13 +664,17 @@ class Drain:
         ]
         failed += [(n, known.start) for n, known in besides.places] if besides else []
         alone = self._evidence.alone
-        if not within and self._kept is not None and self._evidence.is_accepting:
+        if self._kept is not None:
             name, _ = self._kept
-            entry = self._books.entry(name)
-            others = {e.start for e in entry.announced if not self._is_kept(name, e)}
-            found = self._with(name, partial(self._probe_segment, 0, others, 0))
-            if found is not None:
-                return found
+            ranges = self._books.entry(name).announced
+            kept = {each.start for each in ranges if self._is_kept(name, each)}
+            others = {each.start for each in ranges} - kept
+            if self._evidence.is_accepting:
+                found = self._with(name, partial(self._probe_segment, 0, others, 0))
+                if found is not None:
+                    return found
+            elif not within:
+                failed += [(name, start) for start in kept]  # it may be of their kind
         names = segment_names(self._desk.home)
         turn, self.turn = self.turn, self.turn + 1
         at = search.probe_segment(turn, len(names)) if names else 0

@@ -896,6 +896,21 @@ def test_nothing_is_kept_where_it_would_prove_nothing(tmp_path: Path) -> None:
     assert posted[:3] == ["0 400", f"{first}-{first + 3} ok", "0 400"]
 
 
+def test_what_is_kept_is_compared_with_only_where_others_are_accepted(
+    tmp_path: Path,
+) -> None:
+    """It may be of the kind that has just failed: all that a launch recorded."""
+    spool = a_spent_event(tmp_path / "home")
+    first = spool.count
+    spool.write(20, 8)
+    spool.write(21, 1)
+    bad = {0, *range(first, first + 8)}
+    posted = spool.drain(
+        lambda numbers: status(503) if bad & {*numbers} else OK, failures=0
+    ).posted
+    assert posted[:2] == [f"{first}-{first + 3} 503", f"{first + 8} ok"]
+
+
 def test_what_is_recorded_meanwhile_is_not_kept(tmp_path: Path) -> None:
     """It stands behind what is."""
     spool = a_spent_event(tmp_path / "home")
